@@ -1,0 +1,139 @@
+"""FER-YOLO-Mamba: faces and their expressions.
+
+Paper: Ma, Lei, Celik, Li, "FER-YOLO-Mamba: Facial Expression Detection and Classification Based
+on Selective State Space", arXiv:2405.01828.
+
+Variants, each chosen by `--config configs/fer_yolo_mamba.py:<variant>`:
+  (none)  RAF-DB with the published recipe. Pass --config.data.dir, and
+          --config.train.pretrained for a backbone trained on COCO (YOLOX-s).
+  sfew    SFEW frames by annotation lists train.txt and val.txt below --config.data.dir.
+  voc     your own data in PASCAL VOC form below --config.data.dir; set
+          --config.data.class_names.
+  demo    drawn scenes, for a CPU: no data to fetch.
+  tiny    seconds long, for tests: learns nothing.
+
+  python train.py --config configs/fer_yolo_mamba.py:demo --workdir runs/demo
+
+Numbers that this program reaches: not measured, on any of the published data sets.
+"""
+
+from ferjax.config import (
+  AugmentConfig,
+  Config,
+  DataConfig,
+  EvalConfig,
+  ModelConfig,
+  OptimizerConfig,
+  TrainConfig,
+)
+
+
+def get_config(variant: str = "") -> Config:
+  """The configuration of a variant; a ValueError lists the known ones."""
+  if variant not in _VARIANTS:
+    known = ", ".join(repr(name) for name in _VARIANTS)
+    raise ValueError(f"unknown variant {variant!r} of fer_yolo_mamba; known: {known}")
+  return _VARIANTS[variant]()
+
+
+def _published() -> Config:
+  return Config(
+    model=ModelConfig(name="fer_yolo_mamba", size="s", variant="corrected"),
+    data=DataConfig(
+      source="raf_db",
+      image_size=320,
+      num_workers=4,
+      augment=AugmentConfig(
+        scale=(0.25, 2.0),
+        aspect_jitter=0.3,
+        flip=0.5,
+        hue=0.1,
+        saturation=0.7,
+        value=0.4,
+        mosaic=0.5,
+        mixup=0.5,
+        mosaic_until=0.7,
+      ),
+    ),
+    optimizer=OptimizerConfig(
+      name="sgd",
+      learning_rate=1e-2,
+      min_learning_rate=5e-4,
+      max_learning_rate=5e-2,
+      final_fraction=0.01,
+      schedule="cosine",
+      momentum=0.937,
+      weight_decay=5e-4,
+    ),
+    train=TrainConfig(
+      epochs=300,
+      batch_size=16,
+      freeze="backbone",
+      freeze_epochs=100,
+      freeze_batch_size=32,
+      ema_decay=0.9999,
+      ema_ramp=2000.0,
+    ),
+    eval=EvalConfig(batch_size=32, score_threshold=0.05, iou_threshold=0.5, max_detections=100),
+  )
+
+
+def _sfew() -> Config:
+  config = _published()
+  config.data.source = "annotation_list"
+  config.data.train = "train.txt"
+  config.data.val = "val.txt"
+  return config
+
+
+def _voc() -> Config:
+  config = _published()
+  config.data.source = "voc"
+  return config
+
+
+def _demo() -> Config:
+  return Config(
+    model=ModelConfig(name="fer_yolo_mamba", size="nano"),
+    data=DataConfig(
+      source="synthetic",
+      image_size=160,
+      max_boxes=8,
+      train_examples=1504,
+      val_examples=200,
+      augment=AugmentConfig(
+        scale=(0.8, 1.25), aspect_jitter=0.1, hue=0.02, saturation=0.3, value=0.3, mosaic=0.0
+      ),
+    ),
+    optimizer=OptimizerConfig(
+      name="adamw",
+      learning_rate=8e-3,  # 2e-3 at batch 16
+      momentum=0.9,
+      weight_decay=0.01,
+    ),
+    train=TrainConfig(
+      epochs=10,
+      batch_size=16,
+      freeze="none",
+      ema_decay=0.999,
+      ema_ramp=100.0,
+      log_every=20,
+      keep_checkpoints=1,
+    ),
+    eval=EvalConfig(batch_size=16),
+  )
+
+
+def _tiny() -> Config:
+  config = _demo()
+  config.data.image_size = 64
+  config.data.train_examples = 16
+  config.data.val_examples = 6
+  config.train.epochs = 2
+  config.train.batch_size = 4
+  config.train.log_every = 2
+  config.eval.batch_size = 4
+  return config
+
+
+_VARIANTS = {"": _published, "sfew": _sfew, "voc": _voc, "demo": _demo, "tiny": _tiny}

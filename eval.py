@@ -1,0 +1,44 @@
+"""Evaluates a checkpoint: prints a table, writes eval.json and plots.
+
+  python eval.py --workdir runs/demo
+  python eval.py --checkpoint runs/demo/checkpoints/930 --config configs/fer_yolo_mamba.py:voc \\
+      --config.data.dir=/data/faces --output results
+"""
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from ferjax.compilation_cache import enable_compilation_cache
+from ferjax.training import command_line
+from ferjax.training.evaluation import eval_checkpoint
+from ferjax.training.metric_writer import format_table
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "Names the validation data; without it, the data the model was trained with."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run; its best checkpoint is taken.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a checkpoint, or of several.")
+_STEP = flags.DEFINE_string("step", None, "Of several: a step, 'best' or 'latest'.")
+_OUTPUT = flags.DEFINE_string("output", "", "Folder for the results; else eval/ in the workdir.")
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed", False, "Evaluate on several hosts: calls jax.distributed.initialize()."
+)
+flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
+
+
+def main() -> None:
+  if _DISTRIBUTED.value:
+    jax.distributed.initialize()
+  enable_compilation_cache()
+  step = _STEP.value
+  if step is not None and step.isdecimal():
+    step = int(step)
+  path = _WORKDIR.value if _WORKDIR.value is not None else _CHECKPOINT.value
+  report = eval_checkpoint(path, _CONFIG.value, output=_OUTPUT.value, step=step)
+  if jax.process_index() == 0:
+    print(f"{report.checkpoint}\n{format_table(report.figures)}\nwritten to {report.folder}")
+
+
+if __name__ == "__main__":
+  command_line.run(main)

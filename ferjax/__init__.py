@@ -1,0 +1,33 @@
+"""Facial expression recognition in JAX.
+
+The public names are loaded when first used, so that a data worker that imports `ferjax.data`
+does not initialise JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from ferjax._version import __version__
+
+if TYPE_CHECKING:
+  from ferjax.inference.predictor import Predictor
+  from ferjax.models import create_model
+  from ferjax.training.checkpoint import load_variables
+
+__all__ = ["Predictor", "__version__", "create_model", "load_variables"]
+
+_HOME = {
+  "create_model": "ferjax.models",
+  "load_variables": "ferjax.training.checkpoint",
+  "Predictor": "ferjax.inference.predictor",
+}
+
+
+def __getattr__(name: str):
+  if name not in _HOME:
+    raise AttributeError(f"module 'ferjax' has no attribute {name!r}; public names: {__all__}")
+  return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__():
+  return __all__

@@ -1,0 +1,46 @@
+"""Compiled programs kept on disk, so that a second start does not compile again."""
+
+import os
+import pathlib
+
+import jax
+
+VARIABLE = "FERJAX_COMPILATION_CACHE"
+
+
+def enable_compilation_cache() -> str | None:
+  """Turns JAX's persistent compilation cache on; returns its folder, or None where it stays off.
+
+  The folder is `ferjax/jax` below `$XDG_CACHE_HOME` (`~/.cache` where that is not set). The
+  environment variable FERJAX_COMPILATION_CACHE names another folder, or is "off". A folder that
+  the user gave to JAX itself (JAX_COMPILATION_CACHE_DIR) is left alone. Call it before the first
+  program is compiled.
+
+  Raises:
+    ValueError: FERJAX_COMPILATION_CACHE names a file.
+  """
+  given = jax.config.values["jax_compilation_cache_dir"]
+  if given is not None:
+    return given
+  chosen = os.environ.get(VARIABLE, "")
+  if chosen.lower() == "off":
+    return None
+  folder = pathlib.Path(chosen).expanduser() if chosen else _default_folder()
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except (FileExistsError, NotADirectoryError) as error:
+    raise ValueError(
+      f"{VARIABLE}={chosen}: cannot be a folder ({error}); expected a folder, or 'off'"
+    ) from error
+  except OSError:
+    # A home without write permission (containers) costs a compilation, not the run.
+    if chosen:
+      raise
+    return None
+  jax.config.update("jax_compilation_cache_dir", str(folder))
+  return str(folder)
+
+
+def _default_folder() -> pathlib.Path:
+  base = os.environ.get("XDG_CACHE_HOME", "")
+  return (pathlib.Path(base) if base else pathlib.Path("~/.cache").expanduser()) / "ferjax" / "jax"

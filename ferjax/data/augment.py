@@ -1,0 +1,219 @@
+"""Training augmentation of the YOLOX family (spec: fer_yolo_mamba, Recipe as published).
+
+An *example* is a dict of `image` u8[h w 3], `boxes` f32[m 4] (xyxy, pixels of that image) and
+`label` i32[m]. Nothing here changes the example it is given.
+
+A box follows its pixels and is cut with them. What is left is a label only if both sides exceed
+`MIN_SIDE` pixels and at least `MIN_VISIBLE` of its area is still seen: a chin alone does not show
+an expression.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypedDict
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+from PIL import Image
+
+from ferjax.config import AugmentConfig
+from ferjax.data.image import GREY
+
+MIN_SIDE = 1.0  # pixels
+MIN_VISIBLE = 0.2  # of the area before the cut
+MOSAIC_CUT = (0.3, 0.7)  # of the canvas, where the four tiles meet
+MOSAIC_SCALE = (0.4, 1.0)  # of a tile's picture, relative to the letterbox
+
+
+class Example(TypedDict):
+  image: UInt8[np.ndarray, "h w 3"]
+  boxes: Float[np.ndarray, "m 4"]
+  label: Int[np.ndarray, "m"]
+
+
+def check_ranges(config: AugmentConfig) -> None:
+  """Refuses ranges that no picture can be drawn from."""
+  for name in ("flip", "mosaic", "mixup", "mosaic_until", "hue", "saturation", "value"):
+    number = getattr(config, name)
+    if not 0 <= number <= 1:
+      raise ValueError(f"augment.{name} ({number}) must lie in 0..1")
+  if not 0 < config.scale[0] <= config.scale[1]:
+    raise ValueError(f"augment.scale {config.scale} must be (low, high) with 0 < low <= high")
+  if not 0 <= config.aspect_jitter < 1:
+    raise ValueError(f"augment.aspect_jitter ({config.aspect_jitter}) must be in 0 <= x < 1")
+
+
+def training_example(
+  own: Example,
+  load: Callable[[int], Example],
+  partners: Sequence[int],
+  rng: np.random.Generator,
+  *,
+  size: int,
+  config: AugmentConfig,
+  mosaic_allowed: bool,
+) -> Example:
+  """One augmented example of `size` x `size` pixels.
+
+  Args:
+    own: the example to augment.
+    load: reads an example of the same data set; only called for what a mosaic needs.
+    partners: numbers for `load`: three for the mosaic, one for mixup.
+    rng: the only source of randomness.
+    size: side of the result, pixels.
+    config: probabilities and ranges.
+    mosaic_allowed: False in the last epochs.
+  """
+  if not (mosaic_allowed and rng.random() < config.mosaic):
+    return _single(own, rng, size, config)
+  tiles = [own, *(load(partner) for partner in partners[:3])]
+  example = mosaic([tiles[i] for i in rng.permutation(4)], rng, size, config)
+  example = hsv(example, rng, config)
+  if rng.random() < config.mixup:
+    example = mixup(example, _single(load(partners[3]), rng, size, config))
+  return example
+
+
+def _single(
+  example: Example, rng: np.random.Generator, size: int, config: AugmentConfig
+) -> Example:
+  example = resize_and_place(example, rng, size, config)
+  return hsv(flip(example, rng, config.flip), rng, config)
+
+
+def resize_and_place(
+  example: Example, rng: np.random.Generator, size: int, config: AugmentConfig
+) -> Example:
+  """Random scale, aspect and position on a grey canvas of `size` x `size` pixels."""
+  width, height = _random_size(example["image"], rng, size, config.scale, config.aspect_jitter)
+  left = _between(rng, 0, size - width)
+  top = _between(rng, 0, size - height)
+  canvas = np.full((size, size, 3), GREY, np.uint8)
+  boxes, label = _paste(example, canvas, (left, top, width, height), (0, 0, size, size))
+  return {"image": canvas, "boxes": boxes, "label": label}
+
+
+def flip(example: Example, rng: np.random.Generator, probability: float) -> Example:
+  """Mirrors left and right."""
+  if rng.random() >= probability:
+    return example
+  boxes = example["boxes"].copy()
+  boxes[:, [0, 2]] = example["image"].shape[1] - example["boxes"][:, [2, 0]]
+  return {"image": example["image"][:, ::-1], "boxes": boxes, "label": example["label"]}
+
+
+def hsv(example: Example, rng: np.random.Generator, config: AugmentConfig) -> Example:
+  """Multiplies hue (modulo a turn), saturation and value by gains around 1."""
+  ranges = np.array([config.hue, config.saturation, config.value])
+  if not ranges.any():
+    return example  # even gains of 1 would change pixels: Pillow's HSV has 8 bits
+  gains = 1 + ranges * rng.uniform(-1, 1, 3)
+  levels = np.arange(256)[None] * gains[:, None]
+  table = np.concatenate([levels[:1] % 256, np.minimum(levels[1:], 255)]).astype(np.uint8)
+  image = Image.fromarray(np.ascontiguousarray(example["image"])).convert("HSV")
+  image = np.asarray(image.point(table.ravel().tolist()).convert("RGB"))
+  return {"image": image, "boxes": example["boxes"], "label": example["label"]}
+
+
+def mosaic(
+  examples: Sequence[Example], rng: np.random.Generator, size: int, config: AugmentConfig
+) -> Example:
+  """Four pictures that meet at a random point, each in its own quarter of the canvas.
+
+  Each is flipped and resized at random and touches the meeting point with a corner. A picture
+  that is larger than its tile is cut, and so are its boxes.
+  """
+  canvas = np.full((size, size, 3), GREY, np.uint8)
+  cut_x, cut_y = (int(size * cut) for cut in rng.uniform(*MOSAIC_CUT, 2))
+  boxes, labels = [], []
+  for position, example in enumerate(examples):
+    example = flip(example, rng, config.flip)
+    width, height = _random_size(example["image"], rng, size, MOSAIC_SCALE, config.aspect_jitter)
+    is_right, is_low = position % 2, position // 2
+    place = (cut_x if is_right else cut_x - width, cut_y if is_low else cut_y - height)
+    tile = (
+      cut_x if is_right else 0,
+      cut_y if is_low else 0,
+      size if is_right else cut_x,
+      size if is_low else cut_y,
+    )
+    placed, label = _paste(example, canvas, (*place, width, height), tile)
+    boxes.append(placed)
+    labels.append(label)
+  return {"image": canvas, "boxes": np.concatenate(boxes), "label": np.concatenate(labels)}
+
+
+def mixup(a: Example, b: Example) -> Example:
+  """The mean of two pictures of one size, with the boxes of both."""
+  image = (a["image"].astype(np.uint16) + b["image"] + 1) // 2
+  return {
+    "image": image.astype(np.uint8),
+    "boxes": np.concatenate([a["boxes"], b["boxes"]]),
+    "label": np.concatenate([a["label"], b["label"]]),
+  }
+
+
+def _random_size(
+  image: UInt8[np.ndarray, "h w 3"],
+  rng: np.random.Generator,
+  size: int,
+  scale: tuple[float, float],
+  aspect_jitter: float,
+) -> tuple[int, int]:
+  """Width and height whose longer side is `size` times a random scale."""
+  low, high = 1 - aspect_jitter, 1 + aspect_jitter
+  aspect = image.shape[1] / image.shape[0] * rng.uniform(low, high) / rng.uniform(low, high)
+  longer = size * rng.uniform(*scale)
+  width, height = (longer * aspect, longer) if aspect < 1 else (longer, longer / aspect)
+  return max(1, round(width)), max(1, round(height))
+
+
+def _between(rng: np.random.Generator, a: int, b: int) -> int:
+  """A uniform integer of a..b or b..a, ends included."""
+  return int(rng.integers(min(a, b), max(a, b), endpoint=True))
+
+
+def _paste(
+  example: Example,
+  canvas: UInt8[np.ndarray, "h w 3"],
+  place: tuple[int, int, int, int],
+  window: tuple[int, int, int, int],
+) -> tuple[Float[np.ndarray, "n 4"], Int[np.ndarray, "n"]]:
+  """Draws a picture, resized, into a window of the canvas, in place.
+
+  Args:
+    example: the picture and its boxes.
+    canvas: is written to.
+    place: left, top, width, height of the whole picture on the canvas; may reach beyond it.
+    window: x1, y1, x2, y2 outside which nothing is drawn.
+
+  Returns:
+    Boxes and labels that are left, in pixels of the canvas.
+  """
+  height, width = example["image"].shape[:2]
+  left, top, new_width, new_height = place
+  scale_x, scale_y = new_width / width, new_height / height
+  x1, y1 = max(left, window[0]), max(top, window[1])
+  x2, y2 = min(left + new_width, window[2]), min(top + new_height, window[3])
+  # Only the part that is seen is resampled: half the time at a scale of two.
+  seen = ((x1 - left) / scale_x, (y1 - top) / scale_y, (x2 - left) / scale_x, (y2 - top) / scale_y)
+  seen = (seen[0], seen[1], min(seen[2], width), min(seen[3], height))
+  image = Image.fromarray(np.ascontiguousarray(example["image"]))
+  part = image.resize((x2 - x1, y2 - y1), Image.Resampling.BICUBIC, box=seen, reducing_gap=2.0)
+  canvas[y1:y2, x1:x2] = np.asarray(part)
+  scale = np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
+  boxes = example["boxes"] * scale + np.array([left, top, left, top], np.float32)
+  return _cut(boxes, example["label"], (x1, y1, x2, y2))
+
+
+def _cut(
+  boxes: Float[np.ndarray, "m 4"],
+  label: Int[np.ndarray, "m"],
+  window: tuple[int, int, int, int],
+) -> tuple[Float[np.ndarray, "n 4"], Int[np.ndarray, "n"]]:
+  """Clips boxes to a window and drops those of which too little is left."""
+  low, high = np.tile(window[:2], 2), np.tile(window[2:], 2)
+  clipped = np.clip(boxes, low, high).astype(np.float32)
+  sides = clipped[:, 2:] - clipped[:, :2]
+  area = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+  keep = (sides > MIN_SIDE).all(axis=1) & (np.prod(sides, axis=1) >= MIN_VISIBLE * area)
+  return clipped[keep], label[keep]

@@ -1,0 +1,189 @@
+"""Annotated image files as a random-access source: what every reader of a data set builds.
+
+A *source* decodes on access and never earlier. Its boxes are xyxy pixels of the upright image.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from absl import logging
+from jaxtyping import Float
+
+from ferjax.data.augment import Example
+from ferjax.data.image import decode
+
+ON_BAD_RECORD = ("error", "skip")
+OVERHANG = 2.0  # pixels that a box may stand over the image: rounding, 1-based pixels
+_NAMED = 10  # skipped records that the log names
+
+
+class RecordError(ValueError):
+  """An annotation is wrong; the message starts with where it stands."""
+
+
+@runtime_checkable
+class Source(Protocol):
+  """Random access to the examples of a data set; pickles."""
+
+  class_names: tuple[str, ...]
+  skipped: list[str]  # records left out on construction, each with its reason
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int, /) -> Example:
+    """Decoded image, its boxes clipped to it, and labels; ImageError or RecordError."""
+    ...
+
+  def origin(self, index: int, /) -> str:
+    """Where record `index` stands, for messages: "list.txt:12 (images/a.jpg)"."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+  """`boxes` xyxy pixels of the upright image, `label` class indices; both may be empty."""
+
+  origin: str
+  path: str
+  boxes: tuple[tuple[float, float, float, float], ...]
+  label: tuple[int, ...]
+
+
+class RecordSource:
+  """A source of `Record`s.
+
+  Args:
+    records: in the order of the data set.
+    class_names: in the order of the labels.
+    skipped: records that were left out, with the reason.
+    overhang: pixels that a box may stand over the image; more is an error.
+  """
+
+  def __init__(
+    self,
+    records: Sequence[Record],
+    class_names: tuple[str, ...],
+    skipped: list[str],
+    *,
+    overhang: float = OVERHANG,
+  ):
+    self.class_names = tuple(class_names)
+    self.skipped = skipped
+    self._records = list(records)
+    self._overhang = overhang
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: int) -> Example:
+    record = self._records[index]
+    image = decode(record.path, origin=record.origin)
+    boxes = np.array(record.boxes, np.float32).reshape(-1, 4)
+    height, width = image.shape[:2]
+    boxes = fit_boxes(boxes, width, height, origin=record.origin, overhang=self._overhang)
+    return {"image": image, "boxes": boxes, "label": np.array(record.label, np.int32)}
+
+  def origin(self, index: int) -> str:
+    return self._records[index].origin
+
+  @property
+  def max_boxes(self) -> int:
+    """The most boxes of one image."""
+    return max((len(record.boxes) for record in self._records), default=0)
+
+
+def read_records(
+  entries: Iterable, parse: Callable[..., Record], *, origin: str, on_bad_record: str
+) -> tuple[list[Record], list[str]]:
+  """Parses entries, leaving out bad ones if so asked.
+
+  Args:
+    entries: what `parse` takes.
+    parse: raises RecordError for a bad entry.
+    origin: the list that the entries come from, for messages.
+    on_bad_record: "error" or "skip".
+
+  Returns:
+    The records, and the messages of the entries left out.
+
+  Raises:
+    RecordError: of the first bad entry ("error"), or no entry is left.
+  """
+  check_on_bad_record(on_bad_record)
+  records, skipped = [], []
+  for entry in entries:
+    try:
+      records.append(parse(entry))
+    except RecordError as error:
+      if on_bad_record == "error":
+        raise RecordError(
+          f'{error} (data.on_bad_record="skip" leaves such records out)'
+        ) from error.__cause__
+      skipped.append(str(error))
+  if skipped:
+    logging.warning(
+      "%s: left out %d bad records of %d:\n  %s%s",
+      origin,
+      len(skipped),
+      len(skipped) + len(records),
+      "\n  ".join(skipped[:_NAMED]),
+      "\n  ..." if len(skipped) > _NAMED else "",
+    )
+  if not records:
+    reason = f"all {len(skipped)} records are bad, the first: {skipped[0]}" if skipped else "empty"
+    raise RecordError(f"{origin}: no records to read: {reason}")
+  return records, skipped
+
+
+def check_on_bad_record(value: str) -> None:
+  if value not in ON_BAD_RECORD:
+    raise ValueError(f"unknown on_bad_record {value!r}; known: {', '.join(ON_BAD_RECORD)}")
+
+
+def check_box(box: Sequence[float], origin: str) -> None:
+  """Refuses a box without area."""
+  x1, y1, x2, y2 = box
+  if not (x1 < x2 and y1 < y2):
+    raise RecordError(
+      f"{origin}: box {_show(box)} has no area; expected x1 < x2 and y1 < y2 "
+      "(corners in pixels, not centre and size)"
+    )
+
+
+def check_image_file(path: str | os.PathLike, origin: str) -> None:
+  if not os.path.isfile(path):
+    raise RecordError(f"{origin}: image file not found: {os.fspath(path)}")
+
+
+def fit_boxes(
+  boxes: Float[np.ndarray, "m 4"],
+  width: int,
+  height: int,
+  *,
+  origin: str,
+  overhang: float = OVERHANG,
+) -> Float[np.ndarray, "m 4"]:
+  """Clips boxes (xyxy) to their image of `width` x `height` pixels.
+
+  Raises:
+    RecordError: a box lies outside the image, or stands over it by more than `overhang` pixels.
+  """
+  limit = np.array([width, height, width, height], np.float32)
+  clipped = np.clip(boxes, 0, limit)
+  over = np.abs(clipped - boxes).max(axis=1, initial=0)
+  outside = np.any(clipped[:, :2] >= clipped[:, 2:], axis=1)
+  for box, pixels, is_outside in zip(boxes.tolist(), over, outside, strict=True):
+    if is_outside or pixels > overhang:
+      how = "outside" if is_outside else f"{pixels:g} pixels over the edge of"
+      raise RecordError(
+        f"{origin}: box {_show(box)} lies {how} the image of {width}x{height} pixels; expected "
+        "corners in pixels of the upright image: correct the box, or clip it to the image"
+      )
+  return clipped
+
+
+def _show(box: Sequence[float]) -> str:
+  return "(" + ", ".join(f"{number:g}" for number in box) + ")"

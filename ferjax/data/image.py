@@ -1,0 +1,176 @@
+"""From an encoded file to the network's input: decoding, letterbox, normalisation."""
+
+import io
+import os
+import struct
+import threading
+import warnings
+import zlib
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1
+IMAGENET_STD = (0.229, 0.224, 0.225)
+GREY = 128  # what letterbox and augmentation fill with
+MAX_PIXELS = 2**27  # above what cameras deliver; 400 MB once decoded
+
+# What Pillow's plugins raise on a damaged file, besides OSError.
+_DAMAGED = (
+  OSError,
+  EOFError,
+  SyntaxError,
+  ValueError,
+  TypeError,
+  IndexError,
+  KeyError,
+  OverflowError,
+  struct.error,
+  zlib.error,
+  Image.DecompressionBombError,
+)
+
+# EXIF tag 0x0112 -> the operation that shows the picture upright.
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow warns about harmless header damage. Warning filters belong to the process, so that two
+# threads that change them at once could leave each other's behind.
+_filters_lock = threading.Lock()
+
+
+class ImageError(ValueError):
+  """An image cannot be read; the message starts with where it came from."""
+
+
+def decode(
+  source: str | os.PathLike | bytes, *, origin: str = "", max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "h w 3"]:
+  """Decodes an image of any mode to upright 8-bit RGB.
+
+  EXIF orientation is applied, transparent pixels are laid on white, 16-bit grey is scaled to
+  8 bits, and of an animation the first frame is taken.
+
+  Args:
+    source: a path, or the encoded bytes.
+    origin: what an error calls the image; the path if empty.
+    max_pixels: larger images are refused by their header, before memory is taken. Pillow's own
+      limit (twice `PIL.Image.MAX_IMAGE_PIXELS`) holds besides.
+
+  Raises:
+    ImageError: the image is missing, damaged, not an image, or too large.
+  """
+  if not origin:
+    origin = _name(source)
+  try:
+    with _open(source) as image:
+      width, height = image.size
+      if width * height > max_pixels:
+        raise ImageError(
+          f"{origin}: {width}x{height} pixels are more than the limit of {max_pixels}; "
+          "scale the image down"
+        )
+      image.load()
+      return np.array(_rgb(_upright(image)))
+  except ImageError:
+    raise
+  except FileNotFoundError:
+    raise ImageError(f"{origin}: file not found: {_name(source)}") from None
+  except Image.UnidentifiedImageError:
+    raise ImageError(f"{origin}: not an image in a known format (or an empty file)") from None
+  except Image.DecompressionBombError as error:
+    raise ImageError(f"{origin}: too many pixels: {error}; scale the image down") from None
+  except _DAMAGED as error:
+    raise ImageError(f"{origin}: cannot be read, damaged or truncated: {error}") from error
+
+
+def _name(source: str | os.PathLike | bytes) -> str:
+  return f"{len(source)} bytes" if isinstance(source, bytes) else os.fspath(source)
+
+
+def _open(source: str | os.PathLike | bytes) -> Image.Image:
+  with _filters_lock, warnings.catch_warnings():
+    _ignore_pillow_warnings()
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+  with _filters_lock, warnings.catch_warnings():
+    _ignore_pillow_warnings()
+    orientation = image.getexif().get(_ORIENTATION, 1)
+  return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _ignore_pillow_warnings() -> None:
+  warnings.filterwarnings("ignore", module=r"PIL\.")
+  warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+  """To RGB. Pillow's own conversion clips 16-bit grey and drops transparency."""
+  if image.mode.startswith("I"):
+    grey = np.clip(np.asarray(image, np.int64), 0, 65535)
+    return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
+  if image.has_transparency_data:
+    # La holds premultiplied grey, which Pillow converts to LA only.
+    image = image.convert("LA") if image.mode == "La" else image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+  return image.convert("RGB")
+
+
+def letterbox(
+  image: UInt8[np.ndarray, "h w 3"], size: int, fill: int = GREY
+) -> tuple[UInt8[np.ndarray, "{size} {size} 3"], Float[np.ndarray, "6"]]:
+  """Scales an image to fit a square, keeping its aspect, and centres it on grey.
+
+  Bicubic, as published (spec: fer_yolo_mamba, Network).
+
+  Args:
+    image: RGB.
+    size: side of the square, pixels.
+    fill: grey value of the border.
+
+  Returns:
+    The square, and the placement (scale_x, scale_y, left, top, width, height): an input pixel is
+    `original * scale + (left, top)`; the scales are exact per axis, that is after the rounding
+    of the new size; width and height are the original image's.
+  """
+  height, width = image.shape[:2]
+  scale = min(size / width, size / height)
+  new_width = min(size, max(1, round(width * scale)))
+  new_height = min(size, max(1, round(height * scale)))
+  left, top = (size - new_width) // 2, (size - new_height) // 2
+  if (new_width, new_height) != (width, height):
+    resized = Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BICUBIC)
+    image = np.asarray(resized)
+  square = np.full((size, size, 3), fill, np.uint8)
+  square[top : top + new_height, left : left + new_width] = image
+  placement = (new_width / width, new_height / height, left, top, width, height)
+  return square, np.array(placement, np.float32)
+
+
+def place_boxes(
+  boxes: Float[np.ndarray, "m 4"], placement: Float[np.ndarray, "6"]
+) -> Float[np.ndarray, "m 4"]:
+  """Boxes (xyxy) of original pixels in pixels of the letterboxed input."""
+  scale, offset = np.tile(placement[0:2], 2), np.tile(placement[2:4], 2)
+  return (boxes * scale + offset).astype(np.float32)
+
+
+def normalize(image: UInt8[np.ndarray, "*b h w 3"]) -> Float[np.ndarray, "*b h w 3"]:
+  """`(image / 255 - mean) / std` with the mean and deviation of ImageNet, float32."""
+  mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+  output = image.astype(np.float32)
+  output *= (1 / (255 * std)).astype(np.float32)
+  output -= (mean / std).astype(np.float32)
+  return output

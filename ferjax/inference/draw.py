@@ -1,0 +1,147 @@
+"""Pictures of predictions: a box and a label for each face."""
+
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw, ImageFont
+
+from ferjax.inference.predictor import Face
+
+# The palette of Okabe and Ito (2008), told apart with every common colour vision, black replaced
+# by grey. Class names of another vocabulary take these in the order of their index.
+_COLOURS = {
+  "neutral": (187, 187, 187),
+  "happiness": (240, 228, 66),
+  "sadness": (0, 114, 178),
+  "surprise": (230, 159, 0),
+  "fear": (204, 121, 167),
+  "disgust": (0, 158, 115),
+  "anger": (213, 94, 0),
+  "contempt": (86, 180, 233),
+}
+_TEXT_HEIGHT = 0.035  # of the image's shorter side
+_SMALLEST_TEXT = 8  # pixels
+_LARGEST_TEXT = 64
+
+
+class _Rectangle(NamedTuple):
+  left: int
+  top: int
+  right: int
+  bottom: int
+
+
+def draw_faces(image: UInt8[np.ndarray, "h w 3"], faces: Sequence[Face]) -> np.ndarray:
+  """A copy of `image` (RGB) with the box and the label, as "happiness 0.87", of each face.
+
+  Labels stay inside the image, keep off faces where they can, and are left out where not even
+  the smallest text fits. Returns u8[h w 3].
+  """
+  canvas = Image.fromarray(image)
+  pen = ImageDraw.Draw(canvas)
+  boxes = [_Rectangle(*(round(edge) for edge in face.box)) for face in faces]
+  # The stroke follows the text, so that both read at the same distance.
+  text_size = _text_size(canvas)
+  stroke = max(2, round(text_size / 6))
+  for face, box in zip(faces, boxes, strict=True):
+    _draw_box(pen, box, _colour(face), stroke)
+  labels: list[_Rectangle] = []
+  for face, box in zip(faces, boxes, strict=True):
+    text, font = _fit_text(f"{face.expression} {face.score:.2f}", text_size, canvas.width)
+    size = _label_size(text, font)
+    if not text or size[1] > canvas.height:
+      continue
+    place = _place_label(box, size, canvas.size, stroke, boxes + labels)
+    _draw_label(pen, place, text, font, _colour(face))
+    labels.append(place)
+  return np.array(canvas)
+
+
+def _text_size(canvas: Image.Image) -> int:
+  wanted = round(_TEXT_HEIGHT * min(canvas.size))
+  return min(max(wanted, _SMALLEST_TEXT + 4), _LARGEST_TEXT)
+
+
+def _colour(face: Face) -> tuple[int, int, int]:
+  if face.expression in _COLOURS:
+    return _COLOURS[face.expression]
+  palette = list(_COLOURS.values())
+  return palette[list(face.scores).index(face.expression) % len(palette)]
+
+
+def _draw_box(pen: ImageDraw.ImageDraw, box: _Rectangle, colour, stroke: int) -> None:
+  """A line inside the box's edge between two dark ones: visible on skin, sky and shade."""
+  dark = (0, 0, 0)
+  rim = max(1, stroke // 3)
+  for inset, line, width in ((0, dark, stroke + 2 * rim), (rim, colour, stroke)):
+    left, top, right, bottom = box.left + inset, box.top + inset, box.right, box.bottom
+    # Pillow's rectangles include their last pixel; a box smaller than its line is a dot.
+    right, bottom = max(left, right - 1 - inset), max(top, bottom - 1 - inset)
+    pen.rectangle((left, top, right, bottom), outline=line, width=width)
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+  font = ImageFont.load_default(size)
+  if not isinstance(font, ImageFont.FreeTypeFont):
+    raise RuntimeError("this Pillow was built without FreeType; install a wheel from PyPI")
+  return font
+
+
+def _padding(font: ImageFont.FreeTypeFont) -> int:
+  return max(1, round(font.size / 5))
+
+
+def _label_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
+  """Width and height of a label: the same height whatever the letters."""
+  ascent, descent = font.getmetrics()
+  pad = _padding(font)
+  return round(font.getlength(text)) + 2 * pad, ascent + descent + pad
+
+
+def _fit_text(text: str, size: int, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
+  """The text and the largest font that fit the width: smaller, else shortened, else empty."""
+  for smaller in range(size, _SMALLEST_TEXT, -1):
+    if _label_size(text, _font(smaller))[0] <= width:
+      return text, _font(smaller)
+  font = _font(_SMALLEST_TEXT)
+  name, _, score = text.rpartition(" ")
+  shortened = (f"{name[:length]}. {score}" for length in range(len(name) - 1, 0, -1))
+  fitting = (words for words in (text, *shortened, score) if _label_size(words, font)[0] <= width)
+  return next(fitting, ""), font
+
+
+def _place_label(
+  box: _Rectangle,
+  size: tuple[int, int],
+  image_size: tuple[int, int],
+  stroke: int,
+  occupied: Sequence[_Rectangle],
+) -> _Rectangle:
+  """Above the box, below it, or inside it: the first place that covers least."""
+  width, height = size
+  tops = (box.top - height, box.bottom, box.top + stroke, box.bottom - stroke - height)
+  places = []
+  for top in tops:
+    left = min(max(box.left, 0), image_size[0] - width)
+    top = min(max(top, 0), image_size[1] - height)
+    places.append(_Rectangle(left, top, left + width, top + height))
+  return min(places, key=lambda place: sum(_overlap(place, other) for other in occupied))
+
+
+def _overlap(a: _Rectangle, b: _Rectangle) -> int:
+  width = min(a.right, b.right) - max(a.left, b.left)
+  height = min(a.bottom, b.bottom) - max(a.top, b.top)
+  return max(width, 0) * max(height, 0)
+
+
+def _draw_label(pen, place: _Rectangle, text: str, font, colour: tuple[int, int, int]) -> None:
+  red, green, blue = colour
+  # Rec. 601 luma decides between black and white letters.
+  ink = (0, 0, 0) if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else (255, 255, 255)
+  pen.rectangle((place.left, place.top, place.right - 1, place.bottom - 1), fill=colour)
+  pad = _padding(font)
+  pen.text((place.left + pad, place.top + pad // 2), text, font=font, fill=ink)

@@ -1,0 +1,168 @@
+"""Released PyTorch checkpoints to variables, and back.
+
+A state dict is a flat dict of NumPy arrays under the released program's names. Every entry must
+find its place, or be named as ignored, and every variable must be filled.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from ferjax.interop import released_names
+
+StateDict = Mapping[str, np.ndarray]
+Variables = dict
+
+# The least image that every network accepts: only the shapes of its variables are wanted.
+_SMALLEST_IMAGE = (1, 32, 32, 3)
+
+
+def import_state_dict(model: nn.Module, state_dict: StateDict) -> Variables:
+  """The variables of `model` with the weights of a released checkpoint.
+
+  Args:
+    model: as `ferjax.create_model` returns it.
+    state_dict: released name -> array, in torch's layouts. The counters of torch's BatchNorm
+      (`num_batches_tracked`) have no counterpart and are ignored.
+
+  Raises:
+    KeyError: entries without a place in the model, or variables that no entry fills, all named.
+    ValueError: an entry of another shape.
+    TypeError: a model without a table of released names.
+  """
+  return _fill(model, state_dict, selected=lambda path: True)
+
+
+def import_parts(
+  model: nn.Module, state_dict: StateDict, variables: Variables, parts: tuple[str, ...]
+) -> Variables:
+  """`variables` with the weights of some parts, such as ("backbone",), from a checkpoint.
+
+  Entries of other parts are passed over; within the chosen ones the import is as strict as
+  `import_state_dict`, and raises the same errors. An unknown part is a ValueError.
+  """
+  known = sorted(variables["params"])
+  for part in parts:
+    if part not in known:
+      raise ValueError(f"unknown part {part!r} of the model; known: {', '.join(known)}")
+  imported = flatten_dict(_fill(model, state_dict, selected=lambda path: path[1] in parts))
+  merged = flatten_dict(variables)
+  merged.update({path: jnp.asarray(value) for path, value in imported.items()})
+  return unflatten_dict(merged)
+
+
+def export_state_dict(model: nn.Module, variables: Variables) -> dict[str, np.ndarray]:
+  """The inverse of `import_state_dict`: what the released program loads with strict=True.
+
+  Torch's BatchNorm counters are written as zero.
+  """
+  state_dict = {}
+  flat = flatten_dict(variables)
+  for path, name in _names(model).items():
+    if path not in flat:
+      raise KeyError(f"the variables have no {'/'.join(path)}, which {name!r} is made of")
+    state_dict[name] = _to_torch(path, np.asarray(flat[path], np.float32))
+    if path[-1] == "var":
+      counter = name.removesuffix("running_var") + "num_batches_tracked"
+      state_dict[counter] = np.zeros((), np.int64)
+  return state_dict
+
+
+def load_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
+  """Reads a state dict from a .safetensors, .npz, .pth or .pt file.
+
+  A torch file may hold the state dict itself or have it under "state_dict" or "model"; a leading
+  "module." of every name is removed. Torch files need the extra `ferjax[torch]`, and are read with
+  `weights_only=True`, so that nothing in them is executed.
+  """
+  path = os.fspath(path)
+  if not os.path.isfile(path):
+    raise FileNotFoundError(f"no weights at {path!r}")
+  suffix = os.path.splitext(path)[1]
+  if suffix == ".safetensors":
+    from safetensors.numpy import load_file
+
+    state_dict = load_file(path)
+  elif suffix == ".npz":
+    with np.load(path, allow_pickle=False) as archive:
+      state_dict = dict(archive)
+  elif suffix in (".pth", ".pt"):
+    state_dict = _load_torch(path)
+  else:
+    raise ValueError(
+      f"{path!r} ends in {suffix!r}; weights are read from .safetensors, .npz, .pth or .pt files"
+    )
+  if state_dict and all(name.startswith("module.") for name in state_dict):
+    state_dict = {name.removeprefix("module."): x for name, x in state_dict.items()}
+  return state_dict
+
+
+def _load_torch(path: str) -> dict[str, np.ndarray]:
+  try:
+    import torch
+  except ImportError as error:
+    raise ImportError(f"reading {path!r} needs PyTorch: pip install 'ferjax[torch]'") from error
+  content = torch.load(path, map_location="cpu", weights_only=True)
+  for key in ("state_dict", "model"):
+    if isinstance(content, dict) and isinstance(content.get(key), dict):
+      content = content[key]
+  if not isinstance(content, dict) or not all(torch.is_tensor(x) for x in content.values()):
+    raise ValueError(f"{path!r} holds no state dict: a dict from names to tensors was expected")
+  return {name: x.detach().cpu().numpy() for name, x in content.items()}
+
+
+def _fill(model, state_dict, *, selected: Callable[[tuple[str, ...]], bool]) -> Variables:
+  """The selected variables, from the entries that belong to them."""
+  shapes = flatten_dict(_abstract_variables(model))
+  names = {path: name for path, name in _names(model).items() if selected(path)}
+  missing = [name for name in names.values() if name not in state_dict]
+  if missing:
+    raise KeyError(f"{len(missing)} entries are missing from the state dict: {_some(missing)}")
+  if all(selected(path) for path in shapes):
+    used = set(names.values())
+    extra = [x for x in state_dict if x not in used and not released_names.is_ignored(x)]
+    if extra:
+      raise KeyError(f"{len(extra)} entries of the state dict fit nowhere: {_some(extra)}")
+  values = {}
+  for path, name in names.items():
+    expected = _to_torch(path, np.broadcast_to(np.float32(0), shapes[path].shape)).shape
+    if state_dict[name].shape != expected:
+      raise ValueError(f"{name!r} has shape {state_dict[name].shape}; the model needs {expected}")
+    values[path] = jnp.asarray(_from_torch(path, state_dict[name], shapes[path].shape))
+  return unflatten_dict(values)
+
+
+def _abstract_variables(model) -> Variables:
+  init = lambda key: model.init(key, jnp.zeros(_SMALLEST_IMAGE), train=False)  # noqa: E731
+  return jax.eval_shape(init, jax.random.key(0))
+
+
+def _names(model) -> dict[tuple[str, ...], str]:
+  """Variable path -> released name, for every variable of the model."""
+  rename = released_names.table_of(model)
+  return {path: rename(path) for path in flatten_dict(_abstract_variables(model))}
+
+
+def _to_torch(path: tuple[str, ...], value: np.ndarray) -> np.ndarray:
+  """A variable in torch's layout: conv [out, in, h, w], dense [out, in], A_log [p * d, n]."""
+  if path[-1] == "kernel":
+    return value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
+  if path[-1] in ("A_log", "D"):
+    return value.reshape(-1, *value.shape[2:])
+  return value
+
+
+def _from_torch(path: tuple[str, ...], value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  if path[-1] == "kernel":
+    value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+  return np.ascontiguousarray(value, np.float32).reshape(shape)
+
+
+def _some(names: list[str], limit: int = 8) -> str:
+  more = len(names) - limit
+  return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,193 @@
+"""FER-YOLO-Mamba: finds faces and classifies their expression.
+
+Ma, Lei, Celik, Li, "FER-YOLO-Mamba: Facial Expression Detection and Classification Based on
+Selective State Space", arXiv 2405.01828 (2024).
+
+Differences from the released code, whose parameters, names and shapes are kept:
+- P3 level: the 3x3 convolution before the finest head has stride 1, so that the maps have strides
+  8, 16 and 32, as in the paper's figure (`variant="released"`: stride 2, strides 16, 16, 32).
+- All state-space parameters are trained (see `ferjax.training.optimizers`).
+- The 1x1 stems of the head are applied; the newest released commit builds them and stops.
+- The neck's widths follow the model's; the released code works for size "s" only.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ferjax.models.csp_darknet import CSPDarknet
+from ferjax.models.layers import Conv, ConvNormAct, Dtype, spatial_conv, upsample2
+from ferjax.models.ssm import VSSBlock
+from ferjax.typing import DetectorOutput
+
+# Depth and width multiples (YOLOX, table 2); nano has depthwise separable convolutions.
+SIZES = {
+  "nano": (0.33, 0.25),
+  "tiny": (0.33, 0.375),
+  "s": (0.33, 0.5),
+  "m": (0.67, 0.75),
+  "l": (1.0, 1.0),
+  "x": (1.33, 1.25),
+}
+VARIANTS = ("corrected", "released")
+FROZEN = ("none", "backbone", "backbone+neck")
+COARSEST_STRIDE = 32
+
+
+class VSSNeck(nn.Module):
+  """Path aggregation, top down and bottom up, with FER-YOLO-VSS blocks."""
+
+  width: float
+  variant: str
+  separable: bool = False
+  drop_path_rate: float = 0.0
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    features: tuple[
+      Float[Array, "b h3 w3 _"], Float[Array, "b h4 w4 _"], Float[Array, "b h5 w5 _"]
+    ],
+    *,
+    train: bool,
+  ) -> tuple[Float[Array, "b _ _ _"], Float[Array, "b h4 w4 _"], Float[Array, "b h5 w5 _"]]:
+    c3, c4, c5 = features
+    fine, coarse = int(256 * self.width), int(512 * self.width)
+
+    def pointwise(name, channels, x):
+      return ConvNormAct(channels, dtype=self.dtype, name=name)(x, train=train)
+
+    def down(name, channels, x):
+      conv = spatial_conv(channels, 2, separable=self.separable, dtype=self.dtype, name=name)
+      return conv(x, train=train)
+
+    def vss(name, *maps):
+      x = jnp.concatenate(maps, axis=-1)
+      return VSSBlock(self.drop_path_rate, dtype=self.dtype, name=name)(x, train=train)
+
+    p5 = pointwise("lateral", coarse, c5)
+    p4 = pointwise("reduce_p4", fine, vss("vss_p4", upsample2(p5), c4))
+    p3 = vss("vss_p3", upsample2(p4), c3)
+    stride = 1 if self.variant == "corrected" else 2
+    out3 = ConvNormAct(fine, 3, stride, dtype=self.dtype, name="out_p3")(p3, train=train)
+    out4 = vss("vss_n3", down("down_p3", fine, p3), p4)
+    out5 = vss("vss_n4", down("down_n3", coarse, out4), p5)
+    return out3, out4, out5
+
+
+class HeadLevel(nn.Module):
+  """One level of the decoupled head of YOLOX: channels x, y, w, h, objectness, classes."""
+
+  num_classes: int
+  features: int
+  prior_probability: float | None
+  separable: bool = False
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b h w c"], *, train: bool
+  ) -> Float[Array, "b h w 5+{self.num_classes}"]:
+    stem = ConvNormAct(self.features, dtype=self.dtype, name="stem")(x, train=train)
+
+    def branch(name):
+      y = stem
+      for i in (0, 1):
+        y = spatial_conv(
+          self.features, 1, separable=self.separable, dtype=self.dtype, name=f"{name}{i}"
+        )(y, train=train)
+      return y
+
+    prior_init = None
+    if self.prior_probability is not None:
+      logit = math.log(self.prior_probability / (1 - self.prior_probability))
+      prior_init = nn.initializers.constant(logit)
+
+    def predict(name, channels, y, bias_init=None):
+      conv = Conv(channels, use_bias=True, bias_init=bias_init, dtype=self.dtype, name=name)
+      return conv(y).astype(jnp.float32)
+
+    classes = predict("cls_pred", self.num_classes, branch("cls_conv"), prior_init)
+    regression = branch("reg_conv")
+    box = predict("reg_pred", 4, regression)
+    objectness = predict("obj_pred", 1, regression, prior_init)
+    return jnp.concatenate([box, objectness, classes], axis=-1)
+
+
+class DecoupledHead(nn.Module):
+  """A `HeadLevel` for each map, with weights of its own."""
+
+  num_classes: int
+  features: int
+  prior_probability: float | None
+  separable: bool = False
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, features: tuple[Float[Array, "b _ _ _"], ...], *, train: bool
+  ) -> tuple[Float[Array, "b _ _ 5+{self.num_classes}"], ...]:
+    return tuple(
+      HeadLevel(
+        self.num_classes,
+        self.features,
+        self.prior_probability,
+        self.separable,
+        self.dtype,
+        name=f"level{i}",
+      )(x, train=train)
+      for i, x in enumerate(features)
+    )
+
+
+class FerYoloMamba(nn.Module):
+  """Raw maps of the three levels for normalised RGB images whose sides are divisible by 32.
+
+  `frozen` names the parts that run on stored BatchNorm statistics and get no gradient.
+  `prior_probability` sets the initial bias of objectness and classes; None draws it as torch does.
+  """
+
+  num_classes: int
+  size: str = "s"
+  variant: str = "corrected"
+  frozen: str = "none"
+  prior_probability: float | None = 0.01
+  drop_path_rate: float = 0.0
+  dtype: Dtype = jnp.float32
+
+  def check(self):
+    """Raises a ValueError for a field whose value is unknown."""
+    known_values = {"size": tuple(SIZES), "variant": VARIANTS, "frozen": FROZEN}
+    for field, known in known_values.items():
+      value = getattr(self, field)
+      if value not in known:
+        raise ValueError(f"unknown {field} {value!r} of fer_yolo_mamba; known: {', '.join(known)}")
+
+  def setup(self):
+    self.check()
+    depth, width = SIZES[self.size]
+    separable = self.size == "nano"
+    self.backbone = CSPDarknet(width, depth, separable, self.dtype)
+    self.neck = VSSNeck(width, self.variant, separable, self.drop_path_rate, self.dtype)
+    self.head = DecoupledHead(
+      self.num_classes, int(256 * width), self.prior_probability, separable, self.dtype
+    )
+
+  def __call__(self, image: Float[Array, "b h w 3"], *, train: bool) -> DetectorOutput:
+    height, width = image.shape[1:3]
+    if height % COARSEST_STRIDE or width % COARSEST_STRIDE or not height or not width:
+      raise ValueError(
+        f"the image is {height} x {width} pixels; both sides must be divisible by "
+        f"{COARSEST_STRIDE}: letterbox it, for example with ferjax.data.image.letterbox"
+      )
+    features = self.backbone(image, train=train and self.frozen == "none")
+    if self.frozen == "backbone":
+      features = jax.lax.stop_gradient(features)
+    features = self.neck(features, train=train and self.frozen != "backbone+neck")
+    if self.frozen == "backbone+neck":
+      features = jax.lax.stop_gradient(features)
+    return DetectorOutput(self.head(features, train=train))

@@ -1,0 +1,163 @@
+"""Layers that the networks share. Padding is explicit: half the kernel on each side."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ferjax.ops.depthwise_conv import depthwise_conv
+
+Dtype = Any
+
+# What torch.nn.Linear draws: uniform within +- 1 / sqrt(fan_in).
+dense_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+conv_init = nn.initializers.normal(0.02)
+
+
+def scale_init(key, shape, dtype=jnp.float32):
+  """The normal(1, 0.02) of the detector's BatchNorm scales."""
+  return 1 + 0.02 * jax.random.normal(key, shape, dtype)
+
+
+def uniform_bias_init(fan_in: int):
+  """The bias of torch's convolutions: uniform within +- 1 / sqrt(fan_in)."""
+
+  def init(key, shape, dtype=jnp.float32):
+    return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
+
+  return init
+
+
+class Conv(nn.Module):
+  """2-D convolution; `kernel` is [kernel_size, kernel_size, in or 1, features].
+
+  A 1x1 convolution is computed as a matrix product, whose gradient is several times faster on a
+  CPU, and a depthwise one by `ops.depthwise_conv`.
+  """
+
+  features: int
+  kernel_size: int = 1
+  stride: int = 1
+  depthwise: bool = False
+  use_bias: bool = False
+  kernel_init: nn.initializers.Initializer = conv_init
+  bias_init: nn.initializers.Initializer | None = None  # None: as torch
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ {self.features}"]:
+    k, fan = self.kernel_size, 1 if self.depthwise else x.shape[-1]
+    kernel = self.param("kernel", self.kernel_init, (k, k, fan, self.features), jnp.float32)
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    padding = (k - 1) // 2
+    if self.depthwise:
+      x = depthwise_conv(x, kernel, stride=self.stride, padding=padding)
+    elif k == 1 and self.stride == 1:
+      x = x @ kernel[0, 0]
+    else:
+      x = lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(self.stride, self.stride),
+        padding=[(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      )
+    if self.use_bias:
+      init = self.bias_init or uniform_bias_init(k * k * fan)
+      bias = self.param("bias", init, (self.features,), jnp.float32)
+      x = x + bias.astype(self.dtype)[None, None, None]
+    return x
+
+
+def batch_norm(
+  name: str, *, train: bool, dtype: Dtype, momentum: float, epsilon: float
+) -> nn.BatchNorm:
+  """BatchNorm whose variance is the mean of squared deviations: E[x^2] - E[x]^2 cancels."""
+  return nn.BatchNorm(
+    use_running_average=not train,
+    momentum=momentum,
+    epsilon=epsilon,
+    scale_init=scale_init,
+    dtype=dtype,
+    use_fast_variance=False,
+    name=name,
+  )
+
+
+class ConvNormAct(nn.Module):
+  """Convolution without bias, BatchNorm, SiLU (spec: fer_yolo_mamba, Network)."""
+
+  features: int
+  kernel_size: int = 1
+  stride: int = 1
+  depthwise: bool = False
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b h w c"], *, train: bool
+  ) -> Float[Array, "b _ _ {self.features}"]:
+    x = Conv(
+      self.features,
+      self.kernel_size,
+      self.stride,
+      depthwise=self.depthwise,
+      dtype=self.dtype,
+      name="conv",
+    )(x)
+    x = batch_norm("bn", train=train, dtype=self.dtype, momentum=0.97, epsilon=1e-3)(x)
+    return nn.silu(x)
+
+
+class SeparableConvNormAct(nn.Module):
+  """Depthwise ConvNormAct, then a pointwise one: the convolution of YOLOX-nano."""
+
+  features: int
+  kernel_size: int = 3
+  stride: int = 1
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b h w c"], *, train: bool
+  ) -> Float[Array, "b _ _ {self.features}"]:
+    x = ConvNormAct(
+      x.shape[-1],
+      self.kernel_size,
+      self.stride,
+      depthwise=True,
+      dtype=self.dtype,
+      name="depthwise",
+    )(x, train=train)
+    return ConvNormAct(self.features, dtype=self.dtype, name="pointwise")(x, train=train)
+
+
+def spatial_conv(
+  features: int, stride: int, *, separable: bool, dtype: Dtype, name: str
+) -> ConvNormAct | SeparableConvNormAct:
+  """The 3x3 convolution of a detector: depthwise separable for the nano size."""
+  if separable:
+    return SeparableConvNormAct(features, 3, stride, dtype=dtype, name=name)
+  return ConvNormAct(features, 3, stride, dtype=dtype, name=name)
+
+
+class DropPath(nn.Module):
+  """Stochastic depth: drops a whole example's branch and rescales the others."""
+
+  rate: float = 0.0
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b ..."], *, train: bool) -> Float[Array, "b ..."]:
+    if not train or self.rate == 0.0:
+      return x
+    shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+    keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, shape)
+    return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+def upsample2(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
+  """Nearest neighbour, twice as high and wide."""
+  return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)

@@ -1,0 +1,40 @@
+"""Non-maximum suppression of fixed size."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ferjax.ops.boxes import pairwise_iou
+
+
+def nms(
+  boxes: Float[Array, "n 4"],
+  scores: Float[Array, "n"],
+  labels: Int[Array, "n"],
+  *,
+  iou_threshold: float,
+  score_threshold: float,
+  max_detections: int,
+) -> tuple[Int[Array, "d"], Bool[Array, "d"]]:
+  """Exact greedy suppression within each class.
+
+  The best box that is left is kept, and boxes of its class that overlap it by an IoU above
+  `iou_threshold` are dropped, until `max_detections` are kept. Only boxes that score at least
+  `score_threshold` take part; of equal scores the lower index comes first.
+
+  Returns:
+    Indices of the kept boxes by falling score, and a mask: where it is False, no box was left
+    and the index is 0.
+  """
+
+  def keep_best(remaining: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
+    best = jnp.argmax(remaining).astype(jnp.int32)
+    found = remaining[best] > -jnp.inf
+    overlaps = pairwise_iou(boxes[best][None], boxes)[0] > iou_threshold
+    # A box of zero area does not overlap itself, so it is dropped by name.
+    dropped = (overlaps & (labels == labels[best])).at[best].set(True)
+    return jnp.where(dropped, -jnp.inf, remaining), (jnp.where(found, best, 0), found)
+
+  eligible = jnp.where(scores >= score_threshold, scores, -jnp.inf)
+  _, (indices, mask) = jax.lax.scan(keep_best, eligible, length=max_detections)
+  return indices, mask

@@ -1,0 +1,77 @@
+"""The visiting orders of a map, to paths and back (spec: fer_yolo_mamba, SS2D).
+
+Path k lists the flat positions row * w + col of an h x w map in the order in which it visits them:
+
+  0  row major                    4  diagonal: step j*h + i visits row i, column (i + j) mod w
+  1  column major                 5  anti-diagonal: row i, column (j - i) mod w
+  2, 3  paths 0 and 1 reversed    6, 7  paths 4 and 5 reversed
+
+Each is a permutation for every h and w, so `from_paths` puts each output back exactly where its
+input came from, and each of the two functions is the adjoint of the other.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+PATHS = (4, 8)
+
+
+@functools.cache
+def path_indices(height: int, width: int, num_paths: int = 8) -> Int[np.ndarray, "p l"]:
+  """The flat position that each path visits at each step.
+
+  Args:
+    height, width: of the map, in cells; any sizes from 1.
+    num_paths: 4 (rows and columns, both ways) or 8 (also both diagonals).
+
+  Raises:
+    ValueError: another number of paths, or an empty map.
+  """
+  if num_paths not in PATHS:
+    raise ValueError(f"num_paths is {num_paths}; it must be one of {PATHS}")
+  if height < 1 or width < 1:
+    raise ValueError(f"the map is {height} x {width} cells; it must have at least one")
+  step = np.arange(height * width, dtype=np.int32)
+  rows = step
+  outer, row = np.divmod(step, height)
+  columns = row * width + outer
+  paths = [rows, columns, rows[::-1], columns[::-1]]
+  if num_paths == 8:
+    diagonal = row * width + (row + outer) % width
+    antidiagonal = row * width + (outer - row) % width
+    paths += [diagonal, antidiagonal, diagonal[::-1], antidiagonal[::-1]]
+  indices = np.stack(paths)
+  indices.setflags(write=False)
+  return indices
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def to_paths(
+  x: Float[Array, "b l c"], height: int, width: int, num_paths: int = 8
+) -> Float[Array, "b p l c"]:
+  """The positions of a flat map, l = height * width, in the order of every path."""
+  return jnp.take(x, path_indices(height, width, num_paths), axis=1, mode="clip")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def from_paths(
+  y: Float[Array, "b p l c"], height: int, width: int, num_paths: int = 8
+) -> Float[Array, "b l c"]:
+  """The sum over the paths of what each gives to a position, l = height * width."""
+  steps = np.argsort(path_indices(height, width, num_paths), axis=1)
+  return sum(jnp.take(y[:, k], steps[k], axis=1, mode="clip") for k in range(num_paths))
+
+
+# Without these rules the gradient of a gather is a scatter-add, which is far slower.
+to_paths.defvjp(
+  lambda x, *map_and_paths: (to_paths(x, *map_and_paths), None),
+  lambda height, width, num_paths, _, dy: (from_paths(dy, height, width, num_paths),),
+)
+from_paths.defvjp(
+  lambda y, *map_and_paths: (from_paths(y, *map_and_paths), None),
+  lambda height, width, num_paths, _, dx: (to_paths(dx, height, width, num_paths),),
+)

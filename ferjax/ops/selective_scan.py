@@ -1,0 +1,204 @@
+"""The selective scan of Mamba, with a gradient that recomputes its states.
+
+For every channel d and state n (Gu & Dao 2023; spec: fer_yolo_mamba, SS2D)
+
+  h_l = exp(dt_l * A) * h_{l-1} + dt_l * B_l * u_l,      y_l = C_l . h_l + D * u_l.
+
+The states of a whole image, [l d n] for every path, are n times as large as the map itself, so
+they are never materialised: the sequence is cut into chunks, the states of one chunk exist at a
+time, and the backward pass rebuilds them from the state at the start of each chunk.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+METHODS = ("auto", "associative", "sequential")
+
+
+def selective_scan(
+  u: Float[Array, "... l d"],
+  dt: Float[Array, "... l d"],
+  A: Float[Array, "... d n"],
+  B: Float[Array, "... l n"],
+  C: Float[Array, "... l n"],
+  D: Float[Array, "... d"] | None = None,
+  *,
+  method: str = "auto",
+  chunk_size: int = 32,
+  reverse: bool = False,
+  initial_state: Float[Array, "... d n"] | None = None,
+  return_final_state: bool = False,
+):
+  """Runs the recurrence along axis -2 of `u`, in float32 whatever the inputs' type.
+
+  Args:
+    u: input.
+    dt: step size, already positive.
+    A: decay rate, already negative.
+    B: map from the input to the state, per position.
+    C: map from the state to the output, per position.
+    D: skip coefficient; None for no skip.
+    method: how the states inside a chunk are computed: "associative" by
+      `jax.lax.associative_scan`, "sequential" by `jax.lax.scan`; "auto" takes the sequential one
+      on CPUs, where it needs half the time, and the associative one elsewhere.
+    chunk_size: positions whose states are held at once.
+    reverse: run from the last position to the first.
+    initial_state: h before the first position visited; zeros if None.
+    return_final_state: also return h after the last position visited, in float32.
+
+  Leading axes of all arguments broadcast against each other.
+
+  Returns:
+    y of shape [... l d] in `u`'s type, or (y, final state [... d n]).
+
+  Raises:
+    ValueError: unknown method, chunk_size < 1, or shapes that do not fit together.
+  """
+  if method not in METHODS:
+    raise ValueError(f"unknown scan method {method!r}; known: {', '.join(METHODS)}")
+  if chunk_size < 1:
+    raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
+  if method == "auto":
+    method = "sequential" if jax.default_backend() == "cpu" else "associative"
+  length, channels, states = _check_shapes(u, dt, A, B, C, D, initial_state)
+
+  args = [u, dt, A, B, C] + [x for x in (initial_state,) if x is not None]
+  lead = jnp.broadcast_shapes(*(x.shape[:-2] for x in args), () if D is None else D.shape[:-1])
+
+  def prepare(x, *tail):
+    return jnp.broadcast_to(x.astype(jnp.float32), (*lead, *tail))
+
+  u32, dt32 = prepare(u, length, channels), prepare(dt, length, channels)
+  chunk_size = min(chunk_size, max(length, 1))
+  to_chunks = functools.partial(_to_chunks, chunk_size=chunk_size, reverse=reverse)
+  h0 = jnp.zeros((channels, states)) if initial_state is None else initial_state
+  y, final = _chunked_scan(
+    to_chunks(dt32),
+    jnp.swapaxes(prepare(A, channels, states), -1, -2),
+    to_chunks(dt32 * u32),
+    to_chunks(prepare(B, length, states)),
+    to_chunks(prepare(C, length, states)),
+    jnp.swapaxes(prepare(h0, channels, states), -1, -2),
+    method,
+  )
+  y = _from_chunks(y, length, reverse=reverse)
+  if D is not None:
+    y = y + prepare(D[..., None, :], length, channels) * u32
+  y = y.astype(u.dtype)
+  return (y, jnp.swapaxes(final, -1, -2)) if return_final_state else y
+
+
+def _check_shapes(u, dt, A, B, C, D, initial_state) -> tuple[int, int, int]:
+  """The sizes (l, d, n), or a ValueError that names the argument that does not fit."""
+  (length, channels), states = u.shape[-2:], A.shape[-1]
+  expected = {
+    "dt": (dt, (length, channels)),
+    "A": (A, (channels, states)),
+    "B": (B, (length, states)),
+    "C": (C, (length, states)),
+    "initial_state": (initial_state, (channels, states)),
+  }
+  for name, (x, tail) in expected.items():
+    if x is not None and x.shape[-2:] != tail:
+      raise ValueError(f"{name} has shape {x.shape}; its last axes must be {tail}, as u and A say")
+  if D is not None and D.shape[-1:] != (channels,):
+    raise ValueError(f"D has shape {D.shape}; its last axis must be {channels}, as u says")
+  return length, channels, states
+
+
+def _to_chunks(x, *, chunk_size: int, reverse: bool):
+  """[... l c] -> [chunks t ... c]. Padding with zeros leaves the state as it is (dt = 0)."""
+  x = jnp.moveaxis(x, -2, 0)
+  x = jnp.flip(x, 0) if reverse else x
+  padding = -x.shape[0] % chunk_size
+  x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
+  return x.reshape(-1, chunk_size, *x.shape[1:])
+
+
+def _from_chunks(y, length: int, *, reverse: bool):
+  """[chunks t ... c] -> [... l c]."""
+  y = y.reshape(-1, *y.shape[2:])[:length]
+  y = jnp.flip(y, 0) if reverse else y
+  return jnp.moveaxis(y, 0, -2)
+
+
+def _linear_recurrence(a, b, h0, method: str, reverse: bool = False):
+  """All h_t = a_t * h_{t-1} + b_t along axis 0 (from the end if `reverse`)."""
+  if method == "sequential":
+
+    def step(h, ab):
+      h = ab[0] * h + ab[1]
+      return h, h
+
+    return lax.scan(step, h0, (a, b), reverse=reverse)[1]
+
+  def combine(left, right):
+    return left[0] * right[0], right[0] * left[1] + right[1]
+
+  decay, inner = lax.associative_scan(combine, (a, b), reverse=reverse)
+  return decay * h0[None] + inner
+
+
+def _chunk_states(dt, A, v, B, h0, method: str):
+  """Decays and states of one chunk, both [t ... n d]."""
+  a = jnp.exp(dt[..., None, :] * A[None])
+  return a, _linear_recurrence(a, v[..., None, :] * B[..., None], h0, method)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
+def _chunked_scan(dt, A, v, B, C, h0, method: str):
+  """y [chunks t ... d] and the final state [... n d]; v is the scaled input dt * u.
+
+  The layout keeps the channels in the last axis, the widest one, which vector units want.
+  """
+  y, _, final = _forward(dt, A, v, B, C, h0, method)
+  return y, final
+
+
+def _forward(dt, A, v, B, C, h0, method):
+  def chunk(h, xs):
+    dt, v, B, C = xs
+    _, hs = _chunk_states(dt, A, v, B, h, method)
+    return hs[-1], (jnp.einsum("t...nd,t...n->t...d", hs, C), h)
+
+  final, (y, starts) = lax.scan(chunk, h0, (dt, v, B, C))
+  return y, starts, final
+
+
+def _chunked_scan_fwd(dt, A, v, B, C, h0, method):
+  y, starts, final = _forward(dt, A, v, B, C, h0, method)
+  return (y, final), (dt, A, v, B, C, starts)
+
+
+def _chunked_scan_bwd(method, residuals, gradients):
+  """g_t = dL/dh_t obeys the same kind of recurrence, from the end: g_t = C_t dy_t + a_{t+1} g_{t+1}."""
+  dt, A, v, B, C, starts = residuals
+  dy, d_final = gradients
+
+  def chunk(carry, xs):
+    d_end, dA = carry  # the gradient of the state that this chunk hands on
+    dt, v, B, C, start, dy = xs
+    a, hs = _chunk_states(dt, A, v, B, start, method)
+    before = jnp.concatenate([start[None], hs[:-1]])
+    a_next = jnp.concatenate([a[1:], jnp.ones_like(a[:1])])
+    g = _linear_recurrence(a_next, dy[..., None, :] * C[..., None], d_end, method, reverse=True)
+    d_log_a = g * before * a
+    gradients = (
+      jnp.einsum("t...nd,...nd->t...d", d_log_a, A),  # dt
+      jnp.einsum("t...nd,t...n->t...d", g, B),  # v
+      jnp.einsum("t...nd,t...d->t...n", g, v),  # B
+      jnp.einsum("t...nd,t...d->t...n", hs, dy),  # C
+    )
+    return (a[0] * g[0], dA + jnp.einsum("t...nd,t...d->...nd", d_log_a, dt)), gradients
+
+  (d_h0, dA), (d_dt, dv, dB, dC) = lax.scan(
+    chunk, (d_final, jnp.zeros_like(A)), (dt, v, B, C, starts, dy), reverse=True
+  )
+  return d_dt, dA, dv, dB, dC, d_h0
+
+
+_chunked_scan.defvjp(_chunked_scan_fwd, _chunked_scan_bwd)

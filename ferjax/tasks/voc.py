@@ -1,0 +1,106 @@
+"""Average precision as PASCAL VOC defines it since 2010, in NumPy.
+
+Everingham et al., *The PASCAL Visual Object Classes (VOC) Challenge*, IJCV 2010: a detection is
+right if its IoU with a box of its class that no better detection has taken is at least 0.5;
+further detections of the same box are wrong. Boxes are xyxy, in continuous coordinates.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageResult:
+  """Detections and ground truth of one image, without padding, boxes in the same pixels."""
+
+  boxes: Float[np.ndarray, "n 4"]
+  scores: Float[np.ndarray, "n"]
+  labels: Int[np.ndarray, "n"]
+  truth_boxes: Float[np.ndarray, "m 4"]
+  truth_labels: Int[np.ndarray, "m"]
+
+  def select(
+    self, detections: Bool[np.ndarray, "n"], truth: Bool[np.ndarray, "m"] | None = None
+  ) -> "ImageResult":
+    """The detections, and the ground truth, where the masks are True; None keeps all."""
+    truth = np.ones(len(self.truth_labels), bool) if truth is None else truth
+    return ImageResult(
+      self.boxes[detections],
+      self.scores[detections],
+      self.labels[detections],
+      self.truth_boxes[truth],
+      self.truth_labels[truth],
+    )
+
+  def of_class(self, label: int) -> "ImageResult":
+    """The detections and the ground truth of one class."""
+    return self.select(self.labels == label, self.truth_labels == label)
+
+  def match(self, iou_threshold: float = 0.5) -> Int[np.ndarray, "n"]:
+    """See `match_boxes`; classes are not looked at."""
+    return match_boxes(self.boxes, self.scores, self.truth_boxes, iou_threshold)
+
+
+def iou_matrix(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "m 4"]) -> np.ndarray:
+  """Intersection over union of every box of `a` with every box of `b`, [n m]."""
+  low = np.maximum(a[:, None, :2], b[None, :, :2])
+  high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+  intersection = np.prod(np.maximum(high - low, 0), axis=-1)
+  area_a, area_b = (np.prod(np.maximum(x[:, 2:] - x[:, :2], 0), axis=-1) for x in (a, b))
+  union = area_a[:, None] + area_b[None] - intersection
+  return intersection / np.where(union > 0, union, 1)
+
+
+def match_boxes(
+  boxes: Float[np.ndarray, "n 4"],
+  scores: Float[np.ndarray, "n"],
+  truth: Float[np.ndarray, "m 4"],
+  iou_threshold: float = 0.5,
+) -> Int[np.ndarray, "n"]:
+  """The ground-truth box that each detection of one image and class finds, or -1.
+
+  By falling score, each detection looks at the box it overlaps most, and finds it if the IoU is
+  at least the threshold and no earlier detection has found it.
+  """
+  found = np.full(len(boxes), -1)
+  if len(truth) == 0:
+    return found
+  ious = iou_matrix(boxes, truth)
+  taken = np.zeros(len(truth), bool)
+  for index in np.argsort(-scores, kind="stable"):
+    best = np.argmax(ious[index])
+    if ious[index, best] >= iou_threshold and not taken[best]:
+      found[index] = best
+      taken[best] = True
+  return found
+
+
+def suppress(
+  boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, "n"], iou_threshold: float = 0.5
+) -> Bool[np.ndarray, "n"]:
+  """Which boxes greedy suppression keeps, whatever their class."""
+  overlaps = iou_matrix(boxes, boxes) > iou_threshold
+  kept = np.zeros(len(boxes), bool)
+  for index in np.argsort(-scores, kind="stable"):
+    kept[index] = not np.any(overlaps[index] & kept)
+  return kept
+
+
+def precision_recall(
+  scores: Float[np.ndarray, "n"], correct: Bool[np.ndarray, "n"], num_boxes: int
+) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
+  """Recall and precision of the detections down to each score; `num_boxes` is at least 1."""
+  hits = np.cumsum(correct[np.argsort(-scores, kind="stable")])
+  return hits / num_boxes, hits / np.arange(1, len(hits) + 1)
+
+
+def average_precision(recall: Float[np.ndarray, "n"], precision: Float[np.ndarray, "n"]) -> float:
+  """Area under the interpolated curve, all points."""
+  return float(np.sum(np.diff(recall, prepend=0.0) * interpolate(precision)))
+
+
+def interpolate(precision: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+  """Each precision raised to the best at the same or a higher recall."""
+  return np.maximum.accumulate(precision[::-1])[::-1]

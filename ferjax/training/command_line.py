@@ -1,0 +1,91 @@
+"""What `train.py` and `eval.py` share: flags of a config, and errors as users want to read them."""
+
+import dataclasses
+import itertools
+import os
+import re
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import app, flags, logging
+
+from ferjax.config import Config
+from ferjax.training.loop import Interrupted
+from ferjax.training.step_log import NonFiniteError
+
+# Errors that the user causes and whose message says what to do.
+USER_ERRORS = (ValueError, FileNotFoundError, ImportError, NonFiniteError, Interrupted)
+TRACEBACK = "FERJAX_TRACEBACK"
+
+
+def run(main: Callable[[], None]) -> None:
+  """Parses the flags and calls `main`; exits with 1 and one message where the user erred.
+
+  With FERJAX_TRACEBACK=1 in the environment errors are raised as they are.
+  """
+  app.run(lambda argv: _guarded(lambda: _main(main, argv)), flags_parser=_parse)
+
+
+def _main(main: Callable[[], None], argv: Sequence[str]) -> None:
+  if len(argv) > 1:
+    raise ValueError(f"unexpected argument {argv[1]!r}; expected --name=value only")
+  if not flags.FLAGS["verbosity"].present:
+    logging.set_verbosity(logging.WARNING)  # orbax tells of every file at INFO
+  main()
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+  return _guarded(lambda: _parse_checked(argv))
+
+
+def _parse_checked(argv: Sequence[str]) -> list[str]:
+  check_overrides(argv)
+  try:
+    rest = flags.FLAGS(argv)
+  except flags.Error as error:
+    # An error in a config file comes with its whole traceback in the text.
+    cause = re.search(r"^ *ValueError: (.+)\Z", str(error).rstrip(), re.MULTILINE | re.DOTALL)
+    raise ValueError(cause[1] if cause else str(error)) from error
+  return rest
+
+
+def _guarded(function: Callable[[], Any]) -> Any:
+  try:
+    return function()
+  except USER_ERRORS as error:
+    if os.environ.get(TRACEBACK, "") == "1":
+      raise
+    sys.exit(f"error: {error}\n(set {TRACEBACK}=1 to see where)")
+
+
+def check_overrides(argv: Sequence[str]) -> None:
+  """Checks `--config` and `--config.<field>`, whose own errors are tracebacks.
+
+  Raises:
+    ValueError: there is no such field; those that exist are named.
+    FileNotFoundError: there is no such file.
+  """
+  for argument, following in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):
+    flag, given, value = argument.partition("=")
+    if flag.lstrip("-") == "config" and flag.startswith("-"):
+      path = (value if given else following).partition(":")[0]
+      if not os.path.isfile(path):
+        raise FileNotFoundError(f"no config file {path!r}; try configs/fer_yolo_mamba.py:demo")
+    elif flag.startswith(("-config.", "--config.")):
+      _check_field(flag.lstrip("-").removeprefix("config."))
+
+
+def _check_field(path: str) -> None:
+  kind, done = Config, "config"
+  for name in path.split("."):
+    known = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
+    if name not in known:
+      fields = f"known fields of {done}: {', '.join(known)}" if known else f"{done} is one value"
+      raise ValueError(f"there is no config.{path}; {fields}")
+    kind, done = known[name], f"{done}.{name}"
+  if dataclasses.is_dataclass(kind):
+    raise ValueError(
+      f"{done} is a group of fields: {', '.join(typing.get_type_hints(kind))}; set one of these"
+    )

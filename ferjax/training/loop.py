@@ -1,0 +1,301 @@
+"""Training from a config to a folder of checkpoints and figures."""
+
+import json
+import os
+import pathlib
+import threading
+from typing import Any
+
+import flax.linen as nn
+import grain
+import jax
+import numpy as np
+from absl import logging
+
+from ferjax.config import Config, ModelConfig
+from ferjax.data.datasets import load_source
+from ferjax.data.pipeline import train_dataset
+from ferjax.models import create_model
+from ferjax.tasks.detection import DetectionTask
+from ferjax.training.checkpoint import Checkpoints, load_meta
+from ferjax.training.configuration import to_dict, validate
+from ferjax.training.evaluation import evaluate
+from ferjax.training.interruption import catch_interruption
+from ferjax.training.metric_writer import MetricWriter, Progress, format_table
+from ferjax.training.optimizers import make_optimizer, make_schedule
+from ferjax.training.phases import Phase, make_phases
+from ferjax.training.resume import describe, initial_state, versions
+from ferjax.training.sharding import check_batch_size, make_mesh, replicated, to_global
+from ferjax.training.state import TrainState
+from ferjax.training.step import compile_step, make_eval_step, make_train_step
+from ferjax.training.step_log import StepLog
+
+
+class Interrupted(RuntimeError):
+  """Training was asked to stop before its end, and did after saving."""
+
+
+def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
+  """Trains, or goes on with what `workdir` holds, to the end.
+
+  Returns:
+    The figures of the last evaluation.
+
+  Raises:
+    ValueError: an impossible config, missing data, or a workdir of another run.
+    NonFiniteError: training diverged; the message names the steps.
+    Interrupted: a signal asked for an end; all is saved.
+  """
+  validate(config)
+  task = DetectionTask(tuple(config.data.class_names))
+  model = _create_model(config.model, task.num_classes)
+  train_source = load_source(config.data, "train", seed=config.train.seed)
+  val_source = load_source(config.data, "val", seed=config.train.seed)
+  trainer = Trainer(config, workdir, model, task, train_source, val_source)
+  try:
+    return trainer.run()
+  finally:
+    trainer.close()
+
+
+def _create_model(config: ModelConfig, num_classes: int) -> nn.Module:
+  return create_model(
+    config.name,
+    num_classes=num_classes,
+    variant=config.variant,
+    size=config.size,
+    dtype=config.dtype,
+  )
+
+
+class Trainer:
+  """One run. Everything it does is a function of the config and the number of the step."""
+
+  def __init__(
+    self,
+    config: Config,
+    workdir: str | os.PathLike,
+    model: nn.Module,
+    task: Any,
+    train_source: Any,
+    val_source: Any,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+  ):
+    self.config, self.model, self.task = config, model, task
+    self.train_source, self.val_source = train_source, val_source
+    self.mesh = make_mesh() if mesh is None else mesh
+    self.phases = make_phases(config.train, len(train_source))
+    for batch_size in (*(phase.batch_size for phase in self.phases), config.eval.batch_size):
+      check_batch_size(batch_size, self.mesh)
+    self.workdir = pathlib.Path(workdir).expanduser().absolute()
+    self.total_steps = self.phases[-1].end_step
+    self.checkpoints = Checkpoints(
+      self.workdir, keep=config.train.keep_checkpoints, metric=task.primary_metric
+    )
+    self.first_step = self.checkpoints.latest_step or 0
+    self.done_step = self.first_step  # evaluated and saved, or not to be
+    self.is_main = jax.process_index() == 0
+    self.writer: MetricWriter | None = None
+    self.log = StepLog()
+    self.skipped = 0
+    self.figures: dict[str, float] = {}
+    key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
+    self.key = jax.device_put(key, replicated(self.mesh))
+    self.eval_step = make_eval_step(model, task, config.eval, config.data.image_size, self.mesh)
+
+  def run(self) -> dict[str, float]:
+    """Trains to the end, or to an interruption, after which the same call goes on."""
+    num_examples = len(self.train_source)
+    self.meta = describe(self.config, num_examples=num_examples)
+    state = initial_state(
+      self.config,
+      self.model,
+      self._optimizer(self.phases[0])[0],
+      self.checkpoints,
+      self.mesh,
+      num_examples=num_examples,
+    )
+    self.best = self.checkpoints.best_score
+    if self.first_step:
+      self.figures = load_meta(self.checkpoints.folder, step="latest")["metrics"]
+    self._open_files()
+    self.progress = Progress(self.total_steps, done=self.first_step, unit="step", show=self.is_main)
+    self._introduce()
+    try:
+      with catch_interruption() as interrupted:
+        for phase in self.phases:
+          if phase.first_step <= int(state.step) < phase.end_step:
+            state = self._run_phase(phase, state, interrupted)
+    finally:
+      self.progress.close()
+    if interrupted.is_set():
+      raise Interrupted(
+        f"interrupted after step {int(state.step)} of {self.total_steps}; the same command goes "
+        "on from there"
+      )
+    if self.figures:
+      self.progress.line(f"Validation figures:\n{format_table(self.figures)}")
+    return self.figures
+
+  def close(self) -> None:
+    """Closes what was opened; training can go on by a new trainer."""
+    if self.writer is not None:
+      self.writer.close()
+    self.checkpoints.close()
+
+  def _optimizer(self, phase: Phase):
+    schedule = make_schedule(
+      self.config.optimizer,
+      batch_size=phase.batch_size,
+      epochs=self.config.train.epochs,
+      steps_per_epoch=phase.steps_per_epoch,
+      first_step=phase.first_step,
+      first_epoch=phase.first_epoch,
+    )
+    return make_optimizer(self.config.optimizer, schedule, frozen=phase.frozen), schedule
+
+  def _run_phase(self, phase: Phase, state: TrainState, interrupted: threading.Event) -> TrainState:
+    """Evaluate, save, next batch, step, log: the iterator moves on only after a save."""
+    model = self.model.clone(frozen=phase.frozen)
+    train_step = compile_step(
+      make_train_step(model, self.task, *self._optimizer(phase), self.config.train), self.mesh
+    )
+    step = max(phase.first_step, self.first_step)
+    iterator = self._iterator(phase, step)
+    try:
+      while step < phase.end_step and not interrupted.is_set():
+        self._evaluate_and_save(phase, step, state, iterator)
+        batch = next(iterator)
+        self._note_skipped(batch)
+        with jax.transfer_guard("disallow"):
+          state, metrics = train_step(state, to_global(batch, self.mesh), self.key)
+        step += 1
+        self.log.add(step, metrics, phase.batch_size)
+        self.progress.advance()
+        if step % self.config.train.log_every == 0 or self._ends_epoch(phase, step):
+          self._write_log(phase, step)
+      if interrupted.is_set() or step == self.total_steps:
+        self._write_log(phase, step)
+        self._evaluate_and_save(phase, step, state, iterator)
+      if interrupted.is_set() and step not in (0, self.checkpoints.latest_step):
+        self._save(phase.epoch(step), step, state, iterator, None)
+    finally:
+      iterator.close()
+    return state
+
+  def _iterator(self, phase: Phase, step: int) -> grain.DatasetIterator:
+    """The batches from `step` on."""
+    position_saved, self.data_start = False, phase.example(step)
+    if step == self.first_step > phase.first_step:
+      # A saved position is that of one host among as many, with as many workers. For others the
+      # start is computed: it gives the same examples.
+      meta = load_meta(self.checkpoints.folder, step=step)
+      position_saved = (
+        meta["num_hosts"] == self.meta["num_hosts"]
+        and meta["config"]["data"]["num_workers"] == self.config.data.num_workers
+      )
+      if position_saved:
+        self.data_start = meta["data_start"]
+    iterator = iter(
+      train_dataset(
+        self.train_source,
+        self.config.data,
+        batch_size=phase.batch_size,
+        seed=self.config.train.seed,
+        epochs=self.config.train.epochs,
+        start=self.data_start,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+      )
+    )
+    if position_saved:
+      self.checkpoints.restore_iterator(step, iterator)
+    return iterator
+
+  def _ends_epoch(self, phase: Phase, step: int) -> bool:
+    return (step - phase.first_step) % phase.steps_per_epoch == 0
+
+  def _evaluate_and_save(self, phase: Phase, step: int, state: TrainState, iterator) -> None:
+    """What is due at the end of an epoch; the best model so far is always saved."""
+    if step == self.done_step or not self._ends_epoch(phase, step):
+      return
+    self.done_step = step
+    config = self.config.train
+    epoch, last = round(phase.epoch(step)), step == self.total_steps
+    figures = None
+    if last or epoch % config.eval_every == 0:
+      figures = self._evaluate(epoch, step, state)
+    score = -np.inf if figures is None else figures[self.task.primary_metric]
+    if last or epoch % config.checkpoint_every == 0 or score > self.best:
+      self._save(epoch, step, state, iterator, figures)
+    self.best = max(self.best, score)
+    self.log.pause()
+
+  def _evaluate(self, epoch: int, step: int, state: TrainState) -> dict[str, float]:
+    figures, _ = evaluate(
+      self.eval_step,
+      state.inference_variables(),
+      self.val_source,
+      self.config,
+      self.task,
+      self.mesh,
+    )
+    self.figures = figures
+    self._write(step, epoch, {f"eval/{name}": value for name, value in figures.items()})
+    shown = (self.task.primary_metric, "map", "loss")
+    text = ", ".join(f"{name} {figures[name]:.4f}" for name in shown if name in figures)
+    self.progress.line(f"epoch {epoch}, step {step}: {text}")
+    return figures
+
+  def _save(self, epoch: float, step: int, state: TrainState, iterator, figures) -> None:
+    meta = {**self.meta, "step": step, "epoch": epoch, "data_start": self.data_start}
+    self.checkpoints.save(state, iterator, meta, figures)
+
+  def _write_log(self, phase: Phase, step: int) -> None:
+    means = self.log.drain()
+    if not means:
+      return
+    means["skipped_records"] = float(self.skipped)
+    self._write(step, phase.epoch(step), {f"train/{name}": x for name, x in means.items()})
+    rate = means.get("images_per_second")
+    self.progress.note(
+      f"epoch {phase.epoch(step):.2f}, loss {means['loss']:.4f}"
+      + (f", {rate:.1f} images/s" if rate is not None else "")
+    )
+
+  def _write(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
+    if self.writer is not None:
+      self.writer.write(step, epoch, metrics)
+
+  def _note_skipped(self, batch: dict[str, np.ndarray]) -> None:
+    for index in batch["index"][batch["skipped"]]:
+      self.skipped += 1
+      logging.warning("skipped the bad record %s", self.train_source.origin(int(index)))
+
+  def _open_files(self) -> None:
+    if not self.is_main:
+      return
+    self.workdir.mkdir(parents=True, exist_ok=True)
+    for name, content in (
+      ("config.json", to_dict(self.config)),
+      ("environment.json", versions()),
+    ):
+      (self.workdir / name).write_text(json.dumps(content, indent=2) + "\n")
+    self.writer = MetricWriter(self.workdir, step=self.first_step)
+
+  def _introduce(self) -> None:
+    for source, split in ((self.train_source, "training"), (self.val_source, "validation")):
+      if source.skipped:
+        self.progress.line(f"{len(source.skipped)} records left out of the {split} split:")
+        for reason in source.skipped:
+          logging.warning("left out: %s", reason)
+    phases = "; ".join(
+      f"epochs {p.first_epoch}..{p.end_epoch} in batches of {p.batch_size}, frozen: {p.frozen}"
+      for p in self.phases
+    )
+    self.progress.line(
+      f"{len(self.train_source)} examples for training, {len(self.val_source)} for validation; "
+      f"{phases}; {self.total_steps} steps on {self.mesh.size} "
+      f"{jax.devices()[0].device_kind} device(s); from step {self.first_step}"
+    )

@@ -1,0 +1,88 @@
+"""Where figures go while a program runs: metrics.jsonl, TensorBoard, and the terminal."""
+
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Mapping
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+FILE = "metrics.jsonl"
+
+
+class MetricWriter:
+  """Writes to `<workdir>/metrics.jsonl`, one object a line, and to `<workdir>/tensorboard`.
+
+  A run that is continued at `step` first forgets what its predecessor wrote of later steps, so
+  that the record reads as if it had never stopped.
+  """
+
+  def __init__(self, workdir: pathlib.Path, *, step: int):
+    self._path = workdir / FILE
+    kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= step]
+    self._path.write_text("".join(line + "\n" for line in kept))
+    purge = {"purge_step": step + 1} if step else {}
+    self._board = SummaryWriter(str(workdir / "tensorboard"), **purge)
+
+  def write(self, step: int, epoch: float, metrics: Mapping[str, float]) -> None:
+    """Adds one line {"step": ..., "epoch": ..., **metrics}."""
+    line = {"step": step, "epoch": round(epoch, 4), **metrics}
+    with self._path.open("a") as file:
+      file.write(json.dumps(line) + "\n")
+    for name, value in metrics.items():
+      self._board.add_scalar(name, value, step)
+
+  def close(self) -> None:
+    self._board.close()
+
+
+def _lines(path: pathlib.Path) -> list[str]:
+  """The whole lines; the last one may have been cut off when the program was killed."""
+  return path.read_text().split("\n")[:-1] if path.exists() else []
+
+
+class Progress:
+  """How far a program is: a bar with rate and time left on a terminal, plain lines elsewhere."""
+
+  def __init__(self, total: int, *, done: int, unit: str, show: bool, keep: bool = True):
+    self._interactive = sys.stderr.isatty()
+    self._show = show
+    self._total, self._first, self._done, self._unit = total, done, done, unit
+    self._start = time.monotonic()
+    self._bar = tqdm(
+      total=total,
+      initial=done,
+      unit=unit,
+      dynamic_ncols=True,
+      leave=keep,
+      disable=not (show and self._interactive),
+    )
+
+  def advance(self) -> None:
+    self._done += 1
+    self._bar.update()
+
+  def note(self, text: str) -> None:
+    """Shows the latest figures: beside the bar, or as a line with the time left."""
+    if self._interactive:
+      self._bar.set_postfix_str(text, refresh=False)
+      return
+    pace = (time.monotonic() - self._start) / max(self._done - self._first, 1)
+    left = tqdm.format_interval(pace * (self._total - self._done))
+    self.line(f"{self._done}/{self._total} {self._unit}s, {left} left: {text}")
+
+  def line(self, text: str) -> None:
+    """Shows a line that stays."""
+    if self._show:
+      tqdm.write(text, file=sys.stderr)
+
+  def close(self) -> None:
+    self._bar.close()
+
+
+def format_table(figures: Mapping[str, float]) -> str:
+  """Two columns: name and value."""
+  width = max(map(len, figures), default=0)
+  return "\n".join(f"  {name:<{width}}  {value:10.4f}" for name, value in figures.items())

@@ -1,0 +1,149 @@
+"""Learning rates and update rules (spec: fer_yolo_mamba, Recipe as published)."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Float
+
+from ferjax.config import OptimizerConfig
+
+BASE_BATCH_SIZE = 64  # the batch that `learning_rate` is for
+STEP_LEVELS = 10  # rates of the "step" schedule
+
+Schedule = Callable[[Any], Any]
+
+# Weights of the selective scan that are matrices; its other parameters are A_log, D and biases.
+_SCAN_KERNELS = ("x_proj_weight", "dt_proj_weight")
+_SCAN_PARAMETERS = (*_SCAN_KERNELS, "dt_proj_bias", "A_log", "D")
+_LAYER_NORM = "norm"  # name of every LayerNorm; BatchNorm is called "bn"
+
+
+def rate_in_force(config: OptimizerConfig, batch_size: int) -> float:
+  """The highest rate of a run: in proportion to the batch, within the configured bounds."""
+  rate = config.learning_rate * batch_size / BASE_BATCH_SIZE
+  return min(max(rate, config.min_learning_rate), config.max_learning_rate)
+
+
+def epoch_rates(
+  config: OptimizerConfig, *, batch_size: int, epochs: int
+) -> Float[np.ndarray, "epochs"]:
+  """The learning rate of each epoch.
+
+  "cosine": quadratic warm-up, cosine, and a tail at the final rate. "step": ten constant rates
+  in geometric sequence.
+  """
+  highest = rate_in_force(config, batch_size)
+  final = highest * config.final_fraction
+  epoch = np.arange(epochs, dtype=np.float64)
+  if config.schedule == "step":
+    ratio = config.final_fraction ** (1 / (STEP_LEVELS - 1))
+    return highest * ratio ** (epoch // (epochs / STEP_LEVELS))
+  warmup = min(max(0.05 * epochs, 1), 3)
+  tail = min(max(0.05 * epochs, 1), 15)
+  first = max(0.1 * highest, 1e-6)
+  rising = first + (highest - first) * (epoch / warmup) ** 2
+  # The whole run may be warm-up and tail; the cosine is then never looked at.
+  progress = (epoch - warmup) / max(epochs - warmup - tail, 1e-9)
+  falling = final + 0.5 * (highest - final) * (1 + np.cos(math.pi * np.clip(progress, 0, 1)))
+  rates = np.where(epoch >= epochs - tail, final, falling)
+  return np.where(epoch <= warmup, rising, rates)
+
+
+def make_schedule(
+  config: OptimizerConfig,
+  *,
+  batch_size: int,
+  epochs: int,
+  steps_per_epoch: int,
+  first_step: int = 0,
+  first_epoch: int = 0,
+) -> Schedule:
+  """The learning rate as a function of the number of updates done.
+
+  Args:
+    config: rates and shape.
+    batch_size: of all devices together.
+    epochs: of the whole run.
+    steps_per_epoch: of this phase.
+    first_step: updates done before this phase.
+    first_epoch: epochs done before this phase.
+  """
+  table = jnp.asarray(epoch_rates(config, batch_size=batch_size, epochs=epochs), jnp.float32)
+
+  def schedule(step):
+    epoch = first_epoch + (step - first_step) // steps_per_epoch
+    return table[jnp.clip(epoch, 0, epochs - 1)]
+
+  return schedule
+
+
+def make_optimizer(
+  config: OptimizerConfig, schedule: Schedule, *, frozen: str = "none"
+) -> optax.GradientTransformation:
+  """SGD as in `torch.optim.SGD` (Nesterov; decay enters the momentum), or AdamW.
+
+  Parameters of frozen parts get no update, no decay and no momentum; the state has the same
+  structure whatever is frozen, so that one state goes through all phases.
+
+  Args:
+    config: name, momentum, decay, clipping.
+    schedule: learning rate for a number of updates.
+    frozen: "none", or the top-level parts of the parameters joined by "+".
+  """
+  # Held on entry, so that they count in no norm and no momentum; on leaving, so that momentum
+  # from before they were frozen moves nothing.
+  hold = optax.masked(optax.set_to_zero(), lambda params: held_mask(params, config.decay, frozen))
+
+  def decayed(params):
+    held = held_mask(params, config.decay, frozen)
+    return jax.tree.map(lambda a, b: a and not b, decay_mask(params, config.decay), held)
+
+  decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
+  clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm > 0 else optax.identity()
+  if config.name == "adamw":
+    rule = optax.chain(optax.scale_by_adam(b1=config.momentum), decay)
+  else:
+    rule = optax.chain(decay, optax.trace(config.momentum, nesterov=True))
+  return optax.chain(hold, clip, rule, optax.scale_by_learning_rate(schedule), hold)
+
+
+def decay_mask(params: Any, rule: str) -> Any:
+  """Which parameters decay, as a tree of booleans.
+
+  "kernels": kernels of convolutions and dense layers, and the projections of the selective
+  scan. "released": as in the released program, kernels and the scales of LayerNorm.
+  """
+
+  def decays(path, _) -> bool:
+    names = _names(path)
+    if names[-1] == "kernel":
+      return True
+    if rule == "released":
+      return names[-1] == "scale" and names[-2] == _LAYER_NORM
+    return names[-1] in _SCAN_KERNELS
+
+  return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def held_mask(params: Any, rule: str, frozen: str) -> Any:
+  """Which parameters never move, as a tree of booleans.
+
+  Those of frozen parts; under the rule "released" also those of the selective scan, which the
+  released program never hands to its optimiser.
+  """
+  parts = () if frozen == "none" else tuple(frozen.split("+"))
+
+  def held(path, _) -> bool:
+    names = _names(path)
+    return names[0] in parts or (rule == "released" and names[-1] in _SCAN_PARAMETERS)
+
+  return jax.tree_util.tree_map_with_path(held, params)
+
+
+def _names(path) -> tuple[str, ...]:
+  return tuple(str(entry.key) for entry in path)

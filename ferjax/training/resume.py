@@ -1,0 +1,124 @@
+"""How a run begins: from nothing, from released weights, or from its own last checkpoint."""
+
+import dataclasses
+import importlib.metadata
+import platform
+from typing import Any
+
+import flax.linen as nn
+import jax
+import optax
+
+from ferjax._version import __version__
+from ferjax.config import Config
+from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD
+from ferjax.interop.torch_weights import import_parts, load_state_dict
+from ferjax.training.checkpoint import FOLDER, Checkpoints, load_meta
+from ferjax.training.configuration import flatten, from_dict, to_dict
+from ferjax.training.sharding import replicated
+from ferjax.training.state import TrainState, create_state, init_variables
+
+# A run is one function of these from the first step to the last.
+_FIXED = (
+  "model.name",
+  "model.size",
+  "model.variant",
+  "data.class_names",
+  "data.image_size",
+  "data.source",
+  "data.train",
+  "optimizer.name",
+  "train.seed",
+  "train.batch_size",
+  "train.freeze",
+  "train.freeze_epochs",
+  "train.freeze_batch_size",
+)
+
+
+def describe(config: Config, *, num_examples: int) -> dict[str, Any]:
+  """The part of a checkpoint's `meta` that is the same in all of a run."""
+  return {
+    "model": dataclasses.asdict(config.model),
+    "task": "detection",
+    "class_names": list(config.data.class_names),
+    "image_size": config.data.image_size,
+    "mean": list(IMAGENET_MEAN),
+    "std": list(IMAGENET_STD),
+    "config": to_dict(config),
+    "num_examples": num_examples,
+    "num_hosts": jax.process_count(),
+    "versions": versions(),
+  }
+
+
+def versions() -> dict[str, str]:
+  """Of Python, of the libraries that results depend on, and of the devices."""
+  names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
+  return {
+    "ferjax": __version__,
+    "python": platform.python_version(),
+    **{name: importlib.metadata.version(name) for name in names},
+    "backend": jax.default_backend(),
+    "device": jax.devices()[0].device_kind,
+    "num_devices": str(jax.device_count()),
+  }
+
+
+def initial_state(
+  config: Config,
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  checkpoints: Checkpoints,
+  mesh: jax.sharding.Mesh,
+  *,
+  num_examples: int,
+) -> TrainState:
+  """The state to go on from, replicated over the mesh.
+
+  Raises:
+    ValueError: the workdir holds another run; the differences are named.
+  """
+  key = jax.random.key(config.train.seed)
+  ema = config.train.ema_decay > 0
+  everywhere = replicated(mesh)
+
+  def initialise(key):
+    return init_variables(model, key, config.data.image_size)
+
+  step = checkpoints.latest_step
+  if step is not None:
+    check_same_run(checkpoints, step, config, num_examples)
+    like = jax.eval_shape(
+      lambda key: create_state(initialise(key), optimizer, ema=ema),  # nothing is computed
+      key,
+    )
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), like)
+    return checkpoints.restore(step, like)
+
+  variables = jax.jit(initialise, out_shardings=everywhere)(key)
+  if config.train.pretrained:
+    state_dict = load_state_dict(config.train.pretrained)
+    variables = import_parts(model, state_dict, variables, tuple(config.train.pretrained_parts))
+  return jax.device_put(create_state(variables, optimizer, ema=ema), everywhere)
+
+
+def check_same_run(checkpoints: Checkpoints, step: int, config: Config, num_examples: int) -> None:
+  """Raises a ValueError if the workdir's checkpoint is not of this very run."""
+  meta = load_meta(checkpoints.folder, step=step)
+  before, now = flatten(to_dict(from_dict(meta["config"]))), flatten(to_dict(config))
+  before["number of training examples"] = meta["num_examples"]
+  now["number of training examples"] = num_examples
+  names = (*_FIXED, "number of training examples")
+  differences = [
+    f"{name} is {now[name]!r}, the checkpoint has {before[name]!r}"
+    for name in names
+    if now[name] != before[name]
+  ]
+  if differences:
+    listed = "\n  ".join(differences)
+    raise ValueError(
+      f"{checkpoints.folder.parent} holds another run, saved at step {step}:\n  {listed}\n"
+      f"Choose another --workdir, go on with the same values, or delete {FOLDER}/ in it to start "
+      "anew"
+    )

@@ -1,0 +1,36 @@
+"""The one way arrays are laid out: state everywhere, batches cut along the mesh axis "data"."""
+
+from typing import Any
+
+import jax
+from jax.sharding import AxisType
+
+
+def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
+  """A one-dimensional mesh of all devices of all hosts, or of the first `num_devices`."""
+  devices = jax.devices()[:num_devices]
+  return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
+  """Every device holds the whole array."""
+  return jax.NamedSharding(mesh, jax.P())
+
+
+def data_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
+  """Every device holds an equal share of the leading axis."""
+  return jax.NamedSharding(mesh, jax.P("data"))
+
+
+def check_batch_size(batch_size: int, mesh: jax.sharding.Mesh) -> None:
+  """Raises a ValueError for a batch that does not divide into equal shares."""
+  if batch_size % mesh.size:
+    raise ValueError(
+      f"batch size ({batch_size}) must be divisible by the number of devices ({mesh.size})"
+    )
+
+
+def to_global(batch: dict[str, Any], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+  """This host's part of a batch, as arrays of all hosts, cut along "data"."""
+  sharding = data_sharding(mesh)
+  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

@@ -1,0 +1,63 @@
+"""What training carries from step to step."""
+
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Int
+
+Variables = dict[str, Any]
+
+
+@flax.struct.dataclass
+class TrainState:
+  """All that a step reads and writes; everything else is a function of `step`.
+
+  `ema` holds the moving averages of params and batch_stats, or nothing where none are kept.
+  """
+
+  step: Int[Array, ""]
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+  ema: Variables
+
+  def inference_variables(self) -> Variables:
+    """What evaluation uses and what a checkpoint offers: the averages where there are any."""
+    return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def init_variables(model: nn.Module, key: jax.Array, image_size: int) -> Variables:
+  """Freshly initialised variables of a model for images of `image_size` pixels."""
+  image = jnp.zeros((1, image_size, image_size, 3), jnp.float32)
+  variables = model.init(key, image, train=False)
+  return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+def create_state(
+  variables: Variables, optimizer: optax.GradientTransformation, *, ema: bool
+) -> TrainState:
+  """The state before the first step."""
+  # The averages are copies: a step donates its state, and no buffer can be given twice.
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=variables["params"],
+    batch_stats=variables["batch_stats"],
+    opt_state=optimizer.init(variables["params"]),
+    ema=jax.tree.map(jnp.copy, variables) if ema else {},
+  )
+
+
+def update_ema(
+  ema: Variables, variables: Variables, updates: Int[Array, ""], *, decay: float, ramp: float
+) -> Variables:
+  """Moving averages after update number `updates` (1 is the first).
+
+  The decay in force is decay * (1 - exp(-updates / ramp)), so that early averages forget the
+  initial values (spec: fer_yolo_mamba, Recipe as published).
+  """
+  weight = 1 - decay * (1 - jnp.exp(-updates / ramp))
+  return jax.tree.map(lambda average, value: average + weight * (value - average), ema, variables)

@@ -1,0 +1,65 @@
+"""The metrics of the steps since the last look, left on the device until then."""
+
+import time
+
+import jax
+import numpy as np
+
+
+class NonFiniteError(FloatingPointError):
+  """The loss or the state of training has become infinite or not a number."""
+
+
+class StepLog:
+  """Collects step metrics without waiting for them, and checks them when they are looked at."""
+
+  def __init__(self):
+    self._steps: list[int] = []
+    self._metrics: list[dict[str, jax.Array]] = []
+    self._examples = 0
+    self._start: float | None = None
+
+  def add(self, step: int, metrics: dict[str, jax.Array], examples: int) -> None:
+    """Takes the metrics of the step that made the state `step`."""
+    self._steps.append(step)
+    self._metrics.append(metrics)
+    if self._start is None:  # The first step after a pause is not timed: it may compile.
+      self._start = time.perf_counter()
+    else:
+      self._examples += examples
+
+  def pause(self) -> None:
+    """Stops the clock until the next step: what follows is not training."""
+    self._start, self._examples = None, 0
+
+  def drain(self) -> dict[str, float]:
+    """Means over the steps since the last call, the last learning rate, and images_per_second.
+
+    Raises:
+      NonFiniteError: the loss or the state was not finite after one of these steps.
+    """
+    if not self._steps:
+      return {}
+    rows = jax.device_get(self._metrics)
+    self._check(rows)
+    means = {
+      name: float(np.mean([row[name] for row in rows])) for name in rows[0] if name != "finite"
+    }
+    means["learning_rate"] = float(rows[-1]["learning_rate"])
+    now = time.perf_counter()
+    if self._examples and self._start is not None:
+      means["images_per_second"] = self._examples / (now - self._start)
+      self._start, self._examples = now, 0
+    self._steps, self._metrics = [], []
+    return means
+
+  def _check(self, rows: list[dict[str, np.ndarray]]) -> None:
+    bad = [i for i, row in enumerate(rows) if not row["finite"]]
+    if bad:
+      raise NonFiniteError(
+        f"training is not finite after step {self._steps[bad[0]]} (loss "
+        f"{float(rows[bad[0]]['loss'])}, gradient norm {float(rows[bad[0]]['grad_norm'])}); seen "
+        f"in {len(bad)} of the steps {self._steps[0]}..{self._steps[-1]}. Nothing of it was "
+        "saved. Lower optimizer.learning_rate, set optimizer.clip_norm, or use "
+        "model.dtype=float32, and run again: training continues from the last checkpoint"
+      )

@@ -1,0 +1,69 @@
+"""The letters of array dimensions, and the contracts between the stages.
+
+  b  examples in a batch            m  boxes of an image, padded      l  positions of a sequence
+  h  rows, w  columns of a map      d  detections kept per image      p  scan paths
+  c  channels                       a  cells of all levels together   n  state size of the scan
+  k  classes                        g  ground-truth boxes of one image
+
+Images are NHWC, RGB. Boxes are `xyxy` in pixels of the model's input. Class ids are 0-based in
+the order of the model's class names; there is no background class. Padding is a boolean mask.
+"""
+
+from typing import NamedTuple, TypedDict
+
+from jaxtyping import Array, Bool, Float, Int
+
+
+class ClassificationBatch(TypedDict):
+  """`image` is normalised; `label` is a distribution over the classes (one-hot if hard)."""
+
+  image: Float[Array, "b h w 3"]
+  label: Float[Array, "b k"]
+  mask: Bool[Array, "b"]
+
+
+class DetectionBatch(TypedDict):
+  """What the pipeline yields for a detector.
+
+  `mask` is False for an example that fills up a last batch or whose record was skipped;
+  `skipped` is True only for the latter, and `index` is the record's number in its source.
+  `placement` maps original pixels to input pixels, as `ferjax.data.image.letterbox` returns it:
+  (scale_x, scale_y, left, top, original width, original height).
+  """
+
+  image: Float[Array, "b h w 3"]
+  boxes: Float[Array, "b m 4"]
+  label: Int[Array, "b m"]
+  box_mask: Bool[Array, "b m"]
+  mask: Bool[Array, "b"]
+  skipped: Bool[Array, "b"]
+  index: Int[Array, "b"]
+  placement: Float[Array, "b 6"]
+
+
+class DetectorOutput(NamedTuple):
+  """Raw maps, finest first; channels are (x, y, w, h, objectness, classes...), all logits."""
+
+  levels: tuple[Float[Array, "b _ _ c"], ...]
+
+
+class ClassifierOutput(NamedTuple):
+  """`features` is the vector that the last Dense layer sees."""
+
+  logits: Float[Array, "b k"]
+  features: Float[Array, "b c"]
+
+
+class Detections(NamedTuple):
+  """Boxes kept by non-maximum suppression, by falling score, padded to a fixed number.
+
+  `boxes` are xyxy pixels of the original image (of the model's input where no placement was
+  undone), `scores` is objectness times the probability of the best class, `class_scores` is
+  objectness times each class probability. Rows with `mask` False are zeros.
+  """
+
+  boxes: Float[Array, "*b d 4"]
+  scores: Float[Array, "*b d"]
+  labels: Int[Array, "*b d"]
+  class_scores: Float[Array, "*b d k"]
+  mask: Bool[Array, "*b d"]

@@ -1,0 +1,123 @@
+"""A miniature RAF-DB of the released layout."""
+
+import collections
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ferjax.data.datasets.raf_db import RafDetection
+from ferjax.expressions import RAF_DB_CODES, SEVEN_EXPRESSIONS
+
+LIST = "basic/EmoLabel/list_patition_label.txt"
+
+
+def _folder(root, lines):
+  for part in ("EmoLabel", "Image/original", "Annotation/boundingbox"):
+    (root / "basic" / part).mkdir(parents=True, exist_ok=True)
+  (root / LIST).write_text("".join(f"{name} {code}\n" for name, code in lines))
+  for i, (name, _) in enumerate(lines):
+    Image.new("RGB", (50, 40), (i % 256,) * 3).save(root / "basic/Image/original" / name)
+    stem = name.removesuffix(".jpg")
+    (root / f"basic/Annotation/boundingbox/{stem}_boundingbox.txt").write_text(
+      "5.5 -4.25 30.75 39\n"
+    )
+  return root
+
+
+@pytest.fixture
+def lines():
+  train = [(f"train_{i:05d}.jpg", code) for i, code in enumerate([4] * 30 + [7] * 20 + [2] * 10)]
+  return train + [(f"test_{code:04d}.jpg", code) for code in RAF_DB_CODES]
+
+
+@pytest.fixture
+def folder(tmp_path, lines):
+  return _folder(tmp_path, lines)
+
+
+def _names(source):
+  return {source.origin(i).split("(")[1].rstrip(")") for i in range(len(source))}
+
+
+def _counts(source):
+  labels = [int(source[i]["label"][0]) for i in range(len(source))]
+  return collections.Counter(SEVEN_EXPRESSIONS[label] for label in labels)
+
+
+def test_codes_become_canonical_expressions(folder):
+  source = RafDetection(folder, "test")
+  names = [SEVEN_EXPRESSIONS[int(source[i]["label"][0])] for i in range(7)]
+  # The table of the released readme: code 1 first.
+  assert names == ["surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"]
+  assert source.class_names == SEVEN_EXPRESSIONS
+  reordered = RafDetection(folder, "test", class_names=SEVEN_EXPRESSIONS[::-1])
+  assert reordered[0]["label"][0] == 6 - SEVEN_EXPRESSIONS.index("surprise")
+
+
+def test_boxes_are_clipped_to_the_photograph(folder):
+  example = RafDetection(folder, "test")[0]
+  np.testing.assert_array_equal(example["boxes"], [[5.5, 0, 30.75, 39]])
+  assert example["image"].shape == (40, 50, 3)
+
+
+def test_validation_is_a_stratified_tenth_of_train(folder, lines):
+  train, val = RafDetection(folder, "train"), RafDetection(folder, "val")
+  assert _counts(val) == {"happiness": 3, "neutral": 2, "fear": 1}
+  assert _counts(train) == {"happiness": 27, "neutral": 18, "fear": 9}
+  listed = {name for name, _ in lines if name.startswith("train")}
+  assert _names(train) | _names(val) == listed
+  assert not _names(train) & _names(val)
+
+
+def test_split_does_not_depend_on_the_order_of_the_list(folder, lines, tmp_path):
+  other = _folder(tmp_path / "other", lines[::-1])
+  assert _names(RafDetection(folder, "val")) == _names(RafDetection(other, "val"))
+
+
+def test_missing_files_are_named(folder, tmp_path):
+  with pytest.raises(ValueError, match=r"not found: .*list_patition_label.txt; RAF-DB is free"):
+    RafDetection(tmp_path / "nowhere", "train")
+  with pytest.raises(ValueError, match="unknown split 'dev' of RAF-DB; known: train, val, test"):
+    RafDetection(folder, "dev")
+  (folder / "basic/Annotation/boundingbox/test_0001_boundingbox.txt").unlink()
+  with pytest.raises(
+    ValueError, match=rf"{LIST}:61 \(test_0001.jpg\): file not found: .*test_0001_boundingbox.txt"
+  ):
+    RafDetection(folder, "test")
+  source = RafDetection(folder, "test", "skip")
+  assert len(source) == 6
+  assert "test_0001" in source.skipped[0]
+  (folder / "basic/Image/original/test_0002.jpg").unlink()
+  assert len(RafDetection(folder, "test", "skip")) == 5
+
+
+@pytest.mark.parametrize(
+  ("line", "message"),
+  [
+    ("test_0001.jpg 8", "'test_0001.jpg 8'; expected a file name and a code: 1 surprise, 2 fear"),
+    ("test_0001.jpg", "expected a file name and a code"),
+    ("test_0001.jpg x", "expected a file name and a code"),
+    ("photo.jpg 1", "starts with train or test"),
+  ],
+)
+def test_malformed_line_is_named(folder, line, message):
+  with open(folder / LIST, "a") as lines:
+    lines.write(f"{line}\n")
+  with pytest.raises(ValueError, match=rf"{LIST}:68 .*{message}"):
+    RafDetection(folder, "test")
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [("1 2 3", "expected four numbers"), ("a b c d", "expected four"), ("9 9 3 3", "has no area")],
+)
+def test_malformed_box_is_named(folder, text, message):
+  (folder / "basic/Annotation/boundingbox/test_0001_boundingbox.txt").write_text(text)
+  with pytest.raises(ValueError, match=rf"test_0001_boundingbox.txt: .*{message}"):
+    RafDetection(folder, "test")
+
+
+def test_class_names_must_hold_the_expressions(folder):
+  with pytest.raises(ValueError, match="unknown expression 'surprise'"):
+    RafDetection(folder, "test", class_names=("neutral", "happiness"))

@@ -1,0 +1,107 @@
+"""A miniature Pascal VOC folder."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ferjax.data.datasets.voc import PascalVOC
+
+NAMES = ("neutral", "happiness")
+OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult>
+<bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"""
+
+
+def _object(name, box, difficult=0):
+  x1, y1, x2, y2 = box
+  return OBJECT.format(name=name, difficult=difficult, x1=x1, y1=y1, x2=x2, y2=y2)
+
+
+def _write(root, name, objects="", filename=None, image=None):
+  for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
+    (root / part).mkdir(parents=True, exist_ok=True)
+  filename = f"<filename>{filename}</filename>" if filename else ""
+  text = f"<annotation>{filename}{objects}</annotation>"
+  (root / "Annotations" / f"{name}.xml").write_text(text)
+  image = f"{name}.jpg" if image is None else image
+  Image.new("RGB", (60, 40)).save(root / "JPEGImages" / image)
+  with open(root / "ImageSets" / "Main" / "train.txt", "a") as lines:
+    lines.write(f"{name}\n")
+
+
+def test_reads_objects_and_converts_pixels(tmp_path):
+  objects = _object("happiness", (1, 1, 60, 40)) + _object("neutral", (11, 6, 20, 15), difficult=1)
+  _write(tmp_path, "000001", objects)
+  _write(tmp_path, "000002")
+  source = PascalVOC(tmp_path, "train", NAMES)
+  assert len(source) == 2
+  # 1-based inclusive pixels 1..60 are the edges 0..60; 11..20 are ten pixels from 10 to 20.
+  np.testing.assert_array_equal(source[0]["boxes"], [[0, 0, 60, 40], [10, 5, 20, 15]])
+  assert source[0]["label"].tolist() == [1, 0]
+  assert source[1]["boxes"].shape == (0, 4)
+  assert source.origin(0) == "Annotations/000001.xml (000001.jpg)"
+
+
+def test_image_of_another_suffix_or_name(tmp_path):
+  _write(tmp_path, "a", image="a.png")
+  _write(tmp_path, "b", filename=r"C:\pictures\other.jpg", image="other.jpg")
+  source = PascalVOC(tmp_path, "train", NAMES)
+  assert [source[i]["image"].shape for i in range(2)] == [(40, 60, 3)] * 2
+  assert source.origin(1).endswith("(other.jpg)")
+
+
+@pytest.mark.parametrize(
+  ("objects", "message"),
+  [
+    (
+      _object("joy", (1, 1, 9, 9)),
+      r"bad.xml \(bad.jpg\): object 1: unknown class 'joy'; data.class_names: neutral, happiness",
+    ),
+    (
+      _object("neutral", (1, 1, 9, 9)) + _object("neutral", (9, 1, 3, 9)),
+      r"object 2: box \(9, 1, 3, 9\) has no area",
+    ),
+    (_object("neutral", ("x", 1, 3, 9)), "object 1: malformed bndbox .*'xmin': 'x'"),
+    (_object("neutral", ("nan", 1, 3, 9)), "has no area"),
+    ("<object><name>neutral</name></object>", "object 1: malformed bndbox .*None"),
+    ("<object>", r"Annotations/bad.xml: malformed XML"),
+  ],
+)
+def test_bad_annotation_is_named_or_skipped(tmp_path, objects, message):
+  _write(tmp_path, "good", _object("neutral", (1, 1, 9, 9)))
+  _write(tmp_path, "bad", objects)
+  with pytest.raises(ValueError, match=message):
+    PascalVOC(tmp_path, "train", NAMES)
+  source = PascalVOC(tmp_path, "train", NAMES, "skip")
+  assert len(source) == 1
+  assert len(source.skipped) == 1
+  assert "bad.xml" in source.skipped[0]
+
+
+def test_missing_files_are_named(tmp_path):
+  _write(tmp_path, "a")
+  with pytest.raises(ValueError, match=r"image set not found: .*val\.txt; image sets there: train"):
+    PascalVOC(tmp_path, "val", NAMES)
+  (tmp_path / "JPEGImages" / "a.jpg").unlink()
+  with pytest.raises(ValueError, match=r"a.xml: image file not found: .*a\.jpg"):
+    PascalVOC(tmp_path, "train", NAMES)
+  (tmp_path / "Annotations" / "a.xml").unlink()
+  with pytest.raises(ValueError, match=r"Annotations/a.xml: annotation not found"):
+    PascalVOC(tmp_path, "train", NAMES)
+  (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("")
+  with pytest.raises(ValueError, match=r"train.txt: no records to read: empty"):
+    PascalVOC(tmp_path, "train", NAMES)
+
+
+def test_entities_are_refused(tmp_path):
+  _write(tmp_path, "a")
+  bomb = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><annotation>&b;</annotation>'
+  (tmp_path / "Annotations" / "a.xml").write_text(bomb)
+  with pytest.raises(ValueError, match="XML entities are not allowed"):
+    PascalVOC(tmp_path, "train", NAMES)
+
+
+def test_box_of_another_image_size_is_refused_on_access(tmp_path):
+  _write(tmp_path, "a", _object("neutral", (1, 1, 600, 400)))
+  source = PascalVOC(tmp_path, "train", NAMES)
+  with pytest.raises(ValueError, match=r"a.xml \(a.jpg\): box .* over the edge"):
+    source[0]

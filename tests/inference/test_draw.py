@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+
+from ferjax.expressions import EXPRESSIONS
+from ferjax.inference.draw import draw_faces
+from ferjax.inference.predictor import Face
+
+
+def _face(box, expression="happiness", score=0.87, names=EXPRESSIONS):
+  return Face(tuple(map(float, box)), score, expression, dict.fromkeys(names, 0.1))
+
+
+def _changed(before, after):
+  """Left, top, right, bottom (exclusive) of the pixels that differ."""
+  rows, columns = np.nonzero((before != after).any(axis=-1))
+  return columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+
+
+@pytest.fixture
+def image():
+  return np.random.default_rng(0).integers(0, 80, (240, 320, 3), np.uint8)
+
+
+def test_the_outline_is_the_box_and_its_inside_stays(image):
+  drawn = draw_faces(image, [_face((100, 60, 180, 160))])
+  left, _, right, bottom = _changed(image, drawn)
+  assert (left, bottom) == (100, 160)
+  assert right >= 180  # the label may be wider than the box
+  assert not drawn[60:160, 100].any()  # the dark rim
+  assert not drawn[159, 100:180].any()
+  np.testing.assert_array_equal(drawn[70:150, 110:170], image[70:150, 110:170])
+
+
+def test_the_input_is_not_written_to(image):
+  before = image.copy()
+  drawn = draw_faces(image, [_face((10, 10, 90, 90))])
+  np.testing.assert_array_equal(image, before)
+  assert drawn.dtype == np.uint8
+  assert drawn.shape == image.shape
+
+
+def test_without_faces_nothing_is_drawn(image):
+  np.testing.assert_array_equal(draw_faces(image, []), image)
+
+
+def test_a_view_with_strides_is_drawn_as_its_copy(image):
+  view = image[:, ::-1]
+  face = _face((10, 40, 90, 120))
+  np.testing.assert_array_equal(draw_faces(view, [face]), draw_faces(view.copy(), [face]))
+
+
+def test_the_label_stands_above_the_box_if_there_is_room(image):
+  box = (100, 60, 180, 160)
+  left, top, right, _ = _changed(image, draw_faces(image, [_face(box)]))
+  assert top < 60
+  label = draw_faces(image, [_face(box)])[top:60, left:right]
+  assert (label == (240, 228, 66)).all(axis=-1).mean() > 0.5
+
+
+@pytest.mark.parametrize(
+  "box", [(0, 0, 60, 60), (260, 0, 320, 60), (0, 180, 60, 240), (260, 180, 320, 240)]
+)
+def test_labels_of_boxes_in_the_corners_are_whole(image, box):
+  """As many pixels of the colour as in the middle, where nothing can be cut off."""
+
+  def coloured(box):
+    return (draw_faces(image, [_face(box)]) == (240, 228, 66)).all(axis=-1).sum()
+
+  assert coloured(box) == coloured((130, 90, 190, 150))
+
+
+def test_labels_of_neighbours_do_not_cover_one_another(image):
+  first, second = _face((100, 80, 160, 140), "anger"), _face((104, 80, 164, 140), "disgust")
+  together = draw_faces(image, [first, second])
+  for face, colour in ((first, (213, 94, 0)), (second, (0, 158, 115))):
+    alone = draw_faces(image, [face])
+    expected = (alone == colour).all(axis=-1).sum()
+    assert (together == colour).all(axis=-1).sum() > 0.8 * expected
+
+
+def test_every_expression_has_its_own_colour(image):
+  pictures = [draw_faces(image, [_face((100, 60, 180, 160), name)]) for name in EXPRESSIONS]
+  outline = {tuple(picture[100, 102]) for picture in pictures}
+  assert len(outline) == len(EXPRESSIONS)
+
+
+def test_other_vocabularies_get_colours_too(image):
+  names = [f"class {number}" for number in range(11)]
+  for name in names:
+    assert (draw_faces(image, [_face((100, 60, 180, 160), name, names=names)]) != image).any()
+
+
+@pytest.mark.parametrize("name", ["a very long name of an expression that nobody uses", "W" * 300])
+@pytest.mark.parametrize("width", [1, 7, 40, 64, 320])
+def test_long_names_fit_the_width(name, width):
+  image = np.zeros((64, width, 3), np.uint8)
+  drawn = draw_faces(image, [_face((0, 30, width, 60), name, names=[name])])
+  assert drawn.shape == image.shape
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (12, 12), (40, 2000), (1500, 1000)])
+def test_any_size_of_image(size):
+  height, width = size
+  drawn = draw_faces(np.zeros((height, width, 3), np.uint8), [_face((0, 0, width, height))])
+  assert drawn.shape == (height, width, 3)
+
+
+def test_text_grows_with_the_image():
+  def label_height(scale):
+    image = np.zeros((300 * scale, 400 * scale, 3), np.uint8)
+    box = np.array([100, 100, 300, 200]) * scale
+    top = _changed(image, draw_faces(image, [_face(box)]))[1]
+    return box[1] - top
+
+  assert label_height(1) >= 12
+  assert label_height(4) > 2 * label_height(1)

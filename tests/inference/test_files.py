@@ -1,0 +1,201 @@
+import csv
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from ferjax.data.image import decode
+from ferjax.inference.files import PredictionWriter, find_images
+from ferjax.inference.predictor import Face, Prediction
+
+NAMES = ("happiness", "anger")
+
+
+def _touch(root, *names):
+  for name in names:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def _found(*paths, recursive=False, output="out"):
+  return [
+    (pathlib.Path(file.path).name, file.name.as_posix())
+    for file in find_images(paths, recursive=recursive, output=output)
+  ]
+
+
+def test_a_folder_is_its_images_in_order(tmp_path):
+  _touch(tmp_path, "b.JPG", "a.png", "c.gif", "notes.txt", ".hidden.jpg", "sub/d.jpg")
+  assert _found(tmp_path) == [("a.png", "a.png"), ("b.JPG", "b.JPG"), ("c.gif", "c.gif.png")]
+
+
+def test_recursive_keeps_the_folders(tmp_path):
+  _touch(tmp_path, "x.jpg", "two/x.jpg", "one/deep/x.jpg", ".cache/x.jpg")
+  names = [name for _, name in _found(tmp_path, recursive=True)]
+  assert names == ["x.jpg", "one/deep/x.jpg", "two/x.jpg"]
+
+
+def test_no_name_is_given_twice(tmp_path):
+  _touch(tmp_path, "a/x.jpg", "b/x.jpg", "b/X.jpg", "c/x-2.jpg", "c/s.tif", "d/s.tif.png")
+  paths = [tmp_path / "a", tmp_path / "b", tmp_path / "c", tmp_path / "d" / "s.tif.png"]
+  names = [name.lower() for _, name in _found(*paths)]
+  assert names == ["x.jpg", "x-2.jpg", "x-3.jpg", "s.tif.png", "x-2-2.jpg", "s.tif-2.png"]
+
+
+def test_a_file_is_listed_once(tmp_path, monkeypatch):
+  _touch(tmp_path, "x.jpg")
+  monkeypatch.chdir(tmp_path)
+  assert _found("x.jpg", tmp_path, tmp_path / "x.jpg", "./x.jpg") == [("x.jpg", "x.jpg")]
+
+
+def test_a_named_file_needs_no_suffix(tmp_path):
+  _touch(tmp_path, "scan")
+  assert _found(tmp_path / "scan") == [("scan", "scan.png")]
+
+
+def test_annotated_copies_of_an_earlier_run_are_not_images(tmp_path):
+  _touch(tmp_path, "x.jpg", "out/annotated/x.jpg", "out/other.jpg")
+  names = [name for _, name in _found(tmp_path, recursive=True, output=tmp_path / "out")]
+  assert names == ["x.jpg", "out/other.jpg"]
+
+
+def test_paths_that_lead_nowhere(tmp_path):
+  _touch(tmp_path, "sub/x.jpg")
+  with pytest.raises(FileNotFoundError, match=r"nowhere: no such file or folder"):
+    _found(tmp_path / "nowhere")
+  with pytest.raises(FileNotFoundError, match=r"without images .*--recursive"):
+    _found(tmp_path)
+
+
+def _face(score=0.8765432109):
+  return Face((1.23456, 2.0, 30.0, 40.0), score, "anger", {"happiness": 0.125, "anger": score})
+
+
+def _write(output, predictions, *, annotated=True, skipped=()):
+  header = {"ferjax": "1.2.3"}
+  with PredictionWriter(output, header=header, class_names=NAMES, annotated=annotated) as writer:
+    for prediction in predictions:
+      image = np.zeros((prediction.height, prediction.width, 3), np.uint8)
+      writer.add(prediction, image, prediction.image)
+    for path in skipped:
+      writer.skip(path, "broken")
+  return json.loads((output / "predictions.json").read_text())
+
+
+def test_the_json_file(tmp_path):
+  predictions = [
+    Prediction("a.png", 50, 60, (_face(), _face(0.5))),
+    Prediction("sub/b.png", 9, 8, ()),
+  ]
+  assert _write(tmp_path / "new" / "out", predictions, skipped=["c.png"]) == {
+    "ferjax": "1.2.3",
+    "class_names": ["happiness", "anger"],
+    "complete": True,
+    "images": [
+      {
+        "image": "a.png",
+        "width": 50,
+        "height": 60,
+        "annotated": "annotated/a.png",
+        "faces": [
+          {
+            "box": [1.23, 2.0, 30.0, 40.0],
+            "score": 0.876543,
+            "expression": "anger",
+            "scores": {"happiness": 0.125, "anger": 0.876543},
+          },
+          {
+            "box": [1.23, 2.0, 30.0, 40.0],
+            "score": 0.5,
+            "expression": "anger",
+            "scores": {"happiness": 0.125, "anger": 0.5},
+          },
+        ],
+      },
+      {
+        "image": "sub/b.png",
+        "width": 9,
+        "height": 8,
+        "annotated": "annotated/sub/b.png",
+        "faces": [],
+      },
+    ],
+    "skipped": [{"image": "c.png", "reason": "broken"}],
+  }
+
+
+def test_the_csv_file(tmp_path):
+  predictions = [Prediction('a,"b".png', 50, 60, (_face(), _face())), Prediction("b", 9, 9, ())]
+  _write(tmp_path, predictions, annotated=False)
+  with (tmp_path / "predictions.csv").open(newline="") as file:
+    rows = list(csv.DictReader(file))
+  assert len(rows) == 2
+  assert rows[0] == {
+    "image": 'a,"b".png',
+    "x1": "1.23",
+    "y1": "2.0",
+    "x2": "30.0",
+    "y2": "40.0",
+    "score": "0.876543",
+    "expression": "anger",
+    "happiness": "0.125",
+    "anger": "0.876543",
+  }
+
+
+def test_annotated_copies_show_the_faces(tmp_path):
+  _write(tmp_path, [Prediction("sub/b.png", 50, 60, (_face(),)), Prediction("c.png", 5, 4, ())])
+  with_face = decode(tmp_path / "annotated" / "sub" / "b.png")
+  without = decode(tmp_path / "annotated" / "c.png")
+  assert (with_face.shape, without.shape) == ((60, 50, 3), (4, 5, 3))
+  assert with_face.any()
+  assert not without.any()
+
+
+def test_without_copies_there_is_no_folder(tmp_path):
+  document = _write(tmp_path, [Prediction("a.png", 50, 60, (_face(),))], annotated=False)
+  assert document["images"][0]["annotated"] is None
+  assert sorted(os.listdir(tmp_path)) == ["predictions.csv", "predictions.json"]
+
+
+def test_an_error_keeps_what_was_done(tmp_path):
+  def fail_after_one():
+    with PredictionWriter(tmp_path, header={}, class_names=NAMES, annotated=False) as writer:
+      writer.add(Prediction("a", 5, 5, ()), np.zeros((5, 5, 3), np.uint8), "a.png")
+      raise RuntimeError("stopped")
+
+  with pytest.raises(RuntimeError, match="stopped"):
+    fail_after_one()
+  document = json.loads((tmp_path / "predictions.json").read_text())
+  assert document["complete"] is False
+  assert [image["image"] for image in document["images"]] == ["a"]
+
+
+def test_earlier_results_are_replaced_whole(tmp_path, monkeypatch):
+  _write(tmp_path, [Prediction("a", 5, 5, ())], annotated=False)
+  before = (tmp_path / "predictions.json").read_text()
+
+  def no_space(*_, **__):
+    raise OSError("no space left")
+
+  monkeypatch.setattr(json, "dump", no_space)
+  with pytest.raises(OSError, match="no space left"):
+    _write(tmp_path, [Prediction("b", 5, 5, ())], annotated=False)
+  assert (tmp_path / "predictions.json").read_text() == before
+  assert sorted(os.listdir(tmp_path)) == ["predictions.csv", "predictions.json"]
+
+
+def test_file_names_that_are_not_text(tmp_path):
+  name = os.fsdecode(b"caf\xe9.png")
+  document = _write(tmp_path, [Prediction(name, 50, 60, (_face(),))], annotated=False)
+  assert document["images"][0]["image"] == name
+  assert b"caf\xe9.png" in (tmp_path / "predictions.csv").read_bytes()
+
+
+def test_the_output_is_a_file(tmp_path):
+  (tmp_path / "out").touch()
+  with pytest.raises(NotADirectoryError, match="out: is a file; expected a folder"):
+    _write(tmp_path / "out", [])

@@ -1,0 +1,113 @@
+import importlib.util
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import save_file
+
+import ferjax
+from ferjax.interop.torch_weights import (
+  export_state_dict,
+  import_parts,
+  import_state_dict,
+  load_state_dict,
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+  return ferjax.create_model("fer_yolo_mamba", num_classes=7)
+
+
+@pytest.fixture(scope="module")
+def weights(golden):
+  return golden.weights()
+
+
+@pytest.fixture(scope="module")
+def variables(model, weights):
+  return import_state_dict(model, weights)
+
+
+def test_round_trip_is_exact(model, weights, variables):
+  back = export_state_dict(model, variables)
+  assert back.keys() == weights.keys()
+  for name, value in weights.items():
+    np.testing.assert_array_equal(back[name], value, err_msg=name)
+    assert back[name].dtype == value.dtype
+
+
+def test_layouts(weights, variables):
+  neck, stem = variables["params"]["neck"]["vss_p3"], variables["params"]["backbone"]["stem"]
+  conv = weights["backbone.backbone.stem.conv.conv.weight"]
+  assert stem["conv"]["conv"]["kernel"][2, 1, 5, 7] == conv[7, 5, 2, 1]
+  ssm = "backbone.C3_p3.0.self_attention."
+  assert neck["ss2d"]["in_proj"]["kernel"][3, 4] == weights[ssm + "in_proj.weight"][4, 3]
+  assert neck["ss2d"]["A_log"][2, 3, 4] == weights[ssm + "A_logs"][2 * 256 + 3, 4]
+  assert neck["ss2d"]["D"][2, 3] == weights[ssm + "Ds"][2 * 256 + 3]
+
+
+def test_missing_extra_and_misshapen_entries_are_named(model, weights):
+  name = "head.obj_preds.1.bias"
+  with pytest.raises(
+    KeyError, match=r"1 entries are missing from the state dict: head.obj_preds.1"
+  ):
+    import_state_dict(model, {k: v for k, v in weights.items() if k != name})
+  with pytest.raises(KeyError, match=r"1 entries of the state dict fit nowhere: head.extra.weight"):
+    import_state_dict(model, weights | {"head.extra.weight": np.zeros(3, np.float32)})
+  with pytest.raises(ValueError, match=r"'head.obj_preds.1.bias' has shape \(2,\).*needs \(1,\)"):
+    import_state_dict(model, weights | {name: np.zeros(2, np.float32)})
+  smaller = ferjax.create_model("fer_yolo_mamba", num_classes=7, size="tiny")
+  with pytest.raises(ValueError, match="the model needs"):
+    import_state_dict(smaller, weights)
+
+
+def test_parts_leave_the_rest_alone(weights, variables):
+  model = ferjax.create_model("fer_yolo_mamba", num_classes=3)
+  start = {k: jnp.full(v.shape, 7.0) for k, v in flatten_dict(variables, sep="/").items()}
+  from flax.traverse_util import unflatten_dict
+
+  start = unflatten_dict(start, sep="/")
+  merged = flatten_dict(import_parts(model, weights, start, ("backbone",)), sep="/")
+  imported = flatten_dict(variables, sep="/")
+  for path, value in merged.items():
+    want = imported[path] if path.split("/")[1] == "backbone" else 7.0
+    np.testing.assert_array_equal(value, want, err_msg=path)
+  with pytest.raises(ValueError, match="unknown part 'trunk' of the model; known: backbone, head"):
+    import_parts(model, weights, start, ("trunk",))
+  incomplete = {k: v for k, v in weights.items() if "dark3" not in k}
+  with pytest.raises(KeyError, match="entries are missing"):
+    import_parts(model, incomplete, start, ("backbone",))
+
+
+def test_every_size_has_released_names_of_its_own():
+  """No two variables of a model share a released name, also with separable convolutions."""
+  from ferjax.interop.torch_weights import _names
+
+  for size in ("nano", "m"):
+    names = _names(ferjax.create_model("fer_yolo_mamba", num_classes=7, size=size))
+    assert len(set(names.values())) == len(names)
+    assert not any("stage" in x or "level" in x or "wise" in x for x in names.values())
+
+
+def test_files(tmp_path):
+  state = {"module.a.weight": np.arange(6, dtype=np.float32).reshape(2, 3)}
+  save_file(state, tmp_path / "w.safetensors")
+  np.savez(tmp_path / "w.npz", **state)
+  for name in ("w.safetensors", "w.npz"):
+    loaded = load_state_dict(tmp_path / name)
+    assert list(loaded) == ["a.weight"]
+    np.testing.assert_array_equal(loaded["a.weight"], state["module.a.weight"])
+  with pytest.raises(FileNotFoundError, match="no weights at"):
+    load_state_dict(tmp_path / "none.npz")
+  (tmp_path / "w.h5").touch()
+  with pytest.raises(ValueError, match=r"ends in '.h5'; weights are read from .safetensors"):
+    load_state_dict(tmp_path / "w.h5")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
+def test_torch_files_without_torch_name_the_extra(tmp_path):
+  (tmp_path / "w.pth").touch()
+  with pytest.raises(ImportError, match=r"pip install 'ferjax\[torch\]'"):
+    load_state_dict(tmp_path / "w.pth")

@@ -1,0 +1,277 @@
+"""The released variant against numbers of the released program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+
+from ferjax.interop import released_names, torch_weights
+from ferjax.models.csp_darknet import CSPLayer, Focus, SpatialPyramidPooling
+from ferjax.models.layers import Conv
+from ferjax.models.ssm import ABMLP, SS2D, VSSBlock
+from ferjax.ops.boxes import cell_grid, cxcywh_to_xyxy
+from ferjax.tasks.detection import detection_loss
+
+TOLERANCE = 1e-4
+NCHW = (0, 3, 1, 2)
+
+
+def tap_paths():
+  """Released module name -> path of ours, for every recorded intermediate array."""
+  paths = {
+    "backbone.backbone.stem": "backbone/stem",
+    "backbone.backbone.dark2": "backbone/stage2_csp",
+    "backbone.backbone.dark3": "backbone/stage3_csp",
+    "backbone.backbone.dark4": "backbone/stage4_csp",
+    "backbone.backbone.dark5": "backbone/stage5_csp",
+    "backbone.backbone.dark5.1": "backbone/stage5_spp",
+    "backbone.lateral_conv0": "neck/lateral",
+    "backbone.reduce_conv1": "neck/reduce_p4",
+    "backbone.reduce_conv111": "neck/out_p3",
+    "backbone.bu_conv2": "neck/down_p3",
+    "backbone.bu_conv1": "neck/down_n3",
+  }
+  for block in ("p4", "p3", "n3", "n4"):
+    released, ours = f"backbone.C3_{block}.0", f"neck/vss_{block}"
+    paths |= {
+      released: ours,
+      f"{released}.ln_1": f"{ours}/norm",
+      f"{released}.self_attention": f"{ours}/ss2d",
+      f"{released}.frm": f"{ours}/frm",
+    }
+  for level in range(3):
+    paths |= {
+      f"head.stems.{level}": f"head/level{level}/stem",
+      f"head.cls_convs.{level}": f"head/level{level}/cls_conv1",
+      f"head.reg_convs.{level}": f"head/level{level}/reg_conv1",
+    }
+  return paths
+
+
+def test_every_intermediate_and_output(golden, released_model, released_variables, golden_image):
+  @jax.jit
+  def forward(variables, image):
+    return released_model.apply(variables, image, train=False, capture_intermediates=True)
+
+  output, state = forward(released_variables, golden_image)
+  taps = flatten_dict(state["intermediates"], sep="/")
+  recorded = {x.removeprefix("full/") for x in golden.index if x.startswith("full/")}
+  assert set(tap_paths()) == recorded - {"in", "out0", "out1", "out2"}
+  errors = {}
+  for name, path in tap_paths().items():
+    value = np.asarray(taps[f"{path}/__call__"][0])
+    channels_first = golden.index[f"full/{name}"]["layout"] == "NCHW"
+    errors[name] = golden.rel_l2(f"full/{name}", value.transpose(NCHW) if channels_first else value)
+  for i, level in enumerate(output.levels):
+    errors[f"out{i}"] = golden.rel_l2(f"full/out{i}", np.asarray(level).transpose(NCHW))
+  assert max(errors.values()) < TOLERANCE, errors
+
+
+def train_step(model, variables, image, loss_of):
+  """(loss, outputs), new statistics with their element counts, and gradients."""
+
+  def loss_fn(params):
+    output, state = model.apply(
+      {"params": params, "batch_stats": variables["batch_stats"]},
+      image,
+      train=True,
+      mutable=["batch_stats", "intermediates"],
+      capture_intermediates=lambda module, _: type(module).__name__ == "BatchNorm",
+    )
+    return loss_of(output), (output, state)
+
+  (loss, (output, state)), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(
+    variables["params"]
+  )
+  counts = {
+    path[:-1]: x[0].size // x[0].shape[-1]
+    for path, x in flatten_dict(state["intermediates"]).items()
+  }
+  return loss, output, state["batch_stats"], counts, grads
+
+
+def unbiased(path, before, after, count, momentum):
+  """What torch keeps as running variance, from what Flax keeps."""
+  if path[-1] != "var":
+    return after
+  batch = (after - momentum * before) / (1 - momentum)
+  return momentum * before + (1 - momentum) * batch * count / (count - 1)
+
+
+def check_running_statistics(golden_rules, records, before, after, counts, name_of, momentum_of):
+  assert records
+  before, after = flatten_dict(before), flatten_dict(after)
+  seen = set()
+  for path in after:
+    name = name_of(("batch_stats", *path))
+    new = unbiased(
+      path,
+      np.asarray(before[path], np.float64),
+      np.asarray(after[path], np.float64),
+      counts[path[:-1]],
+      momentum_of(path),
+    )
+    projection = golden_rules.normal("bndot:" + name, new.shape).astype(np.float64)
+    scale = np.linalg.norm(new)
+    assert abs(new.sum() - records[name]["sum"]) < 1e-4 * scale * np.sqrt(new.size), name
+    assert abs((new * projection).sum() - records[name]["dot"]) < 1e-4 * scale * np.sqrt(new.size)
+    seen.add(name)
+  assert seen == {x for x in records if not released_names.is_ignored(x)}
+
+
+def check_train_case(case, golden, golden_rules, model, variables, image, loss_of):
+  loss, output, stats, counts, grads = train_step(model, variables, image, loss_of)
+  np.testing.assert_allclose(loss, golden.train[case]["loss"], rtol=1e-5)
+  for i, level in enumerate(output.levels):
+    error = golden.rel_l2(f"{case}/out{i}", np.asarray(level).transpose(NCHW))
+    assert error < TOLERANCE, (i, error)
+  grads = torch_weights.export_state_dict(model, {"params": grads, "batch_stats": stats})
+  worst, name = golden.grad_error(case, grads)
+  assert worst < 1e-3, (name, worst)
+  unused = {x for x, record in golden.train[case]["params"].items() if record is None}
+  assert unused == set()
+  if "bn_after" in golden.train[case]:
+    check_running_statistics(
+      golden_rules,
+      golden.train[case]["bn_after"],
+      variables["batch_stats"],
+      stats,
+      counts,
+      released_names.table_of(model),
+      lambda path: 0.9 if "frm" in path else 0.97,
+    )
+
+
+def test_train_surrogate(golden, golden_rules, released_model, released_variables, golden_image):
+  def loss_of(output):
+    return sum(0.5 * jnp.mean(level**2) for level in output.levels)
+
+  check_train_case(
+    "train_surrogate",
+    golden,
+    golden_rules,
+    released_model,
+    released_variables,
+    golden_image,
+    loss_of,
+  )
+
+
+def test_train_yolo(golden, golden_rules, released_model, released_variables, golden_image):
+  """With the strides 8, 16, 32 that the released loss takes for its 20, 20, 10 cells."""
+  labels = [golden.expect(f"train_yolo/labels{i}") for i in range(2)]
+  boxes, classes = np.zeros((2, 3, 4), np.float32), np.zeros((2, 3), np.int32)
+  mask = np.zeros((2, 3), bool)
+  for i, rows in enumerate(labels):
+    boxes[i, : len(rows)] = np.asarray(cxcywh_to_xyxy(jnp.asarray(rows[:, :4])))
+    classes[i, : len(rows)], mask[i, : len(rows)] = rows[:, 4], True
+  boxes, classes, mask = jnp.asarray(boxes), jnp.asarray(classes), jnp.asarray(mask)
+  released_strides = jnp.repeat(jnp.array([8.0, 16.0, 32.0]), jnp.array([400, 400, 100]))
+  grid = cell_grid([(20, 20), (20, 20), (10, 10)], (320, 320))
+  grid = grid._replace(stride=jnp.stack([released_strides] * 2, axis=-1))
+
+  def loss_of(output):
+    return detection_loss(
+      output, grid, boxes=boxes, label=classes, box_mask=mask, mask=jnp.ones(2, bool)
+    )[0]
+
+  check_train_case(
+    "train_yolo",
+    golden,
+    golden_rules,
+    released_model,
+    released_variables,
+    golden_image,
+    loss_of,
+  )
+
+
+MODULE_CASES = {
+  # case: (module, its path in the whole network, layout, takes `train`)
+  "ss2d_6x6": (SS2D(), ("neck", "vss_p4", "ss2d"), "NHWC", False),
+  "ss2d_5x7": (SS2D(), ("neck", "vss_p4", "ss2d"), "NHWC", False),
+  "convssm_8x8": (VSSBlock(norm_epsilon=1e-6), ("neck", "vss_p4"), "NHWC", True),
+  "convssm_8x8_train": (VSSBlock(norm_epsilon=1e-6), ("neck", "vss_p4"), "NHWC", True),
+  "convssm_ln_default": (VSSBlock(), ("neck", "vss_p4"), "NHWC", True),
+  "attmlp_64": (ABMLP(), ("neck", "vss_p4", "frm", "attention"), "NCHW", False),
+  "sppbottleneck_32": (SpatialPyramidPooling(32), ("backbone", "stage5_spp"), "NCHW", True),
+  "focus_8": (Focus(8), ("backbone", "stem"), "NCHW", True),
+  "csplayer_16": (CSPLayer(16, 2), ("backbone", "stage2_csp"), "NCHW", True),
+}
+
+
+@pytest.mark.parametrize("case", MODULE_CASES)
+def test_module_and_its_gradients(case, golden, golden_rules, stand_alone):
+  module, path, layout, takes_train = MODULE_CASES[case]
+  part = stand_alone(module, *path)
+  source = case.removesuffix("_train")
+  train = case.endswith("_train")
+  kwargs = {"train": train} if takes_train else {}
+  to_ours = (0, 2, 3, 1) if layout == "NCHW" else (0, 1, 2, 3)
+  to_theirs = NCHW if layout == "NCHW" else (0, 1, 2, 3)
+  shape = golden.index[f"{source}/in"]["shape"]
+  x = golden_rules.normal(f"input:{source}", shape)
+  assert golden.rel_l2(f"{source}/in", x) == 0
+  cotangent = golden_rules.normal(
+    golden.train[case]["cotangent"], golden.index[f"{case}/out"]["shape"]
+  )
+  x, cotangent = jnp.asarray(x.transpose(to_ours)), jnp.asarray(cotangent.transpose(to_ours))
+  variables = part.variables(x, golden.weights(source), **kwargs)
+
+  def loss_fn(params, x):
+    rest = {k: v for k, v in variables.items() if k != "params"}
+    out, state = module.apply(
+      {"params": params, **rest},
+      x,
+      mutable=["batch_stats", "intermediates"],
+      capture_intermediates=lambda m, _: type(m).__name__ == "BatchNorm",
+      **kwargs,
+    )
+    return jnp.sum(out * cotangent), (out, state)
+
+  (grads, in_grad), (out, state) = jax.jit(jax.grad(loss_fn, argnums=(0, 1), has_aux=True))(
+    variables["params"], x
+  )
+  assert golden.rel_l2(f"{case}/out", np.asarray(out).transpose(to_theirs)) < TOLERANCE
+  assert golden.rel_l2(f"{case}/in_grad", np.asarray(in_grad).transpose(to_theirs)) < TOLERANCE
+  worst, name = golden.grad_error(case, part.released({"params": grads}))
+  assert worst < 1e-3, (name, worst)
+  if "bn_after" in golden.train[case]:
+    names = part.names(variables)
+    check_running_statistics(
+      golden_rules,
+      golden.train[case]["bn_after"],
+      variables["batch_stats"],
+      state["batch_stats"],
+      {
+        k[:-1]: v[0].size // v[0].shape[-1] for k, v in flatten_dict(state["intermediates"]).items()
+      },
+      names.__getitem__,
+      lambda _: 0.9,
+    )
+
+
+def test_initial_values_follow_the_released_distributions(golden, released_model):
+  """Mean and spread of each tensor, as far as its number of elements can tell."""
+  model = released_model.clone(prior_probability=None)
+  image = jnp.zeros((1, 32, 32, 3))
+  variables = jax.jit(lambda key: model.init(key, image, train=False))(
+    jax.random.key(0, impl="rbg")
+  )
+  ours = torch_weights.export_state_dict(model, variables)
+  for entry in golden.manifest["params"]:
+    if entry["kind"] != "param" or np.prod(entry["shape"]) < 64:
+      continue
+    theirs, value = entry["upstream_init"], ours[entry["name"]]
+    slack = 6 * max(theirs["std"], 1e-7) / np.sqrt(value.size)
+    assert abs(value.mean() - theirs["mean"]) < 2 * slack, entry["name"]
+    assert abs(value.std() - theirs["std"]) < slack, entry["name"]
+
+
+def test_conv_of_one_pixel_equals_a_matrix_product():
+  x = jax.random.normal(jax.random.key(0), (1, 2, 3, 4))
+  conv = Conv(5)
+  variables = conv.init(jax.random.key(1), x)
+  kernel = np.asarray(variables["params"]["kernel"])[0, 0]
+  np.testing.assert_allclose(conv.apply(variables, x), np.asarray(x) @ kernel, rtol=1e-5)

@@ -1,0 +1,77 @@
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ferjax.tasks.metrics import DetectionMetrics
+from ferjax.tasks.plots import plot_confusion, plot_precision_recall
+from ferjax.typing import Detections
+
+
+def _metrics(names: tuple[str, ...], num_images: int = 40) -> DetectionMetrics:
+  rng = np.random.default_rng(0)
+  corner = rng.uniform(0, 100, (num_images, 3, 2))
+  boxes = np.concatenate([corner, corner + rng.uniform(20, 60, (num_images, 3, 2))], axis=-1)
+  label = rng.integers(0, len(names), (num_images, 3))
+  found = np.where(rng.random(label.shape) < 0.7, label, rng.integers(0, len(names), label.shape))
+  scores = rng.random(label.shape)
+  metrics = DetectionMetrics(names)
+  yes = np.ones(label.shape, bool)
+  metrics.add(
+    Detections(
+      boxes + rng.normal(0, 4, boxes.shape), scores, found, np.eye(len(names))[found], yes
+    ),
+    {"boxes": boxes, "label": label, "box_mask": yes, "mask": yes[:, 0]},
+  )
+  return metrics
+
+
+def _ink(path: pathlib.Path) -> np.ndarray:
+  with Image.open(path) as image:
+    assert image.format == "PNG"
+    return np.asarray(image.convert("RGB"))
+
+
+NAMES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
+
+
+def test_precision_recall_draws_a_line_per_class(tmp_path):
+  metrics = _metrics(NAMES)
+  plot_precision_recall(metrics, tmp_path / "curves.png")
+  pixels = _ink(tmp_path / "curves.png")
+  for color in ([0, 114, 178], [213, 94, 0], [0, 158, 115]):
+    assert np.sum(np.all(pixels == color, axis=-1)) > 100
+  assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
+
+
+def test_precision_recall_without_ground_truth_is_empty_axes(tmp_path):
+  plot_precision_recall(DetectionMetrics(NAMES), tmp_path / "curves.png")
+  assert not np.any(np.all(_ink(tmp_path / "curves.png") == [0, 114, 178], axis=-1))
+
+
+def test_confusion_colours_the_diagonal_of_a_perfect_matrix(tmp_path):
+  plot_confusion(np.eye(3, dtype=np.int64), ("a", "b", "c"), tmp_path / "perfect.png")
+  plot_confusion(np.zeros((3, 3), np.int64), ("a", "b", "c"), tmp_path / "empty.png")
+  dark = [8, 48, 107]  # the end of the colour map: a share of 1
+  cells = np.sum(np.all(_ink(tmp_path / "perfect.png") == dark, axis=-1))
+  bar = np.sum(np.all(_ink(tmp_path / "empty.png") == dark, axis=-1))
+  assert cells > 10 * max(bar, 1)
+
+
+def test_confusion_takes_the_matrix_of_the_metrics(tmp_path):
+  plot_confusion(_metrics(NAMES).confusion_matrix(), NAMES, tmp_path / "confusion.png")
+  assert min(_ink(tmp_path / "confusion.png").shape[:2]) > 500
+
+
+def test_confusion_rejects_other_numbers_of_names(tmp_path):
+  with pytest.raises(ValueError, match=r"\(5, 5\) does not fit 3 class names; expected 3 or 4"):
+    plot_confusion(np.zeros((5, 5), np.int64), ("a", "b", "c"), tmp_path / "x.png")
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_new_figure_replaces_the_old_one(tmp_path):
+  path = tmp_path / "confusion.png"
+  path.write_bytes(b"old")
+  plot_confusion(np.eye(2, dtype=np.int64), ("a", "b"), path)
+  assert _ink(path).ndim == 3

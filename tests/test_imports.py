@@ -1,0 +1,150 @@
+"""Who may import whom, and how long a file may be: read from the source, nothing is run."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import ferjax
+
+ROOT = pathlib.Path(ferjax.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+NAMES = [file.relative_to(ROOT).as_posix() for file in FILES]
+
+# What each package may import of ferjax; the neutral modules are open to all.
+NEUTRAL = {"typing", "config", "expressions", "_version"}
+ALLOWED = {
+  "ops": {"ops"},
+  "models": {"models", "ops"},
+  "tasks": {"tasks", "ops"},
+  "data": {"data"},
+  "training": {"training", "tasks", "models", "data", "interop", "compilation_cache"},
+  "interop": {"interop", "models"},
+  "inference": {"inference", "models", "tasks", "data.image", "training.checkpoint"},
+  "cli": {"inference", "data.image", "compilation_cache"},
+}
+JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
+FORBIDDEN = {
+  "ops": {"flax", "optax", "grain", "PIL", "orbax"},
+  "models": {"grain", "PIL", "orbax"},
+  "data": JAX,
+}
+HOMES = {"orbax": {"training/checkpoint.py"}}
+ONLY_IN_FUNCTIONS = {"torch", "onnx", "gradio", "tensorflow"}
+
+
+def _imports(tree):
+  """(module, is at the top level) of every import, but those for a type checker only."""
+
+  def visit(node, top):
+    if isinstance(node, ast.Import):
+      yield from ((alias.name, top) for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      assert node.level == 0, "imports are absolute"
+      for alias in node.names:
+        yield f"{node.module}.{alias.name}", top
+    elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+      for child in node.orelse:
+        yield from visit(child, top)
+    else:
+      inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+      for child in ast.iter_child_nodes(node):
+        yield from visit(child, top and not inside)
+
+  yield from visit(tree, True)
+
+
+def _package(name):
+  return name.split("/")[0].removesuffix(".py")
+
+
+def _within(module, allowed):
+  return any(module == name or module.startswith(f"{name}.") for name in allowed)
+
+
+@pytest.fixture(params=NAMES)
+def source(request):
+  text = (ROOT / request.param).read_text(encoding="utf-8")
+  return request.param, text, ast.parse(text)
+
+
+def test_layers(source):
+  name, _, tree = source
+  own = [
+    module.removeprefix("ferjax.") for module, _ in _imports(tree) if _within(module, ["ferjax"])
+  ]
+  allowed = ALLOWED.get(_package(name), set()) | NEUTRAL
+  assert [module for module in own if not _within(module, allowed)] == []
+
+
+def test_libraries(source):
+  name, _, tree = source
+  for module, top in _imports(tree):
+    library = module.split(".")[0]
+    assert library not in FORBIDDEN.get(_package(name), ()), module
+    assert name in HOMES.get(library, {name}), f"{module} belongs in {HOMES.get(library)}"
+    assert not (top and library in ONLY_IN_FUNCTIONS), f"{module} at the top level"
+
+
+def _length(function):
+  """Lines from `def` to the end, without the docstring."""
+  lines = function.end_lineno - function.lineno + 1
+  if ast.get_docstring(function) is not None:
+    lines -= function.body[0].end_lineno - function.body[0].lineno + 1
+  return lines
+
+
+def test_sizes(source):
+  _, text, tree = source
+  assert len(text.splitlines()) <= 350
+  for node in ast.walk(tree):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+      assert _length(node) <= 60, node.name
+
+
+def test_names(source):
+  name, _, _ = source
+  assert pathlib.PurePath(name).stem not in {"util", "utils", "helper", "helpers", "common", "misc"}
+
+
+def test_the_rules_see_an_import_anywhere():
+  """The reader of imports itself."""
+  text = """
+import jax.numpy as jnp
+from ferjax.ops import boxes
+if TYPE_CHECKING:
+  import unseen
+try:
+  import a
+except ImportError:
+  from b import c
+class K:
+  def f(self):
+    import torch
+"""
+  assert list(_imports(ast.parse(text))) == [
+    ("jax.numpy", True),
+    ("ferjax.ops.boxes", True),
+    ("a", True),
+    ("b.c", True),
+    ("torch", False),
+  ]
+
+
+@pytest.mark.parametrize(
+  ("statement", "absent"),
+  [
+    ("import ferjax, ferjax.cli", "jax jaxlib flax orbax grain tensorflow tensorflow_datasets"),
+    # grain, in the pipeline, imports jax by itself.
+    ("import ferjax.data.augment, ferjax.data.datasets", "jax jaxlib flax orbax grain tensorflow"),
+    ("from ferjax import create_model", "orbax grain tensorflow tensorflow_datasets torch"),
+  ],
+)
+def test_what_an_import_pulls_in(tmp_path, statement, absent):
+  code = f"import sys\n{statement}\nprint(sorted(set({absent.split()}) & set(sys.modules)))"
+  result = subprocess.run(
+    [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+  )
+  assert result.stdout.strip() == "[]"

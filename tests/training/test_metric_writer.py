@@ -1,0 +1,54 @@
+import json
+
+from ferjax.training.metric_writer import MetricWriter, Progress, format_table
+
+
+def write(folder, step, entries):
+  writer = MetricWriter(folder, step=step)
+  for entry in entries:
+    writer.write(*entry)
+  writer.close()
+
+
+def test_lines_and_events(tmp_path):
+  write(tmp_path, 0, [(2, 0.5, {"train/loss": 1.5}), (4, 1.0, {"eval/map50": 0.25})])
+  lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+  assert lines == [
+    {"step": 2, "epoch": 0.5, "train/loss": 1.5},
+    {"step": 4, "epoch": 1.0, "eval/map50": 0.25},
+  ]
+  assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_a_continued_run_forgets_what_came_after_its_checkpoint(tmp_path):
+  write(tmp_path, 0, [(step, step / 4, {"x": step}) for step in (2, 4, 6)])
+  with (tmp_path / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 8, "ep')  # killed while writing
+  write(tmp_path, 4, [(6, 1.5, {"x": -6})])
+  lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+  assert [(line["step"], line["x"]) for line in lines] == [(2, 2), (4, 4), (6, -6)]
+
+
+def test_progress_without_a_terminal(capsys):
+  progress = Progress(10, done=4, unit="step", show=True)
+  progress.advance()
+  progress.note("loss 1.0")
+  progress.line("done")
+  progress.close()
+  first, second = capsys.readouterr().err.splitlines()
+  assert first.startswith("5/10 steps, 00:0")
+  assert first.endswith(" left: loss 1.0")
+  assert second == "done"
+
+
+def test_hidden_progress(capsys):
+  progress = Progress(10, done=0, unit="step", show=False)
+  progress.advance()
+  progress.note("loss")
+  progress.close()
+  assert capsys.readouterr().err == ""
+
+
+def test_table():
+  assert format_table({"map": 0.5, "map50": 1.0}) == "  map        0.5000\n  map50      1.0000"
+  assert format_table({}) == ""

@@ -1,0 +1,172 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax.traverse_util import flatten_dict
+
+from ferjax.config import OptimizerConfig, TrainConfig
+from ferjax.interop import released_names
+from ferjax.models import create_model
+from ferjax.training.optimizers import (
+  decay_mask,
+  epoch_rates,
+  held_mask,
+  make_optimizer,
+  make_schedule,
+  rate_in_force,
+)
+from ferjax.training.phases import make_phases
+
+# What the released program does with each of its parameters.
+DECAYED, MOVED, HELD = "weight (decay 5e-4)", ("bias (no decay)", "bn weight (no decay)"), None
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step"])
+@pytest.mark.parametrize(("name", "batch_size"), [("freeze_bs32", 32), ("unfreeze_bs16", 16)])
+def test_rates_of_the_released_program(golden, schedule, name, batch_size):
+  key = {"cosine": "lr_cos", "step": "lr_step"}[schedule]
+  config = OptimizerConfig(schedule=schedule)
+  rates = epoch_rates(config, batch_size=batch_size, epochs=300)
+  np.testing.assert_allclose(rates, golden.expect(f"{key}/{name}"), rtol=1e-9)
+
+
+def test_schedule_of_the_published_run(golden):
+  train = TrainConfig(epochs=300, freeze="backbone", freeze_epochs=100)
+  rates = []
+  for phase in make_phases(train, num_examples=70):
+    schedule = make_schedule(
+      OptimizerConfig(),
+      batch_size=phase.batch_size,
+      epochs=300,
+      steps_per_epoch=phase.steps_per_epoch,
+      first_step=phase.first_step,
+      first_epoch=phase.first_epoch,
+    )
+    steps = jnp.arange(phase.first_step, phase.end_step)
+    by_epoch = np.asarray(jax.vmap(schedule)(steps)).reshape(-1, phase.steps_per_epoch)
+    assert (by_epoch == by_epoch[:, :1]).all()
+    rates.extend(by_epoch[:, 0])
+  np.testing.assert_allclose(rates, golden.expect("lr_cos/published_run"), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("batch", "rate"), [(64, 1e-2), (32, 5e-3), (1, 5e-4), (1024, 5e-2)])
+def test_rate_follows_the_batch_within_bounds(batch, rate):
+  assert rate_in_force(OptimizerConfig(), batch) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 10])
+@pytest.mark.parametrize("schedule", ["cosine", "step"])
+def test_short_runs_have_finite_rates_in_bounds(epochs, schedule):
+  config = OptimizerConfig(schedule=schedule)
+  rates = epoch_rates(config, batch_size=64, epochs=epochs)
+  assert rates.shape == (epochs,)
+  assert (rates >= 0.99e-4).all()
+  assert (rates <= 1.01e-2).all()
+
+
+def test_sgd_is_that_of_torch(golden):
+  q, c, w0 = (jnp.asarray(golden.expect(f"sgd_nesterov/{name}")) for name in ("Q", "c", "w0"))
+  rates = jnp.array([0.005, 0.005, 0.01, 0.01, 0.02, 0.02, 0.05, 0.05])
+  optimizer = make_optimizer(OptimizerConfig(), lambda step: rates[step])
+  params = {"head": {"kernel": w0}}
+  state = optimizer.init(params)
+  trajectory = []
+  for _ in rates:
+    grads = jax.tree.map(lambda w: q @ w - c, params)
+    updates, state = optimizer.update(grads, state, params)
+    params = optax.apply_updates(params, updates)
+    trajectory.append(params["head"]["kernel"])
+  np.testing.assert_allclose(trajectory, golden.expect("sgd_nesterov/trajectory"), atol=1e-6)
+
+
+def test_adamw_by_hand():
+  config = OptimizerConfig(name="adamw", momentum=0.9, weight_decay=0.1)
+  optimizer = make_optimizer(config, lambda step: 0.01)
+  params = {"head": {"kernel": jnp.array([2.0]), "bias": jnp.array([3.0])}}
+  grads = {"head": {"kernel": jnp.array([0.5]), "bias": jnp.array([-4.0])}}
+  updates, _ = optimizer.update(grads, optimizer.init(params), params)
+  # The first step of Adam has length one whatever the gradient; decay is apart from it.
+  assert updates["head"]["kernel"][0] == pytest.approx(-0.01 * (1 + 0.1 * 2), rel=1e-5)
+  assert updates["head"]["bias"][0] == pytest.approx(0.01, rel=1e-5)
+
+
+def test_gradients_are_clipped_by_their_common_norm():
+  config = OptimizerConfig(clip_norm=1.0, momentum=0.0, weight_decay=0.0)
+  optimizer = make_optimizer(config, lambda step: 1.0)
+  params = {"a": {"kernel": jnp.zeros(1)}, "b": {"kernel": jnp.zeros(1)}}
+  grads = {"a": {"kernel": jnp.array([30.0])}, "b": {"kernel": jnp.array([40.0])}}
+  updates, _ = optimizer.update(grads, optimizer.init(params), params)
+  assert updates["a"]["kernel"][0] == pytest.approx(-0.6)
+  frozen = make_optimizer(config, lambda step: 1.0, frozen="b")
+  updates, _ = frozen.update(grads, frozen.init(params), params)
+  assert updates["a"]["kernel"][0] == pytest.approx(-1.0)  # b does not count
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_frozen_parts_get_nothing_and_the_state_keeps_its_form(name):
+  config = OptimizerConfig(name=name)
+  params = {part: {"kernel": jnp.ones(2), "bias": jnp.ones(2)} for part in ("backbone", "head")}
+  grads = jax.tree.map(jnp.ones_like, params)
+  free = make_optimizer(config, lambda step: 0.1)
+  frozen = make_optimizer(config, lambda step: 0.1, frozen="backbone")
+  assert jax.tree.structure(free.init(params)) == jax.tree.structure(frozen.init(params))
+
+  state = frozen.init(params)
+  updates, state = frozen.update(grads, state, params)
+  assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates["backbone"]))
+  assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(updates["head"]))
+  momenta = [x for x in jax.tree.leaves(state) if x.shape == (2,)]
+  assert sum(np.any(x) for x in momenta) * 2 == len(momenta)  # only those of the head
+
+  # Momentum from before freezing moves nothing either.
+  _, state = free.update(grads, free.init(params), params)
+  updates, _ = frozen.update(grads, state, params)
+  assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates["backbone"]))
+
+
+@pytest.fixture(scope="module")
+def network():
+  """Parameters of the full network (shapes alone), and the released name of each."""
+  model = create_model("fer_yolo_mamba", num_classes=7, size="s")
+  image = jnp.zeros((1, 32, 32, 3))
+  init = lambda key: model.init(key, image, train=False)  # noqa: E731
+  params = jax.eval_shape(init, jax.random.key(0))["params"]
+  rename = released_names.table_of(model)
+  return params, {path: rename(("params", *path)) for path in flatten_dict(params)}
+
+
+def test_released_rule_is_that_of_the_released_program(golden, network):
+  params, names = network
+  groups = {
+    entry["name"]: entry["upstream_optimizer_group"]
+    for entry in golden.manifest["params"]
+    if entry["kind"] == "param"
+  }
+  decays, held = (
+    flatten_dict(decay_mask(params, "released")),
+    flatten_dict(held_mask(params, "released", "none")),
+  )
+  assert len(names) == len(groups)
+  for path, name in names.items():
+    assert decays[path] == (groups[name] == DECAYED), name
+    assert held[path] == (groups[name] is HELD), name
+
+
+def test_default_rule_decays_matrices_alone(network):
+  params, _ = network
+  decays = flatten_dict(decay_mask(params, "kernels"))
+  undecayed_matrices = {
+    path[-1] for path, leaf in flatten_dict(params).items() if leaf.ndim > 1 and not decays[path]
+  }
+  assert undecayed_matrices == {"A_log", "dt_proj_bias", "D"}
+  decayed = {path[-1] for path, yes in decays.items() if yes}
+  assert decayed == {"kernel", "x_proj_weight", "dt_proj_weight"}
+  assert not any(flatten_dict(held_mask(params, "kernels", "none")).values())
+
+
+def test_frozen_names_whole_parts(network):
+  params, _ = network
+  held = flatten_dict(held_mask(params, "kernels", "backbone+neck"))
+  assert {path[0] for path, yes in held.items() if yes} == {"backbone", "neck"}
+  assert {path[0] for path, yes in held.items() if not yes} == {"head"}

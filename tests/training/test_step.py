@@ -1,0 +1,175 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ferjax.config import EvalConfig, OptimizerConfig, TrainConfig
+from ferjax.training.optimizers import make_optimizer
+from ferjax.training.sharding import make_mesh, replicated, to_global
+from ferjax.training.state import create_state, init_variables
+from ferjax.training.step import compile_step, make_eval_step, make_train_step
+
+RATE, MOMENTUM, DECAY = 0.05, 0.9, 0.01
+CONFIG = TrainConfig(ema_decay=0.5, ema_ramp=4.0)
+
+
+def batch_of(number, size=4):
+  rng = np.random.default_rng(number)
+  return {
+    "image": rng.standard_normal((size, 4, 4, 3)).astype(np.float32),
+    "label": rng.integers(0, 3, (size, 1)).astype(np.int32),
+    "mask": np.arange(size) != 1,
+    "placement": np.ones((size, 6), np.float32),
+  }
+
+
+def build(tiny, *, dropout=0.0, frozen="none"):
+  config = OptimizerConfig(momentum=MOMENTUM, weight_decay=DECAY)
+  schedule = lambda step: jnp.float32(RATE)  # noqa: E731
+  optimizer = make_optimizer(config, schedule, frozen=frozen)
+  model = tiny.Model(dropout=dropout, frozen=frozen)
+  state = create_state(init_variables(model, jax.random.key(0), 4), optimizer, ema=True)
+  return state, make_train_step(model, tiny.Task(), optimizer, schedule, CONFIG)
+
+
+def numpy_step(params, stats, batch, velocity):
+  """Forward, backward and update of the small network, written out."""
+  image, mask = batch["image"].astype(np.float64), batch["mask"]
+  # One 4 x 4 patch an image: the convolution is a product.
+  kernel = params["backbone"]["conv"]["kernel"].reshape(48, 4)
+  pixels = image.reshape(-1, 48)
+  z = pixels @ kernel
+  mean, var = z.mean(0), z.var(0)
+  normal = (z - mean) / np.sqrt(var + 1e-5)
+  bn = params["backbone"]["bn"]
+  x = normal * bn["scale"] + bn["bias"]
+  relu_x = np.maximum(x, 0)
+  u = relu_x @ params["neck"]["kernel"] + params["neck"]["bias"]
+  relu_u = np.maximum(u, 0)
+  out = relu_u @ params["head"]["kernel"] + params["head"]["bias"]
+  difference = (out[:, 0] - batch["label"][:, 0]) * mask
+  loss = (difference**2).sum() / mask.sum()
+
+  d_out = (2 * difference / mask.sum())[:, None]
+  d_u = (d_out @ params["head"]["kernel"].T) * (u > 0)
+  d_x = (d_u @ params["neck"]["kernel"].T) * (x > 0)
+  d_n = d_x * bn["scale"]
+  d_z = (d_n - d_n.mean(0) - normal * (d_n * normal).mean(0)) / np.sqrt(var + 1e-5)
+  grads = {
+    "backbone": {
+      "conv": {"kernel": (pixels.T @ d_z).reshape(4, 4, 3, 4)},
+      "bn": {"scale": (d_x * normal).sum(0), "bias": d_x.sum(0)},
+    },
+    "neck": {"kernel": relu_x.T @ d_u, "bias": d_u.sum(0)},
+    "head": {"kernel": relu_u.T @ d_out, "bias": d_out.sum(0)},
+  }
+
+  def decayed(path, grad, value):
+    return grad + DECAY * value if path[-1].key == "kernel" else grad
+
+  grads = jax.tree_util.tree_map_with_path(decayed, grads, params)
+  velocity = jax.tree.map(lambda v, g: MOMENTUM * v + g, velocity, grads)
+  new = jax.tree.map(lambda p, g, v: p - RATE * (g + MOMENTUM * v), params, grads, velocity)
+  stats = {"mean": 0.9 * stats["mean"] + 0.1 * mean, "var": 0.9 * stats["var"] + 0.1 * var}
+  return new, stats, velocity, loss
+
+
+def test_steps_equal_those_written_out_in_numpy(tiny):
+  state, train_step = build(tiny)
+  params = jax.tree.map(lambda x: np.asarray(x, np.float64), state.params)
+  stats = jax.tree.map(lambda x: np.asarray(x, np.float64), state.batch_stats["backbone"]["bn"])
+  velocity = jax.tree.map(np.zeros_like, params)
+  averages = params
+  train_step = jax.jit(train_step)
+  for number in range(3):
+    batch = batch_of(number)
+    params, stats, velocity, loss = numpy_step(params, stats, batch, velocity)
+    decay = 0.5 * (1 - np.exp(-(number + 1) / 4))
+    averages = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, averages, params)
+    state, metrics = train_step(state, batch, jax.random.key(1))
+    assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
+    assert metrics["loss_error"] == metrics["loss"]
+    assert metrics["num_matched"] == 3
+    assert metrics["learning_rate"] == pytest.approx(RATE)
+    chex.assert_trees_all_close(state.params, params, atol=1e-5)
+    chex.assert_trees_all_close(state.batch_stats["backbone"]["bn"], stats, atol=1e-5)
+    chex.assert_trees_all_close(state.ema["params"], averages, atol=1e-5)
+    assert int(state.step) == number + 1
+
+
+def run(step, state, mesh, *, steps=4):
+  state = jax.device_put(state, replicated(mesh))
+  key = jax.device_put(jax.random.key(1), replicated(mesh))
+  losses = []
+  for number in range(steps):
+    state, metrics = step(state, to_global(batch_of(number), mesh), key)
+    losses.append(float(metrics["loss"]))
+  return jax.device_get(state), losses
+
+
+def test_one_device_and_two_give_the_same(tiny):
+  state, train_step = build(tiny, dropout=0.3)
+  one, two = (
+    run(compile_step(train_step, mesh), jax.tree.map(jnp.copy, state), mesh)
+    for mesh in (make_mesh(1), make_mesh(2))
+  )
+  chex.assert_trees_all_close(one, two, atol=1e-5)
+
+
+def test_dropout_is_another_at_each_step(tiny):
+  state, train_step = build(tiny, dropout=0.5)
+  frozen_at = [state.replace(step=jnp.int32(step)) for step in (0, 1, 0)]
+  losses = [train_step(s, batch_of(0), jax.random.key(1))[1]["loss"] for s in frozen_at]
+  assert losses[0] == losses[2] != losses[1]
+
+
+def test_compiled_once_and_the_old_state_is_given_up(tiny):
+  state, train_step = build(tiny)
+  mesh = make_mesh()
+  step = compile_step(chex.assert_max_traces(train_step, n=1), mesh)
+  state = jax.device_put(state, replicated(mesh))
+  kernel = state.params["head"]["kernel"]
+  run(step, state, mesh)
+  assert kernel.is_deleted()
+
+
+def test_frozen_parts_stay_bitwise(tiny):
+  state, train_step = build(tiny, dropout=0.1, frozen="backbone+neck")
+  before = jax.device_get(state)
+  after, _ = run(compile_step(train_step, make_mesh()), state, make_mesh())
+  for part in ("backbone", "neck"):
+    chex.assert_trees_all_equal(after.params[part], before.params[part])
+    chex.assert_trees_all_equal(after.ema["params"][part], before.ema["params"][part])
+  chex.assert_trees_all_equal(after.batch_stats, before.batch_stats)
+  assert (after.params["head"]["kernel"] != before.params["head"]["kernel"]).all()
+
+
+@pytest.mark.parametrize("place", ["loss", "params", "batch_stats"])
+def test_finite_looks_at_loss_and_state(tiny, place):
+  state, train_step = build(tiny)
+  assert train_step(state, batch_of(0), jax.random.key(1))[1]["finite"]
+  batch = batch_of(0)
+  if place == "loss":
+    batch["label"][0, 0] = 6
+  elif place == "params":
+    state = state.replace(params=jax.tree.map(lambda x: x.at[...].set(jnp.nan), state.params))
+  else:
+    batch["image"][0] = np.nan
+    batch["mask"][0] = False
+  assert not train_step(state, batch, jax.random.key(1))[1]["finite"]
+
+
+def test_eval_step_leaves_images_out(tiny):
+  model, mesh = tiny.Model(), make_mesh()
+  variables = init_variables(model, jax.random.key(0), 4)
+  eval_step = make_eval_step(model, tiny.Task(), EvalConfig(), 4, mesh)
+  batch = batch_of(0)
+  found, losses, truth = eval_step(
+    jax.device_put(variables, replicated(mesh)), to_global(batch, mesh)
+  )
+  assert set(truth) == set(batch) - {"image"}
+  expected = model.apply(variables, batch["image"], train=False)
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  assert set(losses) == {"loss", "loss_error", "num_matched"}
+  assert found.sharding.is_fully_replicated

@@ -1,0 +1,34 @@
+"""Trains a model, or goes on with what the workdir holds.
+
+  python train.py --config configs/fer_yolo_mamba.py:demo --workdir runs/demo
+  python train.py --config configs/fer_yolo_mamba.py --workdir runs/raf_db \\
+      --config.data.dir=/data/raf_db --config.train.batch_size=32
+"""
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from ferjax.compilation_cache import enable_compilation_cache
+from ferjax.training import command_line
+from ferjax.training.loop import train
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "File of the configuration, as configs/fer_yolo_mamba.py:demo."
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and figures.")
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed", False, "Train on several hosts: calls jax.distributed.initialize()."
+)
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main() -> None:
+  if _DISTRIBUTED.value:
+    jax.distributed.initialize()
+  enable_compilation_cache()
+  train(_CONFIG.value, _WORKDIR.value)
+
+
+if __name__ == "__main__":
+  command_line.run(main)
