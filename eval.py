@@ -1,8 +1,8 @@
 """Evaluates a checkpoint: prints a table, writes eval.json and plots.
 
   python eval.py --workdir runs/demo
-  python eval.py --checkpoint runs/demo/checkpoints/930 --config configs/fer_yolo_mamba.py:voc \\
-      --config.data.dir=/data/faces --output results
+  python eval.py --checkpoint runs/raf_db --step latest --output results \\
+      --config configs/fer_yolo_mamba.py:voc --config.data.dir=/data/faces
 """
 
 import jax

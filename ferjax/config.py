@@ -48,6 +48,8 @@ class DataConfig:
   num_workers: int = 0  # processes that prepare batches; 0: threads of this process
   train_examples: int = 0  # synthetic source only
   val_examples: int = 0  # synthetic source only
+  max_faces: int = 6  # of a synthetic scene
+  face_scale: tuple[float, float] = (0.12, 0.8)  # of a synthetic face, relative to the image
   augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
 
 
@@ -61,6 +63,7 @@ class OptimizerConfig:
   max_learning_rate: float = 5e-2
   final_fraction: float = 0.01  # of the rate in force, at the end
   schedule: str = "cosine"  # "cosine" or "step"
+  every_step: bool = False  # the rate follows the schedule at every step, not every epoch
   momentum: float = 0.937  # Nesterov for SGD, beta 1 for AdamW
   weight_decay: float = 5e-4
   decay: str = "kernels"  # "kernels", or "released": what the released program decays

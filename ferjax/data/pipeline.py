@@ -7,6 +7,7 @@ no more than a position. Batches are `ferjax.typing.DetectionBatch` of NumPy arr
 """
 
 import functools
+import signal
 import sys
 
 import grain
@@ -143,7 +144,13 @@ def _prefetch(batches: grain.MapDataset, num_workers: int) -> grain.IterDataset:
   # Whole batches go to the workers, in turn, so that their number changes nothing.
   one_by_one = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
-  return batches.to_iter_dataset(one_by_one).mp_prefetch(options)
+  return batches.to_iter_dataset(one_by_one).mp_prefetch(options, _ignore_interruption)
+
+
+def _ignore_interruption(index: int, count: int) -> None:
+  """Ctrl-C reaches every process of a terminal; what it means is for the main program to say."""
+  del index, count
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _TrainExample(grain.transforms.Map):
@@ -217,10 +224,17 @@ def _load(source: Source, index: int, config: DataConfig) -> augment.Example | N
   """A record, or None if it is bad and such are to be skipped."""
   try:
     return source[index]
-  except (ImageError, RecordError):
-    if config.on_bad_record == "skip":
-      return None
-    raise
+  except (ImageError, RecordError) as error:
+    if config.on_bad_record != "skip":
+      raise
+    _warn_once(f"skipped: {error}")
+    return None
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+  """A bad record is met again in every epoch and evaluation; once in a process is enough."""
+  logging.warning("%s", message)
 
 
 def _grey(size: int) -> augment.Example:

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from ferjax import expressions
 from ferjax.data import action_units, faces
+from ferjax.data.augment import Example
 from ferjax.data.drawing import Pose, ellipse, paint, place, spline, stroke
 from ferjax.data.identity import SKINS, Identity, random_color, random_identity
 
@@ -79,7 +80,7 @@ class SyntheticScenes:
   def __len__(self) -> int:
     return self._num_examples
 
-  def __getitem__(self, index: SupportsIndex) -> dict[str, np.ndarray]:
+  def __getitem__(self, index: SupportsIndex) -> Example:
     index = self._checked(index)
     return render_scene(
       self._seed, index, self._size, class_names=self.class_names, **self._options
@@ -105,7 +106,7 @@ def render_scene(
   max_faces: int = 6,
   scale: tuple[float, float] = (0.12, 0.8),
   intensity: tuple[float, float] = (0.5, 1.0),
-) -> dict[str, np.ndarray]:
+) -> Example:
   """Draws one scene; arguments, result and errors as in `SyntheticScenes`."""
   _check(size, class_names, max_faces, scale, intensity)
   rng = np.random.default_rng((seed, index))
@@ -202,7 +203,7 @@ def _cast(rng, class_names, max_faces, scale, intensity) -> list[_Person]:
 
 
 def _few(max_faces: int) -> Float[np.ndarray, "n"]:
-  weights = 0.8 ** np.arange(max_faces)
+  weights = 0.5 ** np.arange(max_faces)
   return weights / weights.sum()
 
 

@@ -127,13 +127,17 @@ class PredictionWriter:
     image: UInt8[np.ndarray, "h w 3"],
     name: str | os.PathLike,
   ) -> None:
-    """Notes a prediction, and writes the annotated copy of its image under `name`."""
+    """Notes a prediction, and writes the annotated copy of its image under `name`.
+
+    Raises:
+      OSError: the copy cannot be saved; the message names it.
+    """
     annotated = None
     if self._annotated:
       annotated = pathlib.PurePath(_ANNOTATED) / name
       target = self.output / annotated
       target.parent.mkdir(parents=True, exist_ok=True)
-      Image.fromarray(draw_faces(image, prediction.faces)).save(target, quality=95)
+      _save(Image.fromarray(draw_faces(image, prediction.faces)), target)
     self.images.append(
       {
         "image": prediction.image,
@@ -184,6 +188,16 @@ class PredictionWriter:
             *face["scores"].values(),
           )
         )
+
+
+def _save(image: Image.Image, path: pathlib.Path) -> None:
+  try:
+    image.save(path, quality=95)
+  except (OSError, ValueError) as error:  # ValueError: larger than the format allows
+    raise OSError(
+      f"{path}: the annotated copy of {image.width}x{image.height} pixels cannot be saved "
+      f"({error}); --no-annotated writes no copies"
+    ) from error
 
 
 def _face_fields(face: Face) -> dict[str, Any]:

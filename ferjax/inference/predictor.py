@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, UInt8
 from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, ImageError, decode, letterbox, normalize
 from ferjax.models import create_model
 from ferjax.tasks.detection import DetectionTask
-from ferjax.training.checkpoint import Step, load_meta, load_variables
+from ferjax.training.checkpoint import Step, check_task, load_meta, load_variables
 from ferjax.typing import Detections
 
 _DECODING_THREADS = 4
@@ -94,11 +94,12 @@ class Predictor:
 
     Raises:
       FileNotFoundError: there is no such checkpoint.
-      ValueError: a setting is out of its range, or the model was trained on images normalised
-        in another way.
+      ValueError: a setting is out of its range, or the model is for another task or was trained
+        on images normalised in another way.
     """
     _check_settings(batch_size, score_threshold, iou_threshold, max_detections)
     meta = load_meta(checkpoint, step=step)
+    check_task(meta, "detection")
     _check_normalisation(meta)
     class_names = tuple(meta["class_names"])
     self.step = meta["step"]

@@ -53,7 +53,7 @@ _FER_YOLO_MAMBA = (
   (r"^head\.level(\d)\.(cls|reg|obj)_pred", r"head.\2_preds.\1"),
 )
 
-_TABLES = {FerYoloMamba: _FER_YOLO_MAMBA}
+_TABLES: dict[type[nn.Module], tuple] = {FerYoloMamba: _FER_YOLO_MAMBA}
 
 
 def table_of(model: nn.Module) -> Callable[[Path], str]:

@@ -5,13 +5,18 @@ find its place, or be named as ignored, and every variable must be filled.
 """
 
 import os
+import pickle
+import zipfile
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from ferjax.interop import released_names
 
@@ -31,8 +36,8 @@ def import_state_dict(model: nn.Module, state_dict: StateDict) -> Variables:
       (`num_batches_tracked`) have no counterpart and are ignored.
 
   Raises:
-    KeyError: entries without a place in the model, or variables that no entry fills, all named.
-    ValueError: an entry of another shape.
+    ValueError: entries without a place in the model, variables that no entry fills, or an entry of
+      another shape, all named.
     TypeError: a model without a table of released names.
   """
   return _fill(model, state_dict, selected=lambda path: True)
@@ -44,7 +49,7 @@ def import_parts(
   """`variables` with the weights of some parts, such as ("backbone",), from a checkpoint.
 
   Entries of other parts are passed over; within the chosen ones the import is as strict as
-  `import_state_dict`, and raises the same errors. An unknown part is a ValueError.
+  `import_state_dict`, and raises the same errors. So does an unknown part.
   """
   known = sorted(variables["params"])
   for part in parts:
@@ -79,32 +84,39 @@ def load_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
   A torch file may hold the state dict itself or have it under "state_dict" or "model"; a leading
   "module." of every name is removed. Torch files need the extra `ferjax[torch]`, and are read with
   `weights_only=True`, so that nothing in them is executed.
+
+  Raises:
+    FileNotFoundError: no such file.
+    ValueError: another kind of file, or its content is not what its name says.
+    ImportError: a torch file, and PyTorch is not installed.
   """
   path = os.fspath(path)
   if not os.path.isfile(path):
     raise FileNotFoundError(f"no weights at {path!r}")
   suffix = os.path.splitext(path)[1]
-  if suffix == ".safetensors":
-    from safetensors.numpy import load_file
-
-    state_dict = load_file(path)
-  elif suffix == ".npz":
-    with np.load(path, allow_pickle=False) as archive:
-      state_dict = dict(archive)
-  elif suffix in (".pth", ".pt"):
-    state_dict = _load_torch(path)
-  else:
+  if suffix not in _READERS:
     raise ValueError(
       f"{path!r} ends in {suffix!r}; weights are read from .safetensors, .npz, .pth or .pt files"
     )
+  try:
+    state_dict = _READERS[suffix](path)
+  except _UNREADABLE as error:
+    raise ValueError(f"{path!r} cannot be read: {error}") from error
   if state_dict and all(name.startswith("module.") for name in state_dict):
     state_dict = {name.removeprefix("module."): x for name, x in state_dict.items()}
   return state_dict
 
 
+def _load_npz(path: str) -> dict[str, np.ndarray]:
+  if not zipfile.is_zipfile(path):
+    raise ValueError("not an .npz archive")
+  with np.load(path, allow_pickle=False) as archive:
+    return dict(archive)
+
+
 def _load_torch(path: str) -> dict[str, np.ndarray]:
   try:
-    import torch
+    import torch  # pyright: ignore[reportMissingImports]
   except ImportError as error:
     raise ImportError(f"reading {path!r} needs PyTorch: pip install 'ferjax[torch]'") from error
   content = torch.load(path, map_location="cpu", weights_only=True)
@@ -112,22 +124,45 @@ def _load_torch(path: str) -> dict[str, np.ndarray]:
     if isinstance(content, dict) and isinstance(content.get(key), dict):
       content = content[key]
   if not isinstance(content, dict) or not all(torch.is_tensor(x) for x in content.values()):
-    raise ValueError(f"{path!r} holds no state dict: a dict from names to tensors was expected")
+    raise ValueError("it holds no state dict; expected a dict from names to tensors")
   return {name: x.detach().cpu().numpy() for name, x in content.items()}
+
+
+_READERS = {
+  ".safetensors": load_file,
+  ".npz": _load_npz,
+  ".pth": _load_torch,
+  ".pt": _load_torch,
+}
+# What the readers raise for a file that is broken or of another kind.
+_UNREADABLE = (
+  ValueError,
+  RuntimeError,
+  EOFError,
+  SafetensorError,
+  pickle.UnpicklingError,
+  zipfile.BadZipFile,
+)
 
 
 def _fill(model, state_dict, *, selected: Callable[[tuple[str, ...]], bool]) -> Variables:
   """The selected variables, from the entries that belong to them."""
-  shapes = flatten_dict(_abstract_variables(model))
+  shapes: dict[tuple[str, ...], Any] = dict(flatten_dict(_abstract_variables(model)))
   names = {path: name for path, name in _names(model).items() if selected(path)}
   missing = [name for name in names.values() if name not in state_dict]
   if missing:
-    raise KeyError(f"{len(missing)} entries are missing from the state dict: {_some(missing)}")
-  if all(selected(path) for path in shapes):
-    used = set(names.values())
-    extra = [x for x in state_dict if x not in used and not released_names.is_ignored(x)]
-    if extra:
-      raise KeyError(f"{len(extra)} entries of the state dict fit nowhere: {_some(extra)}")
+    raise ValueError(f"{len(missing)} entries are missing from the state dict: {_some(missing)}")
+  used = set(names.values())
+  modules, whole = {_module(name) for name in used}, len(names) == len(shapes)
+  extra = [
+    name
+    for name in state_dict
+    if name not in used
+    and not released_names.is_ignored(name)
+    and (whole or _module(name) in modules)
+  ]
+  if extra:
+    raise ValueError(f"{len(extra)} entries of the state dict fit nowhere: {_some(extra)}")
   values = {}
   for path, name in names.items():
     expected = _to_torch(path, np.broadcast_to(np.float32(0), shapes[path].shape)).shape
@@ -135,6 +170,11 @@ def _fill(model, state_dict, *, selected: Callable[[tuple[str, ...]], bool]) -> 
       raise ValueError(f"{name!r} has shape {state_dict[name].shape}; the model needs {expected}")
     values[path] = jnp.asarray(_from_torch(path, state_dict[name], shapes[path].shape))
   return unflatten_dict(values)
+
+
+def _module(name: str) -> str:
+  """The module of the released program that tells its parts apart: "backbone.backbone"."""
+  return ".".join(name.split(".")[:2])
 
 
 def _abstract_variables(model) -> Variables:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from ferjax.models.fer_yolo_mamba import FerYoloMamba
 
 _MODELS = {"fer_yolo_mamba": FerYoloMamba}
-_DTYPES = ("float32", "bfloat16", "float16")
+_DTYPES = ("float32", "bfloat16")
 
 
 def create_model(

@@ -2,20 +2,20 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from ferjax.models.layers import ConvNormAct, Dtype, spatial_conv
 
 
 class Focus(nn.Module):
-  """Space to depth by 2, then a convolution.
+  """Space to depth by 2, then a 3x3 convolution.
 
   The phases are concatenated in the order (even row, even col), (odd, even), (even, odd),
   (odd, odd), which differs from `jax.nn`-style space-to-depth.
   """
 
   features: int
-  kernel_size: int = 3
   dtype: Dtype = jnp.float32
 
   @nn.compact
@@ -24,9 +24,7 @@ class Focus(nn.Module):
   ) -> Float[Array, "b h//2 w//2 {self.features}"]:
     phases = [x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
     x = jnp.concatenate(phases, axis=-1)
-    return ConvNormAct(self.features, self.kernel_size, dtype=self.dtype, name="conv")(
-      x, train=train
-    )
+    return ConvNormAct(self.features, 3, dtype=self.dtype, name="conv")(x, train=train)
 
 
 class Bottleneck(nn.Module):
@@ -85,7 +83,7 @@ class SpatialPyramidPooling(nn.Module):
     # Maxima over 9 and 13 cells are maxima of maxima over 5.
     pooled = [x]
     for _ in range(3):
-      pooled.append(nn.max_pool(pooled[-1], (5, 5), padding=((2, 2), (2, 2))))
+      pooled.append(nn.pool(pooled[-1], -jnp.inf, lax.max, (5, 5), (1, 1), ((2, 2), (2, 2))))
     x = jnp.concatenate(pooled, axis=-1)
     return ConvNormAct(self.features, dtype=self.dtype, name="conv2")(x, train=train)
 

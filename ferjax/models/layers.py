@@ -43,14 +43,13 @@ class Conv(nn.Module):
   stride: int = 1
   depthwise: bool = False
   use_bias: bool = False
-  kernel_init: nn.initializers.Initializer = conv_init
   bias_init: nn.initializers.Initializer | None = None  # None: as torch
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ {self.features}"]:
     k, fan = self.kernel_size, 1 if self.depthwise else x.shape[-1]
-    kernel = self.param("kernel", self.kernel_init, (k, k, fan, self.features), jnp.float32)
+    kernel = self.param("kernel", conv_init, (k, k, fan, self.features), jnp.float32)
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     padding = (k - 1) // 2
     if self.depthwise:

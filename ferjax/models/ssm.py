@@ -12,6 +12,7 @@ from ferjax.ops.scan_paths import from_paths, to_paths
 from ferjax.ops.selective_scan import selective_scan
 
 STATE_SIZE = 16
+ATTENTION_REDUCTION = 16  # width of a map over that of its channel attention
 
 
 def stacked_dense_init(key, shape, dtype=jnp.float32):
@@ -87,13 +88,12 @@ class SS2D(nn.Module):
 class ABMLP(nn.Module):
   """Channel attention: sigmoid of three Dense layers of the mean, times the map."""
 
-  reduction: int = 16
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     c = x.shape[-1]
-    hidden = c // self.reduction
+    hidden = c // ATTENTION_REDUCTION
     gate = x.mean(axis=(1, 2), keepdims=True)
     for i, features in enumerate((hidden, hidden, c)):
       gate = nn.relu(gate) if i else gate

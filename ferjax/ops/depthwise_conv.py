@@ -1,5 +1,8 @@
 """Depthwise convolution, by whichever way is fast on the backend."""
 
+import functools
+import operator
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -41,4 +44,4 @@ def _shifted_sum(x, kernel, stride, padding):
     for i in range(kernel_height)
     for j in range(kernel_width)
   )
-  return sum(shifted)
+  return functools.reduce(operator.add, shifted)

@@ -11,6 +11,7 @@ input came from, and each of the two functions is the adjoint of the other.
 """
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -63,7 +64,8 @@ def from_paths(
 ) -> Float[Array, "b l c"]:
   """The sum over the paths of what each gives to a position, l = height * width."""
   steps = np.argsort(path_indices(height, width, num_paths), axis=1)
-  return sum(jnp.take(y[:, k], steps[k], axis=1, mode="clip") for k in range(num_paths))
+  placed = (jnp.take(y[:, k], steps[k], axis=1, mode="clip") for k in range(num_paths))
+  return functools.reduce(operator.add, placed)
 
 
 # Without these rules the gradient of a gather is a scatter-add, which is far slower.

@@ -10,6 +10,7 @@ time, and the backward pass rebuilds them from the state at the start of each ch
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ def selective_scan(
   reverse: bool = False,
   initial_state: Float[Array, "... d n"] | None = None,
   return_final_state: bool = False,
-):
+) -> Any:
   """Runs the recurrence along axis -2 of `u`, in float32 whatever the inputs' type.
 
   Args:
@@ -44,7 +45,7 @@ def selective_scan(
     D: skip coefficient; None for no skip.
     method: how the states inside a chunk are computed: "associative" by
       `jax.lax.associative_scan`, "sequential" by `jax.lax.scan`; "auto" takes the sequential one
-      on CPUs, where it needs half the time, and the associative one elsewhere.
+      on CPUs, where it is several times faster, and the associative one elsewhere.
     chunk_size: positions whose states are held at once.
     reverse: run from the last position to the first.
     initial_state: h before the first position visited; zeros if None.
@@ -126,29 +127,6 @@ def _from_chunks(y, length: int, *, reverse: bool):
   return jnp.moveaxis(y, 0, -2)
 
 
-def _linear_recurrence(a, b, h0, method: str, reverse: bool = False):
-  """All h_t = a_t * h_{t-1} + b_t along axis 0 (from the end if `reverse`)."""
-  if method == "sequential":
-
-    def step(h, ab):
-      h = ab[0] * h + ab[1]
-      return h, h
-
-    return lax.scan(step, h0, (a, b), reverse=reverse)[1]
-
-  def combine(left, right):
-    return left[0] * right[0], right[0] * left[1] + right[1]
-
-  decay, inner = lax.associative_scan(combine, (a, b), reverse=reverse)
-  return decay * h0[None] + inner
-
-
-def _chunk_states(dt, A, v, B, h0, method: str):
-  """Decays and states of one chunk, both [t ... n d]."""
-  a = jnp.exp(dt[..., None, :] * A[None])
-  return a, _linear_recurrence(a, v[..., None, :] * B[..., None], h0, method)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
 def _chunked_scan(dt, A, v, B, C, h0, method: str):
   """y [chunks t ... d] and the final state [... n d]; v is the scaled input dt * u.
@@ -160,10 +138,11 @@ def _chunked_scan(dt, A, v, B, C, h0, method: str):
 
 
 def _forward(dt, A, v, B, C, h0, method):
+  """Outputs, the state at the start of every chunk, and the final state."""
+
   def chunk(h, xs):
-    dt, v, B, C = xs
-    _, hs = _chunk_states(dt, A, v, B, h, method)
-    return hs[-1], (jnp.einsum("t...nd,t...n->t...d", hs, C), h)
+    end, y = _OUTPUTS[method](A, h, *xs)
+    return end, (y, h)
 
   final, (y, starts) = lax.scan(chunk, h0, (dt, v, B, C))
   return y, starts, final
@@ -175,25 +154,16 @@ def _chunked_scan_fwd(dt, A, v, B, C, h0, method):
 
 
 def _chunked_scan_bwd(method, residuals, gradients):
-  """g_t = dL/dh_t obeys the same kind of recurrence, from the end: g_t = C_t dy_t + a_{t+1} g_{t+1}."""
+  """g_t = dL/dh_t obeys the same kind of recurrence, from the end.
+
+  g_t = C_t dy_t + a_{t+1} g_{t+1} with a = exp(dt A), so that what a chunk hands to the one
+  before it is a_1 g_1.
+  """
   dt, A, v, B, C, starts = residuals
   dy, d_final = gradients
 
   def chunk(carry, xs):
-    d_end, dA = carry  # the gradient of the state that this chunk hands on
-    dt, v, B, C, start, dy = xs
-    a, hs = _chunk_states(dt, A, v, B, start, method)
-    before = jnp.concatenate([start[None], hs[:-1]])
-    a_next = jnp.concatenate([a[1:], jnp.ones_like(a[:1])])
-    g = _linear_recurrence(a_next, dy[..., None, :] * C[..., None], d_end, method, reverse=True)
-    d_log_a = g * before * a
-    gradients = (
-      jnp.einsum("t...nd,...nd->t...d", d_log_a, A),  # dt
-      jnp.einsum("t...nd,t...n->t...d", g, B),  # v
-      jnp.einsum("t...nd,t...d->t...n", g, v),  # B
-      jnp.einsum("t...nd,t...d->t...n", hs, dy),  # C
-    )
-    return (a[0] * g[0], dA + jnp.einsum("t...nd,t...d->...nd", d_log_a, dt)), gradients
+    return _GRADIENTS[method](A, *carry, *xs)
 
   (d_h0, dA), (d_dt, dv, dB, dC) = lax.scan(
     chunk, (d_final, jnp.zeros_like(A)), (dt, v, B, C, starts, dy), reverse=True
@@ -202,3 +172,88 @@ def _chunked_scan_bwd(method, residuals, gradients):
 
 
 _chunked_scan.defvjp(_chunked_scan_fwd, _chunked_scan_bwd)
+
+
+def _decay(dt, A):
+  return jnp.exp(dt[..., None, :] * A)
+
+
+def _outer(channels, states):
+  """[... d], [... n] -> [... n d]."""
+  return channels[..., None, :] * states[..., None]
+
+
+def _sequential_outputs(A, h, dt, v, B, C):
+  """One position after the other; nothing of the size of the chunk's states is made."""
+
+  def step(h, xs):
+    dt, v, B, C = xs
+    h = _decay(dt, A) * h + _outer(v, B)
+    return h, jnp.einsum("...nd,...n->...d", h, C)
+
+  return lax.scan(step, h, (dt, v, B, C))
+
+
+def _sequential_gradients(A, g, dA, dt, v, B, C, start, dy):
+  def forward(h, xs):
+    dt, v, B = xs
+    return _decay(dt, A) * h + _outer(v, B), h
+
+  _, before = lax.scan(forward, start, (dt, v, B))
+
+  def backward(carry, xs):
+    g, dA = carry
+    dt, v, B, C, dy, before = xs
+    a = _decay(dt, A)
+    h = a * before + _outer(v, B)
+    g = g + _outer(dy, C)
+    d_log_a = g * a * before
+    gradients = (
+      jnp.sum(d_log_a * A, axis=-2),  # dt
+      jnp.einsum("...nd,...n->...d", g, B),  # v
+      jnp.einsum("...nd,...d->...n", g, v),  # B
+      jnp.einsum("...nd,...d->...n", h, dy),  # C
+    )
+    return (a * g, dA + d_log_a * dt[..., None, :]), gradients
+
+  return lax.scan(backward, (g, dA), (dt, v, B, C, dy, before), reverse=True)
+
+
+def _associative_states(A, h, dt, v, B):
+  """Decays and states of all positions of the chunk, both [t ... n d]."""
+  a = _decay(dt, A[None])
+  return a, _associative_recurrence(a, _outer(v, B), h)
+
+
+def _associative_recurrence(a, b, h, reverse=False):
+  """All h_t = a_t h_{t-1} + b_t along axis 0, from the end if `reverse`."""
+
+  def combine(left, right):
+    return left[0] * right[0], right[0] * left[1] + right[1]
+
+  decay, inner = lax.associative_scan(combine, (a, b), reverse=reverse)
+  return decay * h[None] + inner
+
+
+def _associative_outputs(A, h, dt, v, B, C):
+  _, states = _associative_states(A, h, dt, v, B)
+  return states[-1], jnp.einsum("...nd,...n->...d", states, C)
+
+
+def _associative_gradients(A, g, dA, dt, v, B, C, start, dy):
+  a, states = _associative_states(A, start, dt, v, B)
+  before = jnp.concatenate([start[None], states[:-1]])
+  a_next = jnp.concatenate([a[1:], jnp.ones_like(a[:1])])
+  g = _associative_recurrence(a_next, _outer(dy, C), g, reverse=True)
+  d_log_a = g * a * before
+  gradients = (
+    jnp.einsum("t...nd,...nd->t...d", d_log_a, A),  # dt
+    jnp.einsum("...nd,...n->...d", g, B),  # v
+    jnp.einsum("...nd,...d->...n", g, v),  # B
+    jnp.einsum("...nd,...d->...n", states, dy),  # C
+  )
+  return (a[0] * g[0], dA + jnp.einsum("t...nd,t...d->...nd", d_log_a, dt)), gradients
+
+
+_OUTPUTS = {"associative": _associative_outputs, "sequential": _sequential_outputs}
+_GRADIENTS = {"associative": _associative_gradients, "sequential": _sequential_gradients}

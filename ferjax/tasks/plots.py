@@ -28,11 +28,12 @@ def plot_precision_recall(metrics: DetectionMetrics, path: str | os.PathLike[str
   figure = Figure(figsize=(8, 5), layout="constrained")
   axes = figure.add_subplot()
   for number, (name, (recall, precision)) in enumerate(metrics.curves().items()):
-    # From recall 0, so that a class with a single hit shows as a line too.
+    # From recall 0, so that a class with a single hit, or with none, shows as a line too.
     steps = interpolate(precision)
+    first = steps[:1] if len(steps) else [0]
     axes.plot(
       np.concatenate([[0], recall]),
-      np.concatenate([steps[:1], steps]),
+      np.concatenate([first, steps]),
       drawstyle="steps-pre",
       color=_COLORS[number % len(_COLORS)],
       linestyle=_DASHES[number // len(_COLORS) % len(_DASHES)],

@@ -6,6 +6,7 @@ predict with: the moving averages where they are kept), `train` (everything a st
 the only module that knows orbax.
 """
 
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import grain
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
 from ferjax.training.state import TrainState
@@ -79,6 +81,16 @@ class Checkpoints:
     )
     self._manager.save(int(state.step), args=args, metrics=score)
 
+  def add_figures(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Gives a checkpoint that was saved without metrics those of evaluating its state."""
+    folder = self.folder / str(step)
+    if jax.process_index() == 0:
+      meta = {**load_meta(folder), "metrics": dict(metrics)}
+      _write_json(folder / "metrics", "metrics", {"score": metrics[self._metric]})
+      _write_json(folder / "meta", "metadata", meta)
+    multihost_utils.sync_global_devices("figures")
+    self._manager.reload()
+
   def restore(self, step: int, like: TrainState) -> TrainState:
     """The state saved at a step, on the shardings of `like` (shapes are enough).
 
@@ -90,7 +102,7 @@ class Checkpoints:
     restored = self._manager.restore(
       step, args=ocp.args.Composite(train=ocp.args.StandardRestore(wanted))
     )
-    return TrainState(**restored.train)
+    return TrainState(**restored["train"])
 
   def restore_iterator(self, step: int, iterator: grain.DatasetIterator) -> None:
     """Sets a freshly made iterator to where it was."""
@@ -136,6 +148,12 @@ def load_meta(path: str | os.PathLike, *, step: Step = None) -> dict[str, Any]:
   return _read_json(find_checkpoint(path, step=step) / "meta", "metadata")
 
 
+def check_task(meta: Mapping[str, Any], task: str) -> None:
+  """Raises a ValueError if the model of a checkpoint, by its `meta`, is for another task."""
+  if meta["task"] != task:
+    raise ValueError(f"the checkpoint's model is for the task {meta['task']!r}; expected {task!r}")
+
+
 def find_checkpoint(path: str | os.PathLike, *, step: Step = None) -> epath.Path:
   """The folder of one step; arguments and errors as `load_variables`."""
   path = epath.Path(path).expanduser().absolute()
@@ -178,7 +196,15 @@ def _score(folder: epath.Path) -> float | None:
 
 
 def _read_json(folder: epath.Path, name: str) -> dict[str, Any]:
-  return ocp.JsonCheckpointHandler(filename=name).restore(folder)
+  return dict(ocp.JsonCheckpointHandler(filename=name).restore(folder))
+
+
+def _write_json(folder: epath.Path, name: str, content: Mapping[str, Any]) -> None:
+  """Writes what `_read_json` reads, whole or not at all."""
+  folder.mkdir(exist_ok=True)
+  partial = folder / f".{name}.partial"
+  partial.write_text(json.dumps(content))
+  partial.replace(folder / name)
 
 
 def _saved_tree(folder: epath.Path) -> Any:

@@ -16,7 +16,7 @@ from ferjax.training.loop import Interrupted
 from ferjax.training.step_log import NonFiniteError
 
 # Errors that the user causes and whose message says what to do.
-USER_ERRORS = (ValueError, FileNotFoundError, ImportError, NonFiniteError, Interrupted)
+USER_ERRORS = (ValueError, OSError, ImportError, NonFiniteError, Interrupted)
 TRACEBACK = "FERJAX_TRACEBACK"
 
 

@@ -7,15 +7,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ferjax.config import Config
-
-STRIDE = 32  # the coarsest map has one cell for so many pixels
+from ferjax.data.augment import check_ranges
+from ferjax.data.datasets.records import ON_BAD_RECORD
+from ferjax.models.fer_yolo_mamba import COARSEST_STRIDE, FROZEN
 
 _CHOICES = {
   "optimizer.name": ("sgd", "adamw"),
   "optimizer.schedule": ("cosine", "step"),
   "optimizer.decay": ("kernels", "released"),
-  "train.freeze": ("none", "backbone", "backbone+neck"),
-  "data.on_bad_record": ("error", "skip"),
+  "train.freeze": FROZEN,
+  "data.on_bad_record": ON_BAD_RECORD,
 }
 _AT_LEAST_ONE = (
   "data.max_boxes",
@@ -73,8 +74,8 @@ def _problems(config: Config) -> Iterator[str]:
     for field in fields:
       if not (math.isfinite(values[field]) and fits(values[field])):
         yield f"{field} is {values[field]}; {expected}"
-  if config.data.image_size % STRIDE:
-    yield f"data.image_size is {config.data.image_size}; it must be divisible by {STRIDE}"
+  if config.data.image_size % COARSEST_STRIDE:
+    yield f"data.image_size is {config.data.image_size}; it must be divisible by {COARSEST_STRIDE}"
   if config.optimizer.min_learning_rate > config.optimizer.max_learning_rate:
     yield (
       f"optimizer.min_learning_rate is {config.optimizer.min_learning_rate}; it must not be above "
@@ -83,6 +84,10 @@ def _problems(config: Config) -> Iterator[str]:
   names = config.data.class_names
   if not names or len(set(names)) < len(names):
     yield f"data.class_names is {names}; expected at least one name, none twice"
+  try:
+    check_ranges(config.data.augment)
+  except ValueError as error:
+    yield f"data.{error}"
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -90,12 +95,16 @@ def to_dict(config: Config) -> dict[str, Any]:
   return dataclasses.asdict(config)
 
 
-def from_dict(values: Mapping[str, Any], kind: type = Config) -> Any:
+def from_dict(values: Mapping[str, Any]) -> Config:
   """The inverse of `to_dict`, also after JSON.
 
   Raises:
     ValueError: a field that this version does not know.
   """
+  return _build(values, Config)
+
+
+def _build(values: Mapping[str, Any], kind: type) -> Any:
   types = typing.get_type_hints(kind)
   unknown = values.keys() - types.keys()
   if unknown:
@@ -103,7 +112,7 @@ def from_dict(values: Mapping[str, Any], kind: type = Config) -> Any:
   fields = {}
   for name, value in values.items():
     if dataclasses.is_dataclass(types[name]):
-      value = from_dict(value, types[name])
+      value = _build(value, types[name])
     fields[name] = tuple(value) if isinstance(value, list) else value
   return kind(**fields)
 

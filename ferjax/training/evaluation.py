@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from ferjax.config import Config
 from ferjax.data.datasets import load_source
@@ -17,7 +18,14 @@ from ferjax.data.pipeline import eval_dataset
 from ferjax.models import create_model
 from ferjax.tasks.detection import DetectionTask
 from ferjax.tasks.plots import plot_confusion, plot_precision_recall
-from ferjax.training.checkpoint import FOLDER, Step, find_checkpoint, load_meta, load_variables
+from ferjax.training.checkpoint import (
+  FOLDER,
+  Step,
+  check_task,
+  find_checkpoint,
+  load_meta,
+  load_variables,
+)
 from ferjax.training.configuration import from_dict, validate
 from ferjax.training.metric_writer import Progress
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated, to_global
@@ -64,6 +72,7 @@ def evaluate(
   iterator = iter(dataset)
   try:
     for batch in iterator:
+      name_skipped(source, batch)
       results = eval_step(variables, to_global(batch, mesh))
       detections, losses, truth = jax.device_get(results)
       metrics.add(detections, truth)
@@ -74,6 +83,14 @@ def evaluate(
     iterator.close()
     progress.close()
   return {**metrics.compute(), **_means(sums)}, metrics
+
+
+def name_skipped(source: Any, batch: dict[str, np.ndarray]) -> int:
+  """Names the bad records that a batch left out in the log; returns how many there are."""
+  skipped = batch["index"][batch["skipped"]]
+  for index in skipped:
+    logging.warning("skipped the bad record %s", source.origin(int(index)))
+  return len(skipped)
 
 
 def _sums(losses: dict[str, np.ndarray]) -> dict[str, float]:
@@ -113,29 +130,35 @@ def eval_checkpoint(
   Args:
     checkpoint: as for `load_variables`; of several steps the best.
     config: whose `data` (split "val") and `eval` to use; None: those that the checkpoint was
-      trained with. The model is always the checkpoint's.
+      trained with. The model and its image size are always the checkpoint's.
     output: folder for the files; empty: `eval` in the workdir.
     step: as for `load_variables`.
 
   Raises:
-    ValueError: the config's class names are not the model's.
+    ValueError: the config's class names are not the model's, or it is for another task.
     FileNotFoundError: there is no such checkpoint.
   """
   path = find_checkpoint(checkpoint, step=step)
   meta = load_meta(path)
-  config = from_dict(meta["config"]) if config is None else config
+  check_task(meta, "detection")
+  if config is None:
+    config = from_dict(meta["config"])
+  data = dataclasses.replace(config.data, image_size=meta["image_size"])
+  config = dataclasses.replace(config, data=data)
   validate(config)
-  task = DetectionTask(tuple(meta["class_names"]))
-  if tuple(config.data.class_names) != task.class_names:
+  class_names = tuple(meta["class_names"])
+  if tuple(config.data.class_names) != class_names:
     raise ValueError(
       f"data.class_names are {', '.join(config.data.class_names)}, but {path} was trained for "
-      f"{', '.join(task.class_names)}; names and order must be the same"
+      f"{', '.join(class_names)}; names and order must be the same"
     )
+  task = DetectionTask(class_names)
   mesh = make_mesh()
   check_batch_size(config.eval.batch_size, mesh)
-  model = create_model(num_classes=task.num_classes, **meta["model"])
+  model = create_model(num_classes=len(class_names), **meta["model"])
   eval_step = make_eval_step(model, task, config.eval, config.data.image_size, mesh)
-  variables = jax.device_put(load_variables(path), replicated(mesh))
+  # By way of host memory: an array of one device cannot be spread over those of other hosts.
+  variables = jax.device_put(jax.device_get(load_variables(path)), replicated(mesh))
   source = load_source(config.data, "val", seed=config.train.seed)
   figures, metrics = evaluate(eval_step, variables, source, config, task, mesh)
 

@@ -5,6 +5,10 @@ import signal
 import threading
 from collections.abc import Iterator
 
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
 
 @contextlib.contextmanager
 def catch_interruption() -> Iterator[threading.Event]:
@@ -32,3 +36,13 @@ def catch_interruption() -> Iterator[threading.Event]:
     yield event
   finally:
     restore()
+
+
+def on_any_host(interrupted: bool) -> bool:
+  """Whether any host was interrupted; of several, each must call this after the same step.
+
+  Hosts that stopped after different steps would wait for each other for ever.
+  """
+  if jax.process_count() == 1:
+    return interrupted
+  return bool(np.any(multihost_utils.process_allgather(np.asarray(interrupted))))

@@ -12,15 +12,15 @@ import jax
 import numpy as np
 from absl import logging
 
-from ferjax.config import Config, ModelConfig
+from ferjax.config import Config, DataConfig, ModelConfig
 from ferjax.data.datasets import load_source
 from ferjax.data.pipeline import train_dataset
 from ferjax.models import create_model
 from ferjax.tasks.detection import DetectionTask
 from ferjax.training.checkpoint import Checkpoints, load_meta
 from ferjax.training.configuration import to_dict, validate
-from ferjax.training.evaluation import evaluate
-from ferjax.training.interruption import catch_interruption
+from ferjax.training.evaluation import evaluate, name_skipped
+from ferjax.training.interruption import catch_interruption, on_any_host
 from ferjax.training.metric_writer import MetricWriter, Progress, format_table
 from ferjax.training.optimizers import make_optimizer, make_schedule
 from ferjax.training.phases import Phase, make_phases
@@ -51,6 +51,7 @@ def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
   model = _create_model(config.model, task.num_classes)
   train_source = load_source(config.data, "train", seed=config.train.seed)
   val_source = load_source(config.data, "val", seed=config.train.seed)
+  _check_boxes(val_source, config.data)
   trainer = Trainer(config, workdir, model, task, train_source, val_source)
   try:
     return trainer.run()
@@ -66,6 +67,15 @@ def _create_model(config: ModelConfig, num_classes: int) -> nn.Module:
     size=config.size,
     dtype=config.dtype,
   )
+
+
+def _check_boxes(source: Any, config: DataConfig) -> None:
+  # Not every source knows: the drawn one always has faces.
+  if getattr(source, "max_boxes", 1) == 0:
+    raise ValueError(
+      f"none of the {len(source)} records of the validation split has a box, so that nothing can "
+      f"be measured; annotate some of them, or name another split by data.val ({config.val!r})"
+    )
 
 
 class Trainer:
@@ -94,7 +104,8 @@ class Trainer:
       self.workdir, keep=config.train.keep_checkpoints, metric=task.primary_metric
     )
     self.first_step = self.checkpoints.latest_step or 0
-    self.done_step = self.first_step  # evaluated and saved, or not to be
+    self.done_step: int | None = self.first_step  # evaluated and saved, or not to be
+    self.stopped = False
     self.is_main = jax.process_index() == 0
     self.writer: MetricWriter | None = None
     self.log = StepLog()
@@ -119,17 +130,19 @@ class Trainer:
     self.best = self.checkpoints.best_score
     if self.first_step:
       self.figures = load_meta(self.checkpoints.folder, step="latest")["metrics"]
+      if not self.figures:
+        self.done_step = None  # saved on an interruption: its evaluation may be due
     self._open_files()
     self.progress = Progress(self.total_steps, done=self.first_step, unit="step", show=self.is_main)
     self._introduce()
     try:
       with catch_interruption() as interrupted:
         for phase in self.phases:
-          if phase.first_step <= int(state.step) < phase.end_step:
+          if self._has_work(phase, int(state.step)):
             state = self._run_phase(phase, state, interrupted)
     finally:
       self.progress.close()
-    if interrupted.is_set():
+    if self.stopped:
       raise Interrupted(
         f"interrupted after step {int(state.step)} of {self.total_steps}; the same command goes "
         "on from there"
@@ -155,8 +168,16 @@ class Trainer:
     )
     return make_optimizer(self.config.optimizer, schedule, frozen=phase.frozen), schedule
 
+  def _has_work(self, phase: Phase, step: int) -> bool:
+    """Whether there are steps to do, or the evaluation after the last of all."""
+    unevaluated = step == self.total_steps == phase.end_step and step != self.done_step
+    return not self.stopped and (phase.first_step <= step < phase.end_step or unevaluated)
+
   def _run_phase(self, phase: Phase, state: TrainState, interrupted: threading.Event) -> TrainState:
-    """Evaluate, save, next batch, step, log: the iterator moves on only after a save."""
+    """Evaluate, save, next batch, step, log: the iterator moves on only after a save.
+
+    An interruption is answered by a save alone; what was due is evaluated on continuing.
+    """
     model = self.model.clone(frozen=phase.frozen)
     train_step = compile_step(
       make_train_step(model, self.task, *self._optimizer(phase), self.config.train), self.mesh
@@ -164,7 +185,7 @@ class Trainer:
     step = max(phase.first_step, self.first_step)
     iterator = self._iterator(phase, step)
     try:
-      while step < phase.end_step and not interrupted.is_set():
+      while not self._stops(phase, step, interrupted) and step < phase.end_step:
         self._evaluate_and_save(phase, step, state, iterator)
         batch = next(iterator)
         self._note_skipped(batch)
@@ -173,16 +194,23 @@ class Trainer:
         step += 1
         self.log.add(step, metrics, phase.batch_size)
         self.progress.advance()
-        if step % self.config.train.log_every == 0 or self._ends_epoch(phase, step):
+        if self._logs(phase, step):
           self._write_log(phase, step)
-      if interrupted.is_set() or step == self.total_steps:
-        self._write_log(phase, step)
+      if not self.stopped and step == self.total_steps:
         self._evaluate_and_save(phase, step, state, iterator)
-      if interrupted.is_set() and step not in (0, self.checkpoints.latest_step):
-        self._save(phase.epoch(step), step, state, iterator, None)
+      if self.stopped:
+        self._write_log(phase, step)
+        if step not in (0, self.checkpoints.latest_step):
+          self._save(phase.epoch(step), step, state, iterator, None)
     finally:
       iterator.close()
     return state
+
+  def _stops(self, phase: Phase, step: int, interrupted: threading.Event) -> bool:
+    """Whether to stop after `step`; several hosts agree on it where they log."""
+    if not self.stopped and (jax.process_count() == 1 or self._logs(phase, step)):
+      self.stopped = on_any_host(interrupted.is_set())
+    return self.stopped
 
   def _iterator(self, phase: Phase, step: int) -> grain.DatasetIterator:
     """The batches from `step` on."""
@@ -213,6 +241,9 @@ class Trainer:
       self.checkpoints.restore_iterator(step, iterator)
     return iterator
 
+  def _logs(self, phase: Phase, step: int) -> bool:
+    return step % self.config.train.log_every == 0 or self._ends_epoch(phase, step)
+
   def _ends_epoch(self, phase: Phase, step: int) -> bool:
     return (step - phase.first_step) % phase.steps_per_epoch == 0
 
@@ -222,17 +253,20 @@ class Trainer:
       return
     self.done_step = step
     config = self.config.train
-    epoch, last = round(phase.epoch(step)), step == self.total_steps
+    epoch, last = phase.epoch(step), step == self.total_steps
     figures = None
     if last or epoch % config.eval_every == 0:
       figures = self._evaluate(epoch, step, state)
     score = -np.inf if figures is None else figures[self.task.primary_metric]
-    if last or epoch % config.checkpoint_every == 0 or score > self.best:
+    if step == self.checkpoints.latest_step:
+      if figures is not None:
+        self.checkpoints.add_figures(step, figures)
+    elif last or epoch % config.checkpoint_every == 0 or score > self.best:
       self._save(epoch, step, state, iterator, figures)
     self.best = max(self.best, score)
     self.log.pause()
 
-  def _evaluate(self, epoch: int, step: int, state: TrainState) -> dict[str, float]:
+  def _evaluate(self, epoch: float, step: int, state: TrainState) -> dict[str, float]:
     figures, _ = evaluate(
       self.eval_step,
       state.inference_variables(),
@@ -245,7 +279,7 @@ class Trainer:
     self._write(step, epoch, {f"eval/{name}": value for name, value in figures.items()})
     shown = (self.task.primary_metric, "map", "loss")
     text = ", ".join(f"{name} {figures[name]:.4f}" for name in shown if name in figures)
-    self.progress.line(f"epoch {epoch}, step {step}: {text}")
+    self.progress.line(f"epoch {epoch:.0f}, step {step}: {text}")
     return figures
 
   def _save(self, epoch: float, step: int, state: TrainState, iterator, figures) -> None:
@@ -269,9 +303,7 @@ class Trainer:
       self.writer.write(step, epoch, metrics)
 
   def _note_skipped(self, batch: dict[str, np.ndarray]) -> None:
-    for index in batch["index"][batch["skipped"]]:
-      self.skipped += 1
-      logging.warning("skipped the bad record %s", self.train_source.origin(int(index)))
+    self.skipped += name_skipped(self.train_source, batch)
 
   def _open_files(self) -> None:
     if not self.is_main:
@@ -299,3 +331,9 @@ class Trainer:
       f"{phases}; {self.total_steps} steps on {self.mesh.size} "
       f"{jax.devices()[0].device_kind} device(s); from step {self.first_step}"
     )
+    first = self.phases[0]
+    if first.frozen != "none" and not self.config.train.pretrained:
+      self.progress.line(
+        f"warning: the frozen parts ({first.frozen}) are random; pass "
+        "--config.train.pretrained=FILE or --config.train.freeze=none"
+      )

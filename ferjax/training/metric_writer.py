@@ -1,6 +1,7 @@
 """Where figures go while a program runs: metrics.jsonl, TensorBoard, and the terminal."""
 
 import json
+import os
 import pathlib
 import sys
 import time
@@ -22,9 +23,12 @@ class MetricWriter:
   def __init__(self, workdir: pathlib.Path, *, step: int):
     self._path = workdir / FILE
     kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= step]
-    self._path.write_text("".join(line + "\n" for line in kept))
-    purge = {"purge_step": step + 1} if step else {}
-    self._board = SummaryWriter(str(workdir / "tensorboard"), **purge)
+    # Whole or as it was: a program killed here must not cost the record of the run.
+    partial = workdir / f".{FILE}.partial"
+    partial.write_text("".join(line + "\n" for line in kept))
+    os.replace(partial, self._path)
+    folder, purge = str(workdir / "tensorboard"), step + 1 if step else None
+    self._board = SummaryWriter(folder, purge_step=purge)
 
   def write(self, step: int, epoch: float, metrics: Mapping[str, float]) -> None:
     """Adds one line {"step": ..., "epoch": ..., **metrics}."""

@@ -29,17 +29,16 @@ def rate_in_force(config: OptimizerConfig, batch_size: int) -> float:
   return min(max(rate, config.min_learning_rate), config.max_learning_rate)
 
 
-def epoch_rates(
-  config: OptimizerConfig, *, batch_size: int, epochs: int
-) -> Float[np.ndarray, "epochs"]:
-  """The learning rate of each epoch.
+def learning_rates(
+  config: OptimizerConfig, epoch: Float[np.ndarray, "n"], *, batch_size: int, epochs: int
+) -> Float[np.ndarray, "n"]:
+  """The learning rates at numbers of epochs done, whole or not, of a run of `epochs`.
 
   "cosine": quadratic warm-up, cosine, and a tail at the final rate. "step": ten constant rates
   in geometric sequence.
   """
   highest = rate_in_force(config, batch_size)
   final = highest * config.final_fraction
-  epoch = np.arange(epochs, dtype=np.float64)
   if config.schedule == "step":
     ratio = config.final_fraction ** (1 / (STEP_LEVELS - 1))
     return highest * ratio ** (epoch // (epochs / STEP_LEVELS))
@@ -72,12 +71,18 @@ def make_schedule(
     steps_per_epoch: of this phase.
     first_step: updates done before this phase.
     first_epoch: epochs done before this phase.
+
+  The rate is constant within an epoch, as published, unless `config.every_step`.
   """
-  table = jnp.asarray(epoch_rates(config, batch_size=batch_size, epochs=epochs), jnp.float32)
+  stretch = 1 if config.every_step else steps_per_epoch
+  epoch = first_epoch + np.arange(0, (epochs - first_epoch) * steps_per_epoch, stretch) / (
+    steps_per_epoch
+  )
+  rates = learning_rates(config, epoch, batch_size=batch_size, epochs=epochs)
+  table = jnp.asarray(rates, jnp.float32)
 
   def schedule(step):
-    epoch = first_epoch + (step - first_step) // steps_per_epoch
-    return table[jnp.clip(epoch, 0, epochs - 1)]
+    return table[jnp.clip((step - first_step) // stretch, 0, len(table) - 1)]
 
   return schedule
 
@@ -106,7 +111,7 @@ def make_optimizer(
   decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
   clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm > 0 else optax.identity()
   if config.name == "adamw":
-    rule = optax.chain(optax.scale_by_adam(b1=config.momentum), decay)
+    rule = optax.chain(optax.scale_by_adam(b1=config.momentum, b2=0.999, eps=1e-8), decay)
   else:
     rule = optax.chain(decay, optax.trace(config.momentum, nesterov=True))
   return optax.chain(hold, clip, rule, optax.scale_by_learning_rate(schedule), hold)

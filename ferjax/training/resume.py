@@ -96,10 +96,13 @@ def initial_state(
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), like)
     return checkpoints.restore(step, like)
 
-  variables = jax.jit(initialise, out_shardings=everywhere)(key)
-  if config.train.pretrained:
-    state_dict = load_state_dict(config.train.pretrained)
-    variables = import_parts(model, state_dict, variables, tuple(config.train.pretrained_parts))
+  # Read first: a file that cannot be read is told of before anything is compiled.
+  pretrained = load_state_dict(config.train.pretrained) if config.train.pretrained else None
+  # Hundreds of small random draws: on a CPU, optimising their code takes far longer than they do.
+  options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+  variables = jax.jit(initialise, out_shardings=everywhere, compiler_options=options)(key)
+  if pretrained is not None:
+    variables = import_parts(model, pretrained, variables, tuple(config.train.pretrained_parts))
   return jax.device_put(create_state(variables, optimizer, ema=ema), everywhere)
 
 

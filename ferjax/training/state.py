@@ -16,10 +16,11 @@ Variables = dict[str, Any]
 class TrainState:
   """All that a step reads and writes; everything else is a function of `step`.
 
-  `ema` holds the moving averages of params and batch_stats, or nothing where none are kept.
+  The leaves are arrays, or their shapes. `ema` holds the moving averages of params and
+  batch_stats, or nothing where none are kept.
   """
 
-  step: Int[Array, ""]
+  step: Any  # i32[]
   params: Any
   batch_stats: Any
   opt_state: Any

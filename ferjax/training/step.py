@@ -53,8 +53,8 @@ def make_train_step(
     metrics = {
       **_named(loss, parts),
       "learning_rate": schedule(state.step),
-      "grad_norm": optax.global_norm(grads),
-      "finite": _all_finite((loss, variables)),
+      "grad_norm": optax.tree.norm(grads),
+      "finite": _all_finite((loss, variables, opt_state)),
     }
     return TrainState(step=step, opt_state=opt_state, ema=ema, **variables), metrics
 

@@ -262,6 +262,19 @@ def test_bad_record_stops_or_is_masked(error):
     np.testing.assert_array_equal(batch["image"][batch["skipped"]], grey)
 
 
+def test_reason_of_a_skipped_record_is_logged_once(caplog):
+  pipeline._warn_once.cache_clear()
+  source = FakeSource(6, bad=(2, 4))
+  config = _config(on_bad_record="skip", augment=dataclasses.replace(PLAIN, mosaic=1.0))
+  with caplog.at_level("WARNING"):
+    for _ in range(3):
+      _all(pipeline.eval_dataset(source, config, batch_size=6))
+  assert sorted(record.getMessage() for record in caplog.records) == [
+    "skipped: list.txt:3: damaged",
+    "skipped: list.txt:5: damaged",
+  ]
+
+
 def test_bugs_are_not_taken_for_bad_records():
   source = FakeSource(6, bad=(2,), error=KeyError)
   iterator = iter(_train(source, _config(on_bad_record="skip"), batch_size=6))
@@ -301,21 +314,36 @@ def test_other_mistakes_are_refused():
     _train(config=_config(augment=AugmentConfig(scale=(2.0, 1.0))))
 
 
-def test_workers_give_the_same_batches():
+def test_workers_give_the_same_batches_and_errors_despite_an_interrupt():
   """In a program of its own: grain's workers need parsed absl flags."""
   program = textwrap.dedent("""
-    import dataclasses
+    import multiprocessing
+    import os
+    import signal
     import numpy as np
     from absl import app
     from ferjax.config import DataConfig
-    from ferjax.data import pipeline
+    from ferjax.data import image, pipeline
     from ferjax.data.datasets import load_source
+
+    class Damaged:
+      class_names, skipped = ("a",), []
+
+      def __len__(self):
+        return 4
+
+      def __getitem__(self, index):
+        raise image.ImageError(f"list.txt:{index + 1}: damaged")
 
     def batches(workers):
       config = DataConfig(image_size=32, train_examples=9, num_workers=workers)
       source = load_source(config, "train", seed=1)
       iterator = iter(pipeline.train_dataset(source, config, batch_size=2, seed=0, epochs=2))
       first = [next(iterator) for _ in range(3)]
+      processes = multiprocessing.active_children()
+      assert len(processes) == workers
+      for process in processes:
+        os.kill(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal
       state = iterator.get_state()
       rest = [next(iterator) for _ in range(2)]
       iterator.set_state(state)
@@ -331,7 +359,13 @@ def test_workers_give_the_same_batches():
       for key in workers[3]:
         np.testing.assert_array_equal(workers[3][key], workers[5][key])
         np.testing.assert_array_equal(workers[4][key], workers[6][key])
-      print("equal")
+      config = DataConfig(image_size=32, num_workers=1)
+      iterator = iter(pipeline.eval_dataset(Damaged(), config, batch_size=2))
+      try:
+        next(iterator)
+      except image.ImageError as error:
+        print("equal,", error)
+      iterator.close()
 
     if __name__ == "__main__":
       app.run(main)
@@ -339,4 +373,4 @@ def test_workers_give_the_same_batches():
   done = subprocess.run(
     [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
   )
-  assert done.stdout.strip() == "equal", done.stderr
+  assert done.stdout.strip() == "equal, list.txt:1: damaged", done.stderr

@@ -155,6 +155,15 @@ def test_annotated_copies_show_the_faces(tmp_path):
   assert not without.any()
 
 
+def test_a_copy_that_its_format_cannot_hold_is_named(tmp_path):
+  wide = np.zeros((1, 16384, 3), np.uint8)
+  prediction = Prediction("wide.webp", 16384, 1, ())
+  writer = PredictionWriter(tmp_path, header={}, class_names=NAMES, annotated=True)
+  with pytest.raises(OSError, match=r"wide.webp: the annotated copy of 16384x1 pixels cannot be"):
+    writer.add(prediction, wide, "wide.webp")
+  assert writer.images == []
+
+
 def test_without_copies_there_is_no_folder(tmp_path):
   document = _write(tmp_path, [Prediction("a.png", 50, 60, (_face(),))], annotated=False)
   assert document["images"][0]["annotated"] is None

@@ -260,19 +260,21 @@ def test_a_checkpoint_says_what_it_is(real, tiny_checkpoint):
 def test_predictions_are_what_model_and_postprocessing_give(real, tiny_checkpoint, photographs):
   """Without the predictor's own batches and threads."""
   model = create_model("fer_yolo_mamba", num_classes=7, size="nano")
+  task = DetectionTask(SEVEN_EXPRESSIONS)
   square, placement = letterbox(photographs[1], 64)
-  pixels = jnp.asarray(normalize(square))[None]
-  output = jax.jit(lambda v, x: model.apply(v, x, train=False))(
-    load_variables(tiny_checkpoint), pixels
-  )
-  expected = DetectionTask(SEVEN_EXPRESSIONS).postprocess(
-    output,
-    image_size=64,
-    placement=jnp.asarray(placement)[None],
-    score_threshold=0.5,
-    iou_threshold=0.3,
-    max_detections=100,
-  )
+
+  @jax.jit
+  def detect(variables, image, placement):
+    return task.postprocess(
+      model.apply(variables, image, train=False),
+      image_size=64,
+      placement=placement,
+      score_threshold=0.5,
+      iou_threshold=0.3,
+      max_detections=100,
+    )
+
+  expected = detect(load_variables(tiny_checkpoint), normalize(square)[None], placement[None])
   (prediction,) = real.predict([photographs[1]])
   count = int(expected.mask[0].sum())
   assert count > 0
@@ -302,6 +304,13 @@ def test_another_normalisation_is_an_error(monkeypatch, tiny_checkpoint):
   meta = load_meta(tiny_checkpoint) | {"mean": [0.5, 0.5, 0.5]}
   monkeypatch.setattr("ferjax.inference.predictor.load_meta", lambda path, step: meta)
   with pytest.raises(ValueError, match=r"mean \[0.5, 0.5, 0.5\]"):
+    Predictor(tiny_checkpoint)
+
+
+def test_another_task_is_an_error(monkeypatch, tiny_checkpoint):
+  meta = load_meta(tiny_checkpoint) | {"task": "classification"}
+  monkeypatch.setattr("ferjax.inference.predictor.load_meta", lambda *_, **__: meta)
+  with pytest.raises(ValueError, match="task 'classification'; expected 'detection'"):
     Predictor(tiny_checkpoint)
 
 

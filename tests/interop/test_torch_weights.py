@@ -1,4 +1,7 @@
 import importlib.util
+import pickle
+import sys
+import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -51,10 +54,10 @@ def test_layouts(weights, variables):
 def test_missing_extra_and_misshapen_entries_are_named(model, weights):
   name = "head.obj_preds.1.bias"
   with pytest.raises(
-    KeyError, match=r"1 entries are missing from the state dict: head.obj_preds.1"
+    ValueError, match=r"1 entries are missing from the state dict: head.obj_preds.1"
   ):
     import_state_dict(model, {k: v for k, v in weights.items() if k != name})
-  with pytest.raises(KeyError, match=r"1 entries of the state dict fit nowhere: head.extra.weight"):
+  with pytest.raises(ValueError, match=r"1 entries .* fit nowhere: head.extra.weight"):
     import_state_dict(model, weights | {"head.extra.weight": np.zeros(3, np.float32)})
   with pytest.raises(ValueError, match=r"'head.obj_preds.1.bias' has shape \(2,\).*needs \(1,\)"):
     import_state_dict(model, weights | {name: np.zeros(2, np.float32)})
@@ -77,8 +80,12 @@ def test_parts_leave_the_rest_alone(weights, variables):
   with pytest.raises(ValueError, match="unknown part 'trunk' of the model; known: backbone, head"):
     import_parts(model, weights, start, ("trunk",))
   incomplete = {k: v for k, v in weights.items() if "dark3" not in k}
-  with pytest.raises(KeyError, match="entries are missing"):
+  with pytest.raises(ValueError, match="entries are missing"):
     import_parts(model, incomplete, start, ("backbone",))
+  deeper = weights | {"backbone.backbone.dark6.conv.weight": np.zeros(3, np.float32)}
+  with pytest.raises(ValueError, match=r"1 entries .* fit nowhere: backbone.backbone.dark6"):
+    import_parts(model, deeper, start, ("backbone",))
+  import_parts(model, weights | {"head.extra": np.zeros(3)}, start, ("backbone",))
 
 
 def test_every_size_has_released_names_of_its_own():
@@ -104,6 +111,67 @@ def test_files(tmp_path):
   (tmp_path / "w.h5").touch()
   with pytest.raises(ValueError, match=r"ends in '.h5'; weights are read from .safetensors"):
     load_state_dict(tmp_path / "w.h5")
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.npz"])
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 and no more"])
+def test_broken_files_are_named(tmp_path, name, content):
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(ValueError, match=f"{name}' cannot be read: ."):
+    load_state_dict(tmp_path / name)
+
+
+class FakeTensor:
+  def __init__(self, *values):
+    self.values = values
+
+  def detach(self):
+    return self
+
+  cpu = detach
+
+  def numpy(self):
+    return np.array(self.values, np.float32)
+
+
+def install_torch(monkeypatch, content):
+  """A `torch` whose files hold `content`."""
+
+  def load(path, *, map_location, weights_only):
+    assert (map_location, weights_only) == ("cpu", True)
+    if isinstance(content, Exception):
+      raise content
+    return content
+
+  is_tensor = lambda x: isinstance(x, FakeTensor)  # noqa: E731
+  fake = types.SimpleNamespace(load=load, is_tensor=is_tensor)
+  monkeypatch.setitem(sys.modules, "torch", fake)
+
+
+@pytest.mark.parametrize(
+  "wrap", [dict, lambda x: {"state_dict": x, "epoch": 3}, lambda x: {"model": x}]
+)
+def test_torch_files(tmp_path, monkeypatch, wrap):
+  (tmp_path / "w.pth").touch()
+  install_torch(monkeypatch, wrap({"module.a": FakeTensor(1, 2), "module.b": FakeTensor(3)}))
+  loaded = load_state_dict(tmp_path / "w.pth")
+  assert {name: x.tolist() for name, x in loaded.items()} == {"a": [1, 2], "b": [3]}
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    ([FakeTensor(1)], "holds no state dict; expected a dict from names to tensors"),
+    ({"a": FakeTensor(1), "b": 3}, "holds no state dict"),
+    (pickle.UnpicklingError("Weights only load failed"), "Weights only load failed"),
+    (RuntimeError("PytorchStreamReader failed"), "PytorchStreamReader failed"),
+  ],
+)
+def test_torch_files_without_weights(tmp_path, monkeypatch, content, message):
+  (tmp_path / "w.pt").touch()
+  install_torch(monkeypatch, content)
+  with pytest.raises(ValueError, match=f"w.pt' cannot be read: .*{message}"):
+    load_state_dict(tmp_path / "w.pt")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")

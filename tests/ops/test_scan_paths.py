@@ -8,7 +8,7 @@ from ferjax.ops.scan_paths import from_paths, path_indices, to_paths
 
 @pytest.mark.parametrize("size", [(4, 4), (3, 5)])
 def test_orders_equal_the_released_ones(size, golden):
-  """The released order of paths: row, column, both reversed, diagonal, antidiagonal, both reversed."""
+  """Released order: row, column, both reversed, diagonal, antidiagonal, both reversed."""
   expected = golden.expect(f"crossscan_{size[0]}x{size[1]}/index")
   np.testing.assert_array_equal(path_indices(*size), expected)
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache as compilation_cache_module
 
 from ferjax.config import (
   AugmentConfig,
@@ -112,7 +113,7 @@ class TinySource:
 
 def tiny_config(**train):
   """16 images in batches of 4 give 4 steps an epoch."""
-  defaults = dict(epochs=2, batch_size=4, freeze="none", log_every=2, ema_ramp=5.0, seed=3)
+  defaults = TrainConfig(epochs=2, batch_size=4, freeze="none", log_every=2, ema_ramp=5.0, seed=3)
   return Config(
     data=DataConfig(
       image_size=32,
@@ -121,9 +122,26 @@ def tiny_config(**train):
       augment=AugmentConfig(mosaic=0.0, scale=(0.9, 1.1)),
     ),
     optimizer=OptimizerConfig(learning_rate=0.16, min_learning_rate=0.0),
-    train=TrainConfig(**{**defaults, **train}),
+    train=dataclasses.replace(defaults, **train),
     eval=EvalConfig(batch_size=4),
   )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory):
+  """The same small programs are compiled by many tests of this folder: once is enough."""
+  settings = {
+    "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+  }
+  before = {name: getattr(jax.config, name) for name in settings}
+  for name, value in settings.items():
+    jax.config.update(name, value)
+  compilation_cache_module.reset_cache()
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+  compilation_cache_module.reset_cache()
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from ferjax.config import Config, ModelConfig
+from ferjax.config import AugmentConfig, Config, ModelConfig
 from ferjax.training.configuration import flatten, from_dict, to_dict, validate
 
 
@@ -28,6 +28,7 @@ def test_defaults_are_valid():
     ("eval.iou_threshold", 1.5, r"must be in 0\.\.1"),
     ("optimizer.min_learning_rate", 1.0, "must not be above max_learning_rate, 0.05"),
     ("data.image_size", 100, "data.image_size is 100; it must be divisible by 32"),
+    ("data.augment", AugmentConfig(flip=2.0), r"data.augment.flip \(2.0\) must lie in 0..1"),
     ("data.class_names", ("a", "a"), "none twice"),
     ("data.class_names", (), "at least one name"),
   ],

@@ -1,4 +1,7 @@
 import json
+import os
+
+import pytest
 
 from ferjax.training.metric_writer import MetricWriter, Progress, format_table
 
@@ -21,12 +24,25 @@ def test_lines_and_events(tmp_path):
 
 
 def test_a_continued_run_forgets_what_came_after_its_checkpoint(tmp_path):
-  write(tmp_path, 0, [(step, step / 4, {"x": step}) for step in (2, 4, 6)])
+  write(tmp_path, 0, [(step, step / 4, {"x": float(step)}) for step in (2, 4, 6)])
   with (tmp_path / "metrics.jsonl").open("a") as file:
     file.write('{"step": 8, "ep')  # killed while writing
-  write(tmp_path, 4, [(6, 1.5, {"x": -6})])
+  write(tmp_path, 4, [(6, 1.5, {"x": -6.0})])
   lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
   assert [(line["step"], line["x"]) for line in lines] == [(2, 2), (4, 4), (6, -6)]
+
+
+def test_the_record_survives_a_kill_while_it_is_shortened(tmp_path, monkeypatch):
+  write(tmp_path, 0, [(2, 0.5, {"x": 1.0}), (4, 1.0, {"x": 2.0})])
+  before = (tmp_path / "metrics.jsonl").read_text()
+
+  def killed(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(os, "replace", killed)
+  with pytest.raises(KeyboardInterrupt):
+    MetricWriter(tmp_path, step=2)
+  assert (tmp_path / "metrics.jsonl").read_text() == before
 
 
 def test_progress_without_a_terminal(capsys):

@@ -10,8 +10,8 @@ from ferjax.interop import released_names
 from ferjax.models import create_model
 from ferjax.training.optimizers import (
   decay_mask,
-  epoch_rates,
   held_mask,
+  learning_rates,
   make_optimizer,
   make_schedule,
   rate_in_force,
@@ -27,8 +27,22 @@ DECAYED, MOVED, HELD = "weight (decay 5e-4)", ("bias (no decay)", "bn weight (no
 def test_rates_of_the_released_program(golden, schedule, name, batch_size):
   key = {"cosine": "lr_cos", "step": "lr_step"}[schedule]
   config = OptimizerConfig(schedule=schedule)
-  rates = epoch_rates(config, batch_size=batch_size, epochs=300)
+  rates = learning_rates(config, np.arange(300.0), batch_size=batch_size, epochs=300)
   np.testing.assert_allclose(rates, golden.expect(f"{key}/{name}"), rtol=1e-9)
+
+
+def test_a_schedule_that_moves_at_every_step():
+  """It meets the published one where an epoch begins, and lies between its values elsewhere."""
+  kwargs = {"batch_size": 32, "epochs": 40, "steps_per_epoch": 5, "first_step": 7, "first_epoch": 3}
+  each_epoch = make_schedule(OptimizerConfig(), **kwargs)
+  each_step = make_schedule(OptimizerConfig(every_step=True), **kwargs)
+  for epoch in range(3, 35):
+    step = 7 + 5 * (epoch - 3)
+    ends = [float(each_epoch(step)), float(each_epoch(step + 5))]
+    assert float(each_step(step)) == pytest.approx(ends[0], rel=1e-6)
+    between = [float(each_step(step + i)) for i in range(1, 5)]
+    assert min(ends) * 0.999999 <= min(between) <= max(between) <= max(ends) * 1.000001
+  assert len({float(each_step(7 + i)) for i in range(20)}) == 20
 
 
 def test_schedule_of_the_published_run(golden):
@@ -59,7 +73,7 @@ def test_rate_follows_the_batch_within_bounds(batch, rate):
 @pytest.mark.parametrize("schedule", ["cosine", "step"])
 def test_short_runs_have_finite_rates_in_bounds(epochs, schedule):
   config = OptimizerConfig(schedule=schedule)
-  rates = epoch_rates(config, batch_size=64, epochs=epochs)
+  rates = learning_rates(config, np.arange(float(epochs)), batch_size=64, epochs=epochs)
   assert rates.shape == (epochs,)
   assert (rates >= 0.99e-4).all()
   assert (rates <= 1.01e-2).all()

@@ -3,7 +3,7 @@
 from ferjax.config import DataConfig
 from ferjax.data.datasets.annotation_list import AnnotationList
 from ferjax.data.datasets.raf_db import HOW_TO_GET, RafDetection
-from ferjax.data.datasets.records import Source, check_on_bad_record
+from ferjax.data.datasets.records import Source
 from ferjax.data.datasets.voc import PascalVOC
 from ferjax.data.synthetic import SyntheticScenes
 
@@ -32,10 +32,7 @@ def load_source(config: DataConfig, split: str, *, seed: int = 0) -> Source:
     raise ValueError(f"unknown data.source {config.source!r}; known: {', '.join(SOURCES)}")
   if split not in _SPLITS:
     raise ValueError(f"unknown split {split!r}; known: {', '.join(_SPLITS)}")
-  check_on_bad_record(config.on_bad_record)
   class_names = tuple(config.class_names)
-  if not class_names or len(set(class_names)) < len(class_names):
-    raise ValueError(f"data.class_names must be distinct names, one at least: {class_names}")
   if config.source == "synthetic":
     return _synthetic(config, split, seed, class_names)
   if not config.dir:
@@ -70,4 +67,6 @@ def _synthetic(
     image_size=config.image_size,
     seed=2 * seed + _SPLITS.index(split),
     class_names=class_names,
+    max_faces=config.max_faces,
+    scale=config.face_scale,
   )

@@ -69,8 +69,14 @@ class RafDetection(RecordSource):
     entries = [(i, line.split()) for i, line in enumerate(lines, start=1) if line.strip()]
     part, other = ("test", "train") if split == "test" else ("train", "test")
     entries = [entry for entry in entries if not entry[1][0].startswith(other)]
-    logging.info(
-      "RAF-DB: %d %s images are listed, officially %d", len(entries), part, OFFICIAL_COUNTS[part]
+    found, official = len(entries), OFFICIAL_COUNTS[part]
+    logging.log(
+      logging.INFO if found == official else logging.WARNING,
+      "RAF-DB: found %d %s images in %s, officially %d",
+      found,
+      part,
+      _LIST,
+      official,
     )
     if split != "test":
       chosen = _validation_names(entries)

@@ -62,9 +62,6 @@ def test_voc_and_raf_db_take_the_split_of_their_own_name(tmp_path):
     ({"source": "voc"}, r"data.dir is empty.*JPEGImages.*--config.data.dir=DIR.*:demo"),
     ({"source": "annotation_list"}, r"data.dir is empty.*--config.data.dir=DIR.*:demo"),
     ({}, r"data.train_examples \(0\) must be positive"),
-    ({"on_bad_record": "drop"}, "unknown on_bad_record 'drop'; known: error, skip"),
-    ({"class_names": ()}, "data.class_names must be distinct"),
-    ({"class_names": ("fear", "fear")}, "data.class_names must be distinct"),
   ],
 )
 def test_unreadable_configs_are_refused(changes, message):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ferjax.data.datasets import raf_db
 from ferjax.data.datasets.raf_db import RafDetection
 from ferjax.expressions import RAF_DB_CODES, SEVEN_EXPRESSIONS
 
@@ -73,6 +74,19 @@ def test_validation_is_a_stratified_tenth_of_train(folder, lines):
 def test_split_does_not_depend_on_the_order_of_the_list(folder, lines, tmp_path):
   other = _folder(tmp_path / "other", lines[::-1])
   assert _names(RafDetection(folder, "val")) == _names(RafDetection(other, "val"))
+
+
+def test_counts_are_compared_with_the_official_ones(folder, caplog, monkeypatch):
+  with caplog.at_level("INFO"):
+    RafDetection(folder, "val")
+    RafDetection(folder, "test")
+    monkeypatch.setattr(raf_db, "OFFICIAL_COUNTS", {"train": 60, "test": 7})
+    RafDetection(folder, "train")
+  assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+    ("WARNING", f"RAF-DB: found 60 train images in {LIST}, officially 12271"),
+    ("WARNING", f"RAF-DB: found 7 test images in {LIST}, officially 3068"),
+    ("INFO", f"RAF-DB: found 60 train images in {LIST}, officially 60"),
+  ]
 
 
 def test_missing_files_are_named(folder, tmp_path):

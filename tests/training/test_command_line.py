@@ -1,0 +1,101 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from ferjax.training.command_line import check_overrides
+
+ROOT = pathlib.Path(__file__).parents[2]
+CONFIG = str(ROOT / "configs" / "fer_yolo_mamba.py")
+
+
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    [],
+    [f"--config={CONFIG}:tiny", "--config.train.epochs=3"],
+    ["--config", CONFIG, "-config.data.augment.flip", "0.1"],
+  ],
+)
+def test_overrides_of_fields_that_exist(arguments):
+  check_overrides(["train.py", *arguments])
+
+
+@pytest.mark.parametrize(
+  ("argument", "message"),
+  [
+    ("--config.train.foo=1", "there is no config.train.foo; known fields of config.train: seed,"),
+    ("--config.speed=1", "known fields of config: model, data, optimizer, train, eval"),
+    ("--config.train.seed.x=1", "there is no config.train.seed.x; config.train.seed is one value"),
+    ("--config.train=1", "config.train is a group of fields: seed, epochs"),
+  ],
+)
+def test_overrides_of_fields_that_do_not(argument, message):
+  with pytest.raises(ValueError, match=message):
+    check_overrides(["train.py", argument])
+
+
+def test_config_files_that_do_not_exist():
+  for arguments in (["--config", "nope.py:tiny"], ["--config=nope.py"]):
+    with pytest.raises(FileNotFoundError, match=r"no config file 'nope.py'; try configs/"):
+      check_overrides(["train.py", *arguments])
+
+
+def program(name, *arguments, **environment):
+  return subprocess.run(
+    [sys.executable, str(ROOT / name), *map(str, arguments)],
+    capture_output=True,
+    text=True,
+    check=False,
+    env={**os.environ, **environment},
+  )
+
+
+def test_wrong_use_gives_one_message(tmp_path):
+  weights = tmp_path / "weights.safetensors"
+  weights.write_bytes(b"a page that says: not found")
+  for arguments, message in (
+    ([f"--config={CONFIG}:nope"], "error: unknown variant 'nope' of fer_yolo_mamba; known: "),
+    ([f"--config={CONFIG}:tiny", "--config.optimizer.name=lion"], "is 'lion'; known: sgd, adamw"),
+    ([f"--config={CONFIG}:tiny", f"--config.train.pretrained={weights}"], "cannot be read: "),
+  ):
+    done = program("train.py", *arguments, "--workdir", tmp_path / "run")
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+  done = program("eval.py", "--workdir", tmp_path / "run", FERJAX_TRACEBACK="1")
+  assert done.returncode == 1
+  assert "Traceback" in done.stderr
+  assert "no checkpoint in" in done.stderr
+
+
+def test_training_and_evaluation_from_the_shell(tmp_path):
+  """Also that both give the same figures of the same checkpoint."""
+  environment = {
+    "FERJAX_COMPILATION_CACHE": str(tmp_path / "cache"),
+    # Compiling takes nearly all of the time, and much of it is for random numbers.
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_DEFAULT_PRNG_IMPL": "rbg",
+  }
+  done = program(
+    "train.py", f"--config={CONFIG}:tiny", "--workdir", tmp_path / "run", **environment
+  )
+  assert done.returncode == 0, done.stderr
+  assert "Traceback" not in done.stderr
+  assert list((tmp_path / "cache").iterdir())
+  record = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+  names = ("loss", "loss_iou", "loss_objectness", "loss_class", "learning_rate")
+  assert {f"train/{name}" for name in names} <= record[0].keys()
+
+  done = program("eval.py", "--workdir", tmp_path / "run", **environment)
+  assert done.returncode == 0, done.stderr
+  results = json.loads((tmp_path / "run" / "eval" / "eval.json").read_text())
+  (trained,) = [x for x in record if x["step"] == results["step"] and "eval/map50" in x]
+  for name in ("map50", "map", "loss", "num_boxes"):
+    assert results[name] == pytest.approx(trained[f"eval/{name}"], rel=1e-5)
+    assert name in done.stdout
+  for plot in ("precision_recall.png", "confusion.png"):
+    assert (tmp_path / "run" / "eval" / plot).read_bytes().startswith(b"\x89PNG")

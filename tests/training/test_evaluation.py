@@ -1,0 +1,96 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from ferjax.data.image import ImageError
+from ferjax.training import evaluation
+from ferjax.training.checkpoint import load_meta
+from ferjax.training.evaluation import eval_checkpoint, evaluate
+from ferjax.training.sharding import make_mesh, replicated
+from ferjax.training.state import init_variables
+from ferjax.training.step import make_eval_step
+
+
+def figures_of(tiny, *, batch_size, devices, count=7):
+  model, mesh, config = tiny.Model(), make_mesh(devices), tiny.config()
+  config.eval = dataclasses.replace(config.eval, batch_size=batch_size)
+  variables = jax.device_put(init_variables(model, jax.random.key(0), 32), replicated(mesh))
+  step = make_eval_step(model, tiny.Task(), config.eval, 32, mesh)
+  figures, metrics = evaluate(step, variables, tiny.Source(count), config, tiny.Task(), mesh)
+  return figures, metrics
+
+
+@pytest.mark.parametrize(("batch_size", "devices"), [(1, 1), (4, 1), (4, 2), (16, 2)])
+def test_figures_do_not_depend_on_batches_and_devices(tiny, batch_size, devices):
+  whole, metrics = figures_of(tiny, batch_size=7, devices=1)
+  figures, _ = figures_of(tiny, batch_size=batch_size, devices=devices)
+  assert figures == pytest.approx(whole, rel=1e-6)
+  # The loss is the mean over all records, not over batches.
+  errors = [(value - index % 3) ** 2 for index, value in metrics.rows.items()]
+  assert figures["loss"] == pytest.approx(np.mean(errors), rel=1e-5)
+  assert figures["num_images"] == figures["num_matched"] == 7
+  assert figures["skipped_records"] == 0
+
+
+def test_skipped_records_are_counted_and_named(tiny, caplog):
+  class Broken(tiny.Source):
+    def __getitem__(self, index):
+      if index == 3:
+        raise ImageError("record 3: broken")
+      return super().__getitem__(index)
+
+  model, mesh, config = tiny.Model(), make_mesh(1), tiny.config()
+  config.data.on_bad_record = "skip"
+  variables = jax.device_put(init_variables(model, jax.random.key(0), 32), replicated(mesh))
+  step = make_eval_step(model, tiny.Task(), config.eval, 32, mesh)
+  figures, _ = evaluate(step, variables, Broken(5), config, tiny.Task(), mesh)
+  assert (figures["skipped_records"], figures["num_images"]) == (1, 4)
+  assert "skipped the bad record record 3" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("trained")
+  return workdir, tiny.train(workdir, tiny.config(epochs=1))
+
+
+def test_images_have_the_size_that_the_model_was_trained_for(trained, tiny, tmp_path, monkeypatch):
+  workdir, figures = trained
+  config, sizes = tiny.config(), []
+  config.data.image_size = 64
+
+  def load_source(data, split, *, seed):
+    sizes.append(data.image_size)
+    return tiny.Source(6)
+
+  monkeypatch.setattr(evaluation, "create_model", lambda **_: tiny.Model())
+  monkeypatch.setattr(evaluation, "DetectionTask", lambda names: tiny.Task())
+  monkeypatch.setattr(evaluation, "load_source", load_source)
+  monkeypatch.setattr(evaluation, "_write", lambda *_: None)
+  report = eval_checkpoint(workdir, config, output=tmp_path)
+  assert report.figures == pytest.approx(figures, rel=1e-6)
+  assert sizes == [32]
+  assert config.data.image_size == 64
+
+
+def test_another_task_is_refused(trained, monkeypatch):
+  workdir, _ = trained
+  meta = load_meta(workdir) | {"task": "classification"}
+  monkeypatch.setattr(evaluation, "load_meta", lambda path: meta)
+  with pytest.raises(ValueError, match="task 'classification'; expected 'detection'"):
+    eval_checkpoint(workdir)
+
+
+def test_another_order_of_classes_is_refused(trained, tiny):
+  workdir, _ = trained
+  config = tiny.config()
+  config.data.class_names = config.data.class_names[::-1]
+  with pytest.raises(ValueError, match=r"was trained for a, b, .*names and order must be the same"):
+    eval_checkpoint(workdir, config)
+
+
+def test_no_checkpoint_to_evaluate(tmp_path):
+  with pytest.raises(FileNotFoundError, match="no checkpoint in"):
+    eval_checkpoint(tmp_path)

@@ -1,0 +1,80 @@
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ferjax.training.checkpoint import load_variables
+
+
+@pytest.fixture(scope="module")
+def workdir(tiny, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("run")
+  tiny.train(workdir, tiny.config(epochs=1))
+  return workdir
+
+
+@pytest.mark.parametrize(
+  ("group", "field", "value", "message"),
+  [
+    ("model", "name", "fermam", "model.name is 'fermam', the checkpoint has 'fer_yolo_mamba'"),
+    ("model", "size", "x", "model.size is 'x', the checkpoint has 's'"),
+    ("data", "class_names", ("a", "b"), r"data.class_names is \('a', 'b'\), the checkpoint has"),
+    ("data", "image_size", 64, "data.image_size is 64, the checkpoint has 32"),
+    ("train", "seed", 4, "train.seed is 4, the checkpoint has 3"),
+    ("train", "batch_size", 2, "train.batch_size is 2, the checkpoint has 4"),
+    ("optimizer", "name", "adamw", "optimizer.name is 'adamw', the checkpoint has 'sgd'"),
+  ],
+)
+def test_another_run_is_refused(workdir, tiny, group, field, value, message):
+  config = tiny.config(epochs=1)
+  setattr(getattr(config, group), field, value)
+  with pytest.raises(ValueError, match=f"(?s)holds another run.*{message}.*another --workdir"):
+    tiny.train(workdir, config)
+
+
+def test_other_data_is_refused(workdir, tiny):
+  message = "number of training examples is 20, the checkpoint has 16"
+  with pytest.raises(ValueError, match=message):
+    tiny.train(workdir, tiny.config(epochs=1), source=tiny.Source(20))
+
+
+def test_other_parameters_are_refused(workdir, tiny):
+  message = re.escape("params/neck/bias has shape (3,), not (4,)")
+  with pytest.raises(ValueError, match=message):
+    tiny.train(workdir, tiny.config(epochs=1), model=tiny.Model(width=4))
+
+
+def test_longer_training_goes_on(tiny, tmp_path):
+  tiny.train(tmp_path, tiny.config(epochs=1))
+  before = load_variables(tmp_path, step="latest")
+  tiny.train(tmp_path, tiny.config(epochs=2))
+  after = load_variables(tmp_path, step="latest")
+  assert (tmp_path / "checkpoints" / "8").exists()
+  assert (before["params"]["head"]["kernel"] != after["params"]["head"]["kernel"]).any()
+
+
+def test_pretrained_parts_come_in_before_the_first_step(tiny, tmp_path, monkeypatch):
+  """The import itself is tested with the released names; here, that its result is used."""
+  from ferjax.training import resume
+
+  np.savez(tmp_path / "weights.npz", x=np.zeros(1))
+  asked = {}
+
+  def import_parts(model, state_dict, variables, parts):
+    asked.update(names=set(state_dict), parts=parts)
+    variables["params"]["backbone"]["conv"]["kernel"] = jnp.full((4, 4, 3, 4), 0.25)
+    return variables
+
+  monkeypatch.setattr(resume, "import_parts", import_parts)
+  config = tiny.config(
+    epochs=1,
+    freeze="backbone",
+    freeze_epochs=1,
+    freeze_batch_size=4,
+    pretrained=str(tmp_path / "weights.npz"),
+  )
+  tiny.train(tmp_path / "run", config)
+  assert asked == {"names": {"x"}, "parts": ("backbone",)}
+  kernel = load_variables(tmp_path / "run")["params"]["backbone"]["conv"]["kernel"]
+  np.testing.assert_array_equal(kernel, np.full((4, 4, 3, 4), 0.25, np.float32))
