@@ -5,7 +5,8 @@ on Selective State Space", arXiv:2405.01828.
 
 Variants, each chosen by `--config configs/fer_yolo_mamba.py:<variant>`:
   (none)  RAF-DB with the published recipe. Pass --config.data.dir, and
-          --config.train.pretrained for a backbone trained on COCO (YOLOX-s).
+          --config.train.pretrained for a backbone trained on COCO (YOLOX-s); without one, this
+          and the next two want --config.train.freeze=none.
   sfew    SFEW frames by annotation lists train.txt and val.txt below --config.data.dir.
   voc     your own data in PASCAL VOC form below --config.data.dir; set
           --config.data.class_names.
