@@ -1,4 +1,3 @@
-import importlib.util
 import pickle
 import sys
 import types
@@ -174,8 +173,8 @@ def test_torch_files_without_weights(tmp_path, monkeypatch, content, message):
     load_state_dict(tmp_path / "w.pt")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
-def test_torch_files_without_torch_name_the_extra(tmp_path):
+def test_torch_files_without_torch_name_the_extra(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
   (tmp_path / "w.pth").touch()
   with pytest.raises(ImportError, match=r"pip install 'ferjax\[torch\]'"):
     load_state_dict(tmp_path / "w.pth")
