@@ -21,15 +21,11 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run; its best check
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a checkpoint, or of several.")
 _STEP = flags.DEFINE_string("step", None, "Of several: a step, 'best' or 'latest'.")
 _OUTPUT = flags.DEFINE_string("output", "", "Folder for the results; else eval/ in the workdir.")
-_DISTRIBUTED = flags.DEFINE_bool(
-  "distributed", False, "Evaluate on several hosts: calls jax.distributed.initialize()."
-)
 flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
 
 
 def main() -> None:
-  if _DISTRIBUTED.value:
-    jax.distributed.initialize()
+  command_line.join_hosts()
   enable_compilation_cache()
   step = _STEP.value
   if step is not None and step.isdecimal():

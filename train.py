@@ -5,7 +5,6 @@
       --config.data.dir=/data/raf_db --config.train.batch_size=32
 """
 
-import jax
 from absl import flags
 from ml_collections import config_flags
 
@@ -17,15 +16,11 @@ _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "File of the configuration, as configs/fer_yolo_mamba.py:demo."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and figures.")
-_DISTRIBUTED = flags.DEFINE_bool(
-  "distributed", False, "Train on several hosts: calls jax.distributed.initialize()."
-)
 flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
-  if _DISTRIBUTED.value:
-    jax.distributed.initialize()
+  command_line.join_hosts()
   enable_compilation_cache()
   train(_CONFIG.value, _WORKDIR.value)
 

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 from absl import app, flags, logging
 
 from ferjax.config import Config
@@ -18,6 +19,35 @@ from ferjax.training.step_log import NonFiniteError
 # Errors that the user causes and whose message says what to do.
 USER_ERRORS = (ValueError, OSError, ImportError, NonFiniteError, Interrupted)
 TRACEBACK = "FERJAX_TRACEBACK"
+
+
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed", False, "Run on several hosts: calls jax.distributed.initialize()."
+)
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator", None, "Address host:port of host 0, where JAX cannot find it out by itself."
+)
+_NUM_HOSTS = flags.DEFINE_integer("num_hosts", None, "Number of hosts; given with --coordinator.")
+_HOST = flags.DEFINE_integer("host", None, "This host, from 0; given with --coordinator.")
+
+
+def join_hosts() -> None:
+  """Meets the other hosts if `--distributed` is given; call it before anything else of JAX.
+
+  Raises:
+    ValueError: the flags contradict each other.
+  """
+  address = (_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
+  if len({value is None for value in address}) > 1:
+    raise ValueError(
+      f"--coordinator, --num_hosts and --host are {address}; give all three, or none where JAX "
+      "knows its cluster (TPU pods, Slurm, Kubernetes, Open MPI)"
+    )
+  if not _DISTRIBUTED.value:
+    if _COORDINATOR.value is not None:
+      raise ValueError("--coordinator is for runs on several hosts; pass --distributed as well")
+    return
+  jax.distributed.initialize(*address)
 
 
 def run(main: Callable[[], None]) -> None:

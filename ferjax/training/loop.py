@@ -111,8 +111,10 @@ class Trainer:
     self.log = StepLog()
     self.skipped = 0
     self.figures: dict[str, float] = {}
-    key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
-    self.key = jax.device_put(key, replicated(self.mesh))
+    self.key = jax.jit(
+      lambda: jax.random.fold_in(jax.random.key(config.train.seed), 1),
+      out_shardings=replicated(self.mesh),
+    )()
     self.eval_step = make_eval_step(model, task, config.eval, config.data.image_size, self.mesh)
 
   def run(self) -> dict[str, float]:
@@ -189,8 +191,9 @@ class Trainer:
         self._evaluate_and_save(phase, step, state, iterator)
         batch = next(iterator)
         self._note_skipped(batch)
+        arrays = to_global(batch, self.mesh)
         with jax.transfer_guard("disallow"):
-          state, metrics = train_step(state, to_global(batch, self.mesh), self.key)
+          state, metrics = train_step(state, arrays, self.key)
         step += 1
         self.log.add(step, metrics, phase.batch_size)
         self.progress.advance()

@@ -103,7 +103,11 @@ def initial_state(
   variables = jax.jit(initialise, out_shardings=everywhere, compiler_options=options)(key)
   if pretrained is not None:
     variables = import_parts(model, pretrained, variables, tuple(config.train.pretrained_parts))
-  return jax.device_put(create_state(variables, optimizer, ema=ema), everywhere)
+    variables = jax.device_get(variables)  # its arrays are this host's; the state is all hosts'
+  make_state = jax.jit(
+    lambda variables: create_state(variables, optimizer, ema=ema), out_shardings=everywhere
+  )
+  return make_state(variables)
 
 
 def check_same_run(checkpoints: Checkpoints, step: int, config: Config, num_examples: int) -> None:
