@@ -48,7 +48,8 @@ class DataConfig:
   num_workers: int = 0  # processes that prepare batches; 0: threads of this process
   train_examples: int = 0  # synthetic source only
   val_examples: int = 0  # synthetic source only
-  max_faces: int = 6  # of a synthetic scene
+  min_faces: int = 0  # of a synthetic scene; 0: a few, sometimes none
+  max_faces: int = 6
   face_scale: tuple[float, float] = (0.12, 0.8)  # of a synthetic face, relative to the image
   augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
 
@@ -58,15 +59,18 @@ class OptimizerConfig:
   """Optimiser and schedule; rates are scaled by the batch size, as published."""
 
   name: str = "sgd"  # or "adamw"
-  learning_rate: float = 1e-2  # at batch 64; in force: learning_rate * batch / 64, clipped
-  min_learning_rate: float = 5e-4  # bounds of the rate in force
+  learning_rate: float = 1e-2
+  scale_by_batch: bool = True  # in force: learning_rate * batch / 64, within the two bounds
+  min_learning_rate: float = 5e-4
   max_learning_rate: float = 5e-2
   final_fraction: float = 0.01  # of the rate in force, at the end
-  schedule: str = "cosine"  # "cosine" or "step"
-  every_step: bool = False  # the rate follows the schedule at every step, not every epoch
+  schedule: str = "cosine"  # "cosine", "step", "warmup_cosine", "warm_restarts", "exponential"
+  warmup_steps: int = 128  # of "warmup_cosine", and of every cycle of "warm_restarts"
+  cycle_steps: int = 1024  # of "warm_restarts"
+  epoch_decay: float = 0.98  # of "exponential": the rate is multiplied by it after each epoch
   momentum: float = 0.937  # Nesterov for SGD, beta 1 for AdamW
   weight_decay: float = 5e-4
-  decay: str = "kernels"  # "kernels", or "released": what the released program decays
+  decay: str = "kernels"  # "kernels", "all", or "released": what the released program decays
   clip_norm: float = 0.0  # global gradient norm; 0: none
 
 

@@ -46,6 +46,7 @@ class SyntheticScenes:
     image_size: int,
     seed: int,
     class_names: Sequence[str] = expressions.SEVEN_EXPRESSIONS,
+    min_faces: int = 0,
     max_faces: int = 6,
     scale: tuple[float, float] = (0.12, 0.8),
     intensity: tuple[float, float] = (0.5, 1.0),
@@ -58,7 +59,9 @@ class SyntheticScenes:
       seed: Not negative; use different ones for training and validation.
       class_names: Of the expressions that occur, each equally often; a subset of
         `expressions.EXPRESSIONS`.
-      max_faces: In an image.
+      min_faces: In an image; 0 for the mix of `docs/synthetic.md`, in which one face is likelier
+        than two, and so on; from 1 every number up to `max_faces` is drawn equally often.
+      max_faces: In an image. A face for which there is no room is left out.
       scale: Range of the longer side of a face's box, relative to the image's side.
       intensity: Range of the expressions' intensity, within 0..1; neutral has none.
 
@@ -69,13 +72,18 @@ class SyntheticScenes:
       raise ValueError(f"num_examples is {num_examples}; expected 0 or more")
     if seed < 0:
       raise ValueError(f"seed is {seed}; expected 0 or more")
-    _check(image_size, class_names, max_faces, scale, intensity)
+    _check(image_size, class_names, min_faces, max_faces, scale, intensity)
     self.class_names = tuple(class_names)
     self.skipped: list[str] = []
     self._num_examples = num_examples
     self._seed = seed
     self._size = image_size
-    self._options = {"max_faces": max_faces, "scale": scale, "intensity": intensity}
+    self._options = {
+      "min_faces": min_faces,
+      "max_faces": max_faces,
+      "scale": scale,
+      "intensity": intensity,
+    }
 
   def __len__(self) -> int:
     return self._num_examples
@@ -103,14 +111,15 @@ def render_scene(
   size: int,
   *,
   class_names: Sequence[str] = expressions.SEVEN_EXPRESSIONS,
+  min_faces: int = 0,
   max_faces: int = 6,
   scale: tuple[float, float] = (0.12, 0.8),
   intensity: tuple[float, float] = (0.5, 1.0),
 ) -> Example:
   """Draws one scene; arguments, result and errors as in `SyntheticScenes`."""
-  _check(size, class_names, max_faces, scale, intensity)
+  _check(size, class_names, min_faces, max_faces, scale, intensity)
   rng = np.random.default_rng((seed, index))
-  people = _cast(rng, class_names, max_faces, scale, intensity)
+  people = _cast(rng, class_names, min_faces, max_faces, scale, intensity)
   side = size * _SUPERSAMPLE
   canvas, draw = _background(rng, side, clutter=int(rng.integers(4, 22)))
   people.sort(key=lambda person: person.pose.unit)
@@ -170,7 +179,7 @@ def _check_size(size: int) -> None:
     raise ValueError(f"image size is {size}; expected at least {MIN_IMAGE_SIZE} pixels")
 
 
-def _check(size, class_names, max_faces, scale, intensity) -> None:
+def _check(size, class_names, min_faces, max_faces, scale, intensity) -> None:
   _check_size(size)
   if not class_names or len(set(class_names)) < len(class_names):
     raise ValueError(f"class names are {tuple(class_names)}; expected at least one, none twice")
@@ -178,16 +187,20 @@ def _check(size, class_names, max_faces, scale, intensity) -> None:
     expressions.index_of(name)
   if max_faces < 1:
     raise ValueError(f"max_faces is {max_faces}; expected 1 or more")
+  if not 0 <= min_faces <= max_faces:
+    raise ValueError(f"min_faces is {min_faces}; expected 0 to max_faces ({max_faces})")
   if not 0 < scale[0] <= scale[1] <= 1:
     raise ValueError(f"scale is {scale}; expected (low, high) with 0 < low <= high <= 1")
   if not 0 <= intensity[0] <= intensity[1] <= 1:
     raise ValueError(f"intensity is {intensity}; expected (low, high) with 0 <= low <= high <= 1")
 
 
-def _cast(rng, class_names, max_faces, scale, intensity) -> list[_Person]:
+def _cast(rng, class_names, min_faces, max_faces, scale, intensity) -> list[_Person]:
   """Draws who stands where, largest first; whoever finds no free place is left out."""
-  weights = np.r_[_EMPTY, (1 - _EMPTY) * _few(max_faces)]
-  count = int(rng.choice(max_faces + 1, p=weights))
+  if min_faces == 0:
+    count = int(rng.choice(max_faces + 1, p=np.r_[_EMPTY, (1 - _EMPTY) * _few(max_faces)]))
+  else:
+    count = int(rng.integers(min_faces, max_faces + 1))
   # Many large faces do not fit: the upper end falls with the number of faces.
   low, high = np.log(scale[0]), np.log(scale[1] / max(count, 1) ** 0.5)
   sizes = np.exp(low + max(high - low, 0) * rng.uniform(size=count) ** (0.25 + 0.12 * count))

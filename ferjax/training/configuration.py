@@ -10,11 +10,12 @@ from ferjax.config import Config
 from ferjax.data.augment import check_ranges
 from ferjax.data.datasets.records import ON_BAD_RECORD
 from ferjax.models.fer_yolo_mamba import COARSEST_STRIDE, FROZEN
+from ferjax.training.optimizers import BY_EPOCH, BY_STEP
 
 _CHOICES = {
   "optimizer.name": ("sgd", "adamw"),
-  "optimizer.schedule": ("cosine", "step"),
-  "optimizer.decay": ("kernels", "released"),
+  "optimizer.schedule": (*BY_EPOCH, *BY_STEP),
+  "optimizer.decay": ("kernels", "all", "released"),
   "train.freeze": FROZEN,
   "data.on_bad_record": ON_BAD_RECORD,
 }
@@ -22,6 +23,7 @@ _AT_LEAST_ONE = (
   "data.max_boxes",
   "train.epochs",
   "train.batch_size",
+  "optimizer.cycle_steps",
   "train.freeze_batch_size",
   "train.log_every",
   "train.eval_every",
@@ -36,6 +38,7 @@ _NOT_NEGATIVE = (
   "data.val_examples",
   "optimizer.weight_decay",
   "optimizer.clip_norm",
+  "optimizer.warmup_steps",
   "optimizer.min_learning_rate",
   "train.seed",
   "train.freeze_epochs",
@@ -45,6 +48,7 @@ _POSITIVE = (
   "optimizer.learning_rate",
   "optimizer.max_learning_rate",
   "optimizer.final_fraction",
+  "optimizer.epoch_decay",
   "train.ema_ramp",
 )
 _BELOW_ONE = ("optimizer.momentum", "train.ema_decay")

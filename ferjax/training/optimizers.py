@@ -1,4 +1,4 @@
-"""Learning rates and update rules (spec: fer_yolo_mamba, Recipe as published)."""
+"""Learning rates and update rules (spec: all three networks, Recipe as published)."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,9 @@ from jaxtyping import Float
 
 from ferjax.config import OptimizerConfig
 
-BASE_BATCH_SIZE = 64  # the batch that `learning_rate` is for
+BASE_BATCH_SIZE = 64  # the batch that `learning_rate` is for, where it is scaled
+BY_EPOCH = ("cosine", "step", "exponential")
+BY_STEP = ("warmup_cosine", "warm_restarts")
 STEP_LEVELS = 10  # rates of the "step" schedule
 
 Schedule = Callable[[Any], Any]
@@ -24,7 +26,12 @@ _LAYER_NORM = "norm"  # name of every LayerNorm; BatchNorm is called "bn"
 
 
 def rate_in_force(config: OptimizerConfig, batch_size: int) -> float:
-  """The highest rate of a run: in proportion to the batch, within the configured bounds."""
+  """The highest rate of a run: in proportion to the batch, within the configured bounds.
+
+  Without `config.scale_by_batch` it is the configured one.
+  """
+  if not config.scale_by_batch:
+    return config.learning_rate
   rate = config.learning_rate * batch_size / BASE_BATCH_SIZE
   return min(max(rate, config.min_learning_rate), config.max_learning_rate)
 
@@ -32,13 +39,15 @@ def rate_in_force(config: OptimizerConfig, batch_size: int) -> float:
 def learning_rates(
   config: OptimizerConfig, epoch: Float[np.ndarray, "n"], *, batch_size: int, epochs: int
 ) -> Float[np.ndarray, "n"]:
-  """The learning rates at numbers of epochs done, whole or not, of a run of `epochs`.
+  """The learning rates at numbers of epochs done of a run of `epochs`.
 
   "cosine": quadratic warm-up, cosine, and a tail at the final rate. "step": ten constant rates
-  in geometric sequence.
+  in geometric sequence. "exponential": a factor for each whole epoch (spec: fermam).
   """
   highest = rate_in_force(config, batch_size)
   final = highest * config.final_fraction
+  if config.schedule == "exponential":
+    return highest * config.epoch_decay ** np.floor(epoch)
   if config.schedule == "step":
     ratio = config.final_fraction ** (1 / (STEP_LEVELS - 1))
     return highest * ratio ** (epoch // (epochs / STEP_LEVELS))
@@ -51,6 +60,19 @@ def learning_rates(
   falling = final + 0.5 * (highest - final) * (1 + np.cos(math.pi * np.clip(progress, 0, 1)))
   rates = np.where(epoch >= epochs - tail, final, falling)
   return np.where(epoch <= warmup, rising, rates)
+
+
+def cycle_rates(config: OptimizerConfig, steps: int, *, batch_size: int) -> Float[np.ndarray, "n"]:
+  """The learning rates of one cycle of `steps` updates: linear warm-up from 0, then a cosine.
+
+  Spec: emonext, Loss, recipe as published.
+  """
+  highest, warmup = rate_in_force(config, batch_size), config.warmup_steps
+  step = np.arange(steps)
+  progress = np.clip((step - warmup) / max(steps - warmup, 1), 0, 1)
+  cosine = 0.5 * (1 + np.cos(math.pi * progress))
+  falling = config.final_fraction + (1 - config.final_fraction) * cosine
+  return highest * np.where(step < warmup, step / max(warmup, 1), falling)
 
 
 def make_schedule(
@@ -72,17 +94,21 @@ def make_schedule(
     first_step: updates done before this phase.
     first_epoch: epochs done before this phase.
 
-  The rate is constant within an epoch, as published, unless `config.every_step`.
+  The rates of `BY_EPOCH` are constant within an epoch, as published; those of `BY_STEP` follow
+  the steps of the whole run: "warm_restarts" in cycles of `config.cycle_steps`, "warmup_cosine"
+  in a single one.
   """
-  stretch = 1 if config.every_step else steps_per_epoch
-  epoch = first_epoch + np.arange(0, (epochs - first_epoch) * steps_per_epoch, stretch) / (
-    steps_per_epoch
-  )
+  if config.schedule in BY_STEP:
+    total = first_step + (epochs - first_epoch) * steps_per_epoch
+    length = config.cycle_steps if config.schedule == "warm_restarts" else total
+    cycle = jnp.asarray(cycle_rates(config, length, batch_size=batch_size), jnp.float32)
+    return lambda step: cycle[step % length]
+  epoch = np.arange(first_epoch, epochs, dtype=np.float64)
   rates = learning_rates(config, epoch, batch_size=batch_size, epochs=epochs)
   table = jnp.asarray(rates, jnp.float32)
 
   def schedule(step):
-    return table[jnp.clip((step - first_step) // stretch, 0, len(table) - 1)]
+    return table[jnp.clip((step - first_step) // steps_per_epoch, 0, len(table) - 1)]
 
   return schedule
 
@@ -121,12 +147,13 @@ def decay_mask(params: Any, rule: str) -> Any:
   """Which parameters decay, as a tree of booleans.
 
   "kernels": kernels of convolutions and dense layers, and the projections of the selective
-  scan. "released": as in the released program, kernels and the scales of LayerNorm.
+  scan. "all": every parameter. "released": as in FER-YOLO-Mamba's released program, kernels and
+  the scales of LayerNorm.
   """
 
   def decays(path, _) -> bool:
     names = _names(path)
-    if names[-1] == "kernel":
+    if names[-1] == "kernel" or rule == "all":
       return True
     if rule == "released":
       return names[-1] == "scale" and names[-2] == _LAYER_NORM

@@ -131,6 +131,18 @@ def test_labels_index_the_given_names():
   assert default.class_names == SEVEN_EXPRESSIONS
 
 
+def test_number_of_faces():
+  """From `min_faces` on, every number occurs; small faces always find a place."""
+  options = {"max_faces": 5, "scale": (0.12, 0.13)}
+  few, several = (
+    [len(synthetic.render_scene(0, i, 32, min_faces=least, **options)["label"]) for i in range(80)]
+    for least in (0, 3)
+  )
+  assert set(several) == {3, 4, 5}
+  assert set(few) == {0, 1, 2, 3, 4, 5}
+  assert np.mean(few) < 2.2
+
+
 def test_no_intensity_makes_every_scene_neutral():
   """Labels differ, pictures do not: at intensity 0 the class leaves no trace."""
   options = {"max_faces": 2, "intensity": (0.0, 0.0)}
@@ -171,6 +183,7 @@ def test_render_face():
     ({"class_names": ()}, "expected at least one, none twice"),
     ({"class_names": ("fear", "fear")}, "expected at least one, none twice"),
     ({"max_faces": 0}, "max_faces is 0; expected 1 or more"),
+    ({"min_faces": 7}, r"min_faces is 7; expected 0 to max_faces \(6\)"),
     ({"scale": (0.5, 0.2)}, r"scale is \(0.5, 0.2\); expected"),
     ({"intensity": (0.5, 1.2)}, r"intensity is \(0.5, 1.2\); expected"),
   ],

@@ -15,7 +15,7 @@ def test_defaults_are_valid():
   [
     ("optimizer.name", "lion", "optimizer.name is 'lion'; known: sgd, adamw"),
     ("optimizer.schedule", "linear", "known: cosine, step"),
-    ("optimizer.decay", "all", "known: kernels, released"),
+    ("optimizer.decay", "some", "known: kernels, all, released"),
     ("train.freeze", "head", r"known: none, backbone, backbone\+neck"),
     ("data.on_bad_record", "ignore", "known: error, skip"),
     ("train.batch_size", 0, "train.batch_size is 0; it must be at least 1"),

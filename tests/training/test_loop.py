@@ -148,10 +148,10 @@ def test_at_the_end_of_an_epoch_an_interruption_saves_and_continuing_evaluates(
     assert (ours["step"], ours["metrics"]) == (theirs["step"], theirs["metrics"])
 
 
-def test_adamw_clipping_and_a_rate_of_every_step_are_continued(tiny, tmp_path, monkeypatch):
+def test_adamw_clipping_and_rates_by_step_are_continued(tiny, tmp_path, monkeypatch):
   config = tiny.config()
   config.optimizer = OptimizerConfig(
-    name="adamw", learning_rate=0.16, momentum=0.9, clip_norm=0.5, every_step=True
+    name="adamw", learning_rate=0.16, momentum=0.9, clip_norm=0.5, schedule="warmup_cosine"
   )
   figures = tiny.train(tmp_path / "whole", config)
   rates = [x["train/learning_rate"] for x in lines(tmp_path / "whole") if "train/loss" in x]

@@ -31,18 +31,37 @@ def test_rates_of_the_released_program(golden, schedule, name, batch_size):
   np.testing.assert_allclose(rates, golden.expect(f"{key}/{name}"), rtol=1e-9)
 
 
-def test_a_schedule_that_moves_at_every_step():
-  """It meets the published one where an epoch begins, and lies between its values elsewhere."""
-  kwargs = {"batch_size": 32, "epochs": 40, "steps_per_epoch": 5, "first_step": 7, "first_epoch": 3}
-  each_epoch = make_schedule(OptimizerConfig(), **kwargs)
-  each_step = make_schedule(OptimizerConfig(every_step=True), **kwargs)
-  for epoch in range(3, 35):
-    step = 7 + 5 * (epoch - 3)
-    ends = [float(each_epoch(step)), float(each_epoch(step + 5))]
-    assert float(each_step(step)) == pytest.approx(ends[0], rel=1e-6)
-    between = [float(each_step(step + i)) for i in range(1, 5)]
-    assert min(ends) * 0.999999 <= min(between) <= max(between) <= max(ends) * 1.000001
-  assert len({float(each_step(7 + i)) for i in range(20)}) == 20
+def test_warm_up_and_one_cosine():
+  """Hand-computed: up in 4 updates, then down over the other 6 of the run's 10."""
+  config = OptimizerConfig(
+    schedule="warmup_cosine",
+    learning_rate=0.8,
+    scale_by_batch=False,
+    warmup_steps=4,
+    final_fraction=0.5,
+  )
+  schedule = make_schedule(config, batch_size=32, epochs=5, steps_per_epoch=2)
+  falling = [0.4 + 0.2 * (1 + np.cos(np.pi * i / 6)) for i in range(6)]
+  rates = [float(schedule(step)) for step in range(10)]
+  np.testing.assert_allclose(rates, [0, 0.2, 0.4, 0.6, *falling], rtol=1e-6)
+
+
+def test_warm_restarts_begin_again():
+  config = OptimizerConfig(schedule="warm_restarts", warmup_steps=2, cycle_steps=6)
+  schedule = make_schedule(config, batch_size=64, epochs=9, steps_per_epoch=2)
+  rates = np.array([float(schedule(step)) for step in range(18)])
+  np.testing.assert_array_equal(rates[:6], rates[6:12])
+  np.testing.assert_array_equal(rates[:6], rates[12:])
+  assert rates.max() == pytest.approx(1e-2)
+
+
+def test_exponential_decay():
+  config = OptimizerConfig(
+    schedule="exponential", learning_rate=4e-5, scale_by_batch=False, epoch_decay=0.98
+  )
+  schedule = make_schedule(config, batch_size=64, epochs=9, steps_per_epoch=2)
+  rates = [float(schedule(step)) for step in range(18)]
+  np.testing.assert_allclose(rates, 4e-5 * 0.98 ** (np.arange(18) // 2), rtol=1e-6)
 
 
 def test_schedule_of_the_published_run(golden):

@@ -67,6 +67,7 @@ def _synthetic(
     image_size=config.image_size,
     seed=2 * seed + _SPLITS.index(split),
     class_names=class_names,
+    min_faces=config.min_faces,
     max_faces=config.max_faces,
     scale=config.face_scale,
   )
