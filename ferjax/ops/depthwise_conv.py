@@ -34,14 +34,17 @@ def depthwise_conv(
 
 
 def _shifted_sum(x, kernel, stride, padding):
+  dtype = jnp.result_type(x, kernel)
   x = jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
   kernel_height, kernel_width = kernel.shape[:2]
   height = (x.shape[1] - kernel_height) // stride + 1
   width = (x.shape[2] - kernel_width) // stride + 1
+  # In float32, as the convolutions of GPUs and TPUs accumulate.
+  kernel = kernel.astype(jnp.float32)
   shifted = (
     kernel[i, j][None, None]
     * x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
     for i in range(kernel_height)
     for j in range(kernel_width)
   )
-  return functools.reduce(operator.add, shifted)
+  return functools.reduce(operator.add, shifted).astype(dtype)

@@ -1,6 +1,7 @@
 """A model's figures on a data set: exact whatever the batch size and the number of devices."""
 
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -89,8 +90,14 @@ def name_skipped(source: Any, batch: dict[str, np.ndarray]) -> int:
   """Names the bad records that a batch left out in the log; returns how many there are."""
   skipped = batch["index"][batch["skipped"]]
   for index in skipped:
-    logging.warning("skipped the bad record %s", source.origin(int(index)))
+    _name_once(source.origin(int(index)))
   return len(skipped)
+
+
+@functools.cache
+def _name_once(origin: str) -> None:
+  """A bad record is met again in every epoch; the count goes on, its name is said once."""
+  logging.warning("skipped the bad record %s", origin)
 
 
 def _sums(losses: dict[str, np.ndarray]) -> dict[str, float]:
