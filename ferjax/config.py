@@ -34,13 +34,35 @@ class AugmentConfig:
 
 
 @dataclasses.dataclass
+class FaceAugmentConfig:
+  """Ranges of the training augmentation of a classifier; see `ferjax.data.face_augment`."""
+
+  flip: float = 0.5  # probability
+  vertical_flip: float = 0.0  # probability
+  rotation: float = 20.0  # degrees, at most, either way
+  scale: tuple[float, float] = (1.0, 1.0)  # of a random zoom before the random crop
+  brightness: float = 0.0  # gains are drawn from 1 -+ these
+  contrast: float = 0.0
+  erasing: float = 0.0  # probability of a rectangle of noise
+  erasing_area: tuple[float, float] = (0.02, 0.1)  # of the image
+  noise: float = 0.0  # probability
+  noise_variance: float = 30.0  # of Gaussian noise, in squared grey levels (0..255)
+  flip_or_noise: float = 0.0  # probability of one of the two, instead of `flip` and `noise`
+
+
+@dataclasses.dataclass
 class DataConfig:
   """Where the examples come from."""
 
-  source: str = "synthetic"  # "synthetic", "raf_db", "annotation_list", "voc"
+  # For detectors: "synthetic", "raf_db", "annotation_list", "voc".
+  # For classifiers: "synthetic_faces", "image_folder", "csv".
+  # For either, what `ferjax data prepare` wrote: "prepared".
+  source: str = "synthetic"
   dir: str = ""  # root of the data set, as released
-  train: str = ""  # annotation list (or VOC image set) below `dir`
+  csv: str = "labels.csv"  # table below `dir`, for the source "csv"
+  train: str = ""  # split: annotation list or VOC image set below `dir`, folder, value of a column
   val: str = ""
+  test: str = ""  # looked at once, at the end, with the checkpoint that was best on `val`
   class_names: tuple[str, ...] = SEVEN_EXPRESSIONS
   image_size: int = 320  # pixels, divisible by 32
   max_boxes: int = 32  # boxes of one image that training keeps (a mosaic holds four images')
@@ -51,7 +73,14 @@ class DataConfig:
   min_faces: int = 0  # of a synthetic scene; 0: a few, sometimes none
   max_faces: int = 6
   face_scale: tuple[float, float] = (0.12, 0.8)  # of a synthetic face, relative to the image
+  test_examples: int = 0  # synthetic sources only
+  mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in 0..1, subtracted
+  std: tuple[float, float, float] = (0.229, 0.224, 0.225)  # then divided by
+  grey: bool = False  # classifiers only: colours are averaged away
+  resize: int = 0  # classifiers only: short side before the crop, pixels; 0: image_size
+  balance: bool = False  # classifiers only: every class is drawn equally often
   augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+  face_augment: FaceAugmentConfig = dataclasses.field(default_factory=FaceAugmentConfig)
 
 
 @dataclasses.dataclass
@@ -70,8 +99,9 @@ class OptimizerConfig:
   epoch_decay: float = 0.98  # of "exponential": the rate is multiplied by it after each epoch
   momentum: float = 0.937  # Nesterov for SGD, beta 1 for AdamW
   weight_decay: float = 5e-4
-  decay: str = "kernels"  # "kernels", "all", or "released": what the released program decays
+  decay: str = "kernels"  # "kernels", "all", or "released": what FER-YOLO-Mamba's program decays
   clip_norm: float = 0.0  # global gradient norm; 0: none
+  sam_rho: float = 0.0  # radius of sharpness-aware minimisation; 0: none
 
 
 @dataclasses.dataclass
@@ -79,17 +109,27 @@ class TrainConfig:
   """Length and shape of training."""
 
   seed: int = 0
+  seeds: tuple[int, ...] = ()  # several runs, one for each, below the workdir; () for `seed` alone
   epochs: int = 300
   batch_size: int = 16  # over all devices and hosts
+  accumulate: int = 1  # pieces of a batch that are computed one after the other, for memory
   freeze: str = "backbone"  # "none", "backbone" or "backbone+neck"
   freeze_epochs: int = 0
   freeze_batch_size: int = 32
   ema_decay: float = 0.9999  # 0: no average is kept
-  ema_ramp: float = 2000.0  # decay in force: ema_decay * (1 - exp(-updates / ema_ramp))
-  pretrained: str = ""  # state dict with the released names (.safetensors, .npz, .pth)
+  ema_rule: str = "ramp"  # or "power"; see `ferjax.training.state.update_ema`
+  ema_ramp: float = 2000.0  # updates, of the rule "ramp"
+  ema_every: int = 16  # updates, of the rule "power"
+  patience: int = 0  # evaluations without a better score after which training ends; 0: never
+  # State dict with the released names (.safetensors, .npz, .pth), or one for each part:
+  # "image=FILE,landmark=FILE".
+  pretrained: str = ""
   pretrained_parts: tuple[str, ...] = ("backbone",)  # of the model; others stay as initialised
   log_every: int = 50  # steps
   eval_every: int = 1  # epochs
+  select_by: str = ""  # figure of the validation that the best checkpoint has; "": the task's
+  select_on: str = "val"  # or "test", which needs the next field, and which every report then says
+  select_on_test_reason: str = ""
   checkpoint_every: int = 1  # epochs
   keep_checkpoints: int = 3  # newest, besides the best
 
@@ -102,6 +142,22 @@ class EvalConfig:
   score_threshold: float = 0.05
   iou_threshold: float = 0.5  # of non-maximum suppression
   max_detections: int = 100
+  ten_crop: bool = False  # classifiers only: the test split is seen in ten views each
+
+
+@dataclasses.dataclass
+class LossConfig:
+  """The loss of a classifier, see `ferjax.tasks.classification`; a detector's has no settings.
+
+  The sum of a cross entropy, and of a smoothed cross entropy and a regulariser where weighted.
+  """
+
+  # s: targets become (1 - s) * label + s / classes. With `smoothed_weight` above 0 it is that of
+  # the smoothed term alone, and the first cross entropy is not smoothed; else it is the first's.
+  label_smoothing: float = 0.0
+  smoothed_weight: float = 0.0  # of the smoothed cross entropy; FERMam: 2, with smoothing 0.2
+  regularizer_weight: float = 0.0  # of EmoNeXt's attention regulariser; other models have none
+  class_weights: tuple[float, ...] = ()  # one for each class; () for none
 
 
 @dataclasses.dataclass
@@ -112,4 +168,5 @@ class Config:
   data: DataConfig = dataclasses.field(default_factory=DataConfig)
   optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
   train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+  loss: LossConfig = dataclasses.field(default_factory=LossConfig)
   eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)

@@ -15,11 +15,18 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 class ClassificationBatch(TypedDict):
-  """`image` is normalised; `label` is a distribution over the classes (one-hot if hard)."""
+  """What the pipeline yields for a classifier.
 
-  image: Float[Array, "b h w 3"]
+  `image` is normalised; where an image is seen in several views, they are an axis after the
+  first: [b views h w 3]. `label` is a distribution over the classes (one-hot if hard). `mask`,
+  `skipped` and `index` are as in `DetectionBatch`.
+  """
+
+  image: Float[Array, "b *views h w 3"]
   label: Float[Array, "b k"]
   mask: Bool[Array, "b"]
+  skipped: Bool[Array, "b"]
+  index: Int[Array, "b"]
 
 
 class DetectionBatch(TypedDict):
@@ -48,10 +55,22 @@ class DetectorOutput(NamedTuple):
 
 
 class ClassifierOutput(NamedTuple):
-  """`features` is the vector that the last Dense layer sees."""
+  """`features` is the vector that the last Dense layer sees.
+
+  `attention` is what EmoNeXt's regulariser reads: weights that sum to one over the last axis. It
+  is only there while training.
+  """
 
   logits: Float[Array, "b k"]
   features: Float[Array, "b c"]
+  attention: Float[Array, "*g t t"] | None = None
+
+
+class Classifications(NamedTuple):
+  """`probabilities` sum to one over the classes; `labels` are their arguments of the maximum."""
+
+  probabilities: Float[Array, "b k"]
+  labels: Int[Array, "b"]
 
 
 class Detections(NamedTuple):

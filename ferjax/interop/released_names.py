@@ -1,76 +1,26 @@
-"""What the released programs call the variables of our models."""
-
-import re
-from collections.abc import Callable
+"""The naming of each network, by the class of its module."""
 
 import flax.linen as nn
 
-from ferjax.models.fer_yolo_mamba import FerYoloMamba
+from ferjax.interop import emonext_names, fer_yolo_mamba_names, fermam_names
+from ferjax.interop.naming import Naming
 
-Path = tuple[str, ...]
-
-_LEAVES = {
-  "kernel": "weight",
-  "scale": "weight",
-  "bias": "bias",
-  "mean": "running_mean",
-  "var": "running_var",
-  "dt_proj_weight": "dt_projs_weight",
-  "dt_proj_bias": "dt_projs_bias",
-  "A_log": "A_logs",
-  "D": "Ds",
+_NAMINGS: dict[str, Naming] = {
+  "FerYoloMamba": fer_yolo_mamba_names.NAMING,
+  "EmoNeXt": emonext_names.NAMING,
+  "FERMam": fermam_names.FERMAM,
+  "IR50": fermam_names.IR50,
+  "MobileFaceNet": fermam_names.MOBILEFACENET,
 }
 
-# Applied in turn to the path of the module, whose parts are joined by dots.
-_FER_YOLO_MAMBA = (
-  (r"^backbone\.stem", r"backbone.backbone.stem"),
-  (r"^backbone\.stage(\d)_conv", r"backbone.backbone.dark\1.0"),
-  (r"^backbone\.stage5_spp", r"backbone.backbone.dark5.1"),
-  (r"^backbone\.stage5_csp", r"backbone.backbone.dark5.2"),
-  (r"^backbone\.stage(\d)_csp", r"backbone.backbone.dark\1.1"),
-  (r"\.bottleneck(\d+)", r".m.\1"),
-  (r"\.depthwise\b", r".dconv"),
-  (r"\.pointwise\b", r".pconv"),
-  (r"^neck\.lateral", r"backbone.lateral_conv0"),
-  (r"^neck\.reduce_p4", r"backbone.reduce_conv1"),
-  (r"^neck\.out_p3", r"backbone.reduce_conv111"),
-  (r"^neck\.down_p3", r"backbone.bu_conv2"),
-  (r"^neck\.down_n3", r"backbone.bu_conv1"),
-  (r"^neck\.vss_(\w\d)", r"backbone.C3_\1.0"),
-  (r"\.ss2d\.conv$", r".self_attention.conv2d"),
-  (r"\.ss2d\.norm$", r".self_attention.out_norm"),
-  (r"\.ss2d\b", r".self_attention"),
-  (r"\.norm$", r".ln_1"),
-  (r"\.frm\.reduce$", r".frm.0"),
-  (r"\.frm\.reduce_bn$", r".frm.1"),
-  (r"\.frm\.attention\b", r".frm.3"),
-  (r"\.dense(\d)$", lambda m: f".fc.{2 * int(m[1])}"),
-  (r"\.frm\.expand$", r".frm.4"),
-  (r"\.frm\.expand_bn$", r".frm.5"),
-  (r"\.fuse$", r".finalconv11"),
-  (r"^head\.level(\d)\.stem", r"head.stems.\1"),
-  (r"^head\.level(\d)\.(cls|reg)_conv(\d)", r"head.\2_convs.\1.\3"),
-  (r"^head\.level(\d)\.(cls|reg|obj)_pred", r"head.\2_preds.\1"),
-)
 
-_TABLES: dict[type[nn.Module], tuple] = {FerYoloMamba: _FER_YOLO_MAMBA}
-
-
-def table_of(model: nn.Module) -> Callable[[Path], str]:
+def table_of(model: nn.Module) -> Naming:
   """A function from the path of a variable to its released name."""
-  if type(model) not in _TABLES:
-    known = ", ".join(x.__name__ for x in _TABLES)
-    raise TypeError(f"no released names are known for {type(model).__name__}; known: {known}")
-  rules = _TABLES[type(model)]
-
-  def rename(path: Path) -> str:
-    """`path` starts with the collection, which torch's names do not show."""
-    module = ".".join(path[1:-1])
-    for pattern, replacement in rules:
-      module = re.sub(pattern, replacement, module)
-    return f"{module}.{_LEAVES.get(path[-1], path[-1])}"
-
-  return rename
+  name = type(model).__name__
+  if name not in _NAMINGS:
+    known = ", ".join(_NAMINGS)
+    raise TypeError(f"no released names are known for {name}; known: {known}")
+  return _NAMINGS[name]
 
 
 def is_ignored(name: str) -> bool:

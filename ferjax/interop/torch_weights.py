@@ -4,6 +4,7 @@ A state dict is a flat dict of NumPy arrays under the released program's names. 
 find its place, or be named as ignored, and every variable must be filled.
 """
 
+import math
 import os
 import pickle
 import zipfile
@@ -23,9 +24,6 @@ from ferjax.interop import released_names
 StateDict = Mapping[str, np.ndarray]
 Variables = dict
 
-# The least image that every network accepts: only the shapes of its variables are wanted.
-_SMALLEST_IMAGE = (1, 32, 32, 3)
-
 
 def import_state_dict(model: nn.Module, state_dict: StateDict) -> Variables:
   """The variables of `model` with the weights of a released checkpoint.
@@ -33,7 +31,8 @@ def import_state_dict(model: nn.Module, state_dict: StateDict) -> Variables:
   Args:
     model: as `ferjax.create_model` returns it.
     state_dict: released name -> array, in torch's layouts. The counters of torch's BatchNorm
-      (`num_batches_tracked`) have no counterpart and are ignored.
+      (`num_batches_tracked`) have no counterpart and are ignored, and so are layers of which the
+      released program reads nothing.
 
   Raises:
     ValueError: entries without a place in the model, variables that no entry fills, or an entry of
@@ -64,17 +63,23 @@ def import_parts(
 def export_state_dict(model: nn.Module, variables: Variables) -> dict[str, np.ndarray]:
   """The inverse of `import_state_dict`: what the released program loads with strict=True.
 
-  Torch's BatchNorm counters are written as zero.
+  Torch's BatchNorm counters are written as zero, and so are weights that the released program has
+  but never reads.
   """
-  state_dict = {}
-  flat = flatten_dict(variables)
+  flat, naming = flatten_dict(variables), released_names.table_of(model)
+  state_dict: dict[str, np.ndarray] = {
+    name: np.zeros(shape, np.float32) for name, shape in naming.unused.items()
+  }
   for path, name in _names(model).items():
     if path not in flat:
       raise KeyError(f"the variables have no {'/'.join(path)}, which {name!r} is made of")
-    state_dict[name] = _to_torch(path, np.asarray(flat[path], np.float32))
-    if path[-1] == "var":
-      counter = name.removesuffix("running_var") + "num_batches_tracked"
-      state_dict[counter] = np.zeros((), np.int64)
+    state_dict[name] = _to_torch(
+      path, np.asarray(flat[path], np.float32), naming.flattened_channels(path)
+    )
+  variances = [name for name in state_dict if name.endswith("running_var")]
+  for name in variances:
+    counter = name.removesuffix("running_var") + "num_batches_tracked"
+    state_dict[counter] = np.zeros((), np.int64)
   return state_dict
 
 
@@ -147,8 +152,10 @@ _UNREADABLE = (
 
 def _fill(model, state_dict, *, selected: Callable[[tuple[str, ...]], bool]) -> Variables:
   """The selected variables, from the entries that belong to them."""
-  shapes: dict[tuple[str, ...], Any] = dict(flatten_dict(_abstract_variables(model)))
-  names = {path: name for path, name in _names(model).items() if selected(path)}
+  naming = released_names.table_of(model)
+  abstract = _abstract_variables(model, naming.image_size(state_dict))
+  shapes: dict[tuple[str, ...], Any] = dict(flatten_dict(abstract))
+  names = {path: naming(path) for path in shapes if selected(path)}
   missing = [name for name in names.values() if name not in state_dict]
   if missing:
     raise ValueError(f"{len(missing)} entries are missing from the state dict: {_some(missing)}")
@@ -157,9 +164,7 @@ def _fill(model, state_dict, *, selected: Callable[[tuple[str, ...]], bool]) -> 
   extra = [
     name
     for name in state_dict
-    if name not in used
-    and not released_names.is_ignored(name)
-    and (whole or _module(name) in modules)
+    if name not in used and not naming.ignores(name) and (whole or _module(name) in modules)
   ]
   if extra:
     raise ValueError(f"{len(extra)} entries of the state dict fit nowhere: {_some(extra)}")
@@ -168,7 +173,8 @@ def _fill(model, state_dict, *, selected: Callable[[tuple[str, ...]], bool]) -> 
     expected = _to_torch(path, np.broadcast_to(np.float32(0), shapes[path].shape)).shape
     if state_dict[name].shape != expected:
       raise ValueError(f"{name!r} has shape {state_dict[name].shape}; the model needs {expected}")
-    values[path] = jnp.asarray(_from_torch(path, state_dict[name], shapes[path].shape))
+    channels = naming.flattened_channels(path)
+    values[path] = jnp.asarray(_from_torch(path, state_dict[name], shapes[path].shape, channels))
   return unflatten_dict(values)
 
 
@@ -177,19 +183,31 @@ def _module(name: str) -> str:
   return ".".join(name.split(".")[:2])
 
 
-def _abstract_variables(model) -> Variables:
-  init = lambda key: model.init(key, jnp.zeros(_SMALLEST_IMAGE), train=False)  # noqa: E731
+def _abstract_variables(model, image_size: int) -> Variables:
+  image = jnp.zeros((1, image_size, image_size, 3))
+  init = lambda key: model.init(key, image, train=False)  # noqa: E731
   return jax.eval_shape(init, jax.random.key(0))
 
 
 def _names(model) -> dict[tuple[str, ...], str]:
   """Variable path -> released name, for every variable of the model."""
-  rename = released_names.table_of(model)
-  return {path: rename(path) for path in flatten_dict(_abstract_variables(model))}
+  naming = released_names.table_of(model)
+  abstract = _abstract_variables(model, naming.image_size({}))
+  return {path: naming(path) for path in flatten_dict(abstract)}
 
 
-def _to_torch(path: tuple[str, ...], value: np.ndarray) -> np.ndarray:
-  """A variable in torch's layout: conv [out, in, h, w], dense [out, in], A_log [p * d, n]."""
+def _to_torch(
+  path: tuple[str, ...], value: np.ndarray, flattened_channels: int | None = None
+) -> np.ndarray:
+  """A variable in torch's layout: conv [out, in, h, w], dense [out, in], A_log [p * d, n].
+
+  With `flattened_channels`, the inputs of a Dense kernel are a square map of as many channels.
+  """
+  if flattened_channels:
+    rows, out = value.shape
+    side = _side(path, rows // flattened_channels)
+    value = value.reshape(side, side, flattened_channels, out).transpose(2, 0, 1, 3)
+    value = value.reshape(rows, out)
   if path[-1] == "kernel":
     return value.transpose(3, 2, 0, 1) if value.ndim == 4 else value.T
   if path[-1] in ("A_log", "D"):
@@ -197,10 +215,28 @@ def _to_torch(path: tuple[str, ...], value: np.ndarray) -> np.ndarray:
   return value
 
 
-def _from_torch(path: tuple[str, ...], value: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _from_torch(
+  path: tuple[str, ...],
+  value: np.ndarray,
+  shape: tuple[int, ...],
+  flattened_channels: int | None = None,
+) -> np.ndarray:
   if path[-1] == "kernel":
     value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
+  if flattened_channels:
+    side = _side(path, len(value) // flattened_channels)
+    value = value.reshape(flattened_channels, side, side, -1).transpose(1, 2, 0, 3)
   return np.ascontiguousarray(value, np.float32).reshape(shape)
+
+
+def _side(path: tuple[str, ...], area: int) -> int:
+  side = math.isqrt(area)
+  if side * side != area:
+    raise ValueError(
+      f"{'/'.join(path)} reads a map of {area} positions, which is not square; released weights "
+      "are of networks for square images"
+    )
+  return side
 
 
 def _some(names: list[str], limit: int = 8) -> str:

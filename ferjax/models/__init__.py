@@ -3,9 +3,18 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from ferjax.models.emonext import EmoNeXt
 from ferjax.models.fer_yolo_mamba import FerYoloMamba
+from ferjax.models.fermam import FERMam
 
-_MODELS = {"fer_yolo_mamba": FerYoloMamba}
+_MODELS = {"fer_yolo_mamba": FerYoloMamba, "emonext": EmoNeXt, "fermam": FERMam}
+# What each network is for: a "detection" model returns a `DetectorOutput`, a "classification" model
+# a `ClassifierOutput`.
+TASKS = {
+  "fer_yolo_mamba": "detection",
+  "emonext": "classification",
+  "fermam": "classification",
+}
 _DTYPES = ("float32", "bfloat16")
 
 
@@ -21,7 +30,7 @@ def create_model(
   """A network as a Flax linen module: `model.apply(variables, images, train=False)`.
 
   Args:
-    name: "fer_yolo_mamba".
+    name: a key of `TASKS`.
     num_classes: length of the class scores, at least 1.
     variant: "corrected", or "released" to compute what the authors' program computes; both have
       the same parameters.

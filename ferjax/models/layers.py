@@ -31,6 +31,21 @@ def uniform_bias_init(fan_in: int):
   return init
 
 
+class TorchDense(nn.Module):
+  """Dense layer that starts as torch's does: all values uniform within +- 1 / sqrt(fan_in)."""
+
+  features: int
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*s c"]) -> Float[Array, "*s {self.features}"]:
+    fan_in = x.shape[-1]
+    kernel = self.param("kernel", dense_init, (fan_in, self.features), jnp.float32)
+    bias = self.param("bias", uniform_bias_init(fan_in), (self.features,), jnp.float32)
+    y = x.astype(self.dtype) @ kernel.astype(self.dtype)
+    return y + bias.astype(self.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
+
+
 class Conv(nn.Module):
   """2-D convolution; `kernel` is [kernel_size, kernel_size, in or 1, features].
 
@@ -44,12 +59,13 @@ class Conv(nn.Module):
   depthwise: bool = False
   use_bias: bool = False
   bias_init: nn.initializers.Initializer | None = None  # None: as torch
+  kernel_init: nn.initializers.Initializer = conv_init
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ {self.features}"]:
     k, fan = self.kernel_size, 1 if self.depthwise else x.shape[-1]
-    kernel = self.param("kernel", conv_init, (k, k, fan, self.features), jnp.float32)
+    kernel = self.param("kernel", self.kernel_init, (k, k, fan, self.features), jnp.float32)
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     padding = (k - 1) // 2
     if self.depthwise:
@@ -72,7 +88,13 @@ class Conv(nn.Module):
 
 
 def batch_norm(
-  name: str, *, train: bool, dtype: Dtype, momentum: float, epsilon: float
+  name: str,
+  *,
+  train: bool,
+  dtype: Dtype,
+  momentum: float,
+  epsilon: float,
+  scale_init: nn.initializers.Initializer = scale_init,
 ) -> nn.BatchNorm:
   """BatchNorm whose variance is the mean of squared deviations: E[x^2] - E[x]^2 cancels."""
   return nn.BatchNorm(
@@ -84,6 +106,21 @@ def batch_norm(
     use_fast_variance=False,
     name=name,
   )
+
+
+def torch_batch_norm(name: str, *, train: bool, dtype: Dtype) -> nn.BatchNorm:
+  """BatchNorm as torch's starts and averages; its momentum 0.1 is 0.9 in Flax's convention."""
+  ones = nn.initializers.ones
+  return batch_norm(name, train=train, dtype=dtype, momentum=0.9, epsilon=1e-5, scale_init=ones)
+
+
+class PReLU(nn.Module):
+  """x where it is positive, elsewhere x times a learned slope of its channel."""
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    slope = self.param("slope", nn.initializers.constant(0.25), x.shape[-1:], jnp.float32)
+    return jnp.where(x > 0, x, x * slope.astype(x.dtype)[None, None, None])
 
 
 class ConvNormAct(nn.Module):

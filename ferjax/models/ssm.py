@@ -1,5 +1,9 @@
-"""Selective state-space blocks on maps (spec: fer_yolo_mamba, SS2D and FER-YOLO-VSS block)."""
+"""Selective state-space blocks on maps.
 
+Spec: fer_yolo_mamba, SS2D and FER-YOLO-VSS block; fermam, Conv-SSM and ASFR.
+"""
+
+import functools
 import math
 
 import flax.linen as nn
@@ -7,12 +11,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ferjax.models.layers import Conv, DropPath, Dtype, batch_norm, dense_init, uniform_bias_init
+from ferjax.models.layers import (
+  Conv,
+  DropPath,
+  Dtype,
+  TorchDense,
+  batch_norm,
+  conv_init,
+  dense_init,
+  torch_batch_norm,
+  uniform_bias_init,
+)
 from ferjax.ops.scan_paths import from_paths, to_paths
 from ferjax.ops.selective_scan import selective_scan
 
 STATE_SIZE = 16
 ATTENTION_REDUCTION = 16  # width of a map over that of its channel attention
+ASFR_RANK = 8  # of the step size
+CONV_SSM_MODES = ("both", "conv_only", "ssm_only")
 
 
 def stacked_dense_init(key, shape, dtype=jnp.float32):
@@ -28,6 +44,12 @@ def dt_bias_init(key, shape, dtype=jnp.float32, low=1e-3, high=1e-1, floor=1e-4)
   return dt + jnp.log(-jnp.expm1(-dt))
 
 
+def released_dt_bias_init(key, shape, dtype=jnp.float32, low=1e-3, high=1e-1, floor=1e-4):
+  """What the released FERMam starts from: the floor is that of the (negative) logarithm."""
+  dt = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(low), math.log(high)))
+  return dt + jnp.maximum(jnp.log(-jnp.expm1(-dt)), floor)
+
+
 def a_log_init(key, shape, dtype=jnp.float32):
   """log(1..n) along the last axis, the same for every channel and path."""
   del key
@@ -38,10 +60,14 @@ class SS2D(nn.Module):
   """Scans a map along several paths and sums what they say of each position.
 
   d_model is the input's width; the inner width d is twice that, the rank of the step size r is
-  d_model / 16, rounded up.
+  d_model / 16, rounded up. With `merge="position"` each output returns to the position it is
+  about; "visit" sums the outputs of equal steps of the paths, which are about different positions.
   """
 
   num_paths: int = 8
+  merge: str = "position"  # or "visit"
+  conv_init: nn.initializers.Initializer = conv_init
+  dt_bias_init: nn.initializers.Initializer = dt_bias_init
   dtype: Dtype = jnp.float32
 
   @nn.compact
@@ -55,12 +81,16 @@ class SS2D(nn.Module):
       depthwise=True,
       use_bias=True,
       bias_init=uniform_bias_init(9),
+      kernel_init=self.conv_init,
       dtype=self.dtype,
       name="conv",
     )
     x = nn.silu(conv(x)).reshape(-1, height * width, d)
     y = self._scan(to_paths(x, height, width, self.num_paths))
-    y = from_paths(y, height, width, self.num_paths)
+    if self.merge == "position":
+      y = from_paths(y, height, width, self.num_paths)
+    else:
+      y = y.sum(axis=1)
     y = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name="norm")(y)
     y = y.reshape(-1, height, width, d) * nn.silu(z)
     return self._dense("out_proj", d_model)(y)
@@ -74,7 +104,7 @@ class SS2D(nn.Module):
     rank = math.ceil(d / 32)
     x_proj = self.param("x_proj_weight", stacked_dense_init, (p, rank + 2 * n, d), jnp.float32)
     dt_proj = self.param("dt_proj_weight", stacked_dense_init, (p, d, rank), jnp.float32)
-    dt_bias = self.param("dt_proj_bias", dt_bias_init, (p, d), jnp.float32)
+    dt_bias = self.param("dt_proj_bias", self.dt_bias_init, (p, d), jnp.float32)
     a_log = self.param("A_log", a_log_init, (p, d, n), jnp.float32)
     skip = self.param("D", nn.initializers.ones, (p, d), jnp.float32)
 
@@ -138,3 +168,111 @@ class VSSBlock(nn.Module):
     y = jnp.concatenate([left, right], axis=-1)
     y = Conv(x.shape[-1], use_bias=True, dtype=self.dtype, name="fuse")(y)
     return y + x
+
+
+class ConvBranch(nn.Module):
+  """The convolutional half of the Conv-SSM block."""
+
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
+    norm = functools.partial(torch_batch_norm, train=train, dtype=self.dtype)
+    conv = functools.partial(
+      Conv, x.shape[-1], use_bias=True, kernel_init=dense_init, dtype=self.dtype
+    )
+    x = norm("bn0")(x)
+    x = nn.relu(norm("bn1")(conv(3, name="conv0")(x)))
+    x = nn.relu(norm("bn2")(conv(3, name="conv1")(x)))
+    return nn.relu(conv(name="conv2")(x))
+
+
+class ConvSSM(nn.Module):
+  """Convolutions on the first half of the channels, SS2D on the second, then a shuffle.
+
+  In the modes "conv_only" and "ssm_only" the other half stays as it is; the parameters are those
+  of "both".
+  """
+
+  variant: str = "corrected"
+  mode: str = "both"
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
+    released = self.variant == "released"
+    left, right = jnp.split(x, 2, axis=-1)
+    if self.mode != "ssm_only" or self.is_initializing():
+      left = ConvBranch(self.dtype, name="conv_branch")(left, train=train)
+    if self.mode != "conv_only" or self.is_initializing():
+      right = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name="norm")(
+        right
+      )
+      right = SS2D(
+        num_paths=4,
+        merge="visit" if released else "position",
+        conv_init=dense_init,
+        dt_bias_init=released_dt_bias_init if released else dt_bias_init,
+        dtype=self.dtype,
+        name="ss2d",
+      )(right)
+    # Channel c of half g goes to 2 c + g.
+    shuffled = jnp.stack([left, right], axis=-1).reshape(x.shape)
+    return shuffled + x
+
+
+class ASFR(nn.Module):
+  """Adaptive state-space feature refinement: one row-major scan with an input step of its own.
+
+  The released program multiplies what skips the scan by the inner width, not by the parameter D,
+  so that the scan is a millionth of the result.
+  """
+
+  variant: str = "corrected"
+  dropout_rate: float = 0.1
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
+    b, height, width, c = x.shape
+    n, d = STATE_SIZE, 2 * c
+    dense = functools.partial(nn.Dense, use_bias=False, kernel_init=dense_init, dtype=self.dtype)
+    x, z = jnp.split(dense(2 * d, name="in_proj")(x).reshape(b, height * width, 2 * d), 2, axis=-1)
+    conv = Conv(d, 3, depthwise=True, kernel_init=dense_init, dtype=self.dtype, name="conv")
+    x = conv(x.reshape(b, height, width, d)).reshape(b, height * width, d)
+
+    projected = dense(ASFR_RANK + 2 * n, name="x_proj")(x)
+    low, B, C = jnp.split(projected, [ASFR_RANK, ASFR_RANK + n], axis=-1)
+    dt = nn.Dense(
+      d,
+      kernel_init=lambda *args: jax.random.uniform(*args, minval=-0.1, maxval=0.1),
+      bias_init=nn.initializers.constant(0.1),
+      dtype=self.dtype,
+      name="dt_proj",
+    )(low)
+    dt = nn.softplus(dt.astype(jnp.float32))
+    a_log = self.param("A_log", nn.initializers.normal(0.02), (n,), jnp.float32)
+    skip = self.param("D", nn.initializers.ones, (d,), jnp.float32)
+    skip = jnp.full((d,), float(d)) if self.variant == "released" else skip
+    y = self.scan(x, dt, a_log, B, C, TorchDense(n, name="input_step")(dt))
+    y = y + skip[None, None] * x.astype(jnp.float32)
+
+    y = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name="norm")(y)
+    y = dense(c, use_bias=True, kernel_init=nn.initializers.xavier_uniform(), name="out_proj")(
+      y * nn.silu(z)
+    )
+    y = nn.Dropout(self.dropout_rate, deterministic=not train, name="dropout")(y)
+    return y.reshape(b, height, width, c)
+
+  def scan(
+    self,
+    x: Float[Array, "b l d"],
+    dt: Float[Array, "b l d"],
+    a_log: Float[Array, "n"],
+    B: Float[Array, "b l n"],
+    C: Float[Array, "b l n"],
+    input_step: Float[Array, "b l n"],
+  ) -> Float[Array, "b l d"]:
+    """What the states add to each position, in float32."""
+    x = x.astype(jnp.float32)
+    return selective_scan(x, dt, -jnp.exp(a_log), B, C, input_step=input_step)

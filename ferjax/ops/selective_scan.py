@@ -2,7 +2,9 @@
 
 For every channel d and state n (Gu & Dao 2023; spec: fer_yolo_mamba, SS2D)
 
-  h_l = exp(dt_l * A) * h_{l-1} + dt_l * B_l * u_l,      y_l = C_l . h_l + D * u_l.
+  h_l = exp(dt_l * A) * h_{l-1} + e_l * B_l * u_l,      y_l = C_l . h_l + D * u_l,
+
+where the input step e_l is dt_l, or a value of its own for every state (spec: fermam, ASFR).
 
 The states of a whole image, [l d n] for every path, are n times as large as the map itself, so
 they are never materialised: the sequence is cut into chunks, the states of one chunk exist at a
@@ -23,11 +25,12 @@ METHODS = ("auto", "associative", "sequential")
 def selective_scan(
   u: Float[Array, "... l d"],
   dt: Float[Array, "... l d"],
-  A: Float[Array, "... d n"],
+  A: Float[Array, "... d n"] | Float[Array, "n"],
   B: Float[Array, "... l n"],
   C: Float[Array, "... l n"],
   D: Float[Array, "... d"] | None = None,
   *,
+  input_step: Float[Array, "... l n"] | None = None,
   method: str = "auto",
   chunk_size: int = 32,
   reverse: bool = False,
@@ -39,10 +42,11 @@ def selective_scan(
   Args:
     u: input.
     dt: step size, already positive.
-    A: decay rate, already negative.
+    A: decay rate, already negative; [n] is shared by all channels.
     B: map from the input to the state, per position.
     C: map from the state to the output, per position.
     D: skip coefficient; None for no skip.
+    input_step: what the input is scaled by instead of dt, any sign; None for dt.
     method: how the states inside a chunk are computed: "associative" by
       `jax.lax.associative_scan`, "sequential" by `jax.lax.scan`; "auto" takes the sequential one
       on CPUs, where it is several times faster, and the associative one elsewhere.
@@ -65,23 +69,29 @@ def selective_scan(
     raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
   if method == "auto":
     method = "sequential" if jax.default_backend() == "cpu" else "associative"
-  length, channels, states = _check_shapes(u, dt, A, B, C, D, initial_state)
+  A = jnp.broadcast_to(A[None], (u.shape[-1], A.shape[0])) if A.ndim == 1 else A
+  length, channels, states = _check_shapes(u, dt, A, B, C, D, input_step, initial_state)
 
-  args = [u, dt, A, B, C] + [x for x in (initial_state,) if x is not None]
+  args = [u, dt, A, B, C] + [x for x in (input_step, initial_state) if x is not None]
   lead = jnp.broadcast_shapes(*(x.shape[:-2] for x in args), () if D is None else D.shape[:-1])
 
   def prepare(x, *tail):
     return jnp.broadcast_to(x.astype(jnp.float32), (*lead, *tail))
 
   u32, dt32 = prepare(u, length, channels), prepare(dt, length, channels)
+  B32 = prepare(B, length, states)
+  if input_step is None:
+    v = dt32 * u32
+  else:
+    v, B32 = u32, B32 * prepare(input_step, length, states)
   chunk_size = min(chunk_size, max(length, 1))
   to_chunks = functools.partial(_to_chunks, chunk_size=chunk_size, reverse=reverse)
   h0 = jnp.zeros((channels, states)) if initial_state is None else initial_state
   y, final = _chunked_scan(
     to_chunks(dt32),
     jnp.swapaxes(prepare(A, channels, states), -1, -2),
-    to_chunks(dt32 * u32),
-    to_chunks(prepare(B, length, states)),
+    to_chunks(v),
+    to_chunks(B32),
     to_chunks(prepare(C, length, states)),
     jnp.swapaxes(prepare(h0, channels, states), -1, -2),
     method,
@@ -93,7 +103,7 @@ def selective_scan(
   return (y, jnp.swapaxes(final, -1, -2)) if return_final_state else y
 
 
-def _check_shapes(u, dt, A, B, C, D, initial_state) -> tuple[int, int, int]:
+def _check_shapes(u, dt, A, B, C, D, input_step, initial_state) -> tuple[int, int, int]:
   """The sizes (l, d, n), or a ValueError that names the argument that does not fit."""
   (length, channels), states = u.shape[-2:], A.shape[-1]
   expected = {
@@ -101,6 +111,7 @@ def _check_shapes(u, dt, A, B, C, D, initial_state) -> tuple[int, int, int]:
     "A": (A, (channels, states)),
     "B": (B, (length, states)),
     "C": (C, (length, states)),
+    "input_step": (input_step, (length, states)),
     "initial_state": (initial_state, (channels, states)),
   }
   for name, (x, tail) in expected.items():
@@ -129,7 +140,7 @@ def _from_chunks(y, length: int, *, reverse: bool):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
 def _chunked_scan(dt, A, v, B, C, h0, method: str):
-  """y [chunks t ... d] and the final state [... n d]; v is the scaled input dt * u.
+  """y [chunks t ... d] and the final state [... n d]; the input enters the state as v * B.
 
   The layout keeps the channels in the last axis, the widest one, which vector units want.
   """

@@ -46,8 +46,9 @@ class StandAlone:
       for path in flatten_dict(variables)
     }
 
-  def variables(self, x, weights, **kwargs):
-    init = jax.eval_shape(lambda: self.module.init(jax.random.key(0), x, **kwargs))
+  def variables(self, *inputs_and_weights, **kwargs):
+    *inputs, weights = inputs_and_weights
+    init = jax.eval_shape(lambda: self.module.init(jax.random.key(0), *inputs, **kwargs))
     names, shapes = self.names(init), flatten_dict(init)
     used = {n for n in weights if not released_names.is_ignored(n)}
     assert used == set(names.values())
@@ -68,4 +69,61 @@ class StandAlone:
 
 @pytest.fixture
 def stand_alone(released_model):
-  return lambda module, *path: StandAlone(module, path, released_model)
+  return lambda module, *path, whole=released_model: StandAlone(module, path, whole)
+
+
+def unbiased(path, before, after, count, momentum):
+  """What torch keeps as running variance, from what Flax keeps."""
+  if path[-1] != "var":
+    return after
+  batch = (after - momentum * before) / (1 - momentum)
+  return momentum * before + (1 - momentum) * batch * count / (count - 1)
+
+
+@pytest.fixture
+def check_statistics(golden_rules):
+  """Compares the statistics after a training step with the recorded sums and projections."""
+
+  def check(records, before, after, counts, name_of, momentum_of=lambda path: 0.9):
+    assert records
+    before, after = flatten_dict(before), flatten_dict(after)
+    seen = set()
+    for path in after:
+      name = name_of(("batch_stats", *path))
+      new = unbiased(
+        path,
+        np.asarray(before[path], np.float64),
+        np.asarray(after[path], np.float64),
+        counts[path[:-1]],
+        momentum_of(path),
+      )
+      projection = golden_rules.normal("bndot:" + name, new.shape).astype(np.float64)
+      scale = np.linalg.norm(new)
+      assert abs(new.sum() - records[name]["sum"]) < 1e-4 * scale * np.sqrt(new.size), name
+      assert abs((new * projection).sum() - records[name]["dot"]) < 1e-4 * scale * np.sqrt(new.size)
+      seen.add(name)
+    return {x for x in records if not released_names.is_ignored(x)} - seen
+
+  return check
+
+
+@pytest.fixture
+def float64_gradient_error(golden_rules):
+  """As `Golden.grad_error`, against the float64 run of the released program.
+
+  Its float32 run is up to 9e-3 away from it, where an activation near 0 changed its sign.
+  """
+
+  def worst_error(golden, case, grads):
+    rows = []
+    for name, record in golden.train[case]["params"].items():
+      if record is None or record["negligible"]:
+        continue
+      grad = np.asarray(grads[name], np.float64)
+      projection = (grad * golden_rules.normal("graddot:" + name, grad.shape)).sum()
+      norm_error = abs(np.linalg.norm(grad) - record["norm_fp64"])
+      error = max(norm_error, abs(projection - record["dot_fp64"])) / record["norm_fp64"]
+      rows.append((error, name))
+    return max(rows)
+
+  return worst_error

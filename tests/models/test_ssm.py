@@ -1,11 +1,14 @@
-"""The state-space block in half precision. Its numbers are held by the parity tests."""
+"""Symmetries, initial values and half precision of the state-space blocks.
+
+Their numbers are held by the parity tests.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ferjax.models.ssm import VSSBlock
+from ferjax.models.ssm import ASFR, SS2D, VSSBlock, dt_bias_init, released_dt_bias_init
 
 
 def gradients(dtype, train):
@@ -38,3 +41,68 @@ def test_bfloat16_gradients_follow_those_of_float32(train, cosine):
   for name in ("A_log", "D", "dt_proj_bias", "x_proj_weight"):
     x, y = np.ravel(ssm[name]), np.ravel(expected[name])
     assert x @ y / (np.linalg.norm(x) * np.linalg.norm(y)) > 0.99, name
+
+
+def rotated_and_transposed(x, variables):
+  """(input, variables, paths) that must give the same output, turned in the same way.
+
+  A half turn of the map exchanges each path with its reverse, a transposition rows with columns.
+  """
+  turns = (
+    (lambda m: jnp.flip(m, (1, 2)), lambda k: jnp.flip(k, (0, 1)), (2, 3, 0, 1)),
+    (lambda m: m.transpose(0, 2, 1, 3), lambda k: k.transpose(1, 0, 2, 3), (1, 0, 3, 2)),
+  )
+  for turn, turn_kernel, paths in turns:
+    params = dict(variables["params"])
+    params["conv"] = {**params["conv"], "kernel": turn_kernel(params["conv"]["kernel"])}
+    for name in ("x_proj_weight", "dt_proj_weight", "dt_proj_bias", "A_log", "D"):
+      params[name] = params[name][jnp.array(paths)]
+    yield turn, turn(x), {"params": params}
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (5, 7)])
+def test_turning_the_map_exchanges_the_paths(shape):
+  """Which holds only where every output returns to its position."""
+  x = jax.random.normal(jax.random.key(0), (2, *shape, 32))
+  # With steps near 1 the states matter; paths that skip alike would hide how they are merged.
+  normal = jax.nn.initializers.normal(1.0)
+  module = SS2D(num_paths=4, conv_init=normal, dt_bias_init=normal)
+  variables = module.init(jax.random.key(1), x)
+  skip = normal(jax.random.key(2), variables["params"]["D"].shape)
+  variables = {"params": {**variables["params"], "D": skip}}
+  for turn, turned, turned_variables in rotated_and_transposed(x, variables):
+    expected = turn(module.apply(variables, x))
+    np.testing.assert_allclose(
+      module.apply(turned_variables, turned), expected, rtol=1e-3, atol=1e-5
+    )
+    visit = module.clone(merge="visit")
+    difference = visit.apply(turned_variables, turned) - turn(visit.apply(variables, x))
+    assert jnp.linalg.norm(difference) > 0.1 * jnp.linalg.norm(expected)
+
+
+def test_initial_step_sizes_of_both_variants():
+  """softplus(bias) is the step size; released, the bias itself is, but for the floor."""
+  key, shape = jax.random.key(0), (4, 512)
+  corrected = np.asarray(dt_bias_init(key, shape), np.float64)
+  released = np.asarray(released_dt_bias_init(key, shape), np.float64)
+  dt = np.log1p(np.exp(corrected))
+  assert 0.99e-3 < dt.min() < 1.1e-3
+  assert 0.9e-1 < dt.max() < 1.01e-1
+  np.testing.assert_allclose(released, dt + 1e-4, rtol=1e-4)
+
+
+def test_asfr_in_bfloat16_scans_in_float32():
+  x = jax.random.normal(jax.random.key(0), (2, 7, 7, 64))
+  variables = ASFR().init(jax.random.key(1), x, train=False)
+  wanted = lambda module, name: name == "scan"  # noqa: E731
+  outputs, scans = {}, {}
+  for dtype in (jnp.float32, jnp.bfloat16):
+    outputs[dtype], state = ASFR(dtype=dtype).apply(
+      variables, x.astype(dtype), train=False, capture_intermediates=wanted
+    )
+    scans[dtype] = state["intermediates"]["scan"][0]
+  assert outputs[jnp.bfloat16].dtype == jnp.bfloat16
+  assert scans[jnp.bfloat16].dtype == jnp.float32
+  for values in (outputs, scans):
+    full, half = (np.asarray(values[t], np.float32) for t in (jnp.float32, jnp.bfloat16))
+    assert 0 < np.linalg.norm(full - half) < 3e-2 * np.linalg.norm(full)

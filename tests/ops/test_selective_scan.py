@@ -169,12 +169,68 @@ def test_no_intermediate_is_as_large_as_all_states():
   assert max(shapes) < length * channels * states / 4
 
 
+def make_shared_inputs(length=11):
+  """As ASFR has them: one decay rate for all channels, and an input step for every state."""
+  inputs = make_inputs(length=length)
+  rng = np.random.default_rng(3)
+  step = rng.standard_normal(inputs["B"].shape).astype(np.float32)
+  return inputs | {"A": inputs["A"][0, 0], "input_step": jnp.asarray(step)}
+
+
+def numpy_shared_scan(u, dt, A, B, C, D, input_step):
+  """h_l[d, n] = exp(dt_l[d] A[n]) h_{l-1}[d, n] + e_l[n] B_l[n] u_l[d], position by position."""
+  u, dt, A, B, C, D, e = (np.asarray(x, np.float64) for x in (u, dt, A, B, C, D, input_step))
+  h, y = np.zeros((*D.shape, len(A))), np.zeros_like(u)
+  for i in range(u.shape[-2]):
+    h = np.exp(dt[:, i, :, None] * A) * h + u[:, i, :, None] * (e * B)[:, i, None, :]
+    y[:, i] = (h * C[:, i, None, :]).sum(-1) + D * u[:, i]
+  return y
+
+
+@pytest.mark.parametrize("chunk_size", [1, 4, 64])
+@pytest.mark.parametrize("method", METHODS)
+def test_input_step_and_shared_decay_equal_a_loop(method, chunk_size):
+  inputs = make_shared_inputs()
+  y = selective_scan(**inputs, method=method, chunk_size=chunk_size)
+  np.testing.assert_allclose(y, numpy_shared_scan(**inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_for_input_step_and_shared_decay(method):
+  """Against central differences of the NumPy loop in float64."""
+  inputs = make_shared_inputs(length=7)
+  rng = np.random.default_rng(4)
+  cotangent = rng.standard_normal(inputs["u"].shape)
+
+  def loss(inputs):
+    y = selective_scan(**inputs, method=method, chunk_size=3)
+    return jnp.sum(y * jnp.asarray(cotangent, jnp.float32))
+
+  grads = jax.grad(loss)(inputs)
+  exact = {name: np.asarray(x, np.float64) for name, x in inputs.items()}
+  for name, x in exact.items():
+    direction, h = rng.standard_normal(x.shape), 1e-6
+    ends = (numpy_shared_scan(**exact | {name: x + s * h * direction}) for s in (1, -1))
+    slope = np.subtract(*((y * cotangent).sum() for y in ends)) / (2 * h)
+    np.testing.assert_allclose(np.sum(grads[name] * direction), slope, rtol=1e-3, err_msg=name)
+
+
+def test_an_input_step_equal_to_dt_is_the_plain_scan():
+  inputs = make_inputs(channels=4, states=4)
+  dt = jnp.repeat(inputs["dt"][..., :1], 4, axis=-1)
+  plain = selective_scan(**inputs | {"dt": dt})
+  np.testing.assert_allclose(
+    selective_scan(**inputs | {"dt": dt}, input_step=dt), plain, rtol=1e-5, atol=1e-6
+  )
+
+
 @pytest.mark.parametrize(
   ("change", "message"),
   [
     ({"method": "cuda"}, "unknown scan method 'cuda'; known: auto, associative, sequential"),
     ({"chunk_size": 0}, "chunk_size is 0; it must be at least 1"),
     ({"B": jnp.zeros((2, 12, 4))}, r"B has shape \(2, 12, 4\).*\(13, 4\)"),
+    ({"input_step": jnp.zeros((2, 13, 3))}, r"input_step has shape \(2, 13, 3\).*\(13, 4\)"),
     ({"D": jnp.zeros((2, 4))}, r"D has shape \(2, 4\).*must be 3"),
   ],
 )

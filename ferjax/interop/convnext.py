@@ -1,0 +1,86 @@
+"""ImageNet weights of ConvNeXt, under its authors' names, as a start for `EmoNeXt`."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import numpy as np
+
+from ferjax.interop.torch_weights import export_state_dict, import_state_dict
+from ferjax.models.emonext import EmoNeXt
+
+# What the two networks have in common, in the names of either.
+_TRUNK = re.compile(r"(downsample_layers\.\d\.[01]|stages\.\d\.\d+|norm)\.")
+
+
+class ConvNeXtReport(NamedTuple):
+  """Where the weights went, by released name.
+
+  `used` entries of the checkpoint are in the variables now; `ignored` ones, of a head for other
+  classes, are not; `kept` ones are not in the checkpoint and stay as they were initialised.
+  """
+
+  used: tuple[str, ...]
+  ignored: tuple[str, ...]
+  kept: tuple[str, ...]
+
+  def __str__(self) -> str:
+    modules = dict.fromkeys(x.rsplit(".", 1)[0] for x in self.kept)
+    return (
+      f"{len(self.used)} entries of a ConvNeXt checkpoint are used; "
+      f"ignored: {', '.join(self.ignored) or 'none'}; as initialised: {', '.join(modules)}"
+    )
+
+
+def import_convnext(
+  model: nn.Module, state_dict: Mapping[str, Any], variables: dict
+) -> tuple[dict, ConvNeXtReport]:
+  """`variables` with the trunk (and the head, if it is for as many classes) of a ConvNeXt.
+
+  The spatial transformer, squeeze-and-excitation and the attention have no counterpart in a
+  ConvNeXt.
+
+  Args:
+    model: an `EmoNeXt`.
+    state_dict: name -> array in torch's layouts, or a dict that has it under "model". ImageNet-1k
+      and 22k checkpoints differ in the head only.
+    variables: of `model`, as initialised.
+
+  Raises:
+    ValueError: trunk entries that are missing, entries that no ConvNeXt of this kind has, or an
+      entry of another shape, such as that of another size of network; all named.
+    TypeError: another model.
+  """
+  if not isinstance(model, EmoNeXt):
+    raise TypeError(f"ConvNeXt weights fit EmoNeXt only, not {type(model).__name__}")
+  if isinstance(state_dict.get("model"), Mapping):
+    state_dict = state_dict["model"]
+  merged = export_state_dict(model, variables)
+  trunk = [name for name in merged if _TRUNK.match(name)]
+  head = ("head.weight", "head.bias")
+  missing = [name for name in trunk if name not in state_dict]
+  unknown = [name for name in state_dict if name not in (*trunk, *head)]
+  if missing or unknown:
+    raise ValueError(
+      f"this is no ConvNeXt checkpoint for size {model.size!r}: missing {_some(missing)}; unknown "
+      f"{_some(unknown)} (a checkpoint of EmoNeXt is read with import_state_dict)"
+    )
+  ignored = tuple(name for name in head if _is_of_other_classes(name, state_dict, merged))
+  used = tuple(name for name in state_dict if name not in ignored)
+  merged |= {name: np.asarray(state_dict[name]) for name in used}
+  kept = tuple(x for x in merged if x not in used and not x.endswith(".num_batches_tracked"))
+  return import_state_dict(model, merged), ConvNeXtReport(used, ignored, kept)
+
+
+def _is_of_other_classes(name: str, state_dict: Mapping[str, Any], own: Mapping) -> bool:
+  """Whether an entry of the head differs from ours in its first axis, and in nothing else."""
+  if name not in state_dict:
+    return False
+  shape, own_shape = np.shape(state_dict[name]), own[name].shape
+  return shape[:1] != own_shape[:1] and shape[1:] == own_shape[1:]
+
+
+def _some(names: list[str], limit: int = 6) -> str:
+  more = len(names) - limit
+  return (", ".join(names[:limit]) or "none") + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,54 @@
+"""What the released EmoNeXt program calls the variables of `EmoNeXt`."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from ferjax.interop.naming import Naming
+
+_MAP_CHANNELS = 10  # of the map that the localisation network flattens
+_DENSE = "fc_loc.0.weight"
+
+
+def image_size(state_dict: Mapping[str, np.ndarray]) -> int:
+  """The side of the images that a released checkpoint takes, from its localisation network.
+
+  Raises:
+    ValueError: its width is that of no square image.
+  """
+  if _DENSE not in state_dict:
+    return 32
+  columns = math.prod(np.shape(state_dict[_DENSE])[1:])
+  side = math.isqrt(columns // _MAP_CHANNELS)
+  if side * side * _MAP_CHANNELS != columns or side % 8 != 4:
+    raise ValueError(
+      f"{_DENSE!r} reads {columns} numbers; a square image of 32 n pixels gives "
+      f"{_MAP_CHANNELS} * (8 n - 4)^2, such as 27040 for 224 pixels"
+    )
+  return 4 * (side + 4)
+
+
+NAMING = Naming(
+  rules=(
+    (r"^stn\.conv0\.conv$", r"localization.0"),
+    (r"^stn\.conv0\.norm$", r"localization.1"),
+    (r"^stn\.conv1\.conv$", r"localization.4"),
+    (r"^stn\.conv1\.norm$", r"localization.5"),
+    (r"^stn\.dense0$", r"fc_loc.0"),
+    (r"^stn\.dense1$", r"fc_loc.2"),
+    (r"^stem\.conv$", r"downsample_layers.0.0"),
+    (r"^stem\.norm$", r"downsample_layers.0.1"),
+    (r"^downsample(\d)\.norm$", r"downsample_layers.\1.0"),
+    (r"^downsample(\d)\.conv$", r"downsample_layers.\1.1"),
+    (r"^downsample(\d)\.se\b", r"downsample_layers.\1.2"),
+    (r"^(downsample_layers\.\d\.2)\.dense0$", r"\1.fc.0"),
+    (r"^(downsample_layers\.\d\.2)\.dense1$", r"\1.fc.2"),
+    (r"^stage(\d)\.block(\d+)\b", r"stages.\1.\2"),
+    (r"^(stages\..*)\.conv$", r"\1.dwconv"),
+    (r"^(stages\..*)\.dense0$", r"\1.pwconv1"),
+    (r"^(stages\..*)\.dense1$", r"\1.pwconv2"),
+  ),
+  flattened={"stn.dense0": _MAP_CHANNELS},
+  image_size=image_size,
+)

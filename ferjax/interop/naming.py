@@ -1,0 +1,60 @@
+"""How a released program names and lays out the variables of one of our models."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+Path = tuple[str, ...]
+
+_COUNTER = ".num_batches_tracked"  # of torch's BatchNorm
+
+_LEAVES = {
+  "kernel": "weight",
+  "scale": "weight",
+  "bias": "bias",
+  "mean": "running_mean",
+  "var": "running_var",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Naming:
+  """One network's table.
+
+  Attributes:
+    rules: (pattern, replacement) pairs of regular expressions, applied in turn to the path of a
+      module, whose parts are joined by dots.
+    leaves: last part of a variable's path, or its last two joined by a dot -> what the released
+      program calls it, besides the usual ones; a name in neither stays.
+    flattened: path of a Dense layer (joined by dots) that reads a flattened square map -> the
+      map's channels. The released program flattens it channels first, ours channels last.
+    image_size: the side of a square image for which the model has the shapes of a state dict.
+    ignored: pattern of entries that have no counterpart in the model, besides torch's counters.
+    unused: such entries of the released program -> their shapes; they are written as zeros.
+  """
+
+  rules: tuple[tuple[str, str | Callable[[re.Match], str]], ...]
+  leaves: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  flattened: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  image_size: Callable[[Mapping[str, np.ndarray]], int] = lambda state_dict: 32
+  ignored: str = "$^"
+  unused: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+
+  def __call__(self, path: Path) -> str:
+    """The released name of a variable; `path` starts with the collection, which it lacks."""
+    module = ".".join(path[1:-1])
+    for pattern, replacement in self.rules:
+      module = re.sub(pattern, replacement, module)
+    leaves = {path[-1]: path[-1], **_LEAVES, **self.leaves}
+    leaf = leaves.get(".".join(path[-2:]), leaves[path[-1]])
+    return f"{module}.{leaf}" if module else leaf
+
+  def ignores(self, name: str) -> bool:
+    """Whether an entry of a released state dict has no counterpart in the model."""
+    return name.endswith(_COUNTER) or re.search(self.ignored, name) is not None
+
+  def flattened_channels(self, path: Path) -> int | None:
+    """Channels of the map that a Dense kernel reads flattened; None for any other variable."""
+    return self.flattened.get(".".join(path[1:-1])) if path[-1] == "kernel" else None

@@ -1,0 +1,283 @@
+"""EmoNeXt: a ConvNeXt behind a spatial transformer, for the expression of a face.
+
+El Boudouri, Bohi, "EmoNeXt: an Adapted ConvNeXt for Facial Emotion Recognition", MMSP 2023,
+arXiv 2501.08199. The trunk is Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545.
+
+Differences from the released code, whose parameters, names and shapes are kept:
+- The attention whose spread is penalised in training relates the positions of an image's last map,
+  so that an image's loss does not depend on its neighbours (`variant="released"`: the images of the
+  batch, which gives nothing for a batch of one).
+- The localisation network's BatchNorm keeps the biased batch variance, as Flax does.
+
+As released and unlike the paper's figure, squeeze-and-excitation sits in the three downsampling
+layers only.
+"""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ferjax.models.layers import Conv, DropPath, Dtype
+from ferjax.ops.sampling import affine_grid, grid_sample
+from ferjax.typing import ClassifierOutput
+
+# Depths and widths of the four stages. The paper's sizes begin with tiny; the two below it have the
+# widths and depths of ConvNeXt V2 (Woo et al., arXiv 2301.00808), for small data and CPUs.
+SIZES = {
+  "atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
+  "femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
+  "tiny": ((3, 3, 9, 3), (96, 192, 384, 768)),
+  "small": ((3, 3, 27, 3), (96, 192, 384, 768)),
+  "base": ((3, 3, 27, 3), (128, 256, 512, 1024)),
+  "large": ((3, 3, 27, 3), (192, 384, 768, 1536)),
+  "xlarge": ((3, 3, 27, 3), (256, 512, 1024, 2048)),
+}
+VARIANTS = ("corrected", "released")
+FROZEN = ("none",)
+COARSEST_STRIDE = 32
+
+# The released program truncates at 100 standard deviations.
+_kernel_init = nn.initializers.normal(0.02)
+_zeros = nn.initializers.zeros_init()
+
+
+def _dense(features: int, name: str, dtype: Dtype, *, use_bias: bool = True) -> nn.Dense:
+  return nn.Dense(features, use_bias, dtype=dtype, kernel_init=_kernel_init, name=name)
+
+
+def _conv(features: int, kernel_size: int, stride: int, dtype: Dtype) -> nn.Conv:
+  """Without padding."""
+  return nn.Conv(
+    features,
+    (kernel_size, kernel_size),
+    (stride, stride),
+    padding=[(0, 0), (0, 0)],
+    dtype=dtype,
+    kernel_init=_kernel_init,
+    name="conv",
+  )
+
+
+def _layer_norm(name: str, dtype: Dtype, epsilon: float = 1e-6) -> nn.LayerNorm:
+  return nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, dtype=dtype, name=name)
+
+
+class ConvNormPool(nn.Module):
+  """Convolution without padding, BatchNorm, 2x2 maximum, ReLU."""
+
+  features: int
+  kernel_size: int
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b h w c"], *, train: bool
+  ) -> Float[Array, "b _ _ {self.features}"]:
+    x = _conv(self.features, self.kernel_size, 1, self.dtype)(x)
+    x = nn.BatchNorm(
+      use_running_average=not train,
+      momentum=0.9,
+      epsilon=1e-5,
+      use_fast_variance=False,
+      dtype=self.dtype,
+      name="norm",
+    )(x)
+    return nn.relu(nn.max_pool(x, (2, 2), (2, 2)))
+
+
+class SpatialTransformer(nn.Module):
+  """Resamples the image by an affine map that it predicts; at first, the identity.
+
+  The number of inputs of `dense0` follows from the size of the image: other images need other
+  parameters.
+  """
+
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, image: Float[Array, "b h w 3"], *, train: bool) -> Float[Array, "b h w 3"]:
+    b, height, width, _ = image.shape
+    x = ConvNormPool(8, 7, self.dtype, name="conv0")(image, train=train)
+    x = ConvNormPool(10, 5, self.dtype, name="conv1")(x, train=train)
+    x = x.reshape(b, -1)
+    self._check_size(height, width, x.shape[-1])
+    x = nn.relu(_dense(32, "dense0", self.dtype)(x))
+    theta = nn.Dense(6, kernel_init=_zeros, bias_init=_identity, name="dense1")(
+      x.astype(jnp.float32)
+    )
+    grid = affine_grid(theta.reshape(b, 2, 3), height, width, align_corners=True)
+    return grid_sample(image, grid, align_corners=True)
+
+  def _check_size(self, height: int, width: int, flattened: int):
+    if not self.has_variable("params", "dense0"):
+      return
+    expected = self.get_variable("params", "dense0")["kernel"].shape[0]
+    if flattened != expected:
+      # Of a square image of 32 n pixels, the localisation network makes 10 maps of 8 n - 4.
+      side = 4 * (math.isqrt(expected // 10) + 4)
+      raise ValueError(
+        f"the image is {height} x {width} pixels, which the spatial transformer flattens to "
+        f"{flattened} numbers; its kernel has {expected} rows, as for a square of {side} pixels: "
+        "resize the image to the size that the network was initialised with"
+      )
+
+
+def _identity(key, shape, dtype=jnp.float32):
+  """A matrix of two rows that changes nothing."""
+  del key
+  return jnp.array([1, 0, 0, 0, 1, 0], dtype).reshape(shape)
+
+
+class SqueezeExcitation(nn.Module):
+  """Weighs the channels by what their means say (Hu et al., arXiv 1709.01507)."""
+
+  reduction: int = 16
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    c = x.shape[-1]
+    y = x.mean((1, 2))
+    y = nn.relu(_dense(c // self.reduction, "dense0", self.dtype, use_bias=False)(y))
+    y = nn.sigmoid(_dense(c, "dense1", self.dtype, use_bias=False)(y))
+    return x * y[:, None, None]
+
+
+class Stem(nn.Module):
+  """Patches of 4x4 pixels."""
+
+  features: int
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h/4 w/4 {self.features}"]:
+    return _layer_norm("norm", self.dtype)(_conv(self.features, 4, 4, self.dtype)(x))
+
+
+class Downsample(nn.Module):
+  """Halves the map, then weighs its channels."""
+
+  features: int
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 {self.features}"]:
+    x = _layer_norm("norm", self.dtype)(x)
+    x = _conv(self.features, 2, 2, self.dtype)(x)
+    return SqueezeExcitation(dtype=self.dtype, name="se")(x)
+
+
+class ConvNeXtBlock(nn.Module):
+  """Depthwise convolution and a multilayer perceptron, scaled and added to the input.
+
+  The sum is kept in float32: in bfloat16 a branch would be rounded away by its first scale of 1e-6.
+  """
+
+  drop_path_rate: float = 0.0
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
+    c = x.shape[-1]
+    y = Conv(c, 7, depthwise=True, use_bias=True, bias_init=_zeros, dtype=self.dtype, name="conv")(
+      x
+    )
+    y = _layer_norm("norm", self.dtype)(y)
+    y = nn.gelu(_dense(4 * c, "dense0", self.dtype)(y), approximate=False)
+    y = _dense(c, "dense1", self.dtype)(y).astype(jnp.float32)
+    gamma = self.param("gamma", nn.initializers.constant(1e-6), (c,), jnp.float32)
+    y = DropPath(self.drop_path_rate, name="drop_path")(gamma[None, None, None] * y, train=train)
+    return x.astype(jnp.float32) + y
+
+
+class Stage(nn.Module):
+  """A block for each rate of stochastic depth."""
+
+  drop_path_rates: tuple[float, ...]
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
+    for i, rate in enumerate(self.drop_path_rates):
+      x = ConvNeXtBlock(rate, self.dtype, name=f"block{i}")(x, train=train)
+    return x
+
+
+class TokenAttention(nn.Module):
+  """Normalised tokens plus attended values, and the weights: one in sum over the last axis."""
+
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, tokens: Float[Array, "*g t c"]
+  ) -> tuple[Float[Array, "*g t c"], Float[Array, "*g t t"]]:
+    c = tokens.shape[-1]
+    x = _layer_norm("norm", self.dtype, 1e-5)(tokens)
+    query, key, value = (_dense(c, name, self.dtype)(x) for name in ("query", "key", "value"))
+    scores = jnp.einsum("...ic,...jc->...ij", query, key, preferred_element_type=jnp.float32)
+    weights = nn.softmax(scores / c**0.25, axis=-1)
+    return x + weights.astype(value.dtype) @ value, weights
+
+
+class EmoNeXt(nn.Module):
+  """Expression scores for RGB images in 0..1 whose sides are divisible by 32.
+
+  The parameters are those of one image size. Stochastic depth takes the random stream "dropout".
+  `ClassifierOutput.attention` is there while training, for the regulariser (spec: emonext,
+  Self-attention regularisation): [b t t] over the t positions of the last map, or [b b] over the
+  batch for `variant="released"`.
+  """
+
+  num_classes: int
+  size: str = "tiny"
+  variant: str = "corrected"
+  frozen: str = "none"
+  drop_path_rate: float = 0.1  # of the last block; it grows linearly from 0
+  dtype: Dtype = jnp.float32
+
+  def check(self):
+    """Raises a ValueError for a field whose value is unknown or out of its range."""
+    known_values = {"size": tuple(SIZES), "variant": VARIANTS, "frozen": FROZEN}
+    for field, known in known_values.items():
+      value = getattr(self, field)
+      if value not in known:
+        raise ValueError(f"unknown {field} {value!r} of emonext; known: {', '.join(known)}")
+    if not 0 <= self.drop_path_rate < 1:
+      raise ValueError(f"drop_path_rate is {self.drop_path_rate}; it must be in 0..1, without 1")
+
+  @nn.compact
+  def __call__(self, image: Float[Array, "b h w 3"], *, train: bool) -> ClassifierOutput:
+    self.check()
+    height, width = image.shape[1:3]
+    if height % COARSEST_STRIDE or width % COARSEST_STRIDE or not height or not width:
+      raise ValueError(
+        f"the image is {height} x {width} pixels; both sides must be divisible by "
+        f"{COARSEST_STRIDE}: resize or crop it, for example to 224 x 224"
+      )
+    depths, widths = SIZES[self.size]
+    x = SpatialTransformer(self.dtype, name="stn")(image, train=train)
+    for i, (rates, features) in enumerate(zip(self._rates(depths), widths, strict=True)):
+      if i == 0:
+        x = Stem(features, self.dtype, name="stem")(x)
+      else:
+        x = Downsample(features, self.dtype, name=f"downsample{i}")(x)
+      x = Stage(rates, self.dtype, name=f"stage{i}")(x, train=train)
+    features = _layer_norm("norm", jnp.float32)(x.mean((1, 2)))
+    logits = _dense(self.num_classes, "head", jnp.float32)(features)
+    attention = None
+    if train or self.is_initializing():
+      positions = x.reshape(x.shape[0], -1, x.shape[-1])
+      tokens = positions if self.variant == "corrected" else features
+      _, attention = TokenAttention(self.dtype, name="attention")(tokens)
+    return ClassifierOutput(logits, features, attention if train else None)
+
+  def _rates(self, depths: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
+    """Rates of stochastic depth, by stage and block."""
+    last, starts = sum(depths) - 1, [sum(depths[:i]) for i in range(len(depths))]
+    return tuple(
+      tuple(self.drop_path_rate * (start + i) / last for i in range(depth))
+      for start, depth in zip(starts, depths, strict=True)
+    )

@@ -1,0 +1,207 @@
+"""FERMam: classifies the expression of a face from two sources, at three scales.
+
+"FERMam: a lightweight dual-source and multi-scale fusion framework for facial expression
+recognition", Scientific Reports (2026), doi 10.1038/s41598-026-44396-6.
+
+Differences from the released code, whose parameters, names and shapes are kept;
+`variant="released"` computes what it computes:
+- Image tokens: each holds the features of its own 2x2 patch. The released program reinterprets
+  the memory of the map, which mixes unrelated positions.
+- Pooling: the head sees the mean of the tokens. The released head reads the first one, the
+  top-left corner of the face, as if it were a class token.
+- Scans: the outputs of the four directions return to their positions before they are summed.
+- Step sizes: their initial bias is an inverse softplus.
+- ASFR: the skip coefficient is the parameter D; released, it is the number of channels.
+- The frozen landmark branch keeps its BatchNorm statistics; released, they follow the batches.
+- The embedding heads of both branches, whose results nothing reads, are left out.
+"""
+
+import functools
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ferjax.models.ir50 import IR50
+from ferjax.models.layers import Dtype, TorchDense
+from ferjax.models.mobilefacenet import MobileFaceNet
+from ferjax.models.ssm import ASFR, CONV_SSM_MODES, ConvSSM
+from ferjax.typing import ClassifierOutput
+
+
+class Size(NamedTuple):
+  """Width of the tokens, units of IR-50's stages, blocks of MobileFaceNet's."""
+
+  width: int
+  units: tuple[int, int, int]
+  blocks: tuple[int, int, int]
+
+
+# The paper has one size, "base"; "nano" is for tests.
+SIZES = {
+  "nano": Size(128, (1, 1, 2), (1, 1, 1)),
+  "base": Size(512, (3, 4, 14), (4, 6, 2)),
+}
+VARIANTS = ("corrected", "released")
+FROZEN = ("none", "landmark", "image", "image+landmark")
+STRIDE = 32  # pixels of the image on a side of a token
+SCALES = (1, 2, 4)  # cells on a side of what the pyramid averages
+
+
+def image_tokens(x: Float[Array, "b h w c"], *, variant: str) -> Float[Array, "b h//2*w//2 4*c"]:
+  """The tokens of 2x2 patches, row major.
+
+  Corrected: the features of the patch's four cells one after the other. Released: the map as it
+  lies in memory, channels first, is cut into tokens.
+  """
+  b, h, w, c = x.shape
+  if variant == "released":
+    return x.transpose(0, 3, 1, 2).reshape(b, h * w // 4, 4 * c)
+  patches = x.reshape(b, h // 2, 2, w // 2, 2, c).transpose(0, 1, 3, 2, 4, 5)
+  return patches.reshape(b, h * w // 4, 4 * c)
+
+
+def half_by_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
+  return x[:, ::2, ::2]
+
+
+def average_pool(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b _ _ c"]:
+  """Means of cells of side x side, cut to the map; rows and columns that fill none are dropped."""
+  window = (min(side, x.shape[1]), min(side, x.shape[2]))
+  return nn.avg_pool(x, window, strides=window)
+
+
+class PyramidFusion(nn.Module):
+  """Joins the tokens of the two branches and refines them at three scales."""
+
+  variant: str = "corrected"
+  dropout_rate: float = 0.1
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    image: Float[Array, "b l c"],
+    landmark: Float[Array, "b l c"],
+    *,
+    train: bool,
+    grid: tuple[int, int] | None = None,
+  ) -> Float[Array, "b l c"]:
+    """`grid` is (rows, columns) of the tokens, which are in row-major order.
+
+    None lays them out as a square, filled up with zeros where their number is not one.
+    """
+    b, length, c = image.shape
+    x = jnp.concatenate([image, landmark], axis=-1)
+    x = TorchDense(c, self.dtype, name="proj")(x)
+    height, width = grid or (math.isqrt(length - 1) + 1,) * 2
+    x = jnp.pad(x, ((0, 0), (0, height * width - length), (0, 0)))
+    x = x.reshape(b, height, width, c)
+    y = jnp.zeros_like(x)
+    for i, side in enumerate(SCALES):
+      refine = ASFR(self.variant, self.dropout_rate, self.dtype, name=f"asfr{i}")
+      refined = refine(average_pool(x, side), train=train)
+      y = y + jax.image.resize(refined, x.shape, "bilinear")
+    y = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name="norm")(y)
+    return y.reshape(b, height * width, c)[:, :length]
+
+
+class Gate(nn.Module):
+  """x times a sigmoid of two Dense layers of x."""
+
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "b c"]) -> Float[Array, "b c"]:
+    dense = functools.partial(TorchDense, x.shape[-1], self.dtype)
+    gate = dense(name="dense1")(nn.relu(dense(name="dense0")(x)))
+    return x * nn.sigmoid(gate)
+
+
+class FERMam(nn.Module):
+  """Class logits for normalised RGB images whose sides are divisible by 32.
+
+  `mode` leaves out one half of Conv-SSM, for ablation. `frozen` names the branches that run on
+  stored BatchNorm statistics and get no gradient; in the released variant the statistics of a
+  frozen landmark branch are updated all the same.
+  """
+
+  num_classes: int
+  size: str = "base"
+  variant: str = "corrected"
+  mode: str = "both"
+  frozen: str = "none"
+  dropout_rate: float = 0.1
+  dtype: Dtype = jnp.float32
+
+  def check(self):
+    """Raises a ValueError for a field whose value is unknown."""
+    known_values = {
+      "size": tuple(SIZES),
+      "variant": VARIANTS,
+      "mode": CONV_SSM_MODES,
+      "frozen": FROZEN,
+    }
+    for field, known in known_values.items():
+      value = getattr(self, field)
+      if value not in known:
+        raise ValueError(f"unknown {field} {value!r} of fermam; known: {', '.join(known)}")
+
+  def setup(self):
+    self.check()
+    width, units, blocks = SIZES[self.size]
+    self.image = IR50(width // 8, units, self.dtype)
+    self.landmark = MobileFaceNet(width // 8, blocks, dtype=self.dtype)
+    self.image_proj = TorchDense(width, self.dtype)
+    self.conv_ssm = ConvSSM(self.variant, self.mode, self.dtype)
+    self.fusion = PyramidFusion(self.variant, self.dropout_rate, self.dtype)
+    self.gate = Gate(self.dtype)
+    self.head = TorchDense(self.num_classes)
+
+  def __call__(self, image: Float[Array, "b h w 3"], *, train: bool) -> ClassifierOutput:
+    height, width = image.shape[1:3]
+    if height % STRIDE or width % STRIDE or not height or not width:
+      raise ValueError(
+        f"the image is {height} x {width} pixels; both sides must be divisible by {STRIDE}: "
+        "resize it, for example to 224 x 224"
+      )
+    grid = (height // STRIDE, width // STRIDE)
+    return self.classify(
+      self._image_tokens(image, grid, train=train),
+      self._landmark_tokens(image, train=train),
+      grid,
+      train=train,
+    )
+
+  def classify(
+    self,
+    image_side: Float[Array, "b l c"],
+    landmark_side: Float[Array, "b l c"],
+    grid: tuple[int, int],
+    *,
+    train: bool,
+  ) -> ClassifierOutput:
+    """What follows the two branches, from their tokens, which are (rows, columns) of a grid."""
+    tokens = self.fusion(image_side, landmark_side, train=train, grid=grid)
+    pooled = tokens.mean(axis=1) if self.variant == "corrected" else tokens[:, 0]
+    features = self.gate(pooled).astype(jnp.float32)
+    return ClassifierOutput(self.head(features), features)
+
+  def _image_tokens(self, image, grid, *, train: bool):
+    frozen = "image" in self.frozen
+    x = self.image(half_by_nearest(image), train=train and not frozen)
+    x = jax.lax.stop_gradient(x) if frozen else x
+    x = self.image_proj(image_tokens(x, variant=self.variant))
+    x = self.conv_ssm(x.reshape(-1, *grid, x.shape[-1]), train=train)
+    return x.reshape(len(x), grid[0] * grid[1], x.shape[-1])
+
+  def _landmark_tokens(self, image, *, train: bool):
+    frozen = "landmark" in self.frozen
+    # At half the size, bilinear samples between pixel centres are means of 2x2 pixels.
+    half = average_pool(image, 2)
+    x = self.landmark(half, train=train and (not frozen or self.variant == "released")).features
+    x = jax.lax.stop_gradient(x) if frozen else x
+    return x.reshape(len(x), -1, x.shape[-1])

@@ -1,0 +1,60 @@
+"""IR-50, the residual network of ArcFace, up to its third stage (spec: fermam, Image branch).
+
+Deng, Guo, Xue, Zafeiriou, "ArcFace: Additive Angular Margin Loss for Deep Face Recognition",
+CVPR 2019. The fourth stage and the embedding of the recognition network are left out.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ferjax.models.layers import Conv, Dtype, PReLU, dense_init, torch_batch_norm
+
+UNITS = (3, 4, 14)  # of the stages
+
+
+class IRUnit(nn.Module):
+  """Residual unit with a BatchNorm in front; the second convolution carries the stride."""
+
+  features: int
+  stride: int = 1
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: Float[Array, "b h w c"], *, train: bool
+  ) -> Float[Array, "b _ _ {self.features}"]:
+    norm = functools.partial(torch_batch_norm, train=train, dtype=self.dtype)
+    conv = functools.partial(Conv, self.features, kernel_init=dense_init, dtype=self.dtype)
+    shortcut = x[:, :: self.stride, :: self.stride]
+    if x.shape[-1] != self.features:
+      shortcut = norm("shortcut_bn")(conv(name="shortcut")(shortcut))
+    y = norm("bn1")(x)
+    y = PReLU(name="prelu")(conv(3, name="conv1")(y))
+    y = norm("bn2")(conv(3, self.stride, name="conv2")(y))
+    return y + shortcut
+
+
+class IR50(nn.Module):
+  """Features of stride 8, with four times `width` channels, of normalised RGB images.
+
+  `units` counts the residual units of the stages, the first of which halves the map.
+  """
+
+  width: int = 64
+  units: tuple[int, int, int] = UNITS
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, image: Float[Array, "b h w 3"], *, train: bool
+  ) -> Float[Array, "b _ _ 4*{self.width}"]:
+    x = Conv(self.width, 3, kernel_init=dense_init, dtype=self.dtype, name="stem")(image)
+    x = torch_batch_norm("stem_bn", train=train, dtype=self.dtype)(x)
+    x = PReLU(name="stem_prelu")(x)
+    strides = [(stage, 2 if i == 0 else 1) for stage, n in enumerate(self.units) for i in range(n)]
+    for i, (stage, stride) in enumerate(strides):
+      x = IRUnit(2**stage * self.width, stride, self.dtype, name=f"unit{i}")(x, train=train)
+    return x

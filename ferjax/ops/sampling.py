@@ -1,0 +1,78 @@
+"""Affine sampling grids and bilinear sampling, as in spatial transformers.
+
+Coordinates (x, y) run from -1 to 1 over the picture. With `align_corners`, -1 and 1 are the centres
+of the border pixels; without, their outer edges.
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+OUTSIDE = ("zeros", "border")
+
+
+def affine_grid(
+  theta: Float[Array, "b 2 3"], height: int, width: int, *, align_corners: bool
+) -> Float[Array, "b {height} {width} 2"]:
+  """Where each pixel of a new picture looks in the old one: theta @ (x, y, 1)."""
+  x = _centres(width, align_corners)[None, None, :, None]
+  y = _centres(height, align_corners)[None, :, None, None]
+  # Products by hand: a float32 matrix product is rounded to bfloat16 on some accelerators.
+  by_x, by_y, shift = (theta[:, None, None, :, i] for i in range(3))
+  return by_x * x + by_y * y + shift
+
+
+def grid_sample(
+  image: Float[Array, "b h w c"],
+  grid: Float[Array, "b i j 2"],
+  *,
+  align_corners: bool,
+  outside: str = "zeros",
+) -> Float[Array, "b i j c"]:
+  """The bilinearly interpolated image at every point of the grid; differentiable in both.
+
+  `outside` says what lies beyond the image: "zeros", or its "border" pixels repeated. Where a
+  point falls on a pixel's centre, the gradient for the grid is one-sided.
+
+  Raises:
+    ValueError: an unknown `outside`.
+  """
+  if outside not in OUTSIDE:
+    raise ValueError(f"unknown outside {outside!r}; known: {', '.join(OUTSIDE)}")
+  b, height, width, c = image.shape
+  rows, columns = grid.shape[1:3]
+  pixels = image.reshape(b, height * width, c)
+  x = _position(grid[..., 0], width, align_corners)
+  y = _position(grid[..., 1], height, align_corners)
+  if outside == "border":
+    x, y = jnp.clip(x, 0, width - 1), jnp.clip(y, 0, height - 1)
+  left, top = jnp.floor(x), jnp.floor(y)
+
+  def corner(row, column):
+    """Pixels at a corner of the cell that a point is in, weighted; zero beyond the image."""
+    weight = (1 - jnp.abs(y - row)) * (1 - jnp.abs(x - column))
+    inside = (row >= 0) & (row <= height - 1) & (column >= 0) & (column <= width - 1)
+    # Clipped before the conversion: a far point would overflow an integer.
+    row = jnp.clip(row, 0, height - 1).astype(jnp.int32)
+    column = jnp.clip(column, 0, width - 1).astype(jnp.int32)
+    index = (row * width + column).reshape(b, rows * columns, 1)
+    values = jnp.take_along_axis(pixels, index, axis=1, mode="clip")
+    weight = jnp.where(inside, weight, jnp.zeros_like(weight))
+    return values.reshape(b, rows, columns, c) * weight[..., None]
+
+  upper = corner(top, left) + corner(top, left + 1)
+  return upper + corner(top + 1, left) + corner(top + 1, left + 1)
+
+
+def _centres(size: int, align_corners: bool) -> Float[Array, "{size}"]:
+  """Coordinates of the pixels' centres; a single pixel is at 0."""
+  index = jnp.arange(size, dtype=jnp.float32)
+  if not align_corners:
+    return (2 * index + 1) / size - 1
+  return 2 * index / (size - 1) - 1 if size > 1 else jnp.zeros(1)
+
+
+def _position(coordinate, size, align_corners):
+  """Coordinates to numbers of pixels, 0 at the centre of the first."""
+  if align_corners:
+    return (coordinate + 1) * ((size - 1) / 2)
+  return (coordinate + 1) * (size / 2) - 0.5
