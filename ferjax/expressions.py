@@ -27,9 +27,91 @@ RAF_DB_CODES = {
   7: "neutral",
 }
 
+# The column `expression` of the csv release and the numbers of the npy release of AffectNet.
+AFFECTNET_CODES = {
+  0: "neutral",
+  1: "happiness",
+  2: "sadness",
+  3: "surprise",
+  4: "fear",
+  5: "disgust",
+  6: "anger",
+  7: "contempt",
+}
+AFFECTNET_WITHOUT_EXPRESSION = {8: "none", 9: "uncertain", 10: "no face"}
+
+# The column `emotion` of fer2013.csv.
+FER2013_CODES = {
+  0: "anger",
+  1: "disgust",
+  2: "fear",
+  3: "happiness",
+  4: "sadness",
+  5: "surprise",
+  6: "neutral",
+}
+
+# The vote columns of fer2013new.csv, in their order, and those that are no expression.
+FERPLUS_COLUMNS = (
+  "neutral",
+  "happiness",
+  "surprise",
+  "sadness",
+  "anger",
+  "disgust",
+  "fear",
+  "contempt",
+  "unknown",
+  "NF",
+)
+FERPLUS_NO_EXPRESSION = ("unknown", "NF")
+
+# The last column of ExpW's label.lst.
+EXPW_CODES = {
+  0: "anger",
+  1: "disgust",
+  2: "fear",
+  3: "happiness",
+  4: "sadness",
+  5: "surprise",
+  6: "neutral",
+}
+
+# Other words for them in folder names and tables, in lower case.
+SPELLINGS = {
+  "happy": "happiness",
+  "joy": "happiness",
+  "sad": "sadness",
+  "surprised": "surprise",
+  "afraid": "fear",
+  "fearful": "fear",
+  "disgusted": "disgust",
+  "angry": "anger",
+  "contemptuous": "contempt",
+}
+
 
 def index_of(name: str, class_names: tuple[str, ...] = EXPRESSIONS) -> int:
   """The class index of an expression's name; a ValueError lists the known names."""
   if name not in class_names:
     raise ValueError(f"unknown expression {name!r}; known: {', '.join(class_names)}")
   return class_names.index(name)
+
+
+def index_of_spelling(text: str, class_names: tuple[str, ...]) -> int:
+  """The class index of a name as people write it: in any case, and with `SPELLINGS`.
+
+  Raises:
+    ValueError: no class, or more than one, may be meant; the message lists the known names.
+  """
+  if text in class_names:
+    return class_names.index(text)
+  meant = [i for i, name in enumerate(class_names) if _canonical(name) == _canonical(text)]
+  if len(meant) != 1:
+    raise ValueError(f"unknown class {text!r}; known: {', '.join(class_names)}")
+  return meant[0]
+
+
+def _canonical(text: str) -> str:
+  text = text.strip().casefold()
+  return SPELLINGS.get(text, text)

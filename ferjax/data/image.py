@@ -6,6 +6,7 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -167,10 +168,14 @@ def place_boxes(
   return (boxes * scale + offset).astype(np.float32)
 
 
-def normalize(image: UInt8[np.ndarray, "*b h w 3"]) -> Float[np.ndarray, "*b h w 3"]:
-  """`(image / 255 - mean) / std` with the mean and deviation of ImageNet, float32."""
-  mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+def normalize(
+  image: UInt8[np.ndarray, "*b h w 3"],
+  mean: Sequence[float] = IMAGENET_MEAN,
+  std: Sequence[float] = IMAGENET_STD,
+) -> Float[np.ndarray, "*b h w 3"]:
+  """`(image / 255 - mean) / std`, float32; mean and deviation are those of RGB in 0..1."""
+  shift, scale = np.array(mean), np.array(std)
   output = image.astype(np.float32)
-  output *= (1 / (255 * std)).astype(np.float32)
-  output -= (mean / std).astype(np.float32)
+  output *= (1 / (255 * scale)).astype(np.float32)
+  output -= (shift / scale).astype(np.float32)
   return output

@@ -39,6 +39,8 @@ class SyntheticScenes:
   i32[m] (index into `class_names`), with 0 <= m <= max_faces.
   """
 
+  task = "detection"
+
   def __init__(
     self,
     num_examples: int,
@@ -68,15 +70,13 @@ class SyntheticScenes:
     Raises:
       ValueError: For an argument outside the ranges above.
     """
-    if num_examples < 0:
-      raise ValueError(f"num_examples is {num_examples}; expected 0 or more")
-    if seed < 0:
-      raise ValueError(f"seed is {seed}; expected 0 or more")
+    for name, value in (("num_examples", num_examples), ("seed", seed)):
+      if value < 0:
+        raise ValueError(f"{name} is {value}; expected 0 or more")
     _check(image_size, class_names, min_faces, max_faces, scale, intensity)
     self.class_names = tuple(class_names)
     self.skipped: list[str] = []
-    self._num_examples = num_examples
-    self._seed = seed
+    self._num_examples, self._seed = num_examples, seed
     self._size = image_size
     self._options = {
       "min_faces": min_faces,

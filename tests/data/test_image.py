@@ -229,3 +229,11 @@ def test_normalize():
   np.testing.assert_allclose(normalized, (image / 255 - mean) / std, atol=1e-6)
   assert normalized.dtype == np.float32
   np.testing.assert_array_equal(image_lib.normalize(image[0]), normalized[0])
+
+
+def test_normalize_by_other_numbers():
+  image = np.array([[[0, 51, 255]]], np.uint8)
+  normalized = image_lib.normalize(image, mean=(0.0, 0.2, 0.5), std=(1.0, 0.1, 0.25))
+  np.testing.assert_allclose(normalized, [[[0, 0, 2]]], atol=1e-6)
+  plain = image_lib.normalize(image, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+  np.testing.assert_allclose(plain, [[[0, 0.2, 1]]], atol=1e-6)

@@ -22,6 +22,7 @@ PLAIN = AugmentConfig(
 class FakeSource:
   """Record i is a grey of level 8 + i with `i % 4` boxes of label `i % 7`."""
 
+  task = "detection"
   class_names = tuple("abcdefg")
   skipped = []
 
@@ -215,33 +216,6 @@ def test_evaluation_sees_every_record_once(length, batch_size, count):
   assert not rows["box_mask"][padding].any()
 
 
-def test_evaluation_letterboxes():
-  (batch,) = _all(pipeline.eval_dataset(FakeSource(4), _config(image_size=64), batch_size=4))
-  np.testing.assert_array_equal(batch["placement"], [[2, 2, 0, 8, 32, 24]] * 4)
-  np.testing.assert_array_equal(batch["boxes"][3, :2], [[0, 8, 20, 32], [2, 10, 22, 36]])
-  np.testing.assert_array_equal(batch["box_mask"].sum(1), [0, 1, 2, 3])
-  grey = image_lib.normalize(np.full((8, 64, 3), 128, np.uint8))
-  np.testing.assert_array_equal(batch["image"][0, :8], grey)
-
-
-def test_training_keeps_the_largest_boxes_and_evaluation_all():
-  source = FakeSource(2, boxes=5)
-  config = _config(max_boxes=2, augment=PLAIN)
-  (batch,) = _take(_train(source, config, batch_size=2), 1)
-  sides = batch["boxes"][..., 2:] - batch["boxes"][..., :2]
-  # Box i is 10 by 12 + i pixels.
-  np.testing.assert_allclose(sides[..., 1], [[15, 16]] * 2, atol=1e-5)
-  assert batch["box_mask"].all()
-  evaluation = iter(pipeline.eval_dataset(source, config, batch_size=2))
-  with pytest.raises(ValueError, match=r"list.txt:\d: 5 boxes are more than data.max_boxes \(2\)"):
-    next(evaluation)
-  evaluation.close()
-  source.max_boxes = 5
-  (batch,) = _all(pipeline.eval_dataset(source, config, batch_size=2))
-  assert batch["box_mask"].shape == (2, 5)
-  assert batch["box_mask"].all()
-
-
 @pytest.mark.parametrize("error", [image_lib.ImageError, RecordError])
 def test_bad_record_stops_or_is_masked(error):
   source = FakeSource(6, bad=(2,), error=error)
@@ -262,27 +236,6 @@ def test_bad_record_stops_or_is_masked(error):
     np.testing.assert_array_equal(batch["image"][batch["skipped"]], grey)
 
 
-def test_reason_of_a_skipped_record_is_logged_once(caplog):
-  pipeline._warn_once.cache_clear()
-  source = FakeSource(6, bad=(2, 4))
-  config = _config(on_bad_record="skip", augment=dataclasses.replace(PLAIN, mosaic=1.0))
-  with caplog.at_level("WARNING"):
-    for _ in range(3):
-      _all(pipeline.eval_dataset(source, config, batch_size=6))
-  assert sorted(record.getMessage() for record in caplog.records) == [
-    "skipped: list.txt:3: damaged",
-    "skipped: list.txt:5: damaged",
-  ]
-
-
-def test_bugs_are_not_taken_for_bad_records():
-  source = FakeSource(6, bad=(2,), error=KeyError)
-  iterator = iter(_train(source, _config(on_bad_record="skip"), batch_size=6))
-  with pytest.raises(KeyError):
-    next(iterator)
-  iterator.close()
-
-
 @pytest.mark.parametrize(
   ("config", "options", "message"),
   [
@@ -291,6 +244,10 @@ def test_bugs_are_not_taken_for_bad_records():
     ({"max_boxes": 0}, {}, r"max_boxes \(0\) must be positive"),
     ({"num_workers": -1}, {}, r"num_workers \(-1\)"),
     ({"on_bad_record": "ignore"}, {}, "unknown on_bad_record 'ignore'; known: error, skip"),
+    ({"std": (0.2, 0.0, 0.2)}, {}, r"data.std \(0.2, 0.0, 0.2\) must be three .* positive"),
+    ({"grey": True}, {}, r"data.grey \(True\) is for classifiers"),
+    ({"balance": True}, {}, r"data.balance \(True\) is for classifiers"),
+    ({"resize": 36}, {}, r"data.resize \(36\) is for classifiers"),
     ({}, {"batch_size": 5, "process_count": 2}, r"batch_size \(5\) .* hosts \(2\)"),
     ({}, {"batch_size": 0}, r"batch_size \(0\) must be a positive"),
     ({}, {"process_index": 1}, r"process_index \(1\) must lie in 0..0"),
@@ -312,6 +269,8 @@ def test_other_mistakes_are_refused():
       _train(**{name: -1})
   with pytest.raises(ValueError, match=r"augment.scale"):
     _train(config=_config(augment=AugmentConfig(scale=(2.0, 1.0))))
+  with pytest.raises(ValueError, match="ten_crop is for classifiers"):
+    pipeline.eval_dataset(FakeSource(), _config(), batch_size=4, ten_crop=True)
 
 
 def test_workers_give_the_same_batches_and_errors_despite_an_interrupt():
@@ -327,7 +286,7 @@ def test_workers_give_the_same_batches_and_errors_despite_an_interrupt():
     from ferjax.data.datasets import load_source
 
     class Damaged:
-      class_names, skipped = ("a",), []
+      task, class_names, skipped = "detection", ("a",), []
 
       def __len__(self):
         return 4
@@ -335,8 +294,17 @@ def test_workers_give_the_same_batches_and_errors_despite_an_interrupt():
       def __getitem__(self, index):
         raise image.ImageError(f"list.txt:{index + 1}: damaged")
 
-    def batches(workers):
-      config = DataConfig(image_size=32, train_examples=9, num_workers=workers)
+      def origin(self, index):
+        return ""
+
+    def batches(name, workers):
+      config = DataConfig(
+        source=name,
+        image_size=32,
+        train_examples=9,
+        num_workers=workers,
+        balance=name == "synthetic_faces",
+      )
       source = load_source(config, "train", seed=1)
       iterator = iter(pipeline.train_dataset(source, config, batch_size=2, seed=0, epochs=2))
       first = [next(iterator) for _ in range(3)]
@@ -352,13 +320,14 @@ def test_workers_give_the_same_batches_and_errors_despite_an_interrupt():
       return first + rest + again
 
     def main(_):
-      threads, workers = batches(0), batches(2)
-      for a, b in zip(threads, workers, strict=True):
-        for key in a:
-          np.testing.assert_array_equal(a[key], b[key], err_msg=key)
-      for key in workers[3]:
-        np.testing.assert_array_equal(workers[3][key], workers[5][key])
-        np.testing.assert_array_equal(workers[4][key], workers[6][key])
+      for name in ("synthetic", "synthetic_faces"):
+        threads, workers = batches(name, 0), batches(name, 2)
+        for a, b in zip(threads, workers, strict=True):
+          for key in a:
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+        for key in workers[3]:
+          np.testing.assert_array_equal(workers[3][key], workers[5][key])
+          np.testing.assert_array_equal(workers[4][key], workers[6][key])
       config = DataConfig(image_size=32, num_workers=1)
       iterator = iter(pipeline.eval_dataset(Damaged(), config, batch_size=2))
       try:

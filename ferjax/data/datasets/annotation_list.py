@@ -9,8 +9,18 @@ x1,y1,x2,y2,class with corners in pixels of the original image and a 0-based cla
 
 import functools
 import os
+import pathlib
 import re
 
+from ferjax.data.datasets.layout import (
+  DataSet,
+  Entry,
+  LayoutError,
+  Options,
+  Reading,
+  Release,
+  relative_key,
+)
 from ferjax.data.datasets.records import (
   Record,
   RecordError,
@@ -96,3 +106,53 @@ def _class_index(text: str, class_names: tuple[str, ...], origin: str) -> int:
     names = ", ".join(f"{i} {name}" for i, name in enumerate(class_names))
     raise RecordError(f"{origin}: class {text} is not one of data.class_names: {names}")
   return int(text)
+
+
+def _files(root: pathlib.Path, options: Options) -> dict[str, str]:
+  """Split -> list: as chosen, else <split>.txt where there is one; train is always expected."""
+  if options.files:
+    return dict(options.files)
+  there = {s: f"{s}.txt" for s in ("train", "val", "test") if (root / f"{s}.txt").is_file()}
+  return {"train": "train.txt", **there}
+
+
+def _read(root: pathlib.Path, options: Options) -> Reading:
+  reading = Reading()
+  for split, file in _files(root, options).items():
+    try:
+      text = (root / file).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+      raise LayoutError(f"{root / file}: not UTF-8 text: {error}; {_FORMAT}") from error
+    lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    if not lines:
+      raise LayoutError(f"{root / file}: empty; {_FORMAT}, one image a line")
+    parse = functools.partial(_entry, root=root, file=file, split=split, options=options)
+    reading.add_all(lines, parse)
+  return reading
+
+
+def _entry(
+  line: tuple[int, str], *, root: pathlib.Path, file: str, split: str, options: Options
+) -> Entry:
+  record = _parse(line, dir=root, file=file, class_names=options.class_names)
+  key = relative_key(record.path, root)
+  return Entry(record.origin, key, record.path, split, record.label, boxes=record.boxes)
+
+
+ANNOTATION_LIST = DataSet(
+  name="annotation_list",
+  title="annotation list",
+  terms="your own data",
+  request="Write one image a line, `path x1,y1,x2,y2,class ...`, into train.txt, val.txt, test.txt",
+  releases=(
+    Release(
+      "txt",
+      lambda root, options: {
+        file: f"annotation list of the {split} split"
+        for split, file in _files(root, options).items()
+      },
+      _read,
+    ),
+  ),
+  tasks=("detection",),
+)

@@ -10,10 +10,20 @@ import functools
 import math
 import os
 import pathlib
+from collections.abc import Mapping
 
-import numpy as np
 from absl import logging
 
+from ferjax.data.datasets.layout import (
+  TASKS,
+  Box,
+  DataSet,
+  Entry,
+  LayoutError,
+  Options,
+  Reading,
+  Release,
+)
 from ferjax.data.datasets.records import (
   Record,
   RecordError,
@@ -22,6 +32,7 @@ from ferjax.data.datasets.records import (
   check_image_file,
   read_records,
 )
+from ferjax.data.splits import VALIDATION_FRACTION, cut_validation
 from ferjax.expressions import RAF_DB_CODES, SEVEN_EXPRESSIONS, index_of
 
 SPLITS = ("train", "val", "test")
@@ -32,9 +43,15 @@ HOW_TO_GET = (
   "DIR/basic/Annotation/boundingbox/ exist, and pass --config.data.dir=DIR"
 )
 OFFICIAL_COUNTS = {"train": 12271, "test": 3068}
-VALIDATION_FRACTION = 0.1
+_BY_CODE = {
+  "train": (1290, 281, 717, 4772, 1982, 705, 2524),
+  "test": (329, 74, 160, 1185, 478, 162, 680),
+}
 _VALIDATION_SEED = 0  # fixed, so that runs of different seeds are measured on the same images
 _LIST = "basic/EmoLabel/list_patition_label.txt"  # the misspelling is official
+_ALIGNED = "basic/Image/aligned"
+_ORIGINALS = "basic/Image/original"
+_BOXES = "basic/Annotation/boundingbox"
 
 
 class RafDetection(RecordSource):
@@ -89,18 +106,27 @@ class RafDetection(RecordSource):
 
 def _validation_names(entries: list[tuple[int, list[str]]]) -> set[str]:
   """A tenth of the names of every code, by the names alone and not their order in the list."""
-  names: dict[str, list[str]] = {}
-  for _, fields in entries:
-    names.setdefault(fields[-1], []).append(fields[0])
-  rng = np.random.default_rng(_VALIDATION_SEED)
-  chosen = set()
-  for code in sorted(names):
-    count = round(VALIDATION_FRACTION * len(names[code]))
-    chosen.update(rng.permutation(sorted(names[code]))[:count].tolist())
-  return chosen
+  names = [fields[0] for _, fields in entries]
+  codes = sorted({fields[-1] for _, fields in entries})
+  classes = [(codes.index(fields[-1]),) for _, fields in entries]
+  chosen = cut_validation(
+    names,
+    classes,
+    [""] * len(names),
+    fraction=VALIDATION_FRACTION,
+    seed=_VALIDATION_SEED,
+  )
+  return {name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen}
 
 
 def _parse(entry: tuple[int, list[str]], *, root: pathlib.Path, label_of: dict[int, int]) -> Record:
+  origin, name, label = _name_and_label(entry, label_of)
+  image = root / _ORIGINALS / name
+  check_image_file(image, origin)
+  return Record(origin, str(image), (_box(root, name, origin),), (label,))
+
+
+def _name_and_label(entry: tuple[int, list[str]], label_of: dict[int, int]) -> tuple[str, str, int]:
   number, fields = entry
   origin = f"{_LIST}:{number} ({fields[0]})"
   if len(fields) != 2 or not fields[1].isdecimal() or int(fields[1]) not in label_of:
@@ -108,10 +134,11 @@ def _parse(entry: tuple[int, list[str]], *, root: pathlib.Path, label_of: dict[i
     raise RecordError(f"{origin}: {' '.join(fields)!r}; expected a file name and a code: {codes}")
   if not fields[0].startswith(("train", "test")):
     raise RecordError(f"{origin}: expected a file name that starts with train or test")
-  image = root / "basic" / "Image" / "original" / fields[0]
-  check_image_file(image, origin)
-  stem = pathlib.PurePath(fields[0]).stem
-  box_file = root / "basic" / "Annotation" / "boundingbox" / f"{stem}_boundingbox.txt"
+  return origin, fields[0], label_of[int(fields[1])]
+
+
+def _box(root: pathlib.Path, name: str, origin: str) -> Box:
+  box_file = root / _BOXES / f"{pathlib.PurePath(name).stem}_boundingbox.txt"
   try:
     text = box_file.read_text(encoding="utf-8-sig")
   except FileNotFoundError:
@@ -121,4 +148,58 @@ def _parse(entry: tuple[int, list[str]], *, root: pathlib.Path, label_of: dict[i
   except ValueError:
     raise RecordError(f"{box_file}: {text.strip()!r}; expected four numbers x1 y1 x2 y2") from None
   check_box((x1, y1, x2, y2), str(box_file))
-  return Record(origin, str(image), ((x1, y1, x2, y2),), (label_of[int(fields[1])],))
+  return (x1, y1, x2, y2)
+
+
+def _read(root: pathlib.Path, options: Options) -> Reading:
+  label_of = {code: index_of(name, options.class_names) for code, name in RAF_DB_CODES.items()}
+  lines = (root / _LIST).read_text(encoding="utf-8-sig").splitlines()
+  rows = [(i, line.split()) for i, line in enumerate(lines, start=1) if line.strip()]
+  if not rows:
+    raise LayoutError(f"{root / _LIST}: empty; expected lines `train_00001.jpg 5`")
+  reading = Reading()
+  reading.add_all(rows, functools.partial(_entry, root=root, label_of=label_of, task=options.task))
+  return reading
+
+
+def _entry(
+  row: tuple[int, list[str]], *, root: pathlib.Path, label_of: dict[int, int], task: str
+) -> Entry:
+  origin, name, label = _name_and_label(row, label_of)
+  split = "test" if name.startswith("test") else "train"
+  if task == "detection":
+    path = root / _ORIGINALS / name
+    check_image_file(path, origin)
+    return Entry(origin, name, str(path), split, (label,), boxes=(_box(root, name, origin),))
+  path = root / _ALIGNED / f"{pathlib.PurePath(name).stem}_aligned.jpg"
+  check_image_file(path, origin)
+  return Entry(origin, name, str(path), split, label)
+
+
+def _expected(root: pathlib.Path, options: Options) -> dict[str, str]:
+  files = {_LIST: "the list of images and codes"}
+  if options.task == "detection":
+    return {**files, _ORIGINALS: "original photographs", _BOXES: "a file for each face box"}
+  return {**files, _ALIGNED: "aligned faces, 100x100 pixels"}
+
+
+def _official(options: Options) -> Mapping[str, Mapping[str, int]]:
+  return {
+    split: {
+      "total": OFFICIAL_COUNTS[split],
+      **{RAF_DB_CODES[code]: count for code, count in enumerate(counts, start=1)},
+    }
+    for split, counts in _BY_CODE.items()
+  }
+
+
+RAF_DB = DataSet(
+  name="raf_db",
+  title="RAF-DB",
+  terms="for research only, after an agreement with its authors; text not verified",
+  request=HOW_TO_GET,
+  releases=(Release("basic", _expected, _read, _official),),
+  tasks=TASKS,
+  class_counts=(7,),
+  overhang=math.inf,  # the boxes of the detector stand over the photographs
+)

@@ -1,23 +1,27 @@
 """Annotated image files as a random-access source: what every reader of a data set builds.
 
-A *source* decodes on access and never earlier. Its boxes are xyxy pixels of the upright image.
+A *source* decodes on access and never earlier. The records of this module are for detectors, those
+of `face_records` for classifiers.
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from absl import logging
 from jaxtyping import Float
 
 from ferjax.data.augment import Example
-from ferjax.data.image import decode
+from ferjax.data.image import ImageError, decode
 
 ON_BAD_RECORD = ("error", "skip")
 OVERHANG = 2.0  # pixels that a box may stand over the image: rounding, 1-based pixels
 _NAMED = 10  # skipped records that the log names
+
+AnyRecord = TypeVar("AnyRecord")
 
 
 class RecordError(ValueError):
@@ -31,14 +35,33 @@ class Source(Protocol):
   class_names: tuple[str, ...]
   skipped: list[str]  # records left out on construction, each with its reason
 
+  @property
+  def task(self) -> str:
+    """What its labels are for: "detection" or "classification"."""
+    ...
+
   def __len__(self) -> int: ...
 
-  def __getitem__(self, index: int, /) -> Example:
-    """Decoded image, its boxes clipped to it, and labels; ImageError or RecordError."""
+  def __getitem__(self, index: int, /) -> Any:
+    """The decoded example; ImageError or RecordError.
+
+    For detection an `Example` whose boxes, xyxy pixels of the upright image, are clipped to it;
+    for classification a `FaceExample`.
+    """
     ...
 
   def origin(self, index: int, /) -> str:
     """Where record `index` stands, for messages: "list.txt:12 (images/a.jpg)"."""
+    ...
+
+
+@runtime_checkable
+class LabelledSource(Source, Protocol):
+  """A source for classification."""
+
+  @property
+  def labels(self) -> Float[np.ndarray, "n k"]:
+    """Distributions over the classes, of all records in order; nothing is decoded."""
     ...
 
 
@@ -61,6 +84,8 @@ class RecordSource:
     skipped: records that were left out, with the reason.
     overhang: pixels that a box may stand over the image; more is an error.
   """
+
+  task = "detection"
 
   def __init__(
     self,
@@ -96,8 +121,8 @@ class RecordSource:
 
 
 def read_records(
-  entries: Iterable, parse: Callable[..., Record], *, origin: str, on_bad_record: str
-) -> tuple[list[Record], list[str]]:
+  entries: Iterable, parse: Callable[..., AnyRecord], *, origin: str, on_bad_record: str
+) -> tuple[list[AnyRecord], list[str]]:
   """Parses entries, leaving out bad ones if so asked.
 
   Args:
@@ -136,6 +161,23 @@ def read_records(
     reason = f"all {len(skipped)} records are bad, the first: {skipped[0]}" if skipped else "empty"
     raise RecordError(f"{origin}: no records to read: {reason}")
   return records, skipped
+
+
+def load_example(source: Source, index: int, on_bad_record: str) -> Any:
+  """An example, or None if it is bad and such are to be skipped."""
+  try:
+    return source[index]
+  except (ImageError, RecordError) as error:
+    if on_bad_record != "skip":
+      raise
+    _warn_once(f"skipped: {error}")
+    return None
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+  """A bad record is met again in every epoch and evaluation; once in a process is enough."""
+  logging.warning("%s", message)
 
 
 def check_on_bad_record(value: str) -> None:

@@ -10,6 +10,15 @@ import os
 import pathlib
 import xml.etree.ElementTree as ElementTree
 
+from ferjax.data.datasets.layout import (
+  DataSet,
+  Entry,
+  LayoutError,
+  Options,
+  Reading,
+  Release,
+  relative_key,
+)
 from ferjax.data.datasets.records import (
   Record,
   RecordError,
@@ -60,6 +69,11 @@ class PascalVOC(RecordSource):
 
 
 def _parse(name: str, *, root: pathlib.Path, class_names: tuple[str, ...]) -> Record:
+  tree = _tree(name, root)
+  return _record(tree, name, root=root, class_names=class_names)
+
+
+def _tree(name: str, root: pathlib.Path) -> ElementTree.Element:
   origin = f"Annotations/{name}.xml"
   try:
     text = (root / "Annotations" / f"{name}.xml").read_bytes()
@@ -68,9 +82,15 @@ def _parse(name: str, *, root: pathlib.Path, class_names: tuple[str, ...]) -> Re
   if b"<!ENTITY" in text:  # entities that refer to entities can fill the memory
     raise RecordError(f"{origin}: XML entities are not allowed in an annotation")
   try:
-    tree = ElementTree.fromstring(text)
+    return ElementTree.fromstring(text)
   except ElementTree.ParseError as error:
     raise RecordError(f"{origin}: malformed XML: {error}") from error
+
+
+def _record(
+  tree: ElementTree.Element, name: str, *, root: pathlib.Path, class_names: tuple[str, ...]
+) -> Record:
+  origin = f"Annotations/{name}.xml"
   path = _image_path(root / "JPEGImages", name, tree.findtext("filename"), origin)
   origin = f"{origin} ({path.name})"
   boxes, label = [], []
@@ -107,3 +127,56 @@ def _box(element: ElementTree.Element | None, origin: str) -> tuple[float, float
     ) from None
   check_box((x1, y1, x2, y2), origin)
   return (x1 - 1, y1 - 1, x2, y2)
+
+
+def _sets(root: pathlib.Path) -> dict[str, pathlib.Path]:
+  paths = {s: root / "ImageSets" / "Main" / f"{s}.txt" for s in ("train", "val", "test")}
+  return {split: path for split, path in paths.items() if path.is_file()}
+
+
+def _read(root: pathlib.Path, options: Options) -> Reading:
+  reading = Reading()
+  for split, path in _sets(root).items():
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+      raise LayoutError(f"{path}: empty; expected one image name a line")
+    parse = functools.partial(_entry, root=root, split=split, options=options)
+    reading.add_all(names, parse)
+  return reading
+
+
+def _entry(name: str, *, root: pathlib.Path, split: str, options: Options) -> Entry:
+  tree = _tree(name, root)
+  record = _record(tree, name, root=root, class_names=options.class_names)
+  key = relative_key(record.path, root)
+  size = _size(tree)
+  return Entry(record.origin, key, record.path, split, record.label, boxes=record.boxes, size=size)
+
+
+def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
+  """What the annotation claims; None where it does not, or writes zeros, as some tools do."""
+  width, height = ((tree.findtext(f"size/{side}") or "").strip() for side in ("width", "height"))
+  if not (width.isdecimal() and height.isdecimal()) or int(width) * int(height) == 0:
+    return None
+  return int(width), int(height)
+
+
+VOC = DataSet(
+  name="voc",
+  title="Pascal VOC folder",
+  terms="your own data",
+  request="Lay out Annotations/*.xml, JPEGImages/ and ImageSets/Main/{train,val,test}.txt",
+  releases=(
+    Release(
+      "xml",
+      lambda root, options: {
+        "Annotations": "an XML file for each image",
+        "JPEGImages": "the images",
+        "ImageSets/Main/train.txt": "names of the train split; val.txt and test.txt likewise",
+      },
+      _read,
+    ),
+  ),
+  tasks=("detection",),
+)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ferjax.data import image as image_lib
 from ferjax.data.datasets import records
 
 
@@ -41,3 +42,49 @@ def test_only_record_errors_are_skipped():
   assert skipped == ["entry -1", "entry -2"]
   with pytest.raises(ZeroDivisionError):
     records.read_records([0], parse, origin="x", on_bad_record="skip")
+
+
+class Damaged:
+  task, class_names, skipped = "detection", ("a",), []
+
+  def __init__(self, error):
+    self.error = error
+
+  def __len__(self):
+    return 6
+
+  def origin(self, index):
+    return f"list.txt:{index + 1}"
+
+  def __getitem__(self, index):
+    if index in (2, 4):
+      raise self.error(f"{self.origin(index)}: damaged")
+    return {"number": index}
+
+
+@pytest.mark.parametrize("error", [image_lib.ImageError, records.RecordError])
+def test_bad_example_is_an_error_or_none(error):
+  source = Damaged(error)
+  assert isinstance(source, records.Source)
+  assert records.load_example(source, 3, "error") == {"number": 3}
+  assert records.load_example(source, 2, "skip") is None
+  with pytest.raises(error, match=r"list.txt:3: damaged"):
+    records.load_example(source, 2, "error")
+
+
+def test_bugs_are_not_taken_for_bad_examples():
+  with pytest.raises(KeyError):
+    records.load_example(Damaged(KeyError), 2, "skip")
+
+
+def test_reason_of_a_skipped_example_is_logged_once(caplog):
+  records._warn_once.cache_clear()
+  source = Damaged(records.RecordError)
+  with caplog.at_level("WARNING"):
+    for _ in range(3):
+      for index in range(6):
+        records.load_example(source, index, "skip")
+  assert [record.getMessage() for record in caplog.records] == [
+    "skipped: list.txt:3: damaged",
+    "skipped: list.txt:5: damaged",
+  ]

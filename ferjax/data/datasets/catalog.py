@@ -1,0 +1,40 @@
+"""The data sets that can be prepared, by name."""
+
+from ferjax.data.datasets.affectnet import AFFECTNET
+from ferjax.data.datasets.annotation_list import ANNOTATION_LIST
+from ferjax.data.datasets.coco_json import COCO_JSON
+from ferjax.data.datasets.csv_table import CSV
+from ferjax.data.datasets.expw import EXPW
+from ferjax.data.datasets.fer2013 import FER2013
+from ferjax.data.datasets.ferplus import FERPLUS
+from ferjax.data.datasets.image_folder import IMAGE_FOLDER
+from ferjax.data.datasets.layout import DataSet
+from ferjax.data.datasets.raf_db import RAF_DB
+from ferjax.data.datasets.sfew import SFEW
+from ferjax.data.datasets.voc import VOC
+from ferjax.data.datasets.yolo_txt import YOLO_TXT
+
+DATA_SETS = {
+  data_set.name: data_set
+  for data_set in (
+    RAF_DB,
+    AFFECTNET,
+    FER2013,
+    FERPLUS,
+    SFEW,
+    EXPW,
+    VOC,
+    COCO_JSON,
+    YOLO_TXT,
+    ANNOTATION_LIST,
+    IMAGE_FOLDER,
+    CSV,
+  )
+}
+
+
+def find_data_set(name: str) -> DataSet:
+  """The data set of that name; a ValueError lists the known ones."""
+  if name not in DATA_SETS:
+    raise ValueError(f"unknown data set {name!r}; known: {', '.join(DATA_SETS)}")
+  return DATA_SETS[name]

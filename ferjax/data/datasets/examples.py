@@ -1,0 +1,126 @@
+"""From an entry to its encoded image: opened, checked against the annotation, cut to the face."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import io
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from ferjax.data.datasets.layout import Box, Entry, Pixels
+from ferjax.data.datasets.records import RecordError, fit_boxes
+from ferjax.data.image import ImageError, decode
+
+_JPEG_QUALITY = 95  # of faces that are cut out
+_AHEAD = 4  # items in work for each thread
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+  """`encoded` is a file as it came, or the face cut out; `image` is the same, decoded.
+
+  `boxes` are xyxy pixels of `image`, clipped to it.
+  """
+
+  encoded: bytes
+  image: UInt8[np.ndarray, "h w 3"]
+  boxes: Float[np.ndarray, "m 4"]
+
+
+def load(entry: Entry, *, overhang: float, margin: float) -> Loaded:
+  """Opens an entry's image.
+
+  Args:
+    entry: what to open.
+    overhang: pixels that a box may stand over the image; more is an error.
+    margin: part of a face box's side that is added on each side before the face is cut out.
+
+  Raises:
+    ImageError: the image is missing or cannot be read.
+    RecordError: the annotation contradicts the image.
+  """
+  encoded = _read(entry)
+  image = decode(encoded, origin=entry.origin)
+  height, width = image.shape[:2]
+  if entry.size is not None and entry.size != (width, height):
+    swapped = ": width and height are swapped" if entry.size == (height, width) else ""
+    raise RecordError(
+      f"{entry.origin}: the annotation is for {entry.size[0]}x{entry.size[1]} pixels, but the "
+      f"upright image has {width}x{height}{swapped}"
+    )
+  if entry.crop is not None and entry.boxes is None:
+    image = _cut(image, entry.crop, margin, entry.origin)
+    return Loaded(_jpeg(image), image, np.zeros((0, 4), np.float32))
+  boxes = np.array(entry.boxes or (), np.float32).reshape(-1, 4)
+  if entry.relative:
+    boxes = boxes * np.array([width, height, width, height], np.float32)
+  boxes = fit_boxes(boxes, width, height, origin=entry.origin, overhang=overhang)
+  return Loaded(encoded, image, boxes)
+
+
+def _read(entry: Entry) -> bytes:
+  if isinstance(entry.image, Pixels):
+    return entry.image.encode()
+  try:
+    return pathlib.Path(entry.image).read_bytes()
+  except OSError as error:
+    raise ImageError(f"{entry.origin}: {entry.image} cannot be read: {error}") from error
+
+
+def _cut(
+  image: UInt8[np.ndarray, "h w 3"], box: Box, margin: float, origin: str
+) -> UInt8[np.ndarray, "i j 3"]:
+  """The face with its margin, as far as the image reaches; the box itself must overlap it."""
+  height, width = image.shape[:2]
+  fit_boxes(np.array([box], np.float32), width, height, origin=origin, overhang=np.inf)
+  x1, y1, x2, y2 = box
+  dx, dy = margin * (x2 - x1), margin * (y2 - y1)
+  left, top = max(0, int(np.floor(x1 - dx))), max(0, int(np.floor(y1 - dy)))
+  right, bottom = min(width, int(np.ceil(x2 + dx))), min(height, int(np.ceil(y2 + dy)))
+  return np.ascontiguousarray(image[top:bottom, left:right])
+
+
+def _jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
+  file = io.BytesIO()
+  Image.fromarray(image).save(file, "JPEG", quality=_JPEG_QUALITY, subsampling=0)
+  return file.getvalue()
+
+
+def in_threads(
+  function: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[tuple[Item, Result | ImageError | RecordError]]:
+  """Items with what a function makes of them, or the error that it raises for a bad one, in order.
+
+  A bounded number of results exists at once. Decoding frees Python's lock, so threads are enough.
+  """
+
+  def attempt(item: Item) -> Result | ImageError | RecordError:
+    try:
+      return function(item)
+    except (ImageError, RecordError) as error:
+      return error
+
+  threads = os.cpu_count() or 1
+  waiting: collections.deque = collections.deque()
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    try:
+      for item in items:
+        waiting.append((item, pool.submit(attempt, item)))
+        if len(waiting) >= _AHEAD * threads:
+          first, future = waiting.popleft()
+          yield first, future.result()
+      while waiting:
+        first, future = waiting.popleft()
+        yield first, future.result()
+    finally:
+      for _, future in waiting:
+        future.cancel()

@@ -1,0 +1,104 @@
+"""FER2013: grey faces of 48x48 pixels, in a table or in a folder for each class.
+
+Goodfellow et al., "Challenges in Representation Learning: A report on three machine learning
+contests", ICONIP 2013. Layouts and counts: spec: datasets. The folders come without a validation
+split: the public and the private test images are one folder there.
+"""
+
+import functools
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from ferjax.data.datasets.image_folder import read_class_folders
+from ferjax.data.datasets.layout import (
+  DataSet,
+  Entry,
+  Options,
+  Pixels,
+  Reading,
+  Release,
+  code_index,
+)
+from ferjax.data.datasets.records import RecordError
+from ferjax.data.datasets.tables import Row, read_rows
+from ferjax.expressions import FER2013_CODES
+
+TABLE = "fer2013.csv"
+USAGES = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
+SIDE = 48  # pixels
+COLUMNS = ("emotion", "pixels", "Usage")
+_FOLDERS = {"train": "train", "test": "test"}
+
+
+def parse_usage(text: str, origin: str) -> str:
+  """The split; RecordError for an unknown word."""
+  if text not in USAGES:
+    raise RecordError(f"{origin}: Usage is {text!r}; expected one of {', '.join(USAGES)}")
+  return USAGES[text]
+
+
+def parse_pixels(text: str, origin: str) -> Pixels:
+  """The picture; RecordError unless there are 48 x 48 values in 0..255."""
+  numbers = text.split()
+  count = SIDE * SIDE
+  if len(numbers) != count or not all(number.isdecimal() for number in numbers):
+    raise RecordError(f"{origin}: {len(numbers)} pixels; expected {count} whole numbers 0..255")
+  values = np.array(numbers, np.int64)
+  if values.max() > 255:
+    raise RecordError(f"{origin}: a pixel has the value {values.max()}; expected 0..255")
+  return Pixels(values.astype(np.uint8).tobytes(), SIDE, SIDE)
+
+
+def _read_table(root: pathlib.Path, options: Options) -> Reading:
+  reading = Reading()
+  parse = functools.partial(_parse, options=options)
+  reading.add_all(read_rows(root / TABLE, COLUMNS), parse)
+  return reading
+
+
+def _parse(row: Row, *, options: Options) -> Entry:
+  line, cells = row
+  origin = f"{TABLE}:{line}"
+  split = parse_usage(cells["Usage"], origin)
+  label = code_index(cells["emotion"], FER2013_CODES, options.class_names, origin)
+  return Entry(origin, f"{line}", parse_pixels(cells["pixels"], origin), split, label)
+
+
+def _official_table(options: Options) -> Mapping[str, Mapping[str, int]]:
+  return {"train": {"total": 28709}, "val": {"total": 3589}, "test": {"total": 3589}}
+
+
+def _official_folders(options: Options) -> Mapping[str, Mapping[str, int]]:
+  return {"train": {"total": 28709}, "test": {"total": 7178}}
+
+
+def _expected_folders(root: pathlib.Path, options: Options) -> dict[str, str]:
+  return {
+    name: f"a folder for each class, of the {split} split" for split, name in _FOLDERS.items()
+  }
+
+
+FER2013 = DataSet(
+  name="fer2013",
+  title="FER2013",
+  terms="no licence is stated by the contest; the images are from a web search; not verified",
+  request="Download it from the Kaggle contest 'Challenges in Representation Learning: Facial "
+  "Expression Recognition Challenge', or as a folder for each class (Kaggle, msambare/fer2013)",
+  releases=(
+    Release(
+      "csv",
+      lambda root, options: {TABLE: "a table: emotion, pixels, Usage"},
+      _read_table,
+      _official_table,
+    ),
+    Release(
+      "folders",
+      _expected_folders,
+      lambda root, options: read_class_folders(root, _FOLDERS, options),
+      _official_folders,
+    ),
+  ),
+  class_counts=(7,),
+)

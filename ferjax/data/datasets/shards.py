@@ -1,0 +1,73 @@
+"""Finished shards of an interrupted preparation, which the next run keeps.
+
+A shard is written as `<name>.writing`. When it is closed, its notes (`<name>.json`) are written,
+and only then it is renamed to `<name>`: a shard under its own name is whole. The folder belongs to
+one list of records, by a fingerprint; where that has changed, it is emptied.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from etils import epath
+
+from ferjax.data.datasets.layout import Entry, Pixels
+
+_FINGERPRINT = "fingerprint.txt"
+Notes = dict[str, Any]
+
+
+class ShardStore:
+  """The folder of finished shards.
+
+  Args:
+    folder: made if missing.
+    fingerprint: of all records; shards of another are deleted.
+  """
+
+  def __init__(self, folder: epath.Path, fingerprint: str):
+    self._folder = folder
+    mark = folder / _FINGERPRINT
+    if folder.exists() and not (mark.exists() and mark.read_text() == fingerprint):
+      folder.rmtree()
+    folder.mkdir(parents=True, exist_ok=True)
+    mark.write_text(fingerprint)
+
+  def notes(self, name: str) -> Notes | None:
+    """What was noted of a finished shard; None if it is not finished."""
+    if not (self._folder / name).exists():
+      return None
+    return json.loads((self._folder / f"{name}.json").read_text())
+
+  def write(self, name: str, write: Callable[[str], Notes]) -> Notes:
+    """Has a shard written to the path that `write` gets; `write` returns its notes."""
+    partial = self._folder / f"{name}.writing"
+    notes = write(os.fspath(partial))
+    (self._folder / f"{name}.json").write_text(json.dumps(notes))
+    partial.rename(self._folder / name)
+    return notes
+
+  def move(self, name: str, folder: epath.Path) -> int:
+    """Moves a finished shard; returns its size in bytes."""
+    target = folder / name
+    (self._folder / name).rename(target)
+    return target.stat().length
+
+  def remove(self) -> None:
+    self._folder.rmtree()
+
+
+def fingerprint(entries: Iterable[Entry], settings: str) -> str:
+  """Changes with any annotation, with an image's size or date, and with the settings."""
+  digest = hashlib.sha256(settings.encode())
+  for entry in entries:
+    if isinstance(entry.image, Pixels):
+      state = hashlib.sha256(entry.image.values).hexdigest()
+    else:
+      status = os.stat(entry.image)
+      state = f"{status.st_size} {status.st_mtime_ns}"
+    fields = (entry.origin, entry.key, entry.split, entry.label, entry.boxes, entry.crop)
+    digest.update(repr((*fields, entry.group, entry.size, state)).encode())
+  return digest.hexdigest()

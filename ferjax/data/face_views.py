@@ -1,0 +1,79 @@
+"""The views of a face that a classifier is evaluated on.
+
+The same functions prepare a picture for evaluation and for prediction, so that they cannot
+disagree.
+"""
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+NUM_VIEWS = 10  # of `ten_views`
+
+
+def center_view(
+  image: UInt8[np.ndarray, "h w 3"], size: int, *, resize: int = 0, grey: bool = False
+) -> UInt8[np.ndarray, "{size} {size} 3"]:
+  """The square in the middle.
+
+  Args:
+    image: RGB.
+    size: side of the view, pixels.
+    resize: the short side of the picture before the cut, pixels, at least `size`; 0: `size`.
+    grey: replaces colour by luma (ITU-R 601), equal in all three channels.
+
+  Raises:
+    ValueError: `resize` is too small.
+  """
+  picture = scaled(image, short_side(size, resize), grey=grey)
+  width, height = picture.size
+  return as_rgb(_cut(picture, (width - size) // 2, (height - size) // 2, size))
+
+
+def ten_views(
+  image: UInt8[np.ndarray, "h w 3"], size: int, *, resize: int = 0, grey: bool = False
+) -> UInt8[np.ndarray, "10 {size} {size} 3"]:
+  """Four corners and the middle, then the mirror images of these five (spec: emonext, Recipe).
+
+  The corners differ from the middle only where the resized picture is larger than the view:
+  `resize` above `size`. Arguments and errors as for `center_view`.
+  """
+  picture = scaled(image, short_side(size, resize), grey=grey)
+  right, bottom = picture.width - size, picture.height - size
+  corners = [(0, 0), (right, 0), (0, bottom), (right, bottom), (right // 2, bottom // 2)]
+  views = np.stack([as_rgb(_cut(picture, left, top, size)) for left, top in corners])
+  return np.concatenate([views, views[:, :, ::-1]])
+
+
+def short_side(size: int, resize: int) -> int:
+  """What the short side of a picture is resized to, pixels, before a square of `size` is cut."""
+  if resize and resize < size:
+    raise ValueError(
+      f"resize ({resize}) must be at least the size of the view ({size}), or 0 for that size"
+    )
+  return resize if resize else size
+
+
+def scaled(image: UInt8[np.ndarray, "h w 3"], short: int, *, grey: bool) -> Image.Image:
+  """The picture with a short side of `short` pixels, RGB or 8-bit grey: bilinear, antialiased."""
+  picture = Image.fromarray(np.ascontiguousarray(image))
+  if grey:
+    picture = picture.convert("L")
+  width, height = picture.size
+  # Rounded down, as torchvision's Resize does, which the published recipes use.
+  if width <= height:
+    new_size = (short, short * height // width)
+  else:
+    new_size = (short * width // height, short)
+  if new_size == picture.size:
+    return picture
+  return picture.resize(new_size, Image.Resampling.BILINEAR)
+
+
+def as_rgb(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+  """Pixels in three channels, whatever the mode (RGB or 8-bit grey)."""
+  return np.array(picture.convert("RGB"))
+
+
+def _cut(picture: Image.Image, left: int, top: int, size: int) -> Image.Image:
+  return picture.crop((left, top, left + size, top + size))

@@ -1,0 +1,111 @@
+"""Splits: a validation part cut from train, and what a model may be selected on.
+
+A model is never selected on the test split: its score there would be that of the luckiest of many
+checkpoints, not of one model.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool
+
+SPLITS = ("train", "val", "test")
+SELECT_ON = ("val", "test")
+VALIDATION_FRACTION = 0.1
+_REASON_WORDS = 3  # fewer are no reason
+
+
+def cut_validation(
+  keys: Sequence[str],
+  classes: Sequence[Sequence[int]],
+  groups: Sequence[str],
+  *,
+  fraction: float = VALIDATION_FRACTION,
+  seed: int = 0,
+) -> Bool[np.ndarray, "n"]:
+  """Chooses the records of a validation split: stratified, seeded, groups kept whole.
+
+  Groups are visited in random order, and one is taken if that brings the classes nearer to their
+  shares. Without groups, each class gives exactly its rounded share. The choice depends on the
+  keys, not on their order.
+
+  Args:
+    keys: of the n records, each its own; a record without a group is one by itself.
+    classes: class indices in each record: one of a face, several of a photograph of many.
+    groups: the subject or clip of each record; "" for none.
+    fraction: of every class that is to be taken, 0..1.
+    seed: not negative.
+
+  Returns:
+    True for the records of the validation split.
+
+  Raises:
+    ValueError: a key that comes twice, a fraction out of range, or no group fits.
+  """
+  if not 0 < fraction < 1:
+    raise ValueError(f"validation fraction ({fraction}) must lie between 0 and 1, both excluded")
+  if len(set(keys)) != len(keys):
+    raise ValueError("two records have one key; records must be told apart to be split")
+  names = [
+    ("group", group) if group else ("key", key) for key, group in zip(keys, groups, strict=True)
+  ]
+  members: dict[tuple[str, str], list[int]] = {}
+  for index, name in enumerate(names):
+    members.setdefault(name, []).append(index)
+  num_classes = 1 + max((c for record in classes for c in record), default=-1)
+  counts = {name: _count(members[name], classes, num_classes) for name in members}
+  wanted = np.round(fraction * sum(counts.values(), np.zeros(num_classes, np.int64)))
+  order = sorted(members)
+  chosen = np.zeros(len(keys), bool)
+  for place in np.random.default_rng(seed).permutation(len(order)):
+    count = counts[order[place]]
+    useful = np.minimum(count, np.maximum(wanted, 0)).sum()
+    if useful > count.sum() - useful:
+      chosen[members[order[place]]] = True
+      wanted -= count
+  if not chosen.any() or chosen.all():
+    raise ValueError(
+      f"no validation split of {fraction:.0%} can be cut from {len(keys)} records in "
+      f"{len(members)} groups; supply a validation split, or another fraction"
+    )
+  return chosen
+
+
+def _count(
+  indices: Sequence[int], classes: Sequence[Sequence[int]], num_classes: int
+) -> np.ndarray:
+  present = [c for index in indices for c in classes[index]]
+  return np.bincount(np.array(present, np.int64), minlength=num_classes)
+
+
+def check_selection(select_on: str, reason: str) -> str:
+  """What every report must say of the split that checkpoints are selected on.
+
+  Args:
+    select_on: "val" or "test".
+    reason: words that say why it is the test split.
+
+  Returns:
+    A sentence for the reports; empty for "val".
+
+  Raises:
+    ValueError: "test" without a reason in words, a reason for "val", or an unknown split.
+  """
+  if select_on not in SELECT_ON:
+    raise ValueError(f"unknown train.select_on {select_on!r}; known: {', '.join(SELECT_ON)}")
+  reason = " ".join(reason.split())
+  if select_on == "val":
+    if reason:
+      raise ValueError(
+        f"train.select_on_test_reason is given ({reason!r}), but train.select_on is 'val'; "
+        "remove the reason"
+      )
+    return ""
+  if len(reason.split()) < _REASON_WORDS:
+    raise ValueError(
+      f"train.select_on is 'test', with the reason {reason!r}: a checkpoint that was selected on "
+      "the test split has no test score. Use train.select_on='val' (`ferjax data prepare` cuts a "
+      "validation split where a set has none), or say in words why not, as in "
+      "--config.train.select_on_test_reason='the published protocol selects on it'"
+    )
+  return f"Selected on the test split, so that its score there is too good: {reason}"

@@ -1,0 +1,125 @@
+"""Rows of the table, good and bad."""
+
+import pickle
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ferjax.data.datasets.csv_table import CsvTable
+from ferjax.data.image import ImageError
+
+NAMES = ("neutral", "happiness", "anger")
+
+
+@pytest.fixture
+def folder(tmp_path):
+  (tmp_path / "images").mkdir()
+  for name, level in (("a.png", 10), ("b, c.png", 20)):
+    Image.new("RGB", (40, 30), (level,) * 3).save(tmp_path / "images" / name)
+  return tmp_path
+
+
+def _source(folder, text, on_bad_record="error", split="train"):
+  (folder / "labels.csv").write_text(text, encoding="utf-8")
+  return CsvTable(folder, "labels.csv", split, NAMES, on_bad_record)
+
+
+def test_reads_the_rows_of_a_split(folder):
+  source = _source(
+    folder,
+    "\ufeffperson,split , label,image\r\n"
+    "p1,train,Angry,images/a.png\r\n"
+    "p1,val,no such class,images/gone.png\r\n"
+    "\r\n"
+    'p2, train,happiness,"images/b, c.png"\r\n'
+    f"p3,train,neutral,{folder}/images/a.png\r\n",
+  )
+  assert [source.origin(i) for i in range(2)] == [
+    "labels.csv:2 (images/a.png)",
+    "labels.csv:5 (images/b, c.png)",
+  ]
+  np.testing.assert_array_equal(source.labels, np.eye(3)[[2, 1, 0]])
+  assert [int(source[i]["image"][0, 0, 0]) for i in range(3)] == [10, 20, 10]
+  assert source[0]["label"].tolist() == [0, 0, 1]
+  assert source.skipped == []
+  np.testing.assert_array_equal(pickle.loads(pickle.dumps(source))[0]["image"], source[0]["image"])
+
+
+@pytest.mark.parametrize(
+  ("header", "message"),
+  [
+    ("image,label,person", r"labels.csv: no column 'split'; columns found: image, label, person;"),
+    ("image;label;split", r"no column 'image'; columns found: image;label;split; expected comma"),
+    ("Image,label,split", r"no column 'image'; columns found: Image, label, split"),
+    ("", r"no column 'image'; columns found: none"),
+  ],
+)
+def test_missing_column_is_named_with_those_found(folder, header, message):
+  with pytest.raises(ValueError, match=message):
+    _source(folder, f"{header}\nimages/a.png,anger,train\n" if header else "")
+
+
+@pytest.mark.parametrize(
+  ("row", "message"),
+  [
+    (
+      "images/a.png,fear,train",
+      r"labels.csv:3 \(images/a.png\): class 'fear' is not one of data.class_names: neutral, happi",
+    ),
+    ("images/a.png,2,train", "class '2' is not one of"),
+    ("images/a.png,,train", "class '' is not one of"),
+    ("images/gone.png,anger,train", r"labels.csv:3 .*image file not found: .*images/gone.png"),
+    (",anger,train", "labels.csv:3: the column image is empty"),
+  ],
+)
+def test_bad_row_is_named_or_skipped(folder, row, message):
+  text = f"image,label,split\nimages/a.png,anger,train\n{row}\nimages/a.png,neutral,train\n"
+  with pytest.raises(ValueError, match=message) as caught:
+    _source(folder, text)
+  assert 'on_bad_record="skip"' in str(caught.value)
+  source = _source(folder, text, "skip")
+  np.testing.assert_array_equal(source.labels, np.eye(3)[[2, 0]])
+  (reason,) = source.skipped
+  assert reason.startswith("labels.csv:3")
+
+
+def test_skipped_rows_are_counted(folder, caplog):
+  text = "image,label,split\nimages/a.png,anger,train\nimages/gone.png,anger,train\n"
+  with caplog.at_level("WARNING"):
+    _source(folder, text, "skip")
+  assert "left out 1 bad records of 2" in caplog.text
+
+
+def test_empty_split_lists_those_there(folder):
+  text = "image,label,split\nimages/a.png,anger,test\nimages/a.png,anger,train\nx,y,train\nz\n"
+  with pytest.raises(
+    ValueError,
+    match=r"labels.csv: no row of split 'val'; splits there: '' \(1 rows\), 'test' \(1 rows\), "
+    r"'train' \(2 rows\)",
+  ):
+    _source(folder, text, split="val")
+  with pytest.raises(ValueError, match=r"no row of split 'train'; splits there: none"):
+    _source(folder, "image,label,split\n")
+  with pytest.raises(ValueError, match=r"all 1 records are bad, the first: labels.csv:2"):
+    _source(folder, "image,label,split\nimages/gone.png,anger,train\n", "skip")
+
+
+def test_unreadable_tables(folder):
+  with pytest.raises(ValueError, match=r"table not found: .*faces.csv \(data.dir and data.csv\)"):
+    CsvTable(folder, "faces.csv", "train", NAMES)
+  (folder / "faces.csv").write_bytes(b"image,label,split\n\xff\xfe,anger,train\n")
+  with pytest.raises(ValueError, match="not UTF-8 text"):
+    CsvTable(folder, "faces.csv", "train", NAMES)
+  (folder / "faces.csv").write_text("image,label,split\n" + "x" * 200_000 + ",anger,train\n")
+  with pytest.raises(ValueError, match="malformed: field larger than field limit"):
+    CsvTable(folder, "faces.csv", "train", NAMES)
+  with pytest.raises(ValueError, match="unknown on_bad_record 'drop'"):
+    CsvTable(folder, "labels.csv", "train", NAMES, "drop")
+
+
+def test_damaged_image_is_named_on_access(folder):
+  (folder / "images" / "a.png").write_bytes(b"not a picture")
+  source = _source(folder, "image,label,split\nimages/a.png,anger,train\n")
+  with pytest.raises(ImageError, match=r"^labels.csv:2 \(images/a.png\): not an image"):
+    source[0]
