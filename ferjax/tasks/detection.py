@@ -1,12 +1,14 @@
 """Face and expression detection: loss, post-processing and metrics of a YOLOX-style head."""
 
 import dataclasses
-from typing import ClassVar
+import pathlib
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ferjax.config import EvalConfig
 from ferjax.ops.assignment import simota
 from ferjax.ops.boxes import (
   CellGrid,
@@ -19,6 +21,7 @@ from ferjax.ops.boxes import (
 )
 from ferjax.ops.nms import nms
 from ferjax.tasks.metrics import DetectionMetrics
+from ferjax.tasks.plots import plot_confusion, plot_precision_recall
 from ferjax.typing import DetectionBatch, Detections, DetectorOutput
 
 IOU_LOSS_WEIGHT = 5.0
@@ -31,6 +34,7 @@ class DetectionTask:
   class_names: tuple[str, ...]
 
   primary_metric: ClassVar[str] = "map50"  # larger is better
+  shown_metrics: ClassVar[tuple[str, ...]] = ("map50", "map")
 
   @property
   def num_classes(self) -> int:
@@ -111,6 +115,25 @@ class DetectionTask:
     index, mask = jax.vmap(suppress)(boxes, eligible, labels)
     kept = Detections(final_boxes, scores, labels, class_scores, jnp.ones_like(scores, bool))
     return jax.tree.map(lambda rows: _take_rows(rows, index, mask), kept)
+
+  def predict(
+    self, output: DetectorOutput, batch: DetectionBatch, *, image_size: int, config: EvalConfig
+  ) -> Detections:
+    """`postprocess` with the settings of evaluation; boxes are in pixels of the original images."""
+    return self.postprocess(
+      output,
+      image_size=image_size,
+      placement=batch["placement"],
+      score_threshold=config.score_threshold,
+      iou_threshold=config.iou_threshold,
+      max_detections=config.max_detections,
+    )
+
+  def write_report(self, metrics: DetectionMetrics, source: Any, folder: pathlib.Path) -> None:
+    """Writes precision_recall.png and confusion.png."""
+    del source
+    plot_precision_recall(metrics, folder / "precision_recall.png")
+    plot_confusion(metrics.confusion_matrix(), metrics.class_names, folder / "confusion.png")
 
   def _check(self, output: DetectorOutput) -> None:
     for level in output.levels:
