@@ -1,4 +1,4 @@
-"""Evaluates a checkpoint: prints a table, writes eval.json and plots.
+"""Evaluates a checkpoint of any network: prints a table, writes eval.json and plots.
 
   python eval.py --workdir runs/demo
   python eval.py --checkpoint runs/raf_db --step latest --output results \\
@@ -20,6 +20,7 @@ _CONFIG = config_flags.DEFINE_config_file(
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run; its best checkpoint is taken.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a checkpoint, or of several.")
 _STEP = flags.DEFINE_string("step", None, "Of several: a step, 'best' or 'latest'.")
+_SPLIT = flags.DEFINE_enum("split", "val", ["val", "test"], "Which records to look at.")
 _OUTPUT = flags.DEFINE_string("output", "", "Folder for the results; else eval/ in the workdir.")
 flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
 
@@ -31,7 +32,7 @@ def main() -> None:
   if step is not None and step.isdecimal():
     step = int(step)
   path = _WORKDIR.value if _WORKDIR.value is not None else _CHECKPOINT.value
-  report = eval_checkpoint(path, _CONFIG.value, output=_OUTPUT.value, step=step)
+  report = eval_checkpoint(path, _CONFIG.value, output=_OUTPUT.value, step=step, split=_SPLIT.value)
   if jax.process_index() == 0:
     print(f"{report.checkpoint}\n{format_table(report.figures)}\nwritten to {report.folder}")
 

@@ -10,7 +10,7 @@ from ml_collections import config_flags
 
 from ferjax.compilation_cache import enable_compilation_cache
 from ferjax.training import command_line
-from ferjax.training.loop import train
+from ferjax.training.run import train
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "File of the configuration, as configs/fer_yolo_mamba.py:demo."

@@ -28,25 +28,67 @@ def golden(golden_rules):
 
 
 @pytest.fixture(scope="session")
-def tiny_checkpoint(tmp_path_factory):
-  """The workdir of a nano network for 64 pixels, as saved after step 3.
+def emonext_golden(golden_rules):
+  """Numbers of the released EmoNeXt program."""
+  return golden_rules.Golden(str(_GOLDEN / "emonext"))
 
-  Its weights are random but of a size that makes the outputs differ from cell to cell.
-  """
+
+@pytest.fixture(scope="session")
+def fermam_golden(golden_rules):
+  """Numbers of the released FERMam program."""
+  return golden_rules.Golden(str(_GOLDEN / "fermam"))
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory):
+  """The workdir of a nano detector for 64 pixels, as saved after step 3."""
+  from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD
+  from ferjax.expressions import SEVEN_EXPRESSIONS
+
+  meta = {
+    "model": {"name": "fer_yolo_mamba", "size": "nano", "variant": "corrected", "dtype": "float32"},
+    "task": "detection",
+    "class_names": SEVEN_EXPRESSIONS,
+    "image_size": 64,
+    "mean": IMAGENET_MEAN,
+    "std": IMAGENET_STD,
+    "step": 3,
+  }
+  return _save_checkpoint(tmp_path_factory.mktemp("tiny") / "workdir", meta, metric="map50")
+
+
+@pytest.fixture(scope="session")
+def classifier_checkpoint(tmp_path_factory):
+  """The workdir of a nano classifier of three expressions for 32 pixels, as saved after step 5."""
+  meta = {
+    "model": {"name": "fermam", "size": "nano", "variant": "corrected", "dtype": "float32"},
+    "task": "classification",
+    "class_names": ("happiness", "anger", "surprise"),
+    "image_size": 32,
+    "mean": (0.5, 0.4, 0.3),
+    "std": (0.25, 0.3, 0.2),
+    "grey": False,
+    "resize": 40,
+    "step": 5,
+  }
+  return _save_checkpoint(
+    tmp_path_factory.mktemp("classifier") / "workdir", meta, metric="accuracy"
+  )
+
+
+def _save_checkpoint(workdir, meta, *, metric):
+  """A checkpoint whose weights are random but of a size that makes outputs differ."""
   # Imported here so that tests of the data package run without these.
   import grain
   import jax.numpy as jnp
   import numpy as np
   import optax
 
-  from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD
-  from ferjax.expressions import SEVEN_EXPRESSIONS
   from ferjax.models import create_model
   from ferjax.training.checkpoint import Checkpoints
   from ferjax.training.state import create_state, init_variables
 
-  options = {"name": "fer_yolo_mamba", "size": "nano", "variant": "corrected", "dtype": "float32"}
-  model = create_model(num_classes=7, **options)
+  model = create_model(num_classes=len(meta["class_names"]), **meta["model"])
   rng = np.random.default_rng(0)
 
   def fill(path, leaf):
@@ -58,22 +100,14 @@ def tiny_checkpoint(tmp_path_factory):
     fan_in = np.prod(leaf.shape[:-1])
     return jnp.asarray(rng.standard_normal(leaf.shape) * np.sqrt(2 / fan_in), jnp.float32)
 
-  shapes = jax.eval_shape(lambda key: init_variables(model, key, 64), jax.random.key(0))
+  shapes = jax.eval_shape(
+    lambda key: init_variables(model, key, meta["image_size"]), jax.random.key(0)
+  )
   variables = jax.tree_util.tree_map_with_path(fill, shapes)
-  state = create_state(variables, optax.sgd(0.1), ema=False).replace(step=jnp.int32(3))
-  meta = {
-    "model": options,
-    "task": "detection",
-    "class_names": SEVEN_EXPRESSIONS,
-    "image_size": 64,
-    "mean": IMAGENET_MEAN,
-    "std": IMAGENET_STD,
-    "step": 3,
-  }
-  workdir = tmp_path_factory.mktemp("tiny") / "workdir"
-  checkpoints = Checkpoints(workdir, keep=1, metric="map50")
+  state = create_state(variables, optax.sgd(0.1), ema=False)
+  checkpoints = Checkpoints(workdir, keep=1, metric=metric)
   iterator = iter(grain.MapDataset.range(4).to_iter_dataset())
-  checkpoints.save(state, iterator, meta, metrics=None)
+  checkpoints.save(state.replace(step=jnp.int32(meta["step"])), iterator, meta, metrics=None)
   checkpoints.close()
   iterator.close()
   return workdir

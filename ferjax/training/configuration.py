@@ -7,22 +7,29 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ferjax.config import Config
-from ferjax.data.augment import check_ranges
+from ferjax.data import augment, face_augment
+from ferjax.data.datasets import CLASSIFICATION_SOURCES, DETECTION_SOURCES
 from ferjax.data.datasets.records import ON_BAD_RECORD
-from ferjax.models.fer_yolo_mamba import COARSEST_STRIDE, FROZEN
+from ferjax.data.splits import check_selection
+from ferjax.models import TASKS, emonext, fer_yolo_mamba, fermam
+from ferjax.models.fer_yolo_mamba import COARSEST_STRIDE
+from ferjax.tasks.classification import PRIMARY_METRICS, check_loss_config
 from ferjax.training.optimizers import BY_EPOCH, BY_STEP
 
 _CHOICES = {
+  "model.name": tuple(TASKS),
   "optimizer.name": ("sgd", "adamw"),
   "optimizer.schedule": (*BY_EPOCH, *BY_STEP),
   "optimizer.decay": ("kernels", "all", "released"),
-  "train.freeze": FROZEN,
+  "train.ema_rule": ("ramp", "power"),
   "data.on_bad_record": ON_BAD_RECORD,
 }
 _AT_LEAST_ONE = (
   "data.max_boxes",
   "train.epochs",
   "train.batch_size",
+  "train.accumulate",
+  "train.ema_every",
   "optimizer.cycle_steps",
   "train.freeze_batch_size",
   "train.log_every",
@@ -36,9 +43,15 @@ _NOT_NEGATIVE = (
   "data.num_workers",
   "data.train_examples",
   "data.val_examples",
+  "data.test_examples",
+  "data.resize",
   "optimizer.weight_decay",
   "optimizer.clip_norm",
+  "optimizer.sam_rho",
   "optimizer.warmup_steps",
+  "loss.smoothed_weight",
+  "loss.regularizer_weight",
+  "train.patience",
   "optimizer.min_learning_rate",
   "train.seed",
   "train.freeze_epochs",
@@ -47,12 +60,21 @@ _POSITIVE = (
   "data.image_size",
   "optimizer.learning_rate",
   "optimizer.max_learning_rate",
-  "optimizer.final_fraction",
   "optimizer.epoch_decay",
   "train.ema_ramp",
 )
-_BELOW_ONE = ("optimizer.momentum", "train.ema_decay")
-_FRACTIONS = ("eval.score_threshold", "eval.iou_threshold")
+_BELOW_ONE = ("optimizer.momentum", "train.ema_decay", "loss.label_smoothing")
+_FRACTIONS = ("eval.score_threshold", "eval.iou_threshold", "optimizer.final_fraction")
+
+
+_FREEZE = {
+  "fer_yolo_mamba": fer_yolo_mamba.FROZEN,
+  "emonext": emonext.FROZEN,
+  "fermam": fermam.FROZEN,
+}
+# By task: the sources it can be trained on, and the figures that can choose a checkpoint.
+_SOURCES = {"detection": DETECTION_SOURCES, "classification": CLASSIFICATION_SOURCES}
+_FIGURES = {"detection": ("map50", "map"), "classification": PRIMARY_METRICS}
 
 
 def validate(config: Config) -> None:
@@ -88,10 +110,53 @@ def _problems(config: Config) -> Iterator[str]:
   names = config.data.class_names
   if not names or len(set(names)) < len(names):
     yield f"data.class_names is {names}; expected at least one name, none twice"
+  if config.optimizer.schedule == "step" and config.optimizer.final_fraction == 0:
+    yield 'optimizer.final_fraction is 0; it must be above 0 for the schedule "step"'
+  if config.train.batch_size % config.train.accumulate:
+    yield (
+      f"train.batch_size is {config.train.batch_size}; it must be divisible by train.accumulate, "
+      f"{config.train.accumulate}"
+    )
+  if (
+    len(set(config.train.seeds)) < len(config.train.seeds) or min(config.train.seeds, default=0) < 0
+  ):
+    yield f"train.seeds is {config.train.seeds}; expected numbers from 0 on, none twice"
+  if 0 in config.data.std or not all(map(math.isfinite, (*config.data.mean, *config.data.std))):
+    yield f"data.mean and data.std are {config.data.mean}, {config.data.std}; std must not be 0"
+  yield from _problems_of_the_task(config)
   try:
-    check_ranges(config.data.augment)
+    check_selection(config.train.select_on, config.train.select_on_test_reason)
   except ValueError as error:
-    yield f"data.{error}"
+    yield str(error)
+  for check in (
+    lambda: augment.check_ranges(config.data.augment),
+    lambda: face_augment.check_ranges(config.data.face_augment),
+  ):
+    try:
+      check()
+    except ValueError as error:
+      yield f"data.{error}"
+
+
+def _problems_of_the_task(config: Config) -> Iterator[str]:
+  task = TASKS.get(config.model.name)
+  if task is None:
+    return  # told as an unknown model.name
+  known = _FREEZE[config.model.name]
+  if config.train.freeze not in known:
+    yield f"train.freeze is {config.train.freeze!r}; known: {', '.join(known)}"
+  if config.data.source not in _SOURCES[task]:
+    yield (
+      f"data.source is {config.data.source!r}; the model {config.model.name} is for {task}, "
+      f"whose sources are: {', '.join(_SOURCES[task])}"
+    )
+  if config.train.select_by not in ("", *_FIGURES[task]):
+    yield f"train.select_by is {config.train.select_by!r}; known: {', '.join(_FIGURES[task])}"
+  if task == "classification":
+    try:
+      check_loss_config(config.loss, tuple(config.data.class_names))
+    except ValueError as error:
+      yield str(error)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -6,23 +6,22 @@ import json
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
 
-from ferjax.config import Config
+from ferjax.config import Config, ModelConfig
 from ferjax.data.datasets import load_source
 from ferjax.data.pipeline import eval_dataset
-from ferjax.models import create_model
-from ferjax.tasks.detection import DetectionTask
-from ferjax.tasks.plots import plot_confusion, plot_precision_recall
+from ferjax.data.splits import check_selection
+from ferjax.models import TASKS, create_model
+from ferjax.tasks import create_task
 from ferjax.training.checkpoint import (
   FOLDER,
   Step,
-  check_task,
   find_checkpoint,
   load_meta,
   load_variables,
@@ -40,6 +39,8 @@ def evaluate(
   config: Config,
   task: Any,
   mesh: jax.sharding.Mesh,
+  *,
+  ten_crop: bool = False,
 ) -> tuple[dict[str, float], Any]:
   """Runs over all records of `source` once.
 
@@ -50,6 +51,7 @@ def evaluate(
     config: `data` and `eval` are used.
     task: gives the metrics.
     mesh: the devices.
+    ten_crop: every image is seen in ten views, for classifiers.
 
   Returns:
     The figures (those of `task.metrics()`, the loss as `loss` and its parts as `loss_<part>`,
@@ -62,6 +64,7 @@ def evaluate(
     batch_size=config.eval.batch_size,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
+    ten_crop=ten_crop,
   )
   progress = Progress(
     -(-len(source) // config.eval.batch_size),
@@ -75,8 +78,8 @@ def evaluate(
     for batch in iterator:
       name_skipped(source, batch)
       results = eval_step(variables, to_global(batch, mesh))
-      detections, losses, truth = jax.device_get(results)
-      metrics.add(detections, truth)
+      predictions, losses, truth = jax.device_get(results)
+      metrics.add(predictions, truth)
       sums.update(_sums(losses))
       sums["skipped_records"] += int(np.sum(truth["skipped"]))
       progress.advance()
@@ -101,15 +104,21 @@ def _name_once(origin: str) -> None:
 
 
 def _sums(losses: dict[str, np.ndarray]) -> dict[str, float]:
-  """The sums over matched cells that a batch's losses, which are means over them, came from."""
-  matched = float(losses["num_matched"])
-  sums = {name: float(x) * max(matched, 1) for name, x in losses.items() if _is_loss(name)}
-  return {**sums, "num_matched": matched}
+  """The sums over matched cells, or examples, that a batch's losses are means over."""
+  count = _count_name(losses)
+  number = float(losses[count])
+  sums = {name: float(x) * max(number, 1) for name, x in losses.items() if _is_loss(name)}
+  return {**sums, count: number}
 
 
 def _means(sums: Counter) -> dict[str, float]:
-  matched = max(sums["num_matched"], 1)
-  return {name: float(x) / matched if _is_loss(name) else float(x) for name, x in sums.items()}
+  number = max(sums[_count_name(sums)], 1)
+  return {name: float(x) / number if _is_loss(name) else float(x) for name, x in sums.items()}
+
+
+def _count_name(losses: Mapping[str, Any]) -> str:
+  """The one part of a loss that is a count: `num_matched`, or `num_examples`."""
+  return next(name for name in losses if name.startswith("num_"))
 
 
 def _is_loss(name: str) -> bool:
@@ -131,27 +140,25 @@ def eval_checkpoint(
   *,
   output: str | os.PathLike = "",
   step: Step = None,
+  split: str = "val",
 ) -> Report:
-  """Evaluates a checkpoint and writes eval.json, precision_recall.png and confusion.png.
+  """Evaluates a checkpoint and writes eval.json and the plots of its task.
 
   Args:
     checkpoint: as for `load_variables`; of several steps the best.
-    config: whose `data` (split "val") and `eval` to use; None: those that the checkpoint was
-      trained with. The model and its image size are always the checkpoint's.
-    output: folder for the files; empty: `eval` in the workdir.
+    config: whose `data` and `eval` to use; None: those that the checkpoint was trained with. The
+      model and what it expects of an image are always the checkpoint's.
+    output: folder for the files; empty: `eval` (or the split's name) in the workdir.
     step: as for `load_variables`.
+    split: "val" or "test".
 
   Raises:
-    ValueError: the config's class names are not the model's, or it is for another task.
+    ValueError: the config's class names are not the model's, or its data are for another task.
     FileNotFoundError: there is no such checkpoint.
   """
   path = find_checkpoint(checkpoint, step=step)
   meta = load_meta(path)
-  check_task(meta, "detection")
-  if config is None:
-    config = from_dict(meta["config"])
-  data = dataclasses.replace(config.data, image_size=meta["image_size"])
-  config = dataclasses.replace(config, data=data)
+  config = _with_the_model_of(meta, from_dict(meta["config"]) if config is None else config)
   validate(config)
   class_names = tuple(meta["class_names"])
   if tuple(config.data.class_names) != class_names:
@@ -159,26 +166,51 @@ def eval_checkpoint(
       f"data.class_names are {', '.join(config.data.class_names)}, but {path} was trained for "
       f"{', '.join(class_names)}; names and order must be the same"
     )
-  task = DetectionTask(class_names)
+  task = create_task(config)
   mesh = make_mesh()
   check_batch_size(config.eval.batch_size, mesh)
   model = create_model(num_classes=len(class_names), **meta["model"])
   eval_step = make_eval_step(model, task, config.eval, config.data.image_size, mesh)
   # By way of host memory: an array of one device cannot be spread over those of other hosts.
   variables = jax.device_put(jax.device_get(load_variables(path)), replicated(mesh))
-  source = load_source(config.data, "val", seed=config.train.seed)
-  figures, metrics = evaluate(eval_step, variables, source, config, task, mesh)
+  source = load_source(config.data, split, seed=config.train.seed)
+  check_source(source, config)
+  ten_crop = config.eval.ten_crop and split == "test"
+  figures, metrics = evaluate(eval_step, variables, source, config, task, mesh, ten_crop=ten_crop)
 
   workdir = path.parent.parent if path.parent.name == FOLDER else path.parent
-  folder = pathlib.Path(output) if output else pathlib.Path(workdir) / "eval"
+  folder = pathlib.Path(output or pathlib.Path(workdir) / ("eval" if split == "val" else split))
   if jax.process_index() == 0:
-    _write(folder, path, meta, figures, metrics)
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"checkpoint": str(path), "step": meta["step"], "epoch": meta["epoch"], **figures}
+    content |= {"split": split, "ten_crop": ten_crop, "selection": meta["selection"]}
+    (folder / "eval.json").write_text(json.dumps(content, indent=2) + "\n")
+    task.write_report(metrics, source, folder)
   return Report(figures, pathlib.Path(path), folder)
 
 
-def _write(folder: pathlib.Path, path, meta, figures, metrics) -> None:
-  folder.mkdir(parents=True, exist_ok=True)
-  content = {"checkpoint": str(path), "step": meta["step"], "epoch": meta["epoch"], **figures}
-  (folder / "eval.json").write_text(json.dumps(content, indent=2) + "\n")
-  plot_precision_recall(metrics, folder / "precision_recall.png")
-  plot_confusion(metrics.confusion_matrix(), metrics.class_names, folder / "confusion.png")
+def check_source(source: Any, config: Config) -> None:
+  """Raises a ValueError if the records, such as prepared ones, are for another task."""
+  task = TASKS[config.model.name]
+  if source.task != task:
+    raise ValueError(
+      f"data.source {config.data.source!r} below {config.data.dir!r} holds records for "
+      f"{source.task}, but the model {config.model.name} is for {task}; name other data, or "
+      f"prepare them with --task {task}"
+    )
+
+
+def selection_note(config: Config) -> str:
+  """What every report says where checkpoints are selected on test data; else empty."""
+  return check_selection(config.train.select_on, config.train.select_on_test_reason)
+
+
+def _with_the_model_of(meta: dict[str, Any], config: Config) -> Config:
+  """A config whose model, and what that expects of an image, are those of a checkpoint."""
+  own = {name: meta[name] for name in ("image_size", "mean", "std", "grey", "resize")}
+  own |= {name: tuple(own[name]) for name in ("mean", "std")}
+  return dataclasses.replace(
+    config,
+    model=ModelConfig(**meta["model"]),
+    data=dataclasses.replace(config.data, **own),
+  )

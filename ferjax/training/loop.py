@@ -12,13 +12,10 @@ import jax
 import numpy as np
 from absl import logging
 
-from ferjax.config import Config, DataConfig, ModelConfig
-from ferjax.data.datasets import load_source
+from ferjax.config import Config
 from ferjax.data.pipeline import train_dataset
-from ferjax.models import create_model
-from ferjax.tasks.detection import DetectionTask
 from ferjax.training.checkpoint import Checkpoints, load_meta
-from ferjax.training.configuration import to_dict, validate
+from ferjax.training.configuration import to_dict
 from ferjax.training.evaluation import evaluate, name_skipped
 from ferjax.training.interruption import catch_interruption, on_any_host
 from ferjax.training.metric_writer import MetricWriter, Progress, format_table
@@ -33,49 +30,6 @@ from ferjax.training.step_log import StepLog
 
 class Interrupted(RuntimeError):
   """Training was asked to stop before its end, and did after saving."""
-
-
-def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
-  """Trains, or goes on with what `workdir` holds, to the end.
-
-  Returns:
-    The figures of the last evaluation.
-
-  Raises:
-    ValueError: an impossible config, missing data, or a workdir of another run.
-    NonFiniteError: training diverged; the message names the steps.
-    Interrupted: a signal asked for an end; all is saved.
-  """
-  validate(config)
-  task = DetectionTask(tuple(config.data.class_names))
-  model = _create_model(config.model, task.num_classes)
-  train_source = load_source(config.data, "train", seed=config.train.seed)
-  val_source = load_source(config.data, "val", seed=config.train.seed)
-  _check_boxes(val_source, config.data)
-  trainer = Trainer(config, workdir, model, task, train_source, val_source)
-  try:
-    return trainer.run()
-  finally:
-    trainer.close()
-
-
-def _create_model(config: ModelConfig, num_classes: int) -> nn.Module:
-  return create_model(
-    config.name,
-    num_classes=num_classes,
-    variant=config.variant,
-    size=config.size,
-    dtype=config.dtype,
-  )
-
-
-def _check_boxes(source: Any, config: DataConfig) -> None:
-  # Not every source knows: the drawn one always has faces.
-  if getattr(source, "max_boxes", 1) == 0:
-    raise ValueError(
-      f"none of the {len(source)} records of the validation split has a box, so that nothing can "
-      f"be measured; annotate some of them, or name another split by data.val ({config.val!r})"
-    )
 
 
 class Trainer:
@@ -100,12 +54,14 @@ class Trainer:
       check_batch_size(batch_size, self.mesh)
     self.workdir = pathlib.Path(workdir).expanduser().absolute()
     self.total_steps = self.phases[-1].end_step
+    self.metric = config.train.select_by or task.primary_metric
     self.checkpoints = Checkpoints(
-      self.workdir, keep=config.train.keep_checkpoints, metric=task.primary_metric
+      self.workdir, keep=config.train.keep_checkpoints, metric=self.metric
     )
     self.first_step = self.checkpoints.latest_step or 0
     self.done_step: int | None = self.first_step  # evaluated and saved, or not to be
-    self.stopped = False
+    self.stopped = False  # by a signal
+    self.worse = 0  # evaluations since the best one
     self.is_main = jax.process_index() == 0
     self.writer: MetricWriter | None = None
     self.log = StepLog()
@@ -131,7 +87,8 @@ class Trainer:
     )
     self.best = self.checkpoints.best_score
     if self.first_step:
-      self.figures = load_meta(self.checkpoints.folder, step="latest")["metrics"]
+      meta = load_meta(self.checkpoints.folder, step="latest")
+      self.figures, self.worse = meta["metrics"], meta["worse"]
       if not self.figures:
         self.done_step = None  # saved on an interruption: its evaluation may be due
     self._open_files()
@@ -148,6 +105,11 @@ class Trainer:
       raise Interrupted(
         f"interrupted after step {int(state.step)} of {self.total_steps}; the same command goes "
         "on from there"
+      )
+    if self._gives_up():
+      self.progress.line(
+        f"no better {self.metric} in {self.worse} evaluations (train.patience); ended after step "
+        f"{int(state.step)} of {self.total_steps}"
       )
     if self.figures:
       self.progress.line(f"Validation figures:\n{format_table(self.figures)}")
@@ -173,7 +135,12 @@ class Trainer:
   def _has_work(self, phase: Phase, step: int) -> bool:
     """Whether there are steps to do, or the evaluation after the last of all."""
     unevaluated = step == self.total_steps == phase.end_step and step != self.done_step
-    return not self.stopped and (phase.first_step <= step < phase.end_step or unevaluated)
+    going_on = not self.stopped and not self._gives_up()
+    return going_on and (phase.first_step <= step < phase.end_step or unevaluated)
+
+  def _gives_up(self) -> bool:
+    """Whether the last evaluations were no better than one before them."""
+    return 0 < self.config.train.patience <= self.worse
 
   def _run_phase(self, phase: Phase, state: TrainState, interrupted: threading.Event) -> TrainState:
     """Evaluate, save, next batch, step, log: the iterator moves on only after a save.
@@ -182,13 +149,22 @@ class Trainer:
     """
     model = self.model.clone(frozen=phase.frozen)
     train_step = compile_step(
-      make_train_step(model, self.task, *self._optimizer(phase), self.config.train), self.mesh
+      make_train_step(
+        model,
+        self.task,
+        *self._optimizer(phase),
+        self.config.train,
+        sam_rho=self.config.optimizer.sam_rho,
+      ),
+      self.mesh,
     )
     step = max(phase.first_step, self.first_step)
     iterator = self._iterator(phase, step)
     try:
       while not self._stops(phase, step, interrupted) and step < phase.end_step:
         self._evaluate_and_save(phase, step, state, iterator)
+        if self._gives_up():
+          break
         batch = next(iterator)
         self._note_skipped(batch)
         arrays = to_global(batch, self.mesh)
@@ -260,7 +236,10 @@ class Trainer:
     figures = None
     if last or epoch % config.eval_every == 0:
       figures = self._evaluate(epoch, step, state)
-    score = -np.inf if figures is None else figures[self.task.primary_metric]
+    score = -np.inf if figures is None else figures[self.metric]
+    if figures is not None:
+      self.worse = 0 if score > self.best else self.worse + 1
+    last = last or self._gives_up()
     if step == self.checkpoints.latest_step:
       if figures is not None:
         self.checkpoints.add_figures(step, figures)
@@ -280,13 +259,14 @@ class Trainer:
     )
     self.figures = figures
     self._write(step, epoch, {f"eval/{name}": value for name, value in figures.items()})
-    shown = (self.task.primary_metric, "map", "loss")
+    shown = dict.fromkeys((self.metric, *self.task.shown_metrics, "loss"))
     text = ", ".join(f"{name} {figures[name]:.4f}" for name in shown if name in figures)
     self.progress.line(f"epoch {epoch:.0f}, step {step}: {text}")
     return figures
 
   def _save(self, epoch: float, step: int, state: TrainState, iterator, figures) -> None:
-    meta = {**self.meta, "step": step, "epoch": epoch, "data_start": self.data_start}
+    position = {"step": step, "epoch": epoch, "data_start": self.data_start, "worse": self.worse}
+    meta = {**self.meta, **position}
     self.checkpoints.save(state, iterator, meta, figures)
 
   def _write_log(self, phase: Phase, step: int) -> None:

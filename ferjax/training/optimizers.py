@@ -63,7 +63,7 @@ def learning_rates(
 
 
 def cycle_rates(config: OptimizerConfig, steps: int, *, batch_size: int) -> Float[np.ndarray, "n"]:
-  """The learning rates of one cycle of `steps` updates: linear warm-up from 0, then a cosine.
+  """The learning rates at the positions of one cycle: linear warm-up from 0, then a cosine.
 
   Spec: emonext, Loss, recipe as published.
   """
@@ -100,9 +100,9 @@ def make_schedule(
   """
   if config.schedule in BY_STEP:
     total = first_step + (epochs - first_epoch) * steps_per_epoch
-    length = config.cycle_steps if config.schedule == "warm_restarts" else total
+    length = config.cycle_steps if config.schedule == "warm_restarts" else total + 1
     cycle = jnp.asarray(cycle_rates(config, length, batch_size=batch_size), jnp.float32)
-    return lambda step: cycle[step % length]
+    return lambda step: cycle[(step + 1) % length]  # the first update has a rate above 0
   epoch = np.arange(first_epoch, epochs, dtype=np.float64)
   rates = learning_rates(config, epoch, batch_size=batch_size, epochs=epochs)
   table = jnp.asarray(rates, jnp.float32)

@@ -8,11 +8,13 @@ from typing import Any
 import flax.linen as nn
 import jax
 import optax
+from absl import logging
 
 from ferjax._version import __version__
 from ferjax.config import Config
-from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD
-from ferjax.interop.torch_weights import import_parts, load_state_dict
+from ferjax.data.splits import check_selection
+from ferjax.interop.pretrained import import_pretrained, read_pretrained
+from ferjax.models import TASKS
 from ferjax.training.checkpoint import FOLDER, Checkpoints, load_meta
 from ferjax.training.configuration import flatten, from_dict, to_dict
 from ferjax.training.sharding import replicated
@@ -26,7 +28,14 @@ _FIXED = (
   "data.class_names",
   "data.image_size",
   "data.source",
+  "data.csv",
   "data.train",
+  "data.mean",
+  "data.std",
+  "data.grey",
+  "data.resize",
+  "data.balance",
+  "train.select_on",
   "optimizer.name",
   "train.seed",
   "train.batch_size",
@@ -40,12 +49,15 @@ def describe(config: Config, *, num_examples: int) -> dict[str, Any]:
   """The part of a checkpoint's `meta` that is the same in all of a run."""
   return {
     "model": dataclasses.asdict(config.model),
-    "task": "detection",
+    "task": TASKS[config.model.name],
     "class_names": list(config.data.class_names),
     "image_size": config.data.image_size,
-    "mean": list(IMAGENET_MEAN),
-    "std": list(IMAGENET_STD),
+    "mean": list(config.data.mean),
+    "std": list(config.data.std),
+    "grey": config.data.grey,
+    "resize": config.data.resize,
     "config": to_dict(config),
+    "selection": check_selection(config.train.select_on, config.train.select_on_test_reason),
     "num_examples": num_examples,
     "num_hosts": jax.process_count(),
     "versions": versions(),
@@ -97,12 +109,15 @@ def initial_state(
     return checkpoints.restore(step, like)
 
   # Read first: a file that cannot be read is told of before anything is compiled.
-  pretrained = load_state_dict(config.train.pretrained) if config.train.pretrained else None
+  pretrained = read_pretrained(config.train.pretrained)
   # Hundreds of small random draws: on a CPU, optimising their code takes far longer than they do.
   options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
   variables = jax.jit(initialise, out_shardings=everywhere, compiler_options=options)(key)
-  if pretrained is not None:
-    variables = import_parts(model, pretrained, variables, tuple(config.train.pretrained_parts))
+  if pretrained:
+    parts = tuple(config.train.pretrained_parts)
+    variables, lines = import_pretrained(model, pretrained, variables, parts)
+    for line in lines:
+      logging.warning("%s", line)
     variables = jax.device_get(variables)  # its arrays are this host's; the state is all hosts'
   make_state = jax.jit(
     lambda variables: create_state(variables, optimizer, ema=ema), out_shardings=everywhere

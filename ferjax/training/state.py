@@ -9,6 +9,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Int
 
+from ferjax.config import TrainConfig
+
+COPY_UNTIL = 100  # calls of the rule "power" up to which the average is a copy
+
 Variables = dict[str, Any]
 
 
@@ -53,12 +57,31 @@ def create_state(
 
 
 def update_ema(
-  ema: Variables, variables: Variables, updates: Int[Array, ""], *, decay: float, ramp: float
+  ema: Variables, variables: Variables, updates: Int[Array, ""], config: TrainConfig
 ) -> Variables:
   """Moving averages after update number `updates` (1 is the first).
 
-  The decay in force is decay * (1 - exp(-updates / ramp)), so that early averages forget the
-  initial values (spec: fer_yolo_mamba, Recipe as published).
+  `config.ema_rule` is "ramp": the decay in force is ema_decay * (1 - exp(-updates / ema_ramp)),
+  so that early averages forget the initial values (spec: fer_yolo_mamba, Recipe as published);
+  or "power": at every `ema_every`-th update, a copy at first and then an average whose decay
+  grows towards ema_decay (spec: emonext, recipe as published).
   """
-  weight = 1 - decay * (1 - jnp.exp(-updates / ramp))
+  if config.ema_rule == "power":
+    return _power_average(ema, variables, updates - 1, config)
+  weight = 1 - config.ema_decay * (1 - jnp.exp(-updates / config.ema_ramp))
   return jax.tree.map(lambda average, value: average + weight * (value - average), ema, variables)
+
+
+def _power_average(
+  ema: Variables, variables: Variables, call: Int[Array, ""], config: TrainConfig
+) -> Variables:
+  """The rule "power" at calls counted from 0."""
+  since = jnp.maximum(call - COPY_UNTIL, 0).astype(jnp.float32)
+  decay = jnp.clip(1 - (1 + since) ** (-2 / 3), 0, config.ema_decay)
+  is_due = call % config.ema_every == 0
+
+  def average(old, value):
+    mean = old + (1 - decay) * (value - old)
+    return jnp.where(is_due, jnp.where(call <= COPY_UNTIL, value, mean), old)
+
+  return jax.tree.map(average, ema, variables)

@@ -22,43 +22,97 @@ def make_train_step(
   optimizer: optax.GradientTransformation,
   schedule: Schedule,
   config: TrainConfig,
+  *,
+  sam_rho: float = 0.0,
 ) -> Callable[[TrainState, dict, jax.Array], tuple[TrainState, Metrics]]:
   """A pure function (state, batch, key) -> (state, metrics), to be compiled by `compile_step`.
+
+  With `sam_rho` the gradient is that at the point of the neighbourhood where the loss is highest
+  (sharpness-aware minimisation; spec: fermam, recipe as published).
 
   The metrics are scalars: loss, its parts as `loss_<part>`, counts, learning_rate, grad_norm, and
   `finite`: whether the loss and everything that the next step or a checkpoint would use is.
   """
 
   def train_step(state, batch, key):
-    rngs = {"dropout": jax.random.fold_in(key, state.step)}
-
-    def loss_fn(params):
-      output, changed = model.apply(
-        {"params": params, "batch_stats": state.batch_stats},
-        batch["image"],
-        train=True,
-        mutable=["batch_stats"],
-        rngs=rngs,
-      )
-      loss, parts = task.loss(output, batch)
-      return loss, (parts, changed.get("batch_stats", {}))
-
-    grads, (loss, parts, batch_stats) = _gradient(loss_fn, state.params)
+    key = jax.random.fold_in(key, state.step)
+    gradient = _in_pieces(_gradient(model, task), config.accumulate)
+    grads, batch_stats, metrics = gradient(state.params, state.batch_stats, batch, key)
+    if sam_rho > 0:
+      # The loss, its parts and BatchNorm's statistics are those of the first pass.
+      nearby = _ascend(state.params, grads, sam_rho)
+      grads, _, _ = gradient(nearby, state.batch_stats, batch, key)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     variables = {"params": optax.apply_updates(state.params, updates), "batch_stats": batch_stats}
     step = state.step + 1
-    ema = state.ema
-    if ema:
-      ema = update_ema(ema, variables, step, decay=config.ema_decay, ramp=config.ema_ramp)
-    metrics = {
-      **_named(loss, parts),
+    ema = update_ema(state.ema, variables, step, config) if state.ema else state.ema
+    metrics |= {
       "learning_rate": schedule(state.step),
       "grad_norm": optax.tree.norm(grads),
-      "finite": _all_finite((loss, variables, opt_state)),
+      "finite": _all_finite((metrics["loss"], variables, opt_state)),
     }
     return TrainState(step=step, opt_state=opt_state, ema=ema, **variables), metrics
 
   return train_step
+
+
+def _gradient(model: nn.Module, task: Any) -> Callable:
+  """(params, batch_stats, batch, key) -> (gradient, new batch_stats, loss and its parts)."""
+
+  def gradient(params, batch_stats, batch, key):
+    def loss_fn(params):
+      output, changed = model.apply(
+        {"params": params, "batch_stats": batch_stats},
+        batch["image"],
+        train=True,
+        mutable=["batch_stats"],
+        rngs={"dropout": key},
+      )
+      loss, parts = task.loss(output, batch)
+      return loss, (parts, changed.get("batch_stats", {}))
+
+    (loss, (parts, changed)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    return grads, changed, _named(loss, parts)
+
+  return gradient
+
+
+def _in_pieces(gradient: Callable, pieces: int) -> Callable:
+  """The mean gradient of equal pieces of a batch, one after the other: less memory.
+
+  Every device cuts its own share of the batch, so that nothing moves between them. BatchNorm
+  sees a piece at a time.
+  """
+  if pieces == 1:
+    return gradient
+
+  def accumulated(params, batch_stats, batch, key):
+    cut = jax.tree.map(
+      lambda x: jnp.moveaxis(x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]), 1, 0), batch
+    )
+
+    def add(carry, numbered):
+      total, batch_stats = carry
+      number, piece = numbered
+      grads, batch_stats, metrics = gradient(
+        params, batch_stats, piece, jax.random.fold_in(key, number)
+      )
+      return (jax.tree.map(jnp.add, total, grads), batch_stats), metrics
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    (total, batch_stats), metrics = jax.lax.scan(
+      add, (zeros, batch_stats), (jnp.arange(pieces), cut)
+    )
+    reduced = {n: x.sum() if n.startswith("num_") else x.mean() for n, x in metrics.items()}
+    return jax.tree.map(lambda x: x / pieces, total), batch_stats, reduced
+
+  return accumulated
+
+
+def _ascend(params: Any, grads: Any, rho: float) -> Any:
+  """The point at distance `rho` up the gradient (Foret et al. 2021, equation 2)."""
+  scale = rho / (optax.tree.norm(grads) + 1e-12)
+  return jax.tree.map(lambda value, grad: value + scale * grad, params, grads)
 
 
 def compile_step(train_step: Callable, mesh: jax.sharding.Mesh) -> Callable:
@@ -75,35 +129,28 @@ def compile_step(train_step: Callable, mesh: jax.sharding.Mesh) -> Callable:
 def make_eval_step(
   model: nn.Module, task: Any, config: EvalConfig, image_size: int, mesh: jax.sharding.Mesh
 ) -> Callable[[Variables, dict], tuple[Any, Metrics, dict]]:
-  """A compiled function (variables, batch) -> (detections, losses, truth).
+  """A compiled function (variables, batch) -> (predictions, losses, truth).
 
-  Detections are in pixels of the original images. `truth` is the batch without its images. All
-  results are whole on every host, so that each can add up the metrics of all.
+  Predictions are what `task.predict` makes of the model's output. Images in several views
+  ([b views h w 3]) are given to the model one by one and `task.merge_views` puts them together.
+  `truth` is the batch without its images. All results are whole on every host, so that each can
+  add up the metrics of all.
   """
 
   def eval_step(variables, batch):
-    output = model.apply(variables, batch["image"], train=False)
+    images = batch["image"]
+    output = model.apply(variables, images.reshape(-1, *images.shape[-3:]), train=False)
+    if images.ndim == 5:
+      output = task.merge_views(output, images.shape[1])
     loss, parts = task.loss(output, batch)
-    detections = task.postprocess(
-      output,
-      image_size=image_size,
-      placement=batch["placement"],
-      score_threshold=config.score_threshold,
-      iou_threshold=config.iou_threshold,
-      max_detections=config.max_detections,
-    )
+    predictions = task.predict(output, batch, image_size=image_size, config=config)
     truth = {name: value for name, value in batch.items() if name != "image"}
-    return detections, _named(loss, parts), truth
+    return predictions, _named(loss, parts), truth
 
   everywhere = replicated(mesh)
   return jax.jit(
     eval_step, in_shardings=(everywhere, data_sharding(mesh)), out_shardings=everywhere
   )
-
-
-def _gradient(loss_fn: Callable, params: Any) -> tuple[Any, tuple]:
-  (loss, (parts, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-  return grads, (loss, parts, batch_stats)
 
 
 def _named(loss: jax.Array, parts: Metrics) -> Metrics:

@@ -19,6 +19,7 @@ from ferjax.config import (
   TrainConfig,
 )
 from ferjax.training.loop import Trainer
+from ferjax.typing import ClassifierOutput
 
 POISON = 6  # a label that makes the loss infinite
 
@@ -47,6 +48,19 @@ class TinyModel(nn.Module):
     return nn.Dense(1, name="head")(x)[:, 0]
 
 
+class TinyClassifier(nn.Module):
+  num_classes: int
+  frozen: str = "none"
+
+  def check(self):
+    """Nothing can be wrong with it."""
+
+  @nn.compact
+  def __call__(self, image, *, train):
+    x = Backbone(name="backbone")(image, train=train).mean((1, 2))
+    return ClassifierOutput(nn.Dense(self.num_classes, name="head")(x), x)
+
+
 class TinyMetrics:
   def __init__(self):
     self.rows = {}
@@ -67,6 +81,7 @@ class TinyTask:
   """Regression to the label of the first box; what it has in common with detection is its form."""
 
   primary_metric: ClassVar[str] = "map50"
+  shown_metrics: ClassVar[tuple[str, ...]] = ("map50",)
 
   def loss(self, output, batch):
     label = batch["label"][:, 0]
@@ -75,21 +90,19 @@ class TinyTask:
     error = jnp.sum(jnp.square(output - target), where=batch["mask"]) / jnp.maximum(count, 1)
     return error, {"error": error, "num_matched": count}
 
-  def postprocess(self, output, **options):
-    assert set(options) == {
-      "image_size",
-      "placement",
-      "score_threshold",
-      "iou_threshold",
-      "max_detections",
-    }
+  def predict(self, output, batch, *, image_size, config):
+    assert batch["placement"].shape == (len(output), 6)
     return output
+
+  def write_report(self, metrics, source, folder):
+    (folder / "report.txt").write_text(f"{len(metrics.rows)} of {len(source)}")
 
   def metrics(self):
     return TinyMetrics()
 
 
 class TinySource:
+  task = "detection"
   class_names = ("a", "b", "c", "d", "e", "f", "poison")
 
   def __init__(self, count, *, poison=None):
@@ -142,6 +155,12 @@ def compilation_cache(tmp_path_factory):
   for name, value in before.items():
     jax.config.update(name, value)
   compilation_cache_module.reset_cache()
+
+
+@pytest.fixture(scope="session")
+def classifier():
+  """A classifier of a few parameters."""
+  return TinyClassifier
 
 
 @pytest.fixture(scope="session")

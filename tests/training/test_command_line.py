@@ -28,9 +28,9 @@ def test_overrides_of_fields_that_exist(arguments):
   ("argument", "message"),
   [
     ("--config.train.foo=1", "there is no config.train.foo; known fields of config.train: seed,"),
-    ("--config.speed=1", "known fields of config: model, data, optimizer, train, eval"),
+    ("--config.speed=1", "known fields of config: model, data, optimizer, train, loss, eval"),
     ("--config.train.seed.x=1", "there is no config.train.seed.x; config.train.seed is one value"),
-    ("--config.train=1", "config.train is a group of fields: seed, epochs"),
+    ("--config.train=1", "config.train is a group of fields: seed, seeds, epochs"),
   ],
 )
 def test_overrides_of_fields_that_do_not(argument, message):

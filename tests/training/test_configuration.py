@@ -58,7 +58,8 @@ def test_json_and_back():
 def test_unknown_field_of_a_stored_config():
   values = to_dict(Config())
   values["train"]["speed"] = 3
-  with pytest.raises(ValueError, match=r"TrainConfig has no \['speed'\]; known: seed, epochs"):
+  message = r"TrainConfig has no \['speed'\]; known: seed, seeds, epochs"
+  with pytest.raises(ValueError, match=message):
     from_dict(values)
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from ferjax.data.image import ImageError
 from ferjax.training import evaluation
-from ferjax.training.checkpoint import load_meta
 from ferjax.training.evaluation import eval_checkpoint, evaluate
 from ferjax.training.sharding import make_mesh, replicated
 from ferjax.training.state import init_variables
@@ -66,21 +65,21 @@ def test_images_have_the_size_that_the_model_was_trained_for(trained, tiny, tmp_
     return tiny.Source(6)
 
   monkeypatch.setattr(evaluation, "create_model", lambda **_: tiny.Model())
-  monkeypatch.setattr(evaluation, "DetectionTask", lambda names: tiny.Task())
+  monkeypatch.setattr(evaluation, "create_task", lambda config: tiny.Task())
   monkeypatch.setattr(evaluation, "load_source", load_source)
-  monkeypatch.setattr(evaluation, "_write", lambda *_: None)
   report = eval_checkpoint(workdir, config, output=tmp_path)
   assert report.figures == pytest.approx(figures, rel=1e-6)
   assert sizes == [32]
+  assert (tmp_path / "report.txt").read_text() == "6 of 6"
   assert config.data.image_size == 64
 
 
-def test_another_task_is_refused(trained, monkeypatch):
+def test_data_of_another_task_are_refused(trained, tiny):
   workdir, _ = trained
-  meta = load_meta(workdir) | {"task": "classification"}
-  monkeypatch.setattr(evaluation, "load_meta", lambda path: meta)
-  with pytest.raises(ValueError, match="task 'classification'; expected 'detection'"):
-    eval_checkpoint(workdir)
+  config = tiny.config()
+  config.data.source = "csv"
+  with pytest.raises(ValueError, match=r"the model fer_yolo_mamba is for detection, whose sources"):
+    eval_checkpoint(workdir, config)
 
 
 def test_another_order_of_classes_is_refused(trained, tiny):

@@ -32,7 +32,7 @@ def test_rates_of_the_released_program(golden, schedule, name, batch_size):
 
 
 def test_warm_up_and_one_cosine():
-  """Hand-computed: up in 4 updates, then down over the other 6 of the run's 10."""
+  """Hand-computed: up in 4 updates, then down over the other 6 of the run's 10, not to the end."""
   config = OptimizerConfig(
     schedule="warmup_cosine",
     learning_rate=0.8,
@@ -41,9 +41,9 @@ def test_warm_up_and_one_cosine():
     final_fraction=0.5,
   )
   schedule = make_schedule(config, batch_size=32, epochs=5, steps_per_epoch=2)
-  falling = [0.4 + 0.2 * (1 + np.cos(np.pi * i / 6)) for i in range(6)]
+  falling = [0.4 + 0.2 * (1 + np.cos(np.pi * i / 7)) for i in range(7)]
   rates = [float(schedule(step)) for step in range(10)]
-  np.testing.assert_allclose(rates, [0, 0.2, 0.4, 0.6, *falling], rtol=1e-6)
+  np.testing.assert_allclose(rates, [0.2, 0.4, 0.6, *falling], rtol=1e-6)
 
 
 def test_warm_restarts_begin_again():
@@ -62,6 +62,50 @@ def test_exponential_decay():
   schedule = make_schedule(config, batch_size=64, epochs=9, steps_per_epoch=2)
   rates = [float(schedule(step)) for step in range(18)]
   np.testing.assert_allclose(rates, 4e-5 * 0.98 ** (np.arange(18) // 2), rtol=1e-6)
+
+
+def test_warm_restarts_of_the_released_program(emonext_golden):
+  config = OptimizerConfig(
+    schedule="warm_restarts",
+    learning_rate=1e-3,
+    scale_by_batch=False,
+    warmup_steps=128,
+    cycle_steps=1024,
+    final_fraction=0.0,
+  )
+  schedule = make_schedule(config, batch_size=64, epochs=3, steps_per_epoch=1200)
+  rates = jax.vmap(schedule)(jnp.arange(3001))
+  np.testing.assert_allclose(rates, emonext_golden.expect("lr/values"), rtol=1e-6, atol=1e-10)
+
+
+def test_clipped_adamw_of_the_released_program(emonext_golden):
+  """Ten updates on f = 0.5 w.Q.w - c.w + 0.1 sum(b^4), clipped at norm 1, with recorded rates."""
+  Q, c, w, b = (
+    jnp.asarray(emonext_golden.expect(f"adamw_clip/{name}")) for name in ("Q", "c", "w0", "b0")
+  )
+  rates = jnp.asarray(emonext_golden.expect("adamw_clip/lr"), jnp.float32)
+  config = OptimizerConfig(
+    name="adamw", momentum=0.9, weight_decay=0.01, decay="all", clip_norm=1.0
+  )
+  optimizer = make_optimizer(config, lambda step: rates[step])
+  params = {"w": w, "b": b}
+  state = optimizer.init(params)
+
+  def value(params):
+    w, b = params["w"], params["b"]
+    return 0.5 * w @ Q @ w - c @ w + 0.1 * jnp.sum(b**4)
+
+  for row in emonext_golden.expect("adamw_clip/trajectory"):
+    updates, state = optimizer.update(jax.grad(value)(params), state, params)
+    params = jax.tree.map(jnp.add, params, updates)
+    np.testing.assert_allclose(jnp.concatenate([params["w"], params["b"]]), row, atol=1e-6)
+
+
+def test_exponential_rates_of_the_released_program(fermam_golden):
+  config = OptimizerConfig(schedule="exponential", learning_rate=4e-5, scale_by_batch=False)
+  expected = fermam_golden.expect("lr_exp/values")
+  found = learning_rates(config, np.arange(float(len(expected))), batch_size=300, epochs=260)
+  np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 def test_schedule_of_the_published_run(golden):

@@ -61,12 +61,12 @@ def test_pretrained_parts_come_in_before_the_first_step(tiny, tmp_path, monkeypa
   np.savez(tmp_path / "weights.npz", x=np.zeros(1))
   asked = {}
 
-  def import_parts(model, state_dict, variables, parts):
-    asked.update(names=set(state_dict), parts=parts)
+  def import_pretrained(model, weights, variables, parts):
+    asked.update(names={part: set(x) for part, x in weights.items()}, parts=parts)
     variables["params"]["backbone"]["conv"]["kernel"] = jnp.full((4, 4, 3, 4), 0.25)
-    return variables
+    return variables, ["all of it"]
 
-  monkeypatch.setattr(resume, "import_parts", import_parts)
+  monkeypatch.setattr(resume, "import_pretrained", import_pretrained)
   config = tiny.config(
     epochs=1,
     freeze="backbone",
@@ -75,6 +75,6 @@ def test_pretrained_parts_come_in_before_the_first_step(tiny, tmp_path, monkeypa
     pretrained=str(tmp_path / "weights.npz"),
   )
   tiny.train(tmp_path / "run", config)
-  assert asked == {"names": {"x"}, "parts": ("backbone",)}
+  assert asked == {"names": {"": {"x"}}, "parts": ("backbone",)}
   kernel = load_variables(tmp_path / "run")["params"]["backbone"]["conv"]["kernel"]
   np.testing.assert_array_equal(kernel, np.full((4, 4, 3, 4), 0.25, np.float32))

@@ -1,0 +1,127 @@
+"""One training run, or one for each of several seeds, from a config to figures."""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from ferjax.config import Config, DataConfig
+from ferjax.data.datasets import load_source
+from ferjax.models import create_model
+from ferjax.tasks import create_task
+from ferjax.training.checkpoint import load_meta
+from ferjax.training.configuration import validate
+from ferjax.training.evaluation import check_source, eval_checkpoint, selection_note
+from ferjax.training.loop import Trainer
+from ferjax.training.metric_writer import format_table
+
+SUMMARY = "seeds.json"
+
+
+def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
+  """Trains, or goes on with what `workdir` holds, to the end.
+
+  Where the config names test data, the checkpoint that was best on the validation split is then
+  evaluated on them, and only then. With `train.seeds` there is a run for each seed, in
+  `<workdir>/seed_<n>`, and `seeds.json` holds mean and standard deviation of their figures.
+
+  Returns:
+    The figures of the last evaluation, those of the test split as `test/<name>`; of several
+    seeds the means.
+
+  Raises:
+    ValueError: an impossible config, missing data, or a workdir of another run.
+    NonFiniteError: training diverged; the message names the steps.
+    Interrupted: a signal asked for an end; all is saved.
+  """
+  validate(config)
+  if config.train.seeds:
+    return _train_seeds(config, pathlib.Path(workdir))
+  task = create_task(config)
+  model = _create_model(config, task.num_classes)
+  train_source = load_source(config.data, "train", seed=config.train.seed)
+  val_source = load_source(config.data, config.train.select_on, seed=config.train.seed)
+  check_source(train_source, config)
+  note = selection_note(config)
+  if note and jax.process_index() == 0:
+    print(f"warning: {note}")
+  if has_test(config.data):
+    load_source(config.data, "test", seed=config.train.seed)  # what is wrong with it is told now
+  _check_boxes(val_source, config.data)
+  trainer = Trainer(config, workdir, model, task, train_source, val_source)
+  try:
+    figures = trainer.run()
+  finally:
+    trainer.close()
+  return figures | _test(config, workdir)
+
+
+def has_test(config: DataConfig) -> bool:
+  """Whether a test split is named."""
+  return bool(config.test) or config.test_examples > 0
+
+
+def _test(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
+  """The test figures of the best checkpoint, also written to `<workdir>/test`."""
+  if not has_test(config.data):
+    return {}
+  report = eval_checkpoint(workdir, config, split="test")
+  if jax.process_index() == 0:
+    print(f"Test figures of {report.checkpoint}:\n{format_table(report.figures)}")
+  return {f"test/{name}": value for name, value in report.figures.items()}
+
+
+def _train_seeds(config: Config, workdir: pathlib.Path) -> dict[str, float]:
+  runs = []
+  for seed in config.train.seeds:
+    one = dataclasses.replace(config, train=dataclasses.replace(config.train, seed=seed, seeds=()))
+    folder = workdir / f"seed_{seed}"
+    if jax.process_index() == 0:
+      print(f"Seed {seed}: {folder}")
+    figures = train(one, folder)
+    best = load_meta(folder, step="best")["metrics"]
+    runs.append(best | {n: x for n, x in figures.items() if n.startswith("test/")})
+  summary = summarize(runs)
+  if jax.process_index() == 0:
+    content = {"seeds": list(config.train.seeds), "selection": selection_note(config), **summary}
+    (workdir / SUMMARY).write_text(json.dumps(content, indent=2) + "\n")
+    print(f"{len(runs)} seeds, each with its best checkpoint:\n{_table(summary)}")
+  return summary["mean"]
+
+
+def summarize(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+  """Mean and (n - 1) standard deviation of each figure that all runs have."""
+  names = [name for name in runs[0] if all(name in run for run in runs)]
+  values = {name: np.array([run[name] for run in runs]) for name in names}
+  spread = {name: float(x.std(ddof=1)) if len(runs) > 1 else 0.0 for name, x in values.items()}
+  return {
+    "mean": {name: float(x.mean()) for name, x in values.items()},
+    "std": spread,
+    "runs": [{name: run[name] for name in names} for run in runs],
+  }
+
+
+def _table(summary: Mapping[str, Any]) -> str:
+  mean, std = summary["mean"], summary["std"]
+  width = max(map(len, mean))
+  return "\n".join(f"  {name:<{width}}  {mean[name]:.4f} +- {std[name]:.4f}" for name in mean)
+
+
+def _create_model(config: Config, num_classes: int) -> nn.Module:
+  options = dataclasses.asdict(config.model)
+  return create_model(options.pop("name"), num_classes=num_classes, **options)
+
+
+def _check_boxes(source: Any, config: DataConfig) -> None:
+  # Not every source knows: the drawn one always has faces.
+  if getattr(source, "max_boxes", 1) == 0:
+    raise ValueError(
+      f"none of the {len(source)} records of the validation split has a box, so that nothing can "
+      f"be measured; annotate some of them, or name another split by data.val ({config.val!r})"
+    )

@@ -1,0 +1,133 @@
+import json
+
+import numpy as np
+import pytest
+
+from ferjax.config import (
+  Config,
+  DataConfig,
+  EvalConfig,
+  ModelConfig,
+  OptimizerConfig,
+  TrainConfig,
+)
+from ferjax.training import evaluation, run
+from ferjax.training.checkpoint import load_meta
+
+
+@pytest.fixture
+def small(monkeypatch, classifier):
+  """A config of drawn faces for a classifier of a few parameters."""
+  for module in (run, evaluation):
+    monkeypatch.setattr(module, "create_model", lambda *_, **__: classifier(num_classes=2))
+  return Config(
+    model=ModelConfig(name="emonext", size="tiny"),
+    data=DataConfig(
+      source="synthetic_faces",
+      class_names=("neutral", "surprise"),
+      image_size=32,
+      train_examples=16,
+      val_examples=6,
+    ),
+    optimizer=OptimizerConfig(name="adamw", learning_rate=1e-2, scale_by_batch=False),
+    train=TrainConfig(epochs=2, batch_size=8, freeze="none", log_every=1),
+    eval=EvalConfig(batch_size=4),
+  )
+
+
+def test_a_validation_split_without_boxes_is_refused(tiny, tmp_path, monkeypatch):
+  def load_source(config, split, *, seed):
+    source = tiny.Source(16)
+    source.max_boxes = 0 if split == "val" else 1
+    return source
+
+  monkeypatch.setattr(run, "load_source", load_source)
+  with pytest.raises(ValueError, match=r"none of the 16 records of the validation split has a box"):
+    run.train(tiny.config(), tmp_path)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_the_best_checkpoint_is_the_one_tested(small, tmp_path):
+  small.data.test_examples = 10
+  small.eval.ten_crop = True
+  small.data.resize = 40
+  figures = run.train(small, tmp_path)
+  report = json.loads((tmp_path / "test" / "eval.json").read_text())
+  assert report["step"] == load_meta(tmp_path, step="best")["step"]
+  assert (report["split"], report["ten_crop"], report["num_images"]) == ("test", True, 10)
+  assert figures["test/accuracy"] == report["accuracy"]
+  assert (figures["num_images"], figures["test/num_images"]) == (6, 10)
+  for name in ("confusion", "reliability", "mistakes"):
+    assert (tmp_path / "test" / f"{name}.png").stat().st_size > 1000
+
+
+def test_several_seeds_are_several_runs(small, tmp_path):
+  small.train.seeds = (0, 5)
+  means = run.train(small, tmp_path)
+  summary = json.loads((tmp_path / run.SUMMARY).read_text())
+  assert summary["seeds"] == [0, 5]
+  best = [load_meta(tmp_path / f"seed_{seed}", step="best")["metrics"] for seed in (0, 5)]
+  assert best[0]["loss"] != best[1]["loss"]
+  losses = [one["loss"] for one in best]
+  assert means["loss"] == pytest.approx(np.mean(losses))
+  assert summary["std"]["loss"] == pytest.approx(np.std(losses, ddof=1))
+  alone = small.train
+  alone.seeds, alone.seed = (), 5
+  assert run.train(small, tmp_path / "alone")["loss"] == pytest.approx(best[1]["loss"], rel=1e-6)
+
+
+def test_selection_on_test_data_is_said_everywhere(small, tmp_path, capsys):
+  small.data.test_examples = 10
+  small.train.select_on = "test"
+  with pytest.raises(ValueError, match="has no test score"):
+    run.train(small, tmp_path)
+  assert list(tmp_path.iterdir()) == []
+  small.train.select_on_test_reason = "the published protocol does"
+  assert run.train(small, tmp_path)["num_images"] == 10
+  note = "Selected on the test split, so that its score there is too good: the published protocol"
+  assert note in capsys.readouterr().out
+  assert load_meta(tmp_path)["selection"].startswith(note)
+  report = json.loads((tmp_path / "test" / "eval.json").read_text())
+  assert report["selection"].startswith(note)
+
+
+def test_records_for_another_task_are_refused(small, tiny, tmp_path, monkeypatch):
+  monkeypatch.setattr(run, "load_source", lambda *_, **__: tiny.Source(16))
+  with pytest.raises(ValueError, match="holds records for detection, but the model emonext is for"):
+    run.train(small, tmp_path)
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_summary_by_hand():
+  summary = run.summarize([{"a": 1.0, "b": 2.0}, {"a": 4.0}, {"a": 7.0, "b": 1.0}])
+  assert summary["mean"] == {"a": 4.0}
+  assert summary["std"] == {"a": 3.0}
+  assert run.summarize([{"a": 1.0}])["std"] == {"a": 0.0}
+
+
+def test_bad_test_data_are_told_of_before_training(small, tmp_path):
+  small.data.source, small.data.dir, small.data.test = "image_folder", str(tmp_path / "no"), "test"
+  with pytest.raises((ValueError, OSError), match="no"):
+    run.train(small, tmp_path / "run")
+  assert not (tmp_path / "run").exists()
+
+
+def evaluated(workdir):
+  lines = (workdir / "metrics.jsonl").read_text().splitlines()
+  return [record["step"] for record in map(json.loads, lines) if "eval/map50" in record]
+
+
+def test_no_better_figures_end_a_run(tiny, tmp_path, monkeypatch):
+  """After two evaluations without a better one; continuing changes nothing, a longer wait does."""
+  scores = iter([0.5, 0.7, 0.6, 0.65, 0.1])
+  monkeypatch.setattr(tiny.Metrics, "compute", lambda self: {"map50": next(scores)})
+  config = tiny.config(epochs=6, patience=2, checkpoint_every=6)
+  tiny.train(tmp_path, config)
+  assert evaluated(tmp_path) == [4, 8, 12, 16]
+  assert load_meta(tmp_path, step="latest")["step"] == 16
+  assert load_meta(tmp_path, step="best")["step"] == 8
+  assert tiny.train(tmp_path, config)["map50"] == 0.65
+  assert evaluated(tmp_path) == [4, 8, 12, 16]
+  config.train.patience = 3
+  tiny.train(tmp_path, config)
+  assert evaluated(tmp_path) == [4, 8, 12, 16, 20]
