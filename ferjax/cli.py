@@ -4,14 +4,15 @@ import argparse
 import collections
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ferjax._version import __version__
+from ferjax.data.command import DataError, add_data
 
 if TYPE_CHECKING:
   from ferjax.inference.files import ImageFile, PredictionWriter
-  from ferjax.inference.predictor import Predictor
+  from ferjax.inference.image_predictor import ImagePredictor
 
 
 class UsageError(Exception):
@@ -21,28 +22,30 @@ class UsageError(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one subcommand; returns the exit code: 0, or 2 after an error of usage or input."""
   parser = argparse.ArgumentParser(
-    prog="ferjax", description="Finds faces and their expressions in photographs."
+    prog="ferjax", description="Names the expressions of faces in photographs."
   )
   parser.add_argument("--version", action="version", version=f"ferjax {__version__}")
   commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
   _add_predict(commands)
+  add_data(commands)
   arguments = parser.parse_args(argv)
   try:
-    arguments.run(arguments)
-  except UsageError as error:
+    return arguments.run(arguments) or 0
+  except (UsageError, DataError) as error:
     print(f"ferjax: error: {error}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print("ferjax: interrupted", file=sys.stderr)
     return 130
-  return 0
 
 
 def _add_predict(commands: argparse._SubParsersAction) -> None:
   command = commands.add_parser(
     "predict",
-    help="find faces and their expressions in images",
-    description="Writes predictions.json, predictions.csv and copies of the images with boxes.",
+    help="find faces and their expressions in images, or classify images of faces",
+    description="Finds faces and their expressions with the checkpoint of a detector, or with that "
+    "of a classifier and --detector. With a classifier alone, each image is taken to be a face. "
+    "Writes predictions.json, predictions.csv and copies of the images with boxes.",
   )
   command.set_defaults(run=_predict)
   add = command.add_argument
@@ -63,35 +66,48 @@ def _add_predict(commands: argparse._SubParsersAction) -> None:
     help="images that the model sees at once (default: %(default)s)",
   )
   add(
-    "--score-threshold",
-    type=float,
-    default=0.3,
-    metavar="P",
-    help="least score of a face, 0..1 (default: %(default)s)",
-  )
-  add(
-    "--iou-threshold",
-    type=float,
-    default=0.3,
-    metavar="P",
-    help="of two boxes of one expression that overlap by more than this (intersection over "
-    "union), the one with the smaller score is dropped (default: %(default)s)",
-  )
-  add(
-    "--max-detections",
-    type=int,
-    default=100,
-    metavar="N",
-    help="most faces of one image (default: %(default)s)",
-  )
-  add(
     "--on-bad-image",
     choices=("error", "skip"),
     default="error",
     help="stop at an image that cannot be read, or name it and go on (default: %(default)s)",
   )
   add("--recursive", action="store_true", help="look into the folders of folders as well")
-  add("--no-annotated", action="store_true", help="write no copies with boxes")
+  add("--no-annotated", action="store_true", help="write no copies with boxes and labels")
+  _add_detection(command.add_argument_group("where faces are looked for").add_argument)
+
+
+def _add_detection(add: Callable[..., Any]) -> None:
+  add(
+    "--detector",
+    metavar="DIR",
+    help="checkpoint of a detector that finds the faces, if --checkpoint is a classifier's",
+  )
+  add(
+    "--crop-scale",
+    type=float,
+    metavar="S",
+    help="side of the square that the classifier sees, relative to the longer side of the "
+    "detector's box (default: 1.2)",
+  )
+  add(
+    "--score-threshold",
+    type=float,
+    metavar="P",
+    help="least score of a face that a detector finds, 0..1 (default: 0.3)",
+  )
+  add(
+    "--iou-threshold",
+    type=float,
+    metavar="P",
+    help="of two boxes of one expression that overlap by more than this (intersection over "
+    "union), the one with the smaller score is dropped (default: 0.3)",
+  )
+  add(
+    "--max-detections",
+    type=int,
+    metavar="N",
+    help="most faces of one image (default: 100)",
+  )
 
 
 def _predict(arguments: argparse.Namespace) -> None:
@@ -99,14 +115,16 @@ def _predict(arguments: argparse.Namespace) -> None:
   from ferjax.compilation_cache import enable_compilation_cache
   from ferjax.data.image import ImageError
   from ferjax.inference.files import PredictionWriter, find_images
-  from ferjax.inference.predictor import Predictor
+  from ferjax.inference.loading import load_predictor
 
   try:
     files = find_images(arguments.paths, recursive=arguments.recursive, output=arguments.output)
     enable_compilation_cache()
-    predictor = Predictor(
+    predictor = load_predictor(
       arguments.checkpoint,
       step=arguments.step,
+      detector=arguments.detector,
+      crop_scale=arguments.crop_scale,
       batch_size=arguments.batch_size,
       score_threshold=arguments.score_threshold,
       iou_threshold=arguments.iou_threshold,
@@ -117,6 +135,7 @@ def _predict(arguments: argparse.Namespace) -> None:
       header=_header(arguments, predictor),
       class_names=predictor.class_names,
       annotated=not arguments.no_annotated,
+      with_detections=arguments.detector is not None,
     )
   except (ValueError, OSError) as error:
     raise UsageError(error) from error
@@ -139,20 +158,24 @@ def _step(text: str) -> int | str:
   return text if text in ("best", "latest") else int(text)
 
 
-def _header(arguments: argparse.Namespace, predictor: "Predictor") -> dict[str, Any]:
+def _header(arguments: argparse.Namespace, predictor: "ImagePredictor") -> dict[str, Any]:
   """What predictions.json says about how it came about."""
+  detector = {} if arguments.detector is None else {"detector": arguments.detector}
   return {
     "ferjax": __version__,
     "checkpoint": arguments.checkpoint,
     "step": predictor.step,
-    "score_threshold": arguments.score_threshold,
-    "iou_threshold": arguments.iou_threshold,
-    "max_detections": arguments.max_detections,
+    **detector,
+    **predictor.settings,
   }
 
 
 def _write_predictions(
-  predictor: "Predictor", writer: "PredictionWriter", files: Sequence["ImageFile"], *, skip: bool
+  predictor: "ImagePredictor",
+  writer: "PredictionWriter",
+  files: Sequence["ImageFile"],
+  *,
+  skip: bool,
 ) -> None:
   from tqdm import tqdm
 
@@ -173,9 +196,11 @@ def _write_predictions(
 def _print_summary(writer: "PredictionWriter", seconds: float) -> None:
   faces = [face for image in writer.images for face in image["faces"]]
   counts = collections.Counter(face["expression"] for face in faces)
+  searched = all(face["box"] is not None for face in faces)
+  without = {"  without a face": sum(not image["faces"] for image in writer.images)}
   rows = {
     "images": len(writer.images),
-    "  without a face": sum(not image["faces"] for image in writer.images),
+    **(without if searched else {}),
     "skipped": len(writer.skipped),
     "faces": len(faces),
     **{f"  {name}": count for name, count in counts.most_common()},

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import ferjax
 from ferjax import __version__
 from ferjax.cli import main
 from ferjax.expressions import SEVEN_EXPRESSIONS
@@ -94,6 +95,81 @@ def test_predict(photographs, tiny_checkpoint, tmp_path, capsys):
   assert sum(counts.values()) == len(faces)
 
 
+def test_classify(photographs, classifier_checkpoint, tmp_path, capsys):
+  output = tmp_path / "out"
+  arguments = [str(photographs), "--checkpoint", str(classifier_checkpoint)]
+  assert main(["predict", *arguments, "--output", str(output), "--batch-size", "3"]) == 0
+  document, rows = _results(output)
+  names = ("happiness", "anger", "surprise")
+  images = document.pop("images")
+  assert document == {
+    "ferjax": __version__,
+    "checkpoint": str(classifier_checkpoint),
+    "step": 5,
+    "class_names": list(names),
+    "complete": True,
+    "skipped": [],
+  }
+  paths = [photographs / name for name in ("a.png", "b.png")]
+  expected = ferjax.load_predictor(classifier_checkpoint, batch_size=3).predict(paths)
+  assert len(rows) == len(images) == 2
+  for image, row, prediction in zip(images, rows, expected, strict=True):
+    ((fields,), (face,)) = image["faces"], prediction.faces
+    assert (image["image"], row["image"]) == (prediction.image, prediction.image)
+    assert (image["width"], image["height"]) == (prediction.width, prediction.height)
+    assert fields["box"] is None
+    assert [row[edge] for edge in ("x1", "y1", "x2", "y2")] == [""] * 4
+    assert fields["expression"] == row["expression"] == face.expression
+    assert fields["scores"] == pytest.approx(face.scores, abs=1e-6)
+    assert {name: float(row[name]) for name in names} == fields["scores"]
+    assert (output / image["annotated"]).is_file()
+  printed = capsys.readouterr().out
+  assert "faces                     2" in printed
+  assert "without a face" not in printed
+
+
+def test_detect_and_classify(photographs, classifier_checkpoint, tiny_checkpoint, tmp_path):
+  output = tmp_path / "out"
+  checkpoints = ["--checkpoint", str(classifier_checkpoint), "--detector", str(tiny_checkpoint)]
+  arguments = [*checkpoints, *SETTINGS, "--crop-scale", "1.5", "--output", str(output)]
+  assert main(["predict", str(photographs), *arguments]) == 0
+  document, rows = _results(output)
+  predictor = ferjax.load_predictor(
+    classifier_checkpoint,
+    detector=tiny_checkpoint,
+    batch_size=3,
+    score_threshold=0.5,
+    crop_scale=1.5,
+  )
+  paths = [photographs / name for name in ("a.png", "b.png")]
+  expected = [face for prediction in predictor.predict(paths) for face in prediction.faces]
+  images = document.pop("images")
+  assert document == {
+    "ferjax": __version__,
+    "checkpoint": str(classifier_checkpoint),
+    "step": 5,
+    "detector": str(tiny_checkpoint),
+    "detector_step": 3,
+    "score_threshold": 0.5,
+    "iou_threshold": 0.3,
+    "max_detections": 100,
+    "crop_scale": 1.5,
+    "class_names": ["happiness", "anger", "surprise"],
+    "complete": True,
+    "skipped": [],
+  }
+  faces = [face for image in images for face in image["faces"]]
+  assert len(faces) == len(rows) == len(expected) > 1
+  for fields, row, face in zip(faces, rows, expected, strict=True):
+    assert fields["box"] == pytest.approx(face.box, abs=0.006)
+    assert fields["scores"] == pytest.approx(face.scores, abs=1e-6)
+    assert fields["expression"] == row["expression"] == face.expression
+    assert fields["detection"]["scores"] == pytest.approx(face.detection.scores, abs=1e-6)
+    assert float(row["detection_score"]) == pytest.approx(face.detection.score, abs=1e-6)
+    assert row["detection_expression"] == face.detection.expression
+    assert float(row["x1"]) == fields["box"][0]
+
+
 def _run(tiny_checkpoint, output, *paths):
   arguments = ["--checkpoint", tiny_checkpoint, "--output", output, *paths]
   return main(["predict", *SETTINGS, "--no-annotated", *map(str, arguments)])
@@ -158,13 +234,35 @@ def test_a_broken_image_stops_and_keeps_what_was_done(
     (["{photographs}", "--checkpoint", "{photographs}"], "no checkpoint in"),
     (["{photographs}", "--checkpoint", "nowhere"], "no such folder"),
     (["{photographs}", "--output", "{photographs}/a.png"], "is a file; expected a folder"),
+    (["{photographs}", "--detector", "{detector}"], "names the expressions by itself"),
+    (["{photographs}", "--crop-scale", "1.2"], "crop_scale is 1.2, but has no meaning here"),
+    (["{photographs}", "--checkpoint", "{classifier}"], "score_threshold is 0.5, but has no"),
+    (
+      ["{photographs}", "--checkpoint", "{classifier}", "--detector", "{classifier}"],
+      "holds a classifier, which finds no faces",
+    ),
+    (
+      ["{photographs}", "--checkpoint", "{classifier}", "--detector", "nowhere"],
+      "no such folder",
+    ),
+    (
+      ["{photographs}", "--checkpoint={classifier}", "--detector={detector}", "--crop-scale=0"],
+      "crop_scale is 0.0; expected above 0",
+    ),
     (["nowhere.jpg"], "nowhere.jpg: no such file or folder"),
     (["{empty}"], "without images"),
   ],
 )
-def test_wrong_input(arguments, message, tiny_checkpoint, photographs, tmp_path, capsys):
+def test_wrong_input(
+  arguments, message, tiny_checkpoint, classifier_checkpoint, photographs, tmp_path, capsys
+):
   (tmp_path / "empty").mkdir()
-  folders = {"photographs": photographs, "empty": tmp_path / "empty"}
+  folders = {
+    "photographs": photographs,
+    "empty": tmp_path / "empty",
+    "detector": tiny_checkpoint,
+    "classifier": classifier_checkpoint,
+  }
   arguments = [argument.format(**folders) for argument in arguments]
   assert _run(tiny_checkpoint, tmp_path / "out", *arguments) == 2
   error = capsys.readouterr().err

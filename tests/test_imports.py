@@ -18,12 +18,19 @@ NEUTRAL = {"typing", "config", "expressions", "_version"}
 ALLOWED = {
   "ops": {"ops"},
   "models": {"models", "ops"},
-  "tasks": {"tasks", "ops"},
+  "tasks": {"tasks", "models", "ops"},
   "data": {"data"},
   "training": {"training", "tasks", "models", "data", "interop", "compilation_cache"},
   "interop": {"interop", "models"},
-  "inference": {"inference", "models", "tasks", "data.image", "training.checkpoint"},
-  "cli": {"inference", "data.image", "compilation_cache"},
+  "inference": {
+    "inference",
+    "models",
+    "tasks",
+    "data.image",
+    "data.face_views",
+    "training.checkpoint",
+  },
+  "cli": {"inference", "data.image", "data.command", "compilation_cache"},
 }
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 FORBIDDEN = {
@@ -137,6 +144,9 @@ class K:
   ("statement", "absent"),
   [
     ("import ferjax, ferjax.cli", "jax jaxlib flax orbax grain tensorflow tensorflow_datasets"),
+    # What a program and its workers wait for only if they read or write prepared data.
+    ("import ferjax.data.datasets", "tensorflow tensorflow_datasets imagehash scipy"),
+    ("import ferjax.data.prepare, ferjax.data.checks", "jax jaxlib flax orbax grain tensorflow"),
     # grain, in the pipeline, imports jax by itself.
     ("import ferjax.data.augment, ferjax.data.datasets", "jax jaxlib flax orbax grain tensorflow"),
     ("from ferjax import create_model", "orbax grain tensorflow tensorflow_datasets torch"),

@@ -1,4 +1,4 @@
-"""Pictures of predictions: a box and a label for each face."""
+"""Pictures of predictions: a box and a label for each face, or a label for the image."""
 
 import functools
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from ferjax.inference.predictor import Face
+from ferjax.inference.results import Face
 
 # The palette of Okabe and Ito (2008), told apart with every common colour vision, black replaced
 # by grey. Class names of another vocabulary take these in the order of their index.
@@ -37,24 +37,28 @@ class _Rectangle(NamedTuple):
 def draw_faces(image: UInt8[np.ndarray, "h w 3"], faces: Sequence[Face]) -> np.ndarray:
   """A copy of `image` (RGB) with the box and the label, as "happiness 0.87", of each face.
 
-  Labels stay inside the image, keep off faces where they can, and are left out where not even
-  the smallest text fits. Returns u8[h w 3].
+  The label of a face without a box, an image that was classified as it is, stands in the upper
+  left corner. Labels stay inside the image, keep off faces where they can, and are left out where
+  not even the smallest text fits. Returns u8[h w 3].
   """
   canvas = Image.fromarray(image)
   pen = ImageDraw.Draw(canvas)
-  boxes = [_Rectangle(*(round(edge) for edge in face.box)) for face in faces]
+  whole = (0, 0, *canvas.size)
+  boxes = [_Rectangle(*map(round, whole if face.box is None else face.box)) for face in faces]
+  drawn = [box for face, box in zip(faces, boxes, strict=True) if face.box is not None]
   # The stroke follows the text, so that both read at the same distance.
   text_size = _text_size(canvas)
   stroke = max(2, round(text_size / 6))
   for face, box in zip(faces, boxes, strict=True):
-    _draw_box(pen, box, _colour(face), stroke)
+    if face.box is not None:
+      _draw_box(pen, box, _colour(face), stroke)
   labels: list[_Rectangle] = []
   for face, box in zip(faces, boxes, strict=True):
     text, font = _fit_text(f"{face.expression} {face.score:.2f}", text_size, canvas.width)
     size = _label_size(text, font)
     if not text or size[1] > canvas.height:
       continue
-    place = _place_label(box, size, canvas.size, stroke, boxes + labels)
+    place = _place_label(box, size, canvas.size, stroke, drawn + labels)
     _draw_label(pen, place, text, font, _colour(face))
     labels.append(place)
   return np.array(canvas)

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from ferjax.inference.draw import draw_faces
-from ferjax.inference.predictor import Face, Prediction
+from ferjax.inference.results import Face, Prediction
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Formats that the annotated copy keeps; the others become PNG, which loses nothing.
@@ -105,8 +105,17 @@ class PredictionWriter:
     header: dict[str, Any],
     class_names: Sequence[str],
     annotated: bool,
+    with_detections: bool = False,
   ):
-    """`header` holds further fields of the JSON file; `annotated` asks for copies with boxes.
+    """Makes the folder `output`.
+
+    Args:
+      output: folder for the results.
+      header: further fields of the JSON file.
+      class_names: of the predictor.
+      annotated: asks for copies with boxes.
+      with_detections: asks for the columns of what the detector said of a face that another
+        network classified.
 
     Raises:
       NotADirectoryError: `output` is a file.
@@ -120,6 +129,7 @@ class PredictionWriter:
     self._header = header
     self._class_names = tuple(class_names)
     self._annotated = annotated
+    self._with_detections = with_detections
 
   def add(
     self,
@@ -176,18 +186,20 @@ class PredictionWriter:
 
   def _write_csv(self, file: TextIO) -> None:
     table = csv.writer(file)
-    table.writerow(("image", "x1", "y1", "x2", "y2", "score", "expression", *self._class_names))
+    columns = ["image", "x1", "y1", "x2", "y2", "score", "expression"]
+    if self._with_detections:
+      columns += ["detection_score", "detection_expression"]
+    table.writerow((*columns, *self._class_names))
     for image in self.images:
       for face in image["faces"]:
-        table.writerow(
-          (
-            image["image"],
-            *face["box"],
-            face["score"],
-            face["expression"],
-            *face["scores"].values(),
-          )
-        )
+        row = [image["image"], *_csv_box(face["box"]), face["score"], face["expression"]]
+        if self._with_detections:
+          row += [face["detection"]["score"], face["detection"]["expression"]]
+        table.writerow((*row, *face["scores"].values()))
+
+
+def _csv_box(box: Sequence[float] | None) -> Sequence[float | None]:
+  return (None,) * 4 if box is None else box  # None is an empty cell
 
 
 def _save(image: Image.Image, path: pathlib.Path) -> None:
@@ -201,8 +213,17 @@ def _save(image: Image.Image, path: pathlib.Path) -> None:
 
 
 def _face_fields(face: Face) -> dict[str, Any]:
+  fields: dict[str, Any] = {
+    "box": None if face.box is None else [round(edge, 2) for edge in face.box],
+    **_score_fields(face),
+  }
+  if face.detection is not None:
+    fields["detection"] = _score_fields(face.detection)
+  return fields
+
+
+def _score_fields(face: Face) -> dict[str, Any]:
   return {
-    "box": [round(edge, 2) for edge in face.box],
     "score": round(face.score, 6),
     "expression": face.expression,
     "scores": {name: round(score, 6) for name, score in face.scores.items()},

@@ -3,11 +3,12 @@ import pytest
 
 from ferjax.expressions import EXPRESSIONS
 from ferjax.inference.draw import draw_faces
-from ferjax.inference.predictor import Face
+from ferjax.inference.results import Face
 
 
 def _face(box, expression="happiness", score=0.87, names=EXPRESSIONS):
-  return Face(tuple(map(float, box)), score, expression, dict.fromkeys(names, 0.1))
+  box = None if box is None else tuple(map(float, box))
+  return Face(box, score, expression, dict.fromkeys(names, 0.1))
 
 
 def _changed(before, after):
@@ -67,6 +68,16 @@ def test_labels_of_boxes_in_the_corners_are_whole(image, box):
     return (draw_faces(image, [_face(box)]) == (240, 228, 66)).all(axis=-1).sum()
 
   assert coloured(box) == coloured((130, 90, 190, 150))
+
+
+def test_without_a_box_only_the_label_is_drawn(image):
+  drawn = draw_faces(image, [_face(None)])
+  left, top, right, bottom = _changed(image, drawn)
+  assert (left, top) == (0, 0)
+  assert right < 160
+  assert bottom < 40
+  label = drawn[:bottom, :right]
+  assert (label == (240, 228, 66)).all(axis=-1).mean() > 0.5
 
 
 def test_labels_of_neighbours_do_not_cover_one_another(image):

@@ -8,7 +8,7 @@ import pytest
 
 from ferjax.data.image import decode
 from ferjax.inference.files import PredictionWriter, find_images
-from ferjax.inference.predictor import Face, Prediction
+from ferjax.inference.results import Face, Prediction
 
 NAMES = ("happiness", "anger")
 
@@ -144,6 +144,57 @@ def test_the_csv_file(tmp_path):
     "happiness": "0.125",
     "anger": "0.876543",
   }
+
+
+def _classified(box=None, detection=None):
+  scores = {"happiness": 0.25, "anger": 0.75}
+  return Face(box, 0.75, "anger", scores, detection)
+
+
+def test_an_image_that_was_classified_has_no_box(tmp_path):
+  document = _write(tmp_path, [Prediction("a.png", 50, 60, (_classified(),))])
+  (image,) = document["images"]
+  assert image["faces"] == [
+    {
+      "box": None,
+      "score": 0.75,
+      "expression": "anger",
+      "scores": {"happiness": 0.25, "anger": 0.75},
+    }
+  ]
+  assert (tmp_path / "predictions.csv").read_text().splitlines() == [
+    "image,x1,y1,x2,y2,score,expression,happiness,anger",
+    "a.png,,,,,0.75,anger,0.25,0.75",
+  ]
+  assert decode(tmp_path / "annotated" / "a.png").any()
+
+
+def test_a_face_that_was_found_and_classified(tmp_path):
+  found = Face((1.0, 2.0, 30.5, 40.0), 0.5, "fear", {"fear": 0.5, "anger": 0.1234567})
+  prediction = Prediction("a.png", 50, 60, (_classified(found.box, found),))
+  with PredictionWriter(
+    tmp_path, header={}, class_names=NAMES, annotated=False, with_detections=True
+  ) as writer:
+    writer.add(prediction, np.zeros((60, 50, 3), np.uint8), "a.png")
+    writer.add(Prediction("b.png", 5, 5, ()), np.zeros((5, 5, 3), np.uint8), "b.png")
+  document = json.loads((tmp_path / "predictions.json").read_text())
+  assert document["images"][0]["faces"] == [
+    {
+      "box": [1.0, 2.0, 30.5, 40.0],
+      "score": 0.75,
+      "expression": "anger",
+      "scores": {"happiness": 0.25, "anger": 0.75},
+      "detection": {
+        "score": 0.5,
+        "expression": "fear",
+        "scores": {"fear": 0.5, "anger": 0.123457},
+      },
+    }
+  ]
+  assert (tmp_path / "predictions.csv").read_text().splitlines() == [
+    "image,x1,y1,x2,y2,score,expression,detection_score,detection_expression,happiness,anger",
+    "a.png,1.0,2.0,30.5,40.0,0.75,anger,0.5,fear,0.25,0.75",
+  ]
 
 
 def test_annotated_copies_show_the_faces(tmp_path):

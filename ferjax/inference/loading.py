@@ -1,0 +1,94 @@
+"""The predictor that fits a checkpoint."""
+
+import os
+
+from ferjax.inference.classifier import ExpressionClassifier
+from ferjax.inference.detect_and_classify import DetectAndClassify
+from ferjax.inference.image_predictor import ImagePredictor
+from ferjax.inference.predictor import Predictor
+from ferjax.training.checkpoint import Step, load_meta
+
+
+def load_predictor(
+  checkpoint: str | os.PathLike,
+  *,
+  step: Step = None,
+  detector: str | os.PathLike | None = None,
+  crop_scale: float | None = None,
+  batch_size: int = 8,
+  score_threshold: float | None = None,
+  iou_threshold: float | None = None,
+  max_detections: int | None = None,
+) -> ImagePredictor:
+  """A `Predictor`, an `ExpressionClassifier` or a `DetectAndClassify`, by what was trained.
+
+  Args:
+    checkpoint: of a detector or a classifier: the folder that training wrote, or one checkpoint
+      in it.
+    step: of `checkpoint`: a number, "best", "latest", or None for the best where one was
+      evaluated.
+    detector: for a classifier: checkpoint of the detector that finds the faces, its best where
+      one was evaluated. Without it the images are taken to be faces.
+    crop_scale: with `detector` only, as for `DetectAndClassify`.
+    batch_size: images that a model sees at once.
+    score_threshold, iou_threshold, max_detections: where faces are looked for, as for
+      `Predictor`.
+
+  Raises:
+    FileNotFoundError: there is no such checkpoint.
+    ValueError: a setting is out of its range or has no meaning for this model, or one of the
+      models is for another task.
+  """
+  task = _task(checkpoint, step)
+  detection = _given(
+    score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections
+  )
+  cropping = _given(crop_scale=crop_scale)
+  if task == "detection":
+    if detector is not None:
+      raise ValueError(
+        f"{checkpoint} holds a detector, which names the expressions by itself; leave out the "
+        f"detector {detector}, or give a classifier as the checkpoint"
+      )
+    _refuse(
+      cropping,
+      f"{checkpoint} holds a detector, whose boxes no classifier sees; give the checkpoint "
+      "of a classifier",
+    )
+    return Predictor(checkpoint, step=step, batch_size=batch_size, **detection)
+  if detector is None:
+    _refuse(
+      detection | cropping,
+      f"{checkpoint} holds a classifier, which takes every image to be a face; give a detector to "
+      "look for faces",
+    )
+    return ExpressionClassifier(checkpoint, step=step, batch_size=batch_size)
+  if _task(detector, None) != "detection":
+    raise ValueError(
+      f"the detector {detector} holds a classifier, which finds no faces; expected the checkpoint "
+      "of a detector, such as a fer_yolo_mamba"
+    )
+  return DetectAndClassify(
+    Predictor(detector, batch_size=batch_size, **detection),
+    ExpressionClassifier(checkpoint, step=step, batch_size=batch_size),
+    **cropping,
+  )
+
+
+def _task(checkpoint: str | os.PathLike, step: Step) -> str:
+  task = load_meta(checkpoint, step=step)["task"]
+  if task not in ("detection", "classification"):
+    raise ValueError(
+      f"{checkpoint} is for the task {task!r}; expected 'detection' or 'classification'"
+    )
+  return task
+
+
+def _given(**settings: float | int | None) -> dict:
+  return {name: value for name, value in settings.items() if value is not None}
+
+
+def _refuse(settings: dict, reason: str) -> None:
+  """Raises a ValueError if there are any."""
+  for name, value in settings.items():
+    raise ValueError(f"{name} is {value}, but has no meaning here: {reason}, or leave {name} out")
