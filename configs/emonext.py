@@ -1,0 +1,193 @@
+"""EmoNeXt: the expression of a face.
+
+Paper: El Boudouri, Bohi, "EmoNeXt: an Adapted ConvNeXt for Facial Emotion Recognition",
+MMSP 2023, arXiv:2501.08199.
+
+Variants, each chosen by `--config configs/emonext.py:<variant>`:
+  fer2013  FER2013 with the published recipe, of images in folders
+           <data.dir>/{train,val,test}/<class>/*.png: train is the set's Training part, val its
+           PublicTest and test its PrivateTest. (none) is the same. The rate is the paper's, 1e-4;
+           the released program runs at 1e-3, whatever it is told:
+           --config.optimizer.learning_rate=1e-3. Pass --config.train.pretrained for ImageNet
+           weights of ConvNeXt-T in the original authors' naming.
+  folder   your own faces, <data.dir>/{train,val}/<class>/*.jpg; set --config.data.class_names.
+  lfw5     112-pixel grey faces and a table of labels, from scratch on a CPU.
+  demo     drawn faces, for a CPU: no data to fetch.
+  tiny     seconds long, for tests: learns nothing.
+
+  python train.py --config configs/emonext.py:demo --workdir runs/emonext_demo
+"""
+
+from ferjax.config import (
+  Config,
+  DataConfig,
+  EvalConfig,
+  FaceAugmentConfig,
+  LossConfig,
+  ModelConfig,
+  OptimizerConfig,
+  TrainConfig,
+)
+
+# Pixels are in 0..1 and stay so: the network was published without a normalisation.
+UNIT = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+
+
+def get_config(variant: str = "") -> Config:
+  """The configuration of a variant; a ValueError lists the known ones."""
+  if variant not in _VARIANTS:
+    known = ", ".join(repr(name) for name in _VARIANTS)
+    raise ValueError(f"unknown variant {variant!r} of emonext; known: {known}")
+  return _VARIANTS[variant]()
+
+
+def _fer2013() -> Config:
+  return Config(
+    model=ModelConfig(name="emonext", size="tiny", variant="corrected"),
+    data=DataConfig(
+      source="image_folder",
+      test="test",
+      image_size=224,
+      resize=236,
+      grey=True,
+      num_workers=4,
+      face_augment=FaceAugmentConfig(flip=0.5, rotation=20.0),
+      **UNIT,
+    ),
+    optimizer=OptimizerConfig(
+      name="adamw",
+      learning_rate=1e-4,
+      scale_by_batch=False,
+      schedule="warm_restarts",
+      warmup_steps=128,
+      cycle_steps=1024,
+      final_fraction=0.0,
+      momentum=0.9,
+      weight_decay=0.01,
+      decay="all",
+      clip_norm=1.0,
+    ),
+    loss=LossConfig(label_smoothing=0.2, regularizer_weight=1.0),
+    train=TrainConfig(
+      epochs=300,
+      batch_size=64,
+      freeze="none",
+      ema_rule="power",
+      ema_decay=0.99,
+      ema_every=16,
+      patience=12,
+    ),
+    eval=EvalConfig(batch_size=64, ten_crop=True),
+  )
+
+
+def _folder() -> Config:
+  config = _fer2013()
+  config.data.test = ""
+  return config
+
+
+def _lfw5() -> Config:
+  return Config(
+    model=ModelConfig(name="emonext", size="atto", variant="corrected"),
+    data=DataConfig(
+      source="csv",
+      csv="labels.csv",
+      class_names=("neutral", "happiness", "sadness", "surprise", "anger"),
+      image_size=64,
+      resize=68,
+      grey=True,
+      balance=True,
+      face_augment=FaceAugmentConfig(
+        rotation=10.0, scale=(0.95, 1.1), brightness=0.3, contrast=0.3
+      ),
+      **UNIT,
+    ),
+    optimizer=OptimizerConfig(
+      name="adamw",
+      learning_rate=2e-3,
+      scale_by_batch=False,
+      schedule="warmup_cosine",
+      warmup_steps=200,
+      final_fraction=0.01,
+      momentum=0.9,
+      weight_decay=0.05,
+      clip_norm=1.0,
+    ),
+    loss=LossConfig(label_smoothing=0.1, regularizer_weight=1.0),
+    train=TrainConfig(
+      epochs=22,
+      batch_size=32,
+      freeze="none",
+      ema_decay=0.998,
+      ema_ramp=300.0,
+      eval_every=2,
+      checkpoint_every=4,
+      keep_checkpoints=1,
+      select_by="balanced_accuracy",
+    ),
+    eval=EvalConfig(batch_size=64),
+  )
+
+
+def _demo() -> Config:
+  return Config(
+    model=ModelConfig(name="emonext", size="atto"),
+    data=DataConfig(
+      source="synthetic_faces",
+      image_size=32,
+      grey=True,
+      train_examples=2000,
+      val_examples=400,
+      test_examples=400,
+      face_augment=FaceAugmentConfig(rotation=0.0),
+      **UNIT,
+    ),
+    optimizer=OptimizerConfig(
+      name="adamw",
+      learning_rate=1e-3,
+      scale_by_batch=False,
+      schedule="warmup_cosine",
+      warmup_steps=50,
+      momentum=0.9,
+      weight_decay=0.01,
+      clip_norm=1.0,
+    ),
+    loss=LossConfig(label_smoothing=0.1, regularizer_weight=1.0),
+    train=TrainConfig(
+      epochs=10,
+      batch_size=32,
+      freeze="none",
+      ema_decay=0.98,
+      ema_ramp=100.0,
+      log_every=20,
+      eval_every=2,
+      checkpoint_every=2,
+      keep_checkpoints=1,
+    ),
+    eval=EvalConfig(batch_size=32),
+  )
+
+
+def _tiny() -> Config:
+  config = _demo()
+  config.data.train_examples = 16
+  config.data.val_examples = 6
+  config.data.test_examples = 0
+  config.train.epochs = 2
+  config.train.batch_size = 4
+  config.train.log_every = 2
+  config.train.eval_every = 1
+  config.train.checkpoint_every = 1
+  config.eval.batch_size = 4
+  return config
+
+
+_VARIANTS = {
+  "": _fer2013,
+  "fer2013": _fer2013,
+  "folder": _folder,
+  "lfw5": _lfw5,
+  "demo": _demo,
+  "tiny": _tiny,
+}

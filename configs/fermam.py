@@ -1,0 +1,168 @@
+"""FERMam: the expression of a face, from its picture and its landmarks' features.
+
+Paper: "FERMam: a lightweight dual-source and multi-scale fusion framework for facial expression
+recognition", Scientific Reports (2026), doi 10.1038/s41598-026-44396-6.
+
+Variants, each chosen by `--config configs/fermam.py:<variant>`:
+  raf_db      aligned faces of RAF-DB in folders <data.dir>/{train,val,test}/<class>/*.jpg, with the
+              published recipe; (none) is the same.
+  affectnet7  AffectNet, seven classes; affectnet8, with contempt; ferplus, eight: folders likewise.
+  folder      your own faces, <data.dir>/{train,val}/<class>/*.jpg; set --config.data.class_names.
+  demo        drawn faces, for a CPU: no data to fetch.
+  tiny        seconds long, for tests: learns nothing.
+
+The recipe starts from an ArcFace IR-50 and a MobileFaceNet, and holds the latter:
+  --config.train.pretrained=image=ir50.pth,landmark=mobilefacenet.pth
+Without them, pass --config.train.freeze=none.
+
+  python train.py --config configs/fermam.py:demo --workdir runs/fermam_demo
+
+Numbers: not measured on any of the published data sets.
+"""
+
+from ferjax.config import (
+  Config,
+  DataConfig,
+  EvalConfig,
+  FaceAugmentConfig,
+  LossConfig,
+  ModelConfig,
+  OptimizerConfig,
+  TrainConfig,
+)
+from ferjax.expressions import EXPRESSIONS
+
+
+def get_config(variant: str = "") -> Config:
+  """The configuration of a variant; a ValueError lists the known ones."""
+  if variant not in _VARIANTS:
+    known = ", ".join(repr(name) for name in _VARIANTS)
+    raise ValueError(f"unknown variant {variant!r} of fermam; known: {known}")
+  return _VARIANTS[variant]()
+
+
+def _raf_db() -> Config:
+  return Config(
+    model=ModelConfig(name="fermam", size="base", variant="corrected"),
+    data=DataConfig(
+      source="image_folder",
+      test="test",
+      image_size=224,
+      num_workers=4,
+      face_augment=FaceAugmentConfig(
+        flip=0.5, rotation=0.0, flip_or_noise=0.5, noise_variance=30.0, erasing=0.5
+      ),
+    ),
+    optimizer=OptimizerConfig(
+      name="adamw",
+      learning_rate=4e-5,
+      scale_by_batch=False,
+      schedule="exponential",
+      epoch_decay=0.98,
+      momentum=0.9,
+      weight_decay=0.0,
+      sam_rho=0.05,
+    ),
+    loss=LossConfig(label_smoothing=0.2, smoothed_weight=2.0),
+    train=TrainConfig(
+      epochs=260,
+      batch_size=300,
+      freeze="landmark",
+      freeze_epochs=260,
+      freeze_batch_size=300,
+      ema_decay=0.0,
+    ),
+    eval=EvalConfig(batch_size=100),
+  )
+
+
+def _affectnet8() -> Config:
+  config = _raf_db()
+  config.data.class_names = EXPRESSIONS
+  config.data.balance = True
+  return config
+
+
+def _affectnet7() -> Config:
+  config = _raf_db()
+  config.data.balance = True
+  return config
+
+
+def _ferplus() -> Config:
+  config = _raf_db()
+  config.data.class_names = EXPRESSIONS
+  config.data.face_augment.flip_or_noise = 0.0
+  config.train.batch_size = config.train.freeze_batch_size = 200
+  return config
+
+
+def _folder() -> Config:
+  config = _raf_db()
+  config.data.test = ""
+  config.train.freeze = "none"
+  return config
+
+
+def _demo() -> Config:
+  return Config(
+    model=ModelConfig(name="fermam", size="nano"),
+    data=DataConfig(
+      source="synthetic_faces",
+      image_size=64,
+      train_examples=2000,
+      val_examples=400,
+      test_examples=400,
+      face_augment=FaceAugmentConfig(rotation=0.0),
+    ),
+    optimizer=OptimizerConfig(
+      name="adamw",
+      learning_rate=1e-3,
+      scale_by_batch=False,
+      schedule="warmup_cosine",
+      warmup_steps=50,
+      momentum=0.9,
+      weight_decay=0.01,
+      clip_norm=1.0,
+    ),
+    loss=LossConfig(label_smoothing=0.2, smoothed_weight=2.0),
+    train=TrainConfig(
+      epochs=6,
+      batch_size=16,
+      freeze="none",
+      ema_decay=0.98,
+      ema_ramp=100.0,
+      log_every=20,
+      eval_every=2,
+      checkpoint_every=2,
+      keep_checkpoints=1,
+    ),
+    eval=EvalConfig(batch_size=32),
+  )
+
+
+def _tiny() -> Config:
+  config = _demo()
+  config.data.image_size = 32
+  config.data.train_examples = 16
+  config.data.val_examples = 6
+  config.data.test_examples = 0
+  config.train.epochs = 2
+  config.train.batch_size = 4
+  config.train.log_every = 2
+  config.train.eval_every = 1
+  config.train.checkpoint_every = 1
+  config.eval.batch_size = 4
+  return config
+
+
+_VARIANTS = {
+  "": _raf_db,
+  "raf_db": _raf_db,
+  "affectnet7": _affectnet7,
+  "affectnet8": _affectnet8,
+  "ferplus": _ferplus,
+  "folder": _folder,
+  "demo": _demo,
+  "tiny": _tiny,
+}
