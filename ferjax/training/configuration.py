@@ -152,6 +152,11 @@ def _problems_of_the_task(config: Config) -> Iterator[str]:
     )
   if config.train.select_by not in ("", *_FIGURES[task]):
     yield f"train.select_by is {config.train.select_by!r}; known: {', '.join(_FIGURES[task])}"
+  if config.loss.regularizer_weight > 0 and config.model.name != "emonext":
+    yield (
+      f"loss.regularizer_weight is {config.loss.regularizer_weight}, but {config.model.name} has "
+      "no attention to regularise; set it to 0"
+    )
   if task == "classification":
     try:
       check_loss_config(config.loss, tuple(config.data.class_names))

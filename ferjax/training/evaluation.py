@@ -19,13 +19,7 @@ from ferjax.data.pipeline import eval_dataset
 from ferjax.data.splits import check_selection
 from ferjax.models import TASKS, create_model
 from ferjax.tasks import create_task
-from ferjax.training.checkpoint import (
-  FOLDER,
-  Step,
-  find_checkpoint,
-  load_meta,
-  load_variables,
-)
+from ferjax.training.checkpoint import FOLDER, Step, find_checkpoint, load_meta, load_variables
 from ferjax.training.configuration import from_dict, validate
 from ferjax.training.metric_writer import Progress
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated, to_global

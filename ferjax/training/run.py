@@ -42,7 +42,7 @@ def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
   """
   validate(config)
   if config.train.seeds:
-    return _train_seeds(config, pathlib.Path(workdir))
+    return _train_seeds(config, pathlib.Path(workdir).expanduser())
   task = create_task(config)
   model = _create_model(config, task.num_classes)
   train_source = load_source(config.data, "train", seed=config.train.seed)

@@ -30,6 +30,7 @@ def test_defaults_are_valid():
     ("data.image_size", 100, "data.image_size is 100; it must be divisible by 32"),
     ("data.augment", AugmentConfig(flip=2.0), r"data.augment.flip \(2.0\) must lie in 0..1"),
     ("data.class_names", ("a", "a"), "none twice"),
+    ("loss.regularizer_weight", 1.0, "fer_yolo_mamba has no attention to regularise"),
     ("data.class_names", (), "at least one name"),
   ],
 )

@@ -61,9 +61,10 @@ def test_the_best_checkpoint_is_the_one_tested(small, tmp_path):
     assert (tmp_path / "test" / f"{name}.png").stat().st_size > 1000
 
 
-def test_several_seeds_are_several_runs(small, tmp_path):
+def test_several_seeds_are_several_runs(small, tmp_path, monkeypatch):
+  monkeypatch.setenv("HOME", str(tmp_path.parent))
   small.train.seeds = (0, 5)
-  means = run.train(small, tmp_path)
+  means = run.train(small, f"~/{tmp_path.name}")
   summary = json.loads((tmp_path / run.SUMMARY).read_text())
   assert summary["seeds"] == [0, 5]
   best = [load_meta(tmp_path / f"seed_{seed}", step="best")["metrics"] for seed in (0, 5)]
