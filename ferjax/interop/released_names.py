@@ -21,8 +21,3 @@ def table_of(model: nn.Module) -> Naming:
     known = ", ".join(_NAMINGS)
     raise TypeError(f"no released names are known for {name}; known: {known}")
   return _NAMINGS[name]
-
-
-def is_ignored(name: str) -> bool:
-  """Whether an entry of a released state dict has no counterpart here."""
-  return name.endswith(".num_batches_tracked")
