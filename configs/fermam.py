@@ -6,7 +6,10 @@ recognition", Scientific Reports (2026), doi 10.1038/s41598-026-44396-6.
 Variants, each chosen by `--config configs/fermam.py:<variant>`:
   raf_db      aligned faces of RAF-DB in folders <data.dir>/{train,val,test}/<class>/*.jpg, with the
               published recipe; (none) is the same.
-  affectnet7  AffectNet, seven classes; affectnet8, with contempt; ferplus, eight: folders likewise.
+  affectnet7  AffectNet, seven classes; affectnet8, with contempt: folders likewise.
+  ferplus     FERPlus, eight classes, trained on the distributions of its votes:
+    ferjax data prepare ferplus --source DIR --out OUT --rule probability
+    python train.py --config configs/fermam.py:ferplus --workdir runs/ferplus --config.data.dir=OUT
   folder      your own faces, <data.dir>/{train,val}/<class>/*.jpg; set --config.data.class_names.
   demo        drawn faces, for a CPU: no data to fetch.
   tiny        seconds long, for tests: learns nothing.
@@ -91,6 +94,7 @@ def _affectnet7() -> Config:
 
 def _ferplus() -> Config:
   config = _raf_db()
+  config.data.source = "prepared"
   config.data.class_names = EXPRESSIONS
   config.data.face_augment.flip_or_noise = 0.0
   config.train.batch_size = config.train.freeze_batch_size = 200

@@ -97,6 +97,7 @@ class OptimizerConfig:
   warmup_steps: int = 128  # of "warmup_cosine", and of every cycle of "warm_restarts"
   cycle_steps: int = 1024  # of "warm_restarts"
   epoch_decay: float = 0.98  # of "exponential": the rate is multiplied by it after each epoch
+  group_rates: str = ""  # factors of the rate, by top-level part of the model: "image=0.1,head=2"
   momentum: float = 0.937  # Nesterov for SGD, beta 1 for AdamW
   weight_decay: float = 5e-4
   decay: str = "kernels"  # "kernels", "all", or "released": what FER-YOLO-Mamba's program decays

@@ -63,7 +63,12 @@ def _add_choices(command: argparse.ArgumentParser) -> None:
   add("--task", default="", help="classification or detection (default: the set's first)")
   add("--classes", type=int, choices=(7, 8), help="number of expressions; 8 is with contempt")
   add("--class-names", metavar="A,B,...", help="classes of your own data, in the order of labels")
-  add("--rule", default="majority", help="FERPlus: majority or probability (default: %(default)s)")
+  add(
+    "--rule",
+    default="majority",
+    help="FERPlus: the labels of train are one class (majority) or a distribution (probability); "
+    "validation and test have the majority's (default: %(default)s)",
+  )
   add(
     "--file",
     action="append",

@@ -36,6 +36,21 @@ SIZES = {
 }
 VARIANTS = ("corrected", "released")
 FROZEN = ("none",)
+# Top-level groups of the parameters.
+PARTS = (
+  "stn",
+  "stem",
+  "stage0",
+  "downsample1",
+  "stage1",
+  "downsample2",
+  "stage2",
+  "downsample3",
+  "stage3",
+  "norm",
+  "attention",
+  "head",
+)
 COARSEST_STRIDE = 32
 
 # The released program truncates at 100 standard deviations.

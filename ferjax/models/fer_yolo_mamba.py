@@ -34,6 +34,7 @@ SIZES = {
 }
 VARIANTS = ("corrected", "released")
 FROZEN = ("none", "backbone", "backbone+neck")
+PARTS = ("backbone", "neck", "head")  # top-level groups of the parameters
 COARSEST_STRIDE = 32
 
 

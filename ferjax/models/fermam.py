@@ -47,6 +47,8 @@ SIZES = {
 }
 VARIANTS = ("corrected", "released")
 FROZEN = ("none", "landmark", "image", "image+landmark")
+# Top-level groups of the parameters.
+PARTS = ("image", "landmark", "image_proj", "conv_ssm", "fusion", "gate", "head")
 STRIDE = 32  # pixels of the image on a side of a token
 SCALES = (1, 2, 4)  # cells on a side of what the pyramid averages
 

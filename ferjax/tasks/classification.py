@@ -176,8 +176,9 @@ def classification_loss(
   Returns:
     The loss, which is the sum of its parts, and these: `cross_entropy`; `smoothed`, where
     `config.smoothed_weight` is above 0; `regularizer`, where `config.regularizer_weight` is
-    above 0 and there is attention; each already multiplied by its weight. Besides, the number
-    of examples that count, `num_examples`.
+    above 0 and there is attention; each already multiplied by its weight. Besides, what the
+    cross entropies were divided by: the number of examples that count, `num_examples`, or with
+    class weights the sum of those, `num_weighted_examples`.
   """
   # What the rows of padding hold reaches neither the sums nor, as 0 * NaN, the gradient.
   logits, label = (
@@ -185,13 +186,16 @@ def classification_loss(
   )
   log_p = jax.nn.log_softmax(logits, axis=-1)
   weights = jnp.ones(log_p.shape[1], jnp.float32)
+  count = {"num_examples": jnp.sum(mask, dtype=jnp.float32)}
   if config.class_weights:
     weights = jnp.asarray(config.class_weights, jnp.float32)
+    count = {"num_weighted_examples": jnp.sum(weights[None] * label)}
+  (divisor,) = count.values()
 
   def cross_entropy(smoothing: float) -> Array:
     targets = (1 - smoothing) * label + smoothing / label.shape[1]
     terms = -jnp.sum(weights[None] * targets * log_p, axis=1)
-    return _quotient(jnp.sum(terms, where=mask), jnp.sum(weights[None] * label))
+    return _quotient(jnp.sum(terms, where=mask), divisor)
 
   if config.smoothed_weight > 0:
     parts = {
@@ -202,8 +206,7 @@ def classification_loss(
     parts = {"cross_entropy": cross_entropy(config.label_smoothing)}
   if config.regularizer_weight > 0 and output.attention is not None:
     parts["regularizer"] = config.regularizer_weight * _variance(output.attention, mask)
-  num_examples = jnp.sum(mask, dtype=jnp.float32)
-  return sum(parts.values(), start=jnp.float32(0)), parts | {"num_examples": num_examples}
+  return sum(parts.values(), start=jnp.float32(0)), parts | count
 
 
 def average_views(output: ClassifierOutput, num_views: int) -> ClassifierOutput:

@@ -14,7 +14,7 @@ from ferjax.data.splits import check_selection
 from ferjax.models import TASKS, emonext, fer_yolo_mamba, fermam
 from ferjax.models.fer_yolo_mamba import COARSEST_STRIDE
 from ferjax.tasks.classification import PRIMARY_METRICS, check_loss_config
-from ferjax.training.optimizers import BY_EPOCH, BY_STEP
+from ferjax.training.optimizers import BY_EPOCH, BY_STEP, check_group_rates
 
 _CHOICES = {
   "model.name": tuple(TASKS),
@@ -71,6 +71,11 @@ _FREEZE = {
   "fer_yolo_mamba": fer_yolo_mamba.FROZEN,
   "emonext": emonext.FROZEN,
   "fermam": fermam.FROZEN,
+}
+_PARTS = {
+  "fer_yolo_mamba": fer_yolo_mamba.PARTS,
+  "emonext": emonext.PARTS,
+  "fermam": fermam.PARTS,
 }
 # By task: the sources it can be trained on, and the figures that can choose a checkpoint.
 _SOURCES = {"detection": DETECTION_SOURCES, "classification": CLASSIFICATION_SOURCES}
@@ -145,6 +150,10 @@ def _problems_of_the_task(config: Config) -> Iterator[str]:
   known = _FREEZE[config.model.name]
   if config.train.freeze not in known:
     yield f"train.freeze is {config.train.freeze!r}; known: {', '.join(known)}"
+  try:
+    check_group_rates(config.optimizer.group_rates, _PARTS[config.model.name])
+  except ValueError as error:
+    yield str(error)
   if config.data.source not in _SOURCES[task]:
     yield (
       f"data.source is {config.data.source!r}; the model {config.model.name} is for {task}, "

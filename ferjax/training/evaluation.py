@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -23,7 +23,7 @@ from ferjax.training.checkpoint import FOLDER, Step, find_checkpoint, load_meta,
 from ferjax.training.configuration import from_dict, validate
 from ferjax.training.metric_writer import Progress
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated, to_global
-from ferjax.training.step import make_eval_step
+from ferjax.training.step import count_name, make_eval_step
 
 
 def evaluate(
@@ -99,20 +99,15 @@ def _name_once(origin: str) -> None:
 
 def _sums(losses: dict[str, np.ndarray]) -> dict[str, float]:
   """The sums over matched cells, or examples, that a batch's losses are means over."""
-  count = _count_name(losses)
+  count = count_name(losses)
   number = float(losses[count])
-  sums = {name: float(x) * max(number, 1) for name, x in losses.items() if _is_loss(name)}
+  sums = {name: float(x) * (number or 1) for name, x in losses.items() if _is_loss(name)}
   return {**sums, count: number}
 
 
 def _means(sums: Counter) -> dict[str, float]:
-  number = max(sums[_count_name(sums)], 1)
+  number = sums[count_name(sums)] or 1
   return {name: float(x) / number if _is_loss(name) else float(x) for name, x in sums.items()}
-
-
-def _count_name(losses: Mapping[str, Any]) -> str:
-  """The one part of a loss that is a count: `num_matched`, or `num_examples`."""
-  return next(name for name in losses if name.startswith("num_"))
 
 
 def _is_loss(name: str) -> bool:

@@ -19,7 +19,7 @@ from ferjax.training.configuration import to_dict
 from ferjax.training.evaluation import evaluate, name_skipped
 from ferjax.training.interruption import catch_interruption, on_any_host
 from ferjax.training.metric_writer import MetricWriter, Progress, format_table
-from ferjax.training.optimizers import make_optimizer, make_schedule
+from ferjax.training.optimizers import make_optimizer, make_schedule, parse_group_rates
 from ferjax.training.phases import Phase, make_phases
 from ferjax.training.resume import describe, initial_state, versions
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated, to_global
@@ -314,6 +314,15 @@ class Trainer:
       f"{phases}; {self.total_steps} steps on {self.mesh.size} "
       f"{jax.devices()[0].device_kind} device(s); from step {self.first_step}"
     )
+    self._warn_of_parts()
+
+  def _warn_of_parts(self) -> None:
+    still = [x for x, f in parse_group_rates(self.config.optimizer.group_rates).items() if f == 0]
+    if still:
+      self.progress.line(
+        f"warning: optimizer.group_rates is 0 for {', '.join(still)}: BatchNorm's statistics there "
+        "move all the same; train.freeze holds them too, for the parts that it knows"
+      )
     first = self.phases[0]
     if first.frozen != "none" and not self.config.train.pretrained:
       self.progress.line(

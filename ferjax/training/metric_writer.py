@@ -11,6 +11,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 FILE = "metrics.jsonl"
+_BOUNDS = ("_low", "_high")  # ends of the names of an interval's figures
 
 
 class MetricWriter:
@@ -87,6 +88,44 @@ class Progress:
 
 
 def format_table(figures: Mapping[str, float]) -> str:
-  """Two columns: name and value."""
-  width = max(map(len, figures), default=0)
-  return "\n".join(f"  {name:<{width}}  {value:10.4f}" for name, value in figures.items())
+  """Name, value and interval of the headline figures, and below them a row for each class.
+
+  The figures of a class are called `<name>/<class>`; `<name>_low` and `<name>_high` are the
+  interval of `<name>`, which is left out of the rows of classes.
+  """
+  headline = [name for name in figures if is_headline(name)]
+  width = max(map(len, headline), default=0)
+  lines = []
+  for name in headline:
+    line = f"  {name:<{width}}  {_shown(name, figures[name]):>10}"
+    if f"{name}_low" in figures:
+      line += f"  {figures[f'{name}_low']:.4f}..{figures[f'{name}_high']:.4f}"
+    lines.append(line)
+  return "\n".join([*lines, *_class_rows(figures)])
+
+
+def is_headline(name: str) -> bool:
+  """Whether a figure is neither that of a class nor the bound of an interval."""
+  return "/" not in name and not name.endswith(_BOUNDS)
+
+
+def _class_rows(figures: Mapping[str, float]) -> list[str]:
+  rows: dict[str, dict[str, str]] = {}
+  for name, value in figures.items():
+    column, of_class, class_name = name.partition("/")
+    if of_class and is_headline(column):
+      rows.setdefault(class_name, {})[column] = _shown(column, value)
+  names = dict.fromkeys(column for row in rows.values() for column in row)
+  columns = sorted(names, key=lambda column: column == "count")  # last
+  width = max(map(len, rows), default=0)
+  lines = [
+    f"  {class_name:<{width}}" + "".join(f"  {row.get(column, '-'):>9}" for column in columns)
+    for class_name, row in rows.items()
+  ]
+  title = f"  {'':<{width}}" + "".join(f"  {column:>9}" for column in columns)
+  return [title, *lines] if rows else []
+
+
+def _shown(name: str, value: float) -> str:
+  is_count = name.startswith("num_") or name in ("count", "skipped_records")
+  return f"{value:.0f}" if is_count else f"{value:.4f}"

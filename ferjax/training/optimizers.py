@@ -1,7 +1,7 @@
 """Learning rates and update rules (spec: all three networks, Recipe as published)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -118,11 +118,15 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
   """SGD as in `torch.optim.SGD` (Nesterov; decay enters the momentum), or AdamW.
 
+  The parts that `config.group_rates` names have rates of their own, as PyTorch's parameter groups:
+  the factor is that of the whole update, AdamW's decay included. Gradients are clipped by the norm
+  of all parts together.
+
   Parameters of frozen parts get no update, no decay and no momentum; the state has the same
   structure whatever is frozen, so that one state goes through all phases.
 
   Args:
-    config: name, momentum, decay, clipping.
+    config: name, momentum, decay, clipping, factors of parts.
     schedule: learning rate for a number of updates.
     frozen: "none", or the top-level parts of the parameters joined by "+".
   """
@@ -140,7 +144,57 @@ def make_optimizer(
     rule = optax.chain(optax.scale_by_adam(b1=config.momentum, b2=0.999, eps=1e-8), decay)
   else:
     rule = optax.chain(decay, optax.trace(config.momentum, nesterov=True))
-  return optax.chain(hold, clip, rule, optax.scale_by_learning_rate(schedule), hold)
+  optimizer = optax.chain(hold, clip, rule, optax.scale_by_learning_rate(schedule), hold)
+  return _scale_parts(optimizer, parse_group_rates(config.group_rates))
+
+
+def parse_group_rates(text: str) -> dict[str, float]:
+  """The factors of "part=factor,part=factor"; none of an empty text.
+
+  Raises:
+    ValueError: another form, a part named twice, or a factor that is negative or not finite.
+  """
+  factors: dict[str, float] = {}
+  for entry in text.split(",") if text else ():
+    part, _, number = (piece.strip() for piece in entry.partition("="))
+    try:
+      factor = float(number)
+    except ValueError:
+      factor = math.nan
+    if not part or part in factors or not (math.isfinite(factor) and factor >= 0):
+      raise ValueError(
+        f"optimizer.group_rates is {text!r}, wrong at {entry!r}; expected part=factor,part=factor, "
+        "such as image=0.1,head=2, with every part named once and factors of at least 0"
+      )
+    factors[part] = factor
+  return factors
+
+
+def check_group_rates(text: str, parts: Collection[str]) -> None:
+  """Raises a ValueError for a malformed text, or a name that is none of a model's `parts`."""
+  unknown = [part for part in parse_group_rates(text) if part not in parts]
+  if unknown:
+    raise ValueError(
+      f"optimizer.group_rates names {', '.join(unknown)}; parts of this model: {', '.join(parts)}"
+    )
+
+
+def _scale_parts(
+  optimizer: optax.GradientTransformation, factors: Mapping[str, float]
+) -> optax.GradientTransformation:
+  """Multiplies the updates of top-level parts; the others stay as they are.
+
+  The state is that of `optimizer`, so that checkpoints do not depend on the factors.
+  """
+
+  def scale(path, update):
+    return factors.get(_names(path)[0], 1.0) * update
+
+  def update(updates, state, params=None):
+    updates, state = optimizer.update(updates, state, params)
+    return jax.tree_util.tree_map_with_path(scale, updates), state
+
+  return optax.GradientTransformation(optimizer.init, update)
 
 
 def decay_mask(params: Any, rule: str) -> Any:

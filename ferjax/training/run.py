@@ -19,7 +19,7 @@ from ferjax.training.checkpoint import load_meta
 from ferjax.training.configuration import validate
 from ferjax.training.evaluation import check_source, eval_checkpoint, selection_note
 from ferjax.training.loop import Trainer
-from ferjax.training.metric_writer import format_table
+from ferjax.training.metric_writer import format_table, is_headline
 
 SUMMARY = "seeds.json"
 
@@ -108,9 +108,11 @@ def summarize(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def _table(summary: Mapping[str, Any]) -> str:
+  """The headline figures; those of classes stand in the file."""
   mean, std = summary["mean"], summary["std"]
-  width = max(map(len, mean))
-  return "\n".join(f"  {name:<{width}}  {mean[name]:.4f} +- {std[name]:.4f}" for name in mean)
+  names = [name for name in mean if is_headline(name.removeprefix("test/"))]
+  width = max(map(len, names))
+  return "\n".join(f"  {name:<{width}}  {mean[name]:.4f} +- {std[name]:.4f}" for name in names)
 
 
 def _create_model(config: Config, num_classes: int) -> nn.Module:

@@ -1,6 +1,6 @@
 """The two compiled programs: one training step, one evaluation step."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -78,10 +78,11 @@ def _gradient(model: nn.Module, task: Any) -> Callable:
 
 
 def _in_pieces(gradient: Callable, pieces: int) -> Callable:
-  """The mean gradient of equal pieces of a batch, one after the other: less memory.
+  """The gradient of a batch from equal pieces of it, one after the other: less memory.
 
-  Every device cuts its own share of the batch, so that nothing moves between them. BatchNorm
-  sees a piece at a time.
+  A piece has the share of the whole that it has of what the loss is a mean over, such as matched
+  cells or class weights. Every device cuts its own share of the batch, so that nothing moves
+  between them. BatchNorm and EmoNeXt's regulariser see a piece at a time.
   """
   if pieces == 1:
     return gradient
@@ -97,20 +98,36 @@ def _in_pieces(gradient: Callable, pieces: int) -> Callable:
       grads, batch_stats, metrics = gradient(
         params, batch_stats, piece, jax.random.fold_in(key, number)
       )
-      return (jax.tree.map(jnp.add, total, grads), batch_stats), metrics
+      divisor = _divisor(metrics[count_name(metrics)])
+      total = jax.tree.map(lambda sums, mean: sums + divisor * mean, total, grads)
+      return (total, batch_stats), metrics
 
     zeros = jax.tree.map(jnp.zeros_like, params)
     (total, batch_stats), metrics = jax.lax.scan(
       add, (zeros, batch_stats), (jnp.arange(pieces), cut)
     )
-    reduced = {n: x.sum() if n.startswith("num_") else x.mean() for n, x in metrics.items()}
-    return jax.tree.map(lambda x: x / pieces, total), batch_stats, reduced
+    name = count_name(metrics)
+    count = metrics.pop(name)
+    divisor = _divisor(count.sum())
+    means = {part: jnp.sum(_divisor(count) * x) / divisor for part, x in metrics.items()}
+    return jax.tree.map(lambda x: x / divisor, total), batch_stats, means | {name: count.sum()}
 
   return accumulated
 
 
+def count_name(metrics: Mapping[str, Any]) -> str:
+  """The metric that the losses are means over: `num_matched`, `num_examples`, or a weighted one."""
+  return next(name for name in metrics if name.startswith("num_"))
+
+
+def _divisor(count: jax.Array) -> jax.Array:
+  """What a loss was divided by: of nothing, 1."""
+  return jnp.where(count > 0, count, 1)
+
+
 def _ascend(params: Any, grads: Any, rho: float) -> Any:
   """The point at distance `rho` up the gradient (Foret et al. 2021, equation 2)."""
+  # optax.contrib.sam goes there too, but makes NaN of a gradient of 0, as of a masked batch.
   scale = rho / (optax.tree.norm(grads) + 1e-12)
   return jax.tree.map(lambda value, grad: value + scale * grad, params, grads)
 

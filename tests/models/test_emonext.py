@@ -146,6 +146,7 @@ def test_parameter_paths_are_an_interface():
     *(f"attention/{x}/{y}" for x in ("query", "key", "value") for y in both),
     *(f"head/{y}" for y in both),
   }
+  assert set(variables["params"]) == set(emonext.PARTS)
   assert set(flatten_dict(variables["batch_stats"], sep="/")) == {
     f"stn/conv{i}/norm/{y}" for i in (0, 1) for y in ("mean", "var")
   }

@@ -9,6 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import ferjax
+from ferjax.models.fer_yolo_mamba import PARTS
 
 create = functools.partial(ferjax.create_model, "fer_yolo_mamba", num_classes=7)
 
@@ -81,6 +82,7 @@ def test_parameter_paths_are_an_interface():
     *(f"neck/{x}" for x in ("lateral", "reduce_p4", "out_p3", "down_p3", "down_n3")),
     *(f"head/level{i}" for i in range(3)),
   }
+  assert set(variables["params"]) == set(PARTS)
   block = {x.removeprefix("neck/vss_p3/") for x in params if x.startswith("neck/vss_p3/")}
   assert block == {
     "norm/scale",

@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 
 import ferjax
 from ferjax.interop.fermam_names import FERMAM
-from ferjax.models.fermam import average_pool, image_tokens
+from ferjax.models.fermam import PARTS, average_pool, image_tokens
 from ferjax.models.ir50 import IR50
 from ferjax.models.mobilefacenet import MobileFaceNet
 
@@ -92,6 +92,7 @@ def test_parameter_paths_are_an_interface():
     *(f"fusion/{x}" for x in ("proj", "asfr0", "asfr1", "asfr2", "norm")),
     *(f"gate/dense{i}" for i in (0, 1)),
   }
+  assert {x.split("/")[0] for x in params} == set(PARTS)
   asfr = {x.removeprefix("fusion/asfr1/") for x in params if x.startswith("fusion/asfr1/")}
   assert asfr == {
     "A_log",

@@ -112,12 +112,23 @@ def test_smoothing_by_hand():
   assert parts["num_examples"] == 1
 
 
+def test_fermam_loss_of_votes_by_hand():
+  """p = (1/2, 1/4, 1/4), votes 3 and 1 of 4: 5/4 log 2, and twice 4/5 of that plus 1/3 log 2."""
+  task = ClassificationTask(("a", "b", "c"), FERMAM)
+  batch = {"label": jnp.array([[0.75, 0.25, 0.0]]), "mask": jnp.ones(1, bool)}
+  loss, parts = task.loss(_output([[np.log(2), 0.0, 0.0]]), batch)
+  np.testing.assert_allclose(parts["cross_entropy"], 5 / 4 * np.log(2), rtol=1e-6)
+  np.testing.assert_allclose(parts["smoothed"], 2 * (1 + 1 / 3) * np.log(2), rtol=1e-6)
+  np.testing.assert_allclose(loss, sum(parts[name] for name in ("cross_entropy", "smoothed")))
+
+
 def test_class_weights_by_hand():
   """PyTorch's weighted mean of hard labels: losses log 2 and log 4, weights 1 and 3."""
   task = ClassificationTask(("a", "b", "c"), LossConfig(class_weights=(1.0, 3.0, 7.0)))
   output = _output([[np.log(2), 0.0, 0.0]] * 2)
-  loss, _ = task.loss(output, {"label": jnp.eye(3)[:2], "mask": jnp.ones(2, bool)})
+  loss, parts = task.loss(output, {"label": jnp.eye(3)[:2], "mask": jnp.ones(2, bool)})
   np.testing.assert_allclose(loss, (1 * np.log(2) + 3 * np.log(4)) / 4, rtol=1e-6)
+  assert parts["num_weighted_examples"] == 4
 
 
 def test_a_soft_label_is_fractions_of_hard_ones():
@@ -136,7 +147,10 @@ def test_loss_equals_numpy(config, tokens):
   output, batch = _random(1, 5, tokens=tokens)
   loss, parts = _loss(output, batch, config)
   expected = _numpy_loss(output.logits, batch["label"], output.attention, config)
-  assert set(parts) == {*expected, "num_examples"}
+  assert set(parts) == {
+    *expected,
+    "num_weighted_examples" if config.class_weights else "num_examples",
+  }
   for name, value in expected.items():
     np.testing.assert_allclose(parts[name], value, rtol=1e-5, err_msg=name)
   np.testing.assert_allclose(loss, sum(expected.values()), rtol=1e-5)
@@ -211,7 +225,7 @@ def test_a_batch_without_examples_has_no_loss_and_no_gradient():
     output
   )
   assert loss == 0
-  assert parts["num_examples"] == 0
+  assert parts["num_weighted_examples"] == 0
   assert all(not np.any(grad) for grad in jax.tree.leaves(grads))
 
 

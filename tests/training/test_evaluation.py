@@ -4,7 +4,11 @@ import jax
 import numpy as np
 import pytest
 
+from ferjax.config import LossConfig
 from ferjax.data.image import ImageError
+from ferjax.data.pipeline import eval_dataset
+from ferjax.data.synthetic_faces import SyntheticFaces
+from ferjax.tasks.classification import ClassificationTask
 from ferjax.training import evaluation
 from ferjax.training.evaluation import eval_checkpoint, evaluate
 from ferjax.training.sharding import make_mesh, replicated
@@ -31,6 +35,25 @@ def test_figures_do_not_depend_on_batches_and_devices(tiny, batch_size, devices)
   assert figures["loss"] == pytest.approx(np.mean(errors), rel=1e-5)
   assert figures["num_images"] == figures["num_matched"] == 7
   assert figures["skipped_records"] == 0
+
+
+def test_weighted_loss_is_that_of_all_records(tiny, classifier):
+  """Two batches of other class weights, the last one filled up, against NumPy on the whole set."""
+  names, weights = ("neutral", "surprise"), np.array([1.0, 5.0])
+  config, mesh, model = tiny.config(), make_mesh(1), classifier(num_classes=2)
+  source = SyntheticFaces(7, image_size=32, seed=0, class_names=names)
+  task = ClassificationTask(names, LossConfig(class_weights=tuple(weights), label_smoothing=0.1))
+  variables = jax.device_put(init_variables(model, jax.random.key(0), 32), replicated(mesh))
+  step = make_eval_step(model, task, config.eval, 32, mesh)
+  figures, _ = evaluate(step, variables, source, config, task, mesh)
+
+  (batch,) = eval_dataset(source, config.data, batch_size=7)
+  logits = np.asarray(model.apply(variables, batch["image"], train=False).logits, np.float64)
+  log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+  losses = -np.sum(weights * (0.9 * batch["label"] + 0.05) * log_p, axis=1)
+  divisor = np.sum(weights * batch["label"])
+  assert figures["num_weighted_examples"] == pytest.approx(divisor)
+  assert figures["loss"] == pytest.approx(losses.sum() / divisor, rel=1e-5)
 
 
 def test_skipped_records_are_counted_and_named(tiny, caplog):

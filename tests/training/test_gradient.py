@@ -1,18 +1,23 @@
 """What a step does with gradients: sharpness-aware minimisation, and batches in pieces."""
 
 import dataclasses
+import functools
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from ferjax.config import OptimizerConfig, TrainConfig
+from ferjax.config import LossConfig, OptimizerConfig, TrainConfig
+from ferjax.tasks.classification import ClassificationTask
 from ferjax.training.optimizers import make_optimizer
 from ferjax.training.sharding import make_mesh, replicated, to_global
 from ferjax.training.state import create_state, init_variables
 from ferjax.training.step import compile_step, make_train_step
+from ferjax.typing import ClassifierOutput
 
 
 class Point(nn.Module):
@@ -57,6 +62,114 @@ def test_two_passes_of_the_released_program(fermam_golden, tag, rate, decay):
     found = jnp.concatenate([state.params["w"], state.params["b"]])
     np.testing.assert_allclose(found, after, rtol=1e-6, atol=1e-6)
     assert metrics["loss"] == pytest.approx(float(loss), rel=1e-6)
+
+
+class Linear(nn.Module):
+  """Logits of three classes from two numbers, the first of each image."""
+
+  @nn.compact
+  def __call__(self, image, *, train):
+    x = image[:, 0, 0, :2]
+    return ClassifierOutput(nn.Dense(3, use_bias=False, name="head")(x), x)
+
+
+def faces(size, seed=1):
+  """Images, and labels as votes: three in four for a class, and one for the next."""
+  rng = np.random.default_rng(seed)
+  classes = rng.integers(0, 3, size)
+  label = 0.75 * np.eye(3)[classes] + 0.25 * np.eye(3)[(classes + 1) % 3]
+  return {
+    "image": rng.standard_normal((size, 1, 1, 3)).astype(np.float32),
+    "label": label.astype(np.float32),
+    "mask": np.ones(size, bool),
+  }
+
+
+def linear_step(loss, *, rho=0.0, accumulate=1):
+  """(variables, what a step of rate 1 without momentum is made of) for `Linear`."""
+  schedule = lambda step: jnp.float32(1.0)  # noqa: E731
+  optimizer = make_optimizer(OptimizerConfig(momentum=0.0, weight_decay=0.0), schedule)
+  config = TrainConfig(ema_decay=0.0, accumulate=accumulate)
+  task = ClassificationTask(("a", "b", "c"), loss)
+  state = create_state(init_variables(Linear(), jax.random.key(0), 1), optimizer, ema=False)
+  return state, make_train_step(Linear(), task, optimizer, schedule, config, sam_rho=rho)
+
+
+def test_two_passes_with_votes_by_hand():
+  """FERMam's loss of soft labels: softmax p has the gradient 3p - y - 2s, with s smoothed y."""
+  state, step = linear_step(LossConfig(label_smoothing=0.2, smoothed_weight=2.0), rho=0.5)
+  batch = faces(6)
+  x, y = batch["image"][:, 0, 0, :2].astype(np.float64), batch["label"].astype(np.float64)
+  smoothed = 0.8 * y + 0.2 / 3
+
+  def gradient(kernel):
+    p = np.exp(x @ kernel)
+    p /= p.sum(1, keepdims=True)
+    loss = -np.sum((y + 2 * smoothed) * np.log(p)) / 6
+    return loss, x.T @ (3 * p - y - 2 * smoothed) / 6
+
+  before = np.asarray(state.params["head"]["kernel"], np.float64)
+  loss, first = gradient(before)
+  _, second = gradient(before + 0.5 * first / np.sqrt(np.sum(first**2)))
+  state, metrics = jax.jit(step)(state, batch, jax.random.key(1))
+  assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
+  np.testing.assert_allclose(state.params["head"]["kernel"], before - second, atol=1e-5)
+
+
+def test_two_passes_are_those_of_optax_but_where_there_is_no_gradient():
+  """Three steps of `optax.contrib.sam` with its inner steps hidden, then a batch of nothing."""
+  state, train_step = linear_step(LossConfig(), rho=0.5)
+  step = jax.jit(train_step)
+  ascent = optax.chain(optax.contrib.normalize(), optax.sgd(0.5))
+  sam = optax.contrib.sam(optax.sgd(1.0), ascent, opaque_mode=True)
+  params, sam_state = state.params, sam.init(state.params)
+
+  def loss(params, _, batch):
+    output = Linear().apply({"params": params}, batch["image"], train=True)
+    return ClassificationTask(("a", "b", "c")).loss(output, batch)[0]
+
+  gradient = jax.jit(jax.grad(loss))
+  for seed in range(3):
+    batch = faces(4, seed)
+    grad_fn = functools.partial(gradient, batch=batch)
+    updates, sam_state = sam.update(grad_fn(params, 0), sam_state, params, grad_fn=grad_fn)
+    params = optax.apply_updates(params, updates)
+    state, _ = step(state, batch, jax.random.key(1))
+    chex.assert_trees_all_close(state.params, params, rtol=1e-5, atol=1e-6)
+
+  batch["mask"][:] = False
+  still, metrics = step(state, batch, jax.random.key(1))
+  assert metrics["finite"]
+  chex.assert_trees_all_equal(still.params, state.params)
+
+
+def test_two_passes_are_compiled_once():
+  state, train_step = linear_step(LossConfig(), rho=0.05)
+  mesh = make_mesh()
+  step = compile_step(chex.assert_max_traces(train_step, n=1), mesh)
+  state, key = jax.device_put((state, jax.random.key(1)), replicated(mesh))
+  for seed in range(3):
+    state, _ = step(state, to_global(faces(4, seed), mesh), key)
+  assert int(state.step) == 3
+  assert step._cache_size() == 1
+
+
+@pytest.mark.parametrize("weights", [(), (1.0, 5.0, 0.25)])
+def test_unequal_pieces_have_their_shares(weights):
+  """Of four, each of every fourth example: one has lost an example, and one both."""
+  config = LossConfig(label_smoothing=0.2, smoothed_weight=2.0, class_weights=weights)
+  batch = faces(8)
+  batch["mask"][[1, 3, 7]] = False
+  results = []
+  for pieces in (1, 4):
+    state, step = linear_step(config, rho=0.5, accumulate=pieces)
+    state, metrics = jax.jit(step)(state, batch, jax.random.key(1))
+    results.append((state.params["head"]["kernel"], metrics))
+  (kernel, metrics), (other_kernel, other_metrics) = results
+  np.testing.assert_allclose(other_kernel, kernel, rtol=1e-5, atol=1e-6)
+  assert other_metrics.keys() == metrics.keys()
+  for name, value in metrics.items():
+    np.testing.assert_allclose(other_metrics[name], value, rtol=1e-5, err_msg=name)
 
 
 def batch_of(size):

@@ -68,3 +68,27 @@ def test_hidden_progress(capsys):
 def test_table():
   assert format_table({"map": 0.5, "map50": 1.0}) == "  map        0.5000\n  map50      1.0000"
   assert format_table({}) == ""
+
+
+def test_table_of_a_classifier():
+  """A row for each class; of a class without examples there is only the count."""
+  figures = {
+    "accuracy": 0.5,
+    "accuracy_low": 0.25,
+    "accuracy_high": 0.75,
+    "count/fear": 12.0,
+    "precision/fear": 0.125,
+    "recall/fear": 1.0,
+    "recall_low/fear": 0.9,
+    "recall_high/fear": 1.0,
+    "f1/fear": 0.2,
+    "count/anger": 0.0,
+    "num_images": 12.0,
+  }
+  expected = """
+  accuracy        0.5000  0.2500..0.7500
+  num_images          12
+         precision     recall         f1      count
+  fear      0.1250     1.0000     0.2000         12
+  anger          -          -          -          0"""
+  assert format_table(figures) == expected.removeprefix("\n")

@@ -14,6 +14,7 @@ from ferjax.training.optimizers import (
   learning_rates,
   make_optimizer,
   make_schedule,
+  parse_group_rates,
   rate_in_force,
 )
 from ferjax.training.phases import make_phases
@@ -166,6 +167,55 @@ def test_adamw_by_hand():
   # The first step of Adam has length one whatever the gradient; decay is apart from it.
   assert updates["head"]["kernel"][0] == pytest.approx(-0.01 * (1 + 0.1 * 2), rel=1e-5)
   assert updates["head"]["bias"][0] == pytest.approx(0.01, rel=1e-5)
+
+
+def test_parts_with_rates_of_their_own_by_hand():
+  """Plain SGD: the rate 0.5 times 2 for the head, 0.1 for the backbone, 1 for the neck."""
+  config = OptimizerConfig(momentum=0.0, weight_decay=0.0, group_rates="head=2, backbone=0.1")
+  optimizer = make_optimizer(config, lambda step: 0.5)
+  params = {part: {"kernel": jnp.ones(1)} for part in ("backbone", "neck", "head")}
+  grads = {part: {"kernel": jnp.array([4.0])} for part in params}
+  updates, _ = optimizer.update(grads, optimizer.init(params), params)
+  moves = {part: float(update["kernel"][0]) for part, update in updates.items()}
+  assert moves == pytest.approx({"backbone": -0.2, "neck": -2.0, "head": -4.0})
+  assert parse_group_rates("") == {}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_parts_are_the_groups_of_torch(name):
+  """`torch.optim.SGD(nesterov=True)` and `AdamW` with a rate for each group, in float64."""
+  momentum, decay, factors = 0.9, 0.1, {"a": 1.0, "b": 0.25}
+  config = OptimizerConfig(
+    name=name, momentum=momentum, weight_decay=decay, decay="all", group_rates="b=0.25"
+  )
+  rates = [0.1, 0.2, 0.05]
+  optimizer = make_optimizer(config, lambda step: jnp.array(rates)[step])
+  start = {"a": [1.0, -2.0], "b": [3.0, 0.5]}
+  params = {part: {"kernel": jnp.array(value)} for part, value in start.items()}
+  state = optimizer.init(params)
+  rng = np.random.default_rng(0)
+  expected = {part: np.array(value) for part, value in start.items()}
+  moments = {part: [np.zeros(2), np.zeros(2)] for part in start}
+  for step, base in enumerate(rates):
+    grads = {part: rng.standard_normal(2) for part in start}
+    for part, g in grads.items():
+      p, rate = expected[part], base * factors[part]
+      m, v = moments[part]
+      if name == "sgd":
+        g = g + decay * p
+        m = momentum * m + g
+        p = p - rate * (g + momentum * m)
+      else:
+        p = p * (1 - rate * decay)
+        m, v = momentum * m + (1 - momentum) * g, 0.999 * v + 0.001 * g**2
+        m_hat, v_hat = m / (1 - momentum ** (step + 1)), v / (1 - 0.999 ** (step + 1))
+        p = p - rate * m_hat / (np.sqrt(v_hat) + 1e-8)
+      expected[part], moments[part] = p, [m, v]
+    wrapped = {part: {"kernel": jnp.asarray(g, jnp.float32)} for part, g in grads.items()}
+    updates, state = optimizer.update(wrapped, state, params)
+    params = optax.apply_updates(params, updates)
+    for part, value in expected.items():
+      np.testing.assert_allclose(params[part]["kernel"], value, rtol=1e-5)
 
 
 def test_gradients_are_clipped_by_their_common_norm():

@@ -1,10 +1,12 @@
+import itertools
 import re
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ferjax.training.checkpoint import load_variables
+from ferjax.training.checkpoint import load_meta, load_variables
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +54,24 @@ def test_longer_training_goes_on(tiny, tmp_path):
   after = load_variables(tmp_path, step="latest")
   assert (tmp_path / "checkpoints" / "8").exists()
   assert (before["params"]["head"]["kernel"] != after["params"]["head"]["kernel"]).any()
+
+
+def test_rates_of_parts_can_be_changed_like_the_rate(tiny, tmp_path, capsys):
+  """From a checkpoint without them, and on from one with them."""
+  configs = [tiny.config(epochs=epochs, ema_decay=0.0) for epochs in (1, 2, 3)]
+  for config in configs[1:]:
+    config.optimizer.group_rates = "backbone=0"
+  tiny.train(tmp_path, configs[0])
+  assert "group_rates" not in capsys.readouterr().err
+  found = [load_variables(tmp_path, step="latest")["params"]]
+  for config in configs[1:]:
+    tiny.train(tmp_path, config)
+    found.append(load_variables(tmp_path, step="latest")["params"])
+  assert "warning: optimizer.group_rates is 0 for backbone: BatchNorm's" in capsys.readouterr().err
+  for before, after in itertools.pairwise(found):
+    chex.assert_trees_all_equal(after["backbone"], before["backbone"])
+    assert (after["head"]["kernel"] != before["head"]["kernel"]).any()
+  assert load_meta(tmp_path, step="latest")["config"]["optimizer"]["group_rates"] == "backbone=0"
 
 
 def test_pretrained_parts_come_in_before_the_first_step(tiny, tmp_path, monkeypatch):

@@ -124,6 +124,30 @@ def test_dropout_is_another_at_each_step(tiny):
   assert losses[0] == losses[2] != losses[1]
 
 
+def test_rates_of_parts_with_all_that_a_step_does(tiny):
+  """Clipped, in two passes and two pieces: the first update is the factor times that without."""
+  schedule = lambda step: jnp.float32(RATE)  # noqa: E731
+  model, moves = tiny.Model(dropout=0.0), []
+  variables = init_variables(model, jax.random.key(0), 4)
+  for rates in ("", "backbone=0.25,head=3"):
+    config = OptimizerConfig(
+      name="adamw", weight_decay=DECAY, decay="all", clip_norm=0.1, group_rates=rates
+    )
+    optimizer = make_optimizer(config, schedule)
+    train = TrainConfig(ema_decay=0.0, accumulate=2)
+    step = make_train_step(model, tiny.Task(), optimizer, schedule, train, sam_rho=0.05)
+    state, metrics = jax.jit(step)(
+      create_state(variables, optimizer, ema=False), batch_of(0), jax.random.key(1)
+    )
+    assert metrics["learning_rate"] == pytest.approx(RATE)
+    moves.append(jax.tree.map(jnp.subtract, state.params, variables["params"]))
+  plain, scaled = moves
+  for part, factor in (("backbone", 0.25), ("neck", 1.0), ("head", 3.0)):
+    expected = jax.tree.map(lambda x, f=factor: f * x, plain[part])
+    chex.assert_trees_all_close(scaled[part], expected, rtol=1e-4, atol=1e-6)
+    assert any(np.any(np.abs(x) > 1e-4) for x in jax.tree.leaves(expected))
+
+
 def test_compiled_once_and_the_old_state_is_given_up(tiny):
   state, train_step = build(tiny)
   mesh = make_mesh()

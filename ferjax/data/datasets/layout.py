@@ -87,7 +87,7 @@ class Options:
   Attributes:
     task: "classification" or "detection"; "" for the first that the set has.
     class_names: in the order of the labels; () for the set's own.
-    rule: FERPlus: how votes become a label, "majority" or "probability".
+    rule: FERPlus: how votes become a label of the train split, "majority" or "probability".
     files: split -> annotation file below the folder; for COCO json and annotation lists.
     table: csv: the table below the folder.
     margin: how much of a face box's side is added on each side before a face is cut out.
