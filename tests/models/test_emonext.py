@@ -33,7 +33,7 @@ def count(params):
 def mini_size():
   """A network that compiles fast: two stages, narrow and short."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setitem(emonext.SIZES, "mini", ((2, 2), (32, 64)))
+    patch.setitem(emonext.SIZES, "mini", emonext.Size((2, 2), (32, 64)))
     yield
 
 
@@ -114,6 +114,16 @@ def test_rates_of_stochastic_depth(emonext_golden, size):
   rates = create(size=size)._rates(tuple(record["depths"]))
   assert [len(x) for x in rates] == record["depths"]
   np.testing.assert_allclose(sum(rates, ()), record["drop_path_rates_at_0.1"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "scale"), [("tiny", 1e-6), ("atto", 0.1)])
+def test_first_layer_scale(monkeypatch, size, scale):
+  monkeypatch.setitem(emonext.SIZES, size, emonext.SIZES[size]._replace(depths=(2,), widths=(32,)))
+  network = create(size=size)
+  variables = jax.jit(lambda x: network.init(jax.random.key(0), x, train=False))(
+    jnp.zeros((1, 32, 32, 3))
+  )
+  np.testing.assert_allclose(variables["params"]["stage0"]["block0"]["gamma"], scale, rtol=1e-6)
 
 
 def test_variants_share_parameters():
