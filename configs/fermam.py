@@ -11,6 +11,10 @@ Variants, each chosen by `--config configs/fermam.py:<variant>`:
     ferjax data prepare ferplus --source DIR --out OUT --rule probability
     python train.py --config configs/fermam.py:ferplus --workdir runs/ferplus --config.data.dir=OUT
   folder      your own faces, <data.dir>/{train,val}/<class>/*.jpg; set --config.data.class_names.
+  lfw5        112-pixel grey faces and a table of labels, from scratch on a CPU, by the small size;
+              docs/fermam.md has the figures of both variants:
+    python train.py --config configs/fermam.py:lfw5 --workdir runs/fermam_lfw5 \\
+        --config.data.dir=/data/lfw5 --config.train.seeds="(0,1,2)"
   demo        drawn faces, for a CPU: no data to fetch.
   tiny        seconds long, for tests: learns nothing.
 
@@ -108,6 +112,46 @@ def _folder() -> Config:
   return config
 
 
+def _lfw5() -> Config:
+  return Config(
+    model=ModelConfig(name="fermam", size="nano"),
+    data=DataConfig(
+      source="csv",
+      csv="labels.csv",
+      class_names=("neutral", "happiness", "sadness", "surprise", "anger"),
+      image_size=96,
+      resize=100,
+      balance=True,
+      face_augment=FaceAugmentConfig(
+        rotation=10.0, scale=(0.95, 1.1), brightness=0.3, contrast=0.3
+      ),
+    ),
+    optimizer=OptimizerConfig(
+      name="adamw",
+      learning_rate=1e-3,
+      scale_by_batch=False,
+      schedule="warmup_cosine",
+      warmup_steps=100,
+      momentum=0.9,
+      weight_decay=0.05,
+      clip_norm=1.0,
+    ),
+    loss=LossConfig(label_smoothing=0.2, smoothed_weight=2.0),
+    train=TrainConfig(
+      epochs=12,
+      batch_size=32,
+      freeze="none",
+      ema_decay=0.99,
+      ema_ramp=100.0,
+      eval_every=2,
+      checkpoint_every=4,
+      keep_checkpoints=1,
+      select_by="balanced_accuracy",
+    ),
+    eval=EvalConfig(batch_size=64),
+  )
+
+
 def _demo() -> Config:
   return Config(
     model=ModelConfig(name="fermam", size="nano"),
@@ -167,6 +211,7 @@ _VARIANTS = {
   "affectnet8": _affectnet8,
   "ferplus": _ferplus,
   "folder": _folder,
+  "lfw5": _lfw5,
   "demo": _demo,
   "tiny": _tiny,
 }
