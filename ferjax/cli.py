@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ferjax._version import __version__
 from ferjax.data.command import DataError, add_data
+from ferjax.explain import ExplainError, add_explain
+from ferjax.info import InfoError, add_info
 
 if TYPE_CHECKING:
   from ferjax.inference.files import ImageFile, PredictionWriter
@@ -27,11 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument("--version", action="version", version=f"ferjax {__version__}")
   commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
   _add_predict(commands)
+  add_explain(commands)
   add_data(commands)
+  add_info(commands)
   arguments = parser.parse_args(argv)
   try:
     return arguments.run(arguments) or 0
-  except (UsageError, DataError) as error:
+  except (UsageError, ExplainError, DataError, InfoError) as error:
     print(f"ferjax: error: {error}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:

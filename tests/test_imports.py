@@ -30,7 +30,9 @@ ALLOWED = {
     "data.face_views",
     "training.checkpoint",
   },
-  "cli": {"inference", "data.image", "data.command", "compilation_cache"},
+  "info": {"models", "interop"},
+  "explain": {"inference", "data.image", "compilation_cache"},
+  "cli": {"inference", "data.image", "data.command", "explain", "info", "compilation_cache"},
 }
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 FORBIDDEN = {

@@ -12,6 +12,9 @@ from ferjax.ops.depthwise_conv import depthwise_conv
 
 Dtype = Any
 
+# Jitted, so that it is one operation of a jaxpr on every backend (see `ferjax.models.cost`).
+_depthwise_conv = jax.jit(depthwise_conv, static_argnames=("stride", "padding"))
+
 # What torch.nn.Linear draws: uniform within +- 1 / sqrt(fan_in).
 dense_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 conv_init = nn.initializers.normal(0.02)
@@ -69,7 +72,7 @@ class Conv(nn.Module):
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
     padding = (k - 1) // 2
     if self.depthwise:
-      x = depthwise_conv(x, kernel, stride=self.stride, padding=padding)
+      x = _depthwise_conv(x, kernel, stride=self.stride, padding=padding)
     elif k == 1 and self.stride == 1:
       x = x @ kernel[0, 0]
     else:

@@ -30,6 +30,9 @@ ATTENTION_REDUCTION = 16  # width of a map over that of its channel attention
 ASFR_RANK = 8  # of the step size
 CONV_SSM_MODES = ("both", "conv_only", "ssm_only")
 
+# Jitted, so that it is one operation of a jaxpr on every backend (see `ferjax.models.cost`).
+_selective_scan = jax.jit(selective_scan)
+
 
 def stacked_dense_init(key, shape, dtype=jnp.float32):
   """uniform within +- 1 / sqrt(fan_in), the fan-in being the last axis."""
@@ -112,7 +115,7 @@ class SS2D(nn.Module):
     dt, B, C = jnp.split(projected, [rank, rank + n], axis=-1)
     dt = jnp.einsum("bplr,pdr->bpld", dt, dt_proj.astype(self.dtype)).astype(jnp.float32)
     dt = nn.softplus(dt + dt_bias[None, :, None])
-    return selective_scan(x.astype(jnp.float32), dt, -jnp.exp(a_log), B, C, skip)
+    return _selective_scan(x.astype(jnp.float32), dt, -jnp.exp(a_log), B, C, skip)
 
 
 class ABMLP(nn.Module):
@@ -275,4 +278,4 @@ class ASFR(nn.Module):
   ) -> Float[Array, "b l d"]:
     """What the states add to each position, in float32."""
     x = x.astype(jnp.float32)
-    return selective_scan(x, dt, -jnp.exp(a_log), B, C, input_step=input_step)
+    return _selective_scan(x, dt, -jnp.exp(a_log), B, C, input_step=input_step)

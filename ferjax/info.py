@@ -1,0 +1,270 @@
+"""The subcommand `ferjax info`: what the networks cost."""
+
+import argparse
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ferjax._version import __version__
+
+if TYPE_CHECKING:
+  from ferjax.models.cost import CompiledCost, Cost
+
+# Pixels on a side of the images that the papers describe.
+IMAGE_SIZES = {"fer_yolo_mamba": 320, "emonext": 224, "fermam": 224}
+_MULTIPLE = 32  # of pixels, for all networks
+_CHOICES = ("size", "variant", "mode")
+_COUNTED = (
+  "parameters",
+  "executed",
+  "multiply-adds/M",
+  "scan updates/M",
+  "FLOPs/M",
+  "activations/M",
+)
+_COMPILED = ("XLA FLOPs/M", "memory/MB", "gradient/MB")
+
+
+class InfoError(ValueError):
+  """What the user can mend: to be shown without a traceback."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """A network of the model `name`, and what it costs.
+
+  Attributes:
+    choices: its size, variant, and mode where the model has modes.
+    parts: top-level group of the parameters -> its cost.
+    released_only: parameters that only the released checkpoint holds, in layers that nothing reads.
+    compiled: None where nothing was compiled.
+  """
+
+  name: str
+  choices: dict[str, str]
+  parts: "dict[str, Cost]"
+  released_only: int
+  compiled: "CompiledCost | None"
+
+  @property
+  def total(self) -> "Cost":
+    from ferjax.models.cost import total_cost
+
+    return total_cost(self.parts)
+
+
+def add_info(commands: argparse._SubParsersAction) -> None:
+  """Adds `info` to the subcommands of a program.
+
+  `arguments.run(arguments)` prints, or raises an InfoError.
+  """
+  command = commands.add_parser(
+    "info",
+    help="what the networks cost: parameters, operations, memory",
+    description="Counts parameters, operations and activations at inference, without running it: "
+    "a table of all sizes, and of the variants and modes that differ from the first line of their "
+    "size; with --size, a table of the network's parts.",
+  )
+  command.set_defaults(run=_run)
+  add = command.add_argument
+  add("model", nargs="?", metavar="MODEL", help=f"{', '.join(IMAGE_SIZES)} (default: all)")
+  add("--size", metavar="S", help="show the parts of this size")
+  add("--variant", metavar="V", help="corrected or released")
+  add("--mode", metavar="M", help="of fermam: both, conv_only or ssm_only")
+  add(
+    "--image-size",
+    type=int,
+    metavar="N",
+    help=f"pixels on a side, divisible by {_MULTIPLE} (default: the paper's)",
+  )
+  add("--num-classes", type=int, default=7, metavar="K", help="default: %(default)s")
+  add("--batch-size", type=int, default=1, metavar="N", help="images (default: %(default)s)")
+  add(
+    "--compile",
+    action="store_true",
+    help="also compile, without running, inference and a gradient: FLOPs by XLA's cost analysis, "
+    "and memory; half a minute and more for each network on a CPU",
+  )
+  add("--json", action="store_true", help="print the figures of all parts as JSON")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+  try:
+    _check(arguments)
+    names = [arguments.model] if arguments.model else IMAGE_SIZES
+    networks = {name: _networks(name, arguments) for name in names}
+  except ValueError as error:
+    raise InfoError(error) from error
+  if arguments.json:
+    _print_json([x for found in networks.values() for x in found], arguments)
+    return
+  for number, (name, found) in enumerate(networks.items()):
+    print("\n" * (number > 0) + _title(name, arguments))
+    _print(found, parts=arguments.size is not None)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+  """Raises a ValueError for a number out of its range, or an option that has no meaning."""
+  known = ", ".join(IMAGE_SIZES)
+  if arguments.model not in (None, *IMAGE_SIZES):
+    raise ValueError(f"unknown model {arguments.model!r}; known: {known}")
+  for option in _CHOICES:
+    value = getattr(arguments, option)
+    if value is None:
+      continue
+    if arguments.model is None:
+      raise ValueError(f"--{option} is {value!r}, but no model is named; known: {known}")
+    if option not in _known_values(arguments.model):
+      raise ValueError(f"--{option} is {value!r}, but {arguments.model} has none; leave it out")
+  side = arguments.image_size
+  if side is not None and (side < _MULTIPLE or side % _MULTIPLE):
+    near = max(round(side / _MULTIPLE), 1) * _MULTIPLE
+    raise ValueError(
+      f"--image-size is {side}; expected a multiple of {_MULTIPLE} pixels, such as {near}"
+    )
+  if arguments.batch_size < 1:
+    raise ValueError(f"--batch-size is {arguments.batch_size}; expected at least 1")
+
+
+def _known_values(name: str) -> dict[str, Sequence[str]]:
+  """Field of a model's networks -> its values; the first variant and mode are the default."""
+  from ferjax.models import emonext, fer_yolo_mamba, fermam
+  from ferjax.models.ssm import CONV_SSM_MODES
+
+  home = {"fer_yolo_mamba": fer_yolo_mamba, "emonext": emonext, "fermam": fermam}[name]
+  modes = {"mode": CONV_SSM_MODES} if name == "fermam" else {}
+  return {"size": tuple(home.SIZES), "variant": home.VARIANTS, **modes}
+
+
+def _networks(name: str, arguments: argparse.Namespace) -> list[Network]:
+  """By size; those that cost what the first of their size costs are left out."""
+  from tqdm import tqdm
+
+  from ferjax.models import create_model
+  from ferjax.models.cost import compiled_cost, cost_by_part
+
+  side = _image_size(name, arguments)
+  shape = (arguments.batch_size, side, side, 3)
+  found = {}
+  for choices in _selections(name, arguments):
+    model = create_model(name, num_classes=arguments.num_classes, **choices)
+    parts = cost_by_part(model, shape)
+    found.setdefault((choices["size"], *parts.values()), (model, choices, parts))
+  progress = tqdm(found.values(), desc=name, disable=None if arguments.compile else True)
+  return [
+    Network(
+      name,
+      choices,
+      parts,
+      _released_only(model),
+      compiled_cost(model, shape) if arguments.compile else None,
+    )
+    for model, choices, parts in progress
+  ]
+
+
+def _selections(name: str, arguments: argparse.Namespace) -> Iterator[dict[str, str]]:
+  """The named network, or of each size the default and what differs from it in one field."""
+  known = _known_values(name)
+  given = {field: x for field in _CHOICES if (x := getattr(arguments, field)) is not None}
+  first = {field: values[0] for field, values in known.items()} | given
+  for size in [given["size"]] if "size" in given else known["size"]:
+    yield first | {"size": size}
+    for field in known if "size" not in given else ():
+      if field not in ("size", *given):
+        yield from (first | {"size": size, field: value} for value in known[field][1:])
+
+
+def _released_only(model: Any) -> int:
+  from ferjax.interop.released_names import table_of
+
+  if model.size != type(model).size:  # what is released is the default
+    return 0
+  unused = table_of(model).unused.items()
+  return sum(math.prod(shape) for name, shape in unused if "running" not in name)
+
+
+def _image_size(name: str, arguments: argparse.Namespace) -> int:
+  return IMAGE_SIZES[name] if arguments.image_size is None else arguments.image_size
+
+
+def _title(name: str, arguments: argparse.Namespace) -> str:
+  side, images = _image_size(name, arguments), arguments.batch_size
+  return (
+    f"{name}: {images} image{'s' * (images > 1)} of {side} x {side} pixels, "
+    f"{arguments.num_classes} classes"
+  )
+
+
+def _print(networks: Sequence[Network], *, parts: bool) -> None:
+  """The parts of the first, or the sizes; and what the columns do not say."""
+  first = networks[0]
+  _print_table(_parts_table(first) if parts else _sizes_table(networks))
+  if parts and first.compiled is not None:
+    figures = (f"{name} {x}" for name, x in zip(_COMPILED, _compiled(first), strict=True))
+    print(f"Compiled: {', '.join(figures)}")
+  released_only = max(network.released_only for network in networks)
+  if released_only:
+    print(f"The released checkpoint holds {released_only:,} parameters more, which nothing reads.")
+
+
+def _sizes_table(networks: Sequence[Network]) -> list[list[str]]:
+  """A line for each network, below the names of the columns."""
+  compiled = networks[0].compiled is not None
+  header = [*networks[0].choices, *_COUNTED, *(_COMPILED if compiled else ())]
+  return [header, *([*x.choices.values(), *_counted(x.total), *_compiled(x)] for x in networks)]
+
+
+def _parts_table(network: Network) -> list[list[str]]:
+  """A line for each part, below the names of the columns, and their sum."""
+  lines = {**network.parts, "total": network.total}
+  return [["part", *_COUNTED], *([name, *_counted(cost)] for name, cost in lines.items())]
+
+
+def _counted(cost: "Cost") -> list[str]:
+  millions = (cost.multiply_adds, cost.scan_updates, cost.flops, cost.activations)
+  return [
+    f"{cost.parameters:,}",
+    f"{cost.executed:,}",
+    *(f"{x / 1e6:,.2f}" if x else "0" for x in millions),
+  ]
+
+
+def _compiled(network: Network) -> list[str]:
+  x = network.compiled
+  figures = () if x is None else (x.flops, x.inference_bytes, x.gradient_bytes)
+  return [f"{figure / 1e6:,.1f}" for figure in figures]
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+  """Names to the left, numbers to the right."""
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  numeric = [text[:1].isdigit() for text in rows[-1]]
+  for row in rows:
+    cells = zip(row, widths, numeric, strict=True)
+    line = "  ".join(x.rjust(width) if right else x.ljust(width) for x, width, right in cells)
+    print(line.rstrip())
+
+
+def _print_json(networks: Sequence[Network], arguments: argparse.Namespace) -> None:
+  rows = [
+    {
+      "model": network.name,
+      **network.choices,
+      "image_size": _image_size(network.name, arguments),
+      "num_classes": arguments.num_classes,
+      "batch_size": arguments.batch_size,
+      "parts": {part: _figures(cost) for part, cost in network.parts.items()},
+      "total": _figures(network.total),
+      "released_only": network.released_only,
+      "compiled": network.compiled and dataclasses.asdict(network.compiled),
+    }
+    for network in networks
+  ]
+  print(json.dumps({"ferjax": __version__, "networks": rows}, indent=2))
+
+
+def _figures(cost: "Cost") -> dict[str, int]:
+  return {**dataclasses.asdict(cost), "flops": cost.flops}
