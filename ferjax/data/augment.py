@@ -16,7 +16,7 @@ from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from ferjax.config import AugmentConfig
-from ferjax.data.image import GREY
+from ferjax.data.image import GREY, mirrored
 
 MIN_SIDE = 1.0  # pixels
 MIN_VISIBLE = 0.2  # of the area before the cut
@@ -96,22 +96,54 @@ def flip(example: Example, rng: np.random.Generator, probability: float) -> Exam
   """Mirrors left and right."""
   if rng.random() >= probability:
     return example
-  boxes = example["boxes"].copy()
-  boxes[:, [0, 2]] = example["image"].shape[1] - example["boxes"][:, [2, 0]]
-  return {"image": example["image"][:, ::-1], "boxes": boxes, "label": example["label"]}
+  boxes = _mirrored_boxes(example["boxes"], example["image"].shape[1])
+  return {"image": mirrored(example["image"]), "boxes": boxes, "label": example["label"]}
+
+
+def _mirrored_boxes(boxes: Float[np.ndarray, "m 4"], width: int) -> Float[np.ndarray, "m 4"]:
+  output = boxes.copy()
+  output[:, [0, 2]] = width - boxes[:, [2, 0]]
+  return output
 
 
 def hsv(example: Example, rng: np.random.Generator, config: AugmentConfig) -> Example:
   """Multiplies hue (modulo a turn), saturation and value by gains around 1."""
   ranges = np.array([config.hue, config.saturation, config.value])
   if not ranges.any():
-    return example  # even gains of 1 would change pixels: Pillow's HSV has 8 bits
+    return example
   gains = 1 + ranges * rng.uniform(-1, 1, 3)
-  levels = np.arange(256)[None] * gains[:, None]
-  table = np.concatenate([levels[:1] % 256, np.minimum(levels[1:], 255)]).astype(np.uint8)
-  image = Image.fromarray(np.ascontiguousarray(example["image"])).convert("HSV")
-  image = np.asarray(image.point(table.ravel().tolist()).convert("RGB"))
+  image = _recolored(example["image"], gains.astype(np.float32))
   return {"image": image, "boxes": example["boxes"], "label": example["label"]}
+
+
+def _recolored(
+  image: UInt8[np.ndarray, "h w 3"], gains: Float[np.ndarray, "3"]
+) -> UInt8[np.ndarray, "h w 3"]:
+  """Through hue, saturation and value in float32; masks are factors because `where` is slow."""
+  red, green, blue = (image[..., channel].astype(np.float32) for channel in range(3))
+  value = np.maximum(np.maximum(red, green), blue)
+  chroma = value - np.minimum(np.minimum(red, green), blue)
+  is_red = value == red
+  is_green = (value == green) & ~is_red
+  is_blue = ~(is_red | is_green)
+  # In sixths of a turn; red is 0, green 2, blue 4.
+  hue = is_red * (green - blue) + is_green * (blue - red) + is_blue * (red - green)
+  hue /= np.maximum(chroma, 1)
+  hue += np.float32(2) * is_green + np.float32(4) * is_blue
+  hue += np.float32(6) * (hue < 0)
+  hue *= gains[0]
+  hue -= np.float32(6) * (hue >= 6)
+  new_value = np.minimum(value * gains[2], 255)
+  # Saturation is chroma / value, and at most 1.
+  chroma = np.minimum(chroma * gains[1], value) / np.maximum(value, 1) * new_value
+  lowest = new_value - chroma
+  lowest += 0.5  # to the nearest level
+  output = np.empty(image.shape, np.uint8)
+  for channel, place in enumerate((3, 2, 4)):
+    ramp = np.abs(hue - place)
+    ramp = ramp - 1 if channel == 0 else 2 - ramp
+    output[..., channel] = np.clip(ramp, 0, 1, out=ramp) * chroma + lowest
+  return output
 
 
 def mosaic(
@@ -126,18 +158,22 @@ def mosaic(
   cut_x, cut_y = (int(size * cut) for cut in rng.uniform(*MOSAIC_CUT, 2))
   boxes, labels = [], []
   for position, example in enumerate(examples):
-    example = flip(example, rng, config.flip)
+    is_mirrored = rng.random() < config.flip
     width, height = _random_size(example["image"], rng, size, MOSAIC_SCALE, config.aspect_jitter)
-    is_right, is_low = position % 2, position // 2
-    place = (cut_x if is_right else cut_x - width, cut_y if is_low else cut_y - height)
+    is_right, is_low = position % 2 == 1, position >= 2
+    # A mirrored picture is drawn as it is on the mirrored canvas: its tile is smaller than itself.
+    cut = size - cut_x if is_mirrored else cut_x
+    on_right = is_right != is_mirrored
+    place = (cut if on_right else cut - width, cut_y if is_low else cut_y - height)
     tile = (
-      cut_x if is_right else 0,
+      cut if on_right else 0,
       cut_y if is_low else 0,
-      size if is_right else cut_x,
+      size if on_right else cut,
       size if is_low else cut_y,
     )
-    placed, label = _paste(example, canvas, (*place, width, height), tile)
-    boxes.append(placed)
+    view = canvas[:, ::-1] if is_mirrored else canvas
+    placed, label = _paste(example, view, (*place, width, height), tile)
+    boxes.append(_mirrored_boxes(placed, size) if is_mirrored else placed)
     labels.append(label)
   return {"image": canvas, "boxes": np.concatenate(boxes), "label": np.concatenate(labels)}
 
@@ -198,7 +234,7 @@ def _paste(
   seen = ((x1 - left) / scale_x, (y1 - top) / scale_y, (x2 - left) / scale_x, (y2 - top) / scale_y)
   seen = (seen[0], seen[1], min(seen[2], width), min(seen[3], height))
   image = Image.fromarray(np.ascontiguousarray(example["image"]))
-  part = image.resize((x2 - x1, y2 - y1), Image.Resampling.BICUBIC, box=seen, reducing_gap=2.0)
+  part = image.resize((x2 - x1, y2 - y1), Image.Resampling.BICUBIC, box=seen, reducing_gap=1.5)
   canvas[y1:y2, x1:x2] = np.asarray(part)
   scale = np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
   boxes = example["boxes"] * scale + np.array([left, top, left, top], np.float32)

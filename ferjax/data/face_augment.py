@@ -6,15 +6,18 @@ corners after a rotation, and a rim where the zoom leaves less than the view. Li
 last, at the resolution that the network sees. A grey picture stays grey.
 """
 
+import functools
 import math
+import statistics
 from typing import TypedDict
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from ferjax.config import FaceAugmentConfig
 from ferjax.data.face_views import scaled, short_side
+from ferjax.data.image import mirrored
 
 ERASING_ASPECT = (0.3, 1 / 0.3)  # height / width of the erased rectangle, log-uniform
 
@@ -72,13 +75,14 @@ def training_view(
   pixels = pixels.reshape(size, size, -1)
   flipped, noisy = _choices(rng, config)
   if flipped:
-    pixels = pixels[:, ::-1]
+    pixels = mirrored(pixels)
   if rng.random() < config.vertical_flip:
     pixels = pixels[::-1]
   pixels = _light(pixels, rng, config)
   if noisy:
-    noise = rng.standard_normal(pixels.shape, np.float32) * math.sqrt(config.noise_variance)
-    pixels = np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
+    noise = _noise_levels(config.noise_variance)
+    noise = noise.take(rng.integers(len(noise), size=pixels.shape, dtype=np.uint16))
+    pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
   if rng.random() < config.erasing:
     pixels = _erased(pixels, rng, config.erasing_area)
   return np.repeat(pixels, 3, axis=2) if grey else np.ascontiguousarray(pixels)
@@ -90,6 +94,14 @@ def _choices(rng: np.random.Generator, config: FaceAugmentConfig) -> tuple[bool,
     flipped = bool(rng.random() < 0.5)
     return flipped, not flipped
   return bool(rng.random() < config.flip), bool(rng.random() < config.noise)
+
+
+@functools.cache
+def _noise_levels(variance: float) -> Int[np.ndarray, "65536"]:
+  """Quantiles of Gaussian noise in whole grey levels: drawing one of them is fast."""
+  normal, sigma = statistics.NormalDist(), math.sqrt(variance)
+  quantiles = [sigma * normal.inv_cdf((i + 0.5) / 2**16) for i in range(2**16)]
+  return np.clip(np.rint(quantiles), -255, 255).astype(np.int16)
 
 
 def _offset(rng: np.random.Generator, slack: int) -> int:

@@ -5,7 +5,7 @@ disagree.
 """
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 NUM_VIEWS = 10  # of `ten_views`
@@ -28,6 +28,19 @@ def center_view(
   picture = scaled(image, short_side(size, resize), grey=grey)
   width, height = picture.size
   return as_rgb(_cut(picture, (width - size) // 2, (height - size) // 2, size))
+
+
+def center_placement(
+  width: int, height: int, size: int, *, resize: int = 0
+) -> Float[np.ndarray, "6"]:
+  """Where `center_view` puts a picture of the given size, as `ferjax.data.image.letterbox` says it.
+
+  An input pixel is `original * scale + (left, top)`; `left` and `top` are not positive here.
+  """
+  new_width, new_height = _scaled_size(width, height, short_side(size, resize))
+  left, top = -((new_width - size) // 2), -((new_height - size) // 2)
+  placement = (new_width / width, new_height / height, left, top, width, height)
+  return np.array(placement, np.float32)
 
 
 def ten_views(
@@ -59,12 +72,7 @@ def scaled(image: UInt8[np.ndarray, "h w 3"], short: int, *, grey: bool) -> Imag
   picture = Image.fromarray(np.ascontiguousarray(image))
   if grey:
     picture = picture.convert("L")
-  width, height = picture.size
-  # Rounded down, as torchvision's Resize does, which the published recipes use.
-  if width <= height:
-    new_size = (short, short * height // width)
-  else:
-    new_size = (short * width // height, short)
+  new_size = _scaled_size(*picture.size, short)
   if new_size == picture.size:
     return picture
   return picture.resize(new_size, Image.Resampling.BILINEAR)
@@ -73,6 +81,13 @@ def scaled(image: UInt8[np.ndarray, "h w 3"], short: int, *, grey: bool) -> Imag
 def as_rgb(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
   """Pixels in three channels, whatever the mode (RGB or 8-bit grey)."""
   return np.array(picture.convert("RGB"))
+
+
+def _scaled_size(width: int, height: int, short: int) -> tuple[int, int]:
+  # Rounded down, as torchvision's Resize does, which the published recipes use.
+  if width <= height:
+    return short, short * height // width
+  return short * width // height, short
 
 
 def _cut(picture: Image.Image, left: int, top: int, size: int) -> Image.Image:

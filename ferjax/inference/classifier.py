@@ -127,6 +127,7 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
       return task.postprocess(output)
 
     self._classify = classify
+    self._model = model
     self._variables = jax.device_put(variables)
 
   def _inputs(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "s s 3"]:
@@ -144,9 +145,12 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
       pixels = normalize(stack_padded(batch, self.batch_size), self._mean, self._std)
       probabilities, labels = jax.device_get(self._classify(self._variables, pixels))
       for row in range(len(batch)):
-        yield Face(
-          box=None,
-          score=float(probabilities[row, labels[row]]),
-          expression=self.class_names[labels[row]],
-          scores=dict(zip(self.class_names, probabilities[row].tolist(), strict=True)),
-        )
+        yield self._face(probabilities[row], labels[row])
+
+  def _face(self, probabilities: Float[np.ndarray, "k"], label: np.integer) -> Face:
+    return Face(
+      box=None,
+      score=float(probabilities[label]),
+      expression=self.class_names[label],
+      scores=dict(zip(self.class_names, probabilities.tolist(), strict=True)),
+    )

@@ -20,6 +20,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 # Formats that the annotated copy keeps; the others become PNG, which loses nothing.
 _KEPT_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 _ANNOTATED = "annotated"
+EXPLAINED = "explained"
 
 
 class ImageFile(NamedTuple):
@@ -34,15 +35,15 @@ def find_images(
 ) -> list[ImageFile]:
   """The image files that `paths` stand for: files as given, folders by their sorted images.
 
-  A file is listed once, however often it is named. Hidden files, and the annotated copies of an
-  earlier run in `output`, are not looked for in folders.
+  A file is listed once, however often it is named. Hidden files, and the pictures of an earlier run
+  in `output`, are not looked for in folders.
 
   Raises:
     FileNotFoundError: a path does not exist, or a folder holds no image.
   """
   found: dict[str, ImageFile] = {}
   names: set[str] = set()
-  own = _identity(pathlib.Path(output) / _ANNOTATED)
+  own = {_identity(pathlib.Path(output) / folder) for folder in (_ANNOTATED, EXPLAINED)}
   for path in map(pathlib.Path, paths):
     if path.is_dir():
       files = [(file, file.relative_to(path)) for file in _images_in(path, recursive, own)]
@@ -65,10 +66,12 @@ def _identity(path: pathlib.Path) -> str:
   return os.path.abspath(path)
 
 
-def _images_in(folder: pathlib.Path, recursive: bool, left_out: str) -> Iterator[pathlib.Path]:
+def _images_in(folder: pathlib.Path, recursive: bool, left_out: set[str]) -> Iterator[pathlib.Path]:
   for root, folders, files in os.walk(folder, onerror=_raise):
     kept = (name for name in folders if recursive and not name.startswith("."))
-    folders[:] = sorted(name for name in kept if _identity(pathlib.Path(root, name)) != left_out)
+    folders[:] = sorted(
+      name for name in kept if _identity(pathlib.Path(root, name)) not in left_out
+    )
     for name in sorted(files):
       if not name.startswith(".") and pathlib.PurePath(name).suffix.lower() in IMAGE_SUFFIXES:
         yield pathlib.Path(root, name)
@@ -89,6 +92,15 @@ def _unused(name: pathlib.PurePath, names: set[str]) -> pathlib.PurePath:
     candidate = name.with_stem(f"{name.stem}-{number}")
   names.add(str(candidate).lower())
   return candidate
+
+
+def results_folder(output: str | os.PathLike) -> pathlib.Path:
+  """Makes a folder; raises a NotADirectoryError if it is a file."""
+  folder = pathlib.Path(output)
+  if folder.exists() and not folder.is_dir():
+    raise NotADirectoryError(f"{output}: is a file; expected a folder for the results")
+  folder.mkdir(parents=True, exist_ok=True)
+  return folder
 
 
 class PredictionWriter:
@@ -120,10 +132,7 @@ class PredictionWriter:
     Raises:
       NotADirectoryError: `output` is a file.
     """
-    self.output = pathlib.Path(output)
-    if self.output.exists() and not self.output.is_dir():
-      raise NotADirectoryError(f"{output}: is a file; expected a folder for the results")
-    self.output.mkdir(parents=True, exist_ok=True)
+    self.output = results_folder(output)
     self.images: list[dict[str, Any]] = []
     self.skipped: list[dict[str, str]] = []
     self._header = header
@@ -154,7 +163,7 @@ class PredictionWriter:
         "width": prediction.width,
         "height": prediction.height,
         "annotated": None if annotated is None else annotated.as_posix(),
-        "faces": [_face_fields(face) for face in prediction.faces],
+        "faces": [face_fields(face) for face in prediction.faces],
       }
     )
 
@@ -178,10 +187,10 @@ class PredictionWriter:
       "images": self.images,
       "skipped": self.skipped,
     }
-    with _replacing(self.output / "predictions.json") as file:
+    with replacing(self.output / "predictions.json") as file:
       json.dump(document, file, indent=2)
       file.write("\n")
-    with _replacing(self.output / "predictions.csv") as file:
+    with replacing(self.output / "predictions.csv") as file:
       self._write_csv(file)
 
   def _write_csv(self, file: TextIO) -> None:
@@ -212,7 +221,8 @@ def _save(image: Image.Image, path: pathlib.Path) -> None:
     ) from error
 
 
-def _face_fields(face: Face) -> dict[str, Any]:
+def face_fields(face: Face) -> dict[str, Any]:
+  """What the JSON files say of a face."""
   fields: dict[str, Any] = {
     "box": None if face.box is None else [round(edge, 2) for edge in face.box],
     **_score_fields(face),
@@ -231,7 +241,7 @@ def _score_fields(face: Face) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _replacing(path: pathlib.Path) -> Iterator[TextIO]:
+def replacing(path: pathlib.Path) -> Iterator[TextIO]:
   """A text file that takes its place only once it is written."""
   partial = path.with_name(f".{path.name}.partial")
   try:

@@ -135,6 +135,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       return task.postprocess(output, image_size=image_size, placement=placement, **postprocessing)
 
     self._detect = detect
+    self._model = model
     self._variables = jax.device_put(variables)
 
   def _inputs(self, image: UInt8[np.ndarray, "h w 3"]) -> tuple[np.ndarray, np.ndarray]:

@@ -85,6 +85,27 @@ class DetectionTask:
       ValueError: a threshold is not in 0..1, `max_detections` is below 1, or the maps do not
         have 5 channels plus one per class.
     """
+    detections, _ = self.postprocess_cells(
+      output,
+      image_size=image_size,
+      placement=placement,
+      score_threshold=score_threshold,
+      iou_threshold=iou_threshold,
+      max_detections=max_detections,
+    )
+    return detections
+
+  def postprocess_cells(
+    self,
+    output: DetectorOutput,
+    *,
+    image_size: int | tuple[int, int],
+    placement: Float[Array, "b 6"] | None = None,
+    score_threshold: float,
+    iou_threshold: float,
+    max_detections: int,
+  ) -> tuple[Detections, Int[Array, "b d"]]:
+    """As `postprocess`, and which cell each detection is from, in the order of `decode`."""
     self._check(output)
     for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
       if not 0 <= value <= 1:
@@ -114,7 +135,7 @@ class DetectionTask:
 
     index, mask = jax.vmap(suppress)(boxes, eligible, labels)
     kept = Detections(final_boxes, scores, labels, class_scores, jnp.ones_like(scores, bool))
-    return jax.tree.map(lambda rows: _take_rows(rows, index, mask), kept)
+    return jax.tree.map(lambda rows: _take_rows(rows, index, mask), kept), index
 
   def predict(
     self, output: DetectorOutput, batch: DetectionBatch, *, image_size: int, config: EvalConfig

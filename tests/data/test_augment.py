@@ -118,9 +118,8 @@ def test_hsv_gains_against_colorsys():
       h, s, v = colorsys.rgb_to_hsv(*pixel)
       expected.append(colorsys.hsv_to_rgb(h * hue % 1, min(s * saturation, 1), min(v * value, 1)))
     expected = np.array(expected).reshape(16, 16, 3) * 255
-    # 8-bit hue is coarse; a wrong gain would be off by tens.
-    assert np.abs(out - expected).mean() < 3
-    assert np.quantile(np.abs(out - expected), 0.99) < 10
+    # Rounding to the nearest level alone.
+    assert np.abs(out - expected).max() < 0.51
 
 
 def test_hsv_without_gains_changes_nothing():
@@ -148,6 +147,18 @@ def test_mosaic_cuts_boxes_with_their_tiles():
     cut_points.add(tuple(np.round(out["boxes"][-1]).astype(int)) if len(out["boxes"]) else None)
   assert max(counts) == 4
   assert len(cut_points) > 30
+
+
+def test_mosaic_of_mirrored_pictures_is_that_of_pictures_mirrored_before():
+  examples = [_example([(5, 5, 50, 55)], labels=[i % 3], background=20 + 10 * i) for i in range(4)]
+  before = [augment.flip(example, np.random.default_rng(0), 1.0) for example in examples]
+  for seed in range(20):
+    a = augment.mosaic(examples, np.random.default_rng(seed), SIZE, AugmentConfig(flip=1.0))
+    b = augment.mosaic(before, np.random.default_rng(seed), SIZE, AugmentConfig(flip=0.0))
+    # Resampling rounds its coefficients, which are not quite symmetric.
+    np.testing.assert_allclose(a["image"].astype(int), b["image"], atol=2)
+    np.testing.assert_allclose(a["boxes"], b["boxes"], atol=1e-3)
+    assert a["label"].tolist() == b["label"].tolist()
 
 
 def test_mosaic_tiles_do_not_overlap():

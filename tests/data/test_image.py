@@ -52,6 +52,68 @@ def test_decode_applies_exif_orientation(orientation):
   np.testing.assert_array_equal(image_lib.decode(data), shown)
 
 
+def _smooth_noise() -> Image.Image:
+  noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (9, 13, 3), np.uint8))
+  return noise.resize((117, 83), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"subsampling": "4:2:0"},
+    {"subsampling": "4:2:2", "quality": 60},
+    {"subsampling": "4:4:4", "progressive": True},
+    {"keep_rgb": True},
+  ],
+)
+def test_jpeg_has_the_pixels_that_pillow_finds(tmp_path, mode, options):
+  data = _encode(_smooth_noise().convert(mode), "JPEG", **options)
+  expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+  path = tmp_path / "a.jpg"
+  path.write_bytes(data)
+  for source in (data, path):
+    decoded = image_lib.decode(source)
+    np.testing.assert_array_equal(decoded, expected)
+    assert decoded.flags.writeable
+
+
+@pytest.mark.parametrize("where", ["exif", "xmp"])
+def test_jpeg_is_turned_upright(where):
+  picture, exif = _smooth_noise(), Image.Exif()
+  exif[0x0112] = 6
+  xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
+  data = _encode(picture, "JPEG", **({"exif": exif} if where == "exif" else {"xmp": xmp}))
+  plain = image_lib.decode(_encode(picture, "JPEG"))
+  np.testing.assert_array_equal(image_lib.decode(data), np.rot90(plain, -1))
+
+
+def test_jpeg_that_lacks_its_end_is_refused_as_ever():
+  data = _encode(_smooth_noise(), "JPEG")
+  for missing in (2, 40, len(data) // 2):
+    with pytest.raises(image_lib.ImageError, match=r"^photo: cannot be read, .* truncated"):
+      image_lib.decode(data[:-missing], origin="photo")
+  for length in (2, 3, 4, 20):
+    with pytest.raises(image_lib.ImageError, match=r"^photo: "):
+      image_lib.decode(data[:length], origin="photo")
+  np.testing.assert_array_equal(image_lib.decode(data + b"rest"), image_lib.decode(data))
+
+
+def test_large_jpeg_is_refused_by_its_header(monkeypatch):
+  data = _encode(_smooth_noise(), "JPEG")
+  with pytest.raises(image_lib.ImageError, match="117x83 pixels are more than the limit of 9710"):
+    image_lib.decode(data, max_pixels=117 * 83 - 1)
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)
+  with pytest.raises(image_lib.ImageError, match="too many pixels"):
+    image_lib.decode(data)
+
+
+def test_mirrored():
+  for channels in (1, 3):
+    image = _gradient()[..., :channels]
+    np.testing.assert_array_equal(image_lib.mirrored(image), image[:, ::-1])
+
+
 def test_decode_grey_and_bilevel():
   grey = _gradient()[..., 1]
   expected = np.repeat(grey[..., None], 3, axis=-1)

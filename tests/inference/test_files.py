@@ -56,8 +56,8 @@ def test_a_named_file_needs_no_suffix(tmp_path):
   assert _found(tmp_path / "scan") == [("scan", "scan.png")]
 
 
-def test_annotated_copies_of_an_earlier_run_are_not_images(tmp_path):
-  _touch(tmp_path, "x.jpg", "out/annotated/x.jpg", "out/other.jpg")
+def test_pictures_of_an_earlier_run_are_not_images(tmp_path):
+  _touch(tmp_path, "x.jpg", "out/annotated/x.jpg", "out/explained/x.jpg.png", "out/other.jpg")
   names = [name for _, name in _found(tmp_path, recursive=True, output=tmp_path / "out")]
   assert names == ["x.jpg", "out/other.jpg"]
 

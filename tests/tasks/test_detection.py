@@ -256,6 +256,22 @@ def test_a_box_outside_the_picture_suppresses_nothing():
   np.testing.assert_allclose(kept.boxes[0], [[0, 0, 6, 64], [0, 0, 0, 0]], rtol=1e-6)
 
 
+def test_every_detection_is_from_a_cell():
+  # Two maps, of two and of three cells: the first and the last of the second are faces.
+  levels = (
+    _one_cell((0.5, 0.5, -1, -1, -9, 9), (0.5, 0.5, -1, -1, -9, 9)),
+    _one_cell((0.5, 0.5, -2, -2, 3, 9), (0.5, 0.5, 0, 0, -9, 9), (0.5, 0.5, -2, -2, 5, 9)),
+  )
+  output = DetectorOutput(tuple(level for output in levels for level in output.levels))
+  settings = {"score_threshold": 0.5, "iou_threshold": 0.5, "max_detections": 3}
+  task = DetectionTask(("face",))
+  kept, cells = task.postprocess_cells(output, image_size=64, **settings)
+  assert kept.mask[0].tolist() == [True, True, False]
+  assert cells[0, :2].tolist() == [4, 2]
+  boxes, *_ = decode(output, 64)
+  np.testing.assert_array_equal(kept.boxes[0, :2], boxes[0, cells[0, :2]])
+
+
 def test_batch_equals_singles(golden):
   output = _output(golden, "decode_40_20_10")
   postprocess = functools.partial(
