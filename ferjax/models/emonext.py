@@ -26,7 +26,7 @@ from ferjax.typing import ClassifierOutput
 
 
 class Size(NamedTuple):
-  """Blocks and channels of the stages; `layer_scale` is what the blocks' branches are multiplied by at first."""
+  """Blocks and channels of the stages, and the initial scale of the blocks' branches."""
 
   depths: tuple[int, ...]
   widths: tuple[int, ...]

@@ -1,5 +1,7 @@
 """The whole network, released variant, against numbers of the released program."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,31 +123,50 @@ def loss_of(logits, labels):
   return jnp.mean(nll + 2 * smoothed)
 
 
+def train_loss(model, params, batch_stats, image, labels):
+  output, state = model.apply(
+    {"params": params, "batch_stats": batch_stats},
+    image,
+    train=True,
+    mutable=["batch_stats", "intermediates"],
+    capture_intermediates=lambda module, _: type(module).__name__ == "BatchNorm",
+  )
+  return loss_of(output.logits, jnp.asarray(labels)), (output, state)
+
+
+def check_outputs(golden, loss, output):
+  np.testing.assert_allclose(loss, golden.train["train"]["loss"], rtol=1e-5)
+  assert golden.rel_l2("train/logits", output.logits) < TOLERANCE
+  assert golden.rel_l2("train/cls_token", output.features) < TOLERANCE
+
+
+def test_train_loss(fermam_golden, model, variables, image):
+  loss_fn = jax.jit(functools.partial(train_loss, model))
+  labels = fermam_golden.train["train"]["labels"]
+  loss, (output, _) = loss_fn(variables["params"], variables["batch_stats"], image, labels)
+  check_outputs(fermam_golden, loss, output)
+
+
 def test_train_step(
   fermam_golden, float64_gradient_error, check_statistics, model, variables, image
 ):
+  """In float64 but for the scans: an activation near 0 changes its sign in a float32 run."""
   record = fermam_golden.train["train"]
-
-  def loss_fn(params):
-    output, state = model.apply(
-      {"params": params, "batch_stats": variables["batch_stats"]},
-      image,
-      train=True,
-      mutable=["batch_stats", "intermediates"],
-      capture_intermediates=lambda module, _: type(module).__name__ == "BatchNorm",
+  with jax.enable_x64(True):
+    loss_fn = functools.partial(train_loss, model.clone(dtype=jnp.float64))
+    step = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
+    (loss, (output, state)), grads = step(
+      variables["params"],
+      variables["batch_stats"],
+      image.astype(jnp.float64),
+      record["labels"],
     )
-    return loss_of(output.logits, jnp.asarray(record["labels"])), (output, state)
-
-  step = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
-  (loss, (output, state)), grads = step(variables["params"])
-  np.testing.assert_allclose(loss, record["loss"], rtol=1e-5)
-  assert fermam_golden.rel_l2("train/logits", output.logits) < TOLERANCE
-  assert fermam_golden.rel_l2("train/cls_token", output.features) < TOLERANCE
+  check_outputs(fermam_golden, loss, output)
   released = torch_weights.export_state_dict(
     model, {"params": grads, "batch_stats": state["batch_stats"]}
   )
   worst, name = float64_gradient_error(fermam_golden, "train", released)
-  assert worst < 1e-3, (name, worst)
+  assert worst < 1e-5, (name, worst)
   unused = [name for name, x in record["params"].items() if x is None]
   assert len(unused) == 192
   assert not any(np.any(released[name]) for name in unused)

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,15 +40,48 @@ def test_equals_scipy(backend, size, k, stride, padding):
       np.testing.assert_allclose(y[image, :, :, channel], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_both_ways_have_the_same_gradients(monkeypatch):
-  x = jax.random.normal(jax.random.key(0), (2, 6, 7, 4))
-  kernel = jax.random.normal(jax.random.key(1), (3, 3, 1, 4))
+@pytest.mark.parametrize(("size", "k", "stride", "padding"), [*CASES, ((7, 6), 3, 1, 4)])
+def test_both_ways_have_the_same_gradients(monkeypatch, size, k, stride, padding):
+  x = jax.random.normal(jax.random.key(0), (2, *size, 4))
+  kernel = jax.random.normal(jax.random.key(1), (k, k, 1, 4))
 
   def gradients(backend):
     monkeypatch.setattr(module.jax, "default_backend", lambda: backend)
-    return jax.grad(lambda *a: jnp.sum(depthwise_conv(*a, stride=2, padding=1) ** 2), (0, 1))(
-      x, kernel
-    )
+
+    def loss(x, kernel):
+      return jnp.sum(depthwise_conv(x, kernel, stride=stride, padding=padding) ** 2)
+
+    return jax.grad(loss, (0, 1))(x, kernel)
 
   for a, b in zip(gradients("cpu"), gradients("tpu"), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_have_the_types_of_their_arguments(backend):
+  x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3), jnp.bfloat16)
+  kernel = jax.random.normal(jax.random.key(1), (3, 3, 1, 3), jnp.bfloat16)
+
+  def loss(x, kernel):
+    return jnp.sum(depthwise_conv(x, kernel, padding=1).astype(jnp.float32) ** 2)
+
+  gradients = jax.grad(loss, (0, 1))(x, kernel)
+  assert [a.dtype for a in gradients] == [jnp.bfloat16] * 2
+  exact = jax.grad(loss, (0, 1))(x.astype(jnp.float32), kernel.astype(jnp.float32))
+  for a, b in zip(gradients, exact, strict=True):
+    np.testing.assert_allclose(a.astype(jnp.float32), b, rtol=0.05, atol=0.3)
+
+
+def test_float64_keeps_its_precision(backend):
+  """As where a network is compared with a float64 record."""
+  rng = np.random.default_rng(0)
+  x, kernel = rng.standard_normal((1, 6, 6, 1)), rng.standard_normal((3, 3, 1, 1))
+  cotangent = rng.standard_normal((1, 4, 4, 1))
+  with jax.enable_x64(True):
+    y, pull_back = jax.vjp(depthwise_conv, jnp.asarray(x), jnp.asarray(kernel))
+    x_gradient, kernel_gradient = pull_back(jnp.asarray(cotangent))
+  x, kernel, cotangent = x[0, :, :, 0], kernel[:, :, 0, 0], cotangent[0, :, :, 0]
+  correlate = functools.partial(scipy.signal.correlate2d, mode="valid")
+  np.testing.assert_allclose(y[0, :, :, 0], correlate(x, kernel), rtol=1e-13)
+  np.testing.assert_allclose(kernel_gradient[:, :, 0, 0], correlate(x, cotangent), rtol=1e-13)
+  expected = scipy.signal.convolve2d(cotangent, kernel, mode="full")
+  np.testing.assert_allclose(x_gradient[0, :, :, 0], expected, rtol=1e-13)
