@@ -29,7 +29,7 @@ _MIN_SIDE = 20  # pixels of an image or a face, below which an expression is har
 _MAX_ASPECT = 3.0  # of an image of a face, or a face's box
 _RARE = 0.01  # of the records of a split
 _BLOCK = 512  # hashes compared with all others at once
-_MAX_PAIRS = 100_000  # of near duplicates; more say that the threshold does not fit the pictures
+_MAX_PAIRS = 100_000  # of near duplicates that are listed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,7 +122,11 @@ def _near_duplicates(seen: Sequence[tuple[str, Entry, _Seen]]) -> Iterator[Findi
   if not seen:
     return
   hashes = np.stack([image.hash for _, _, image in seen])
-  for i, j, bits in near_pairs(hashes, NEAR_BITS):
+  for count, (i, j, bits) in enumerate(near_pairs(hashes, NEAR_BITS)):
+    if count == _MAX_PAIRS:
+      reason = "are they all blank, or frames of one film? The others are not listed"
+      yield Finding("near", f"more than {_MAX_PAIRS:,} pairs of images look alike: {reason}")
+      return
     (other_split, other, other_image), (split, entry, image) = seen[i], seen[j]
     if image.digest == other_image.digest:
       continue
@@ -138,12 +142,7 @@ def _near_duplicates(seen: Sequence[tuple[str, Entry, _Seen]]) -> Iterator[Findi
 
 
 def near_pairs(hashes: UInt64[np.ndarray, "n w"], limit: int) -> Iterator[tuple[int, int, int]]:
-  """Pairs i < j of hashes that differ in at most `limit` bits, with their number.
-
-  Raises:
-    ValueError: there are so many that the limit does not fit the pictures.
-  """
-  count = 0
+  """Pairs i < j of hashes that differ in at most `limit` bits, with their number."""
   for start in range(0, len(hashes), _BLOCK):
     block, rest = hashes[start : start + _BLOCK], hashes[start:]
     # One word rules out nearly all pairs.
@@ -153,9 +152,6 @@ def near_pairs(hashes: UInt64[np.ndarray, "n w"], limit: int) -> Iterator[tuple[
     rows, columns = rows[above], columns[above]
     bits = _distance(block[rows], rest[columns])
     for k in np.flatnonzero(bits <= limit):
-      count += 1
-      if count > _MAX_PAIRS:
-        raise ValueError(f"more than {_MAX_PAIRS} pairs of images look alike; are they all blank?")
       yield start + int(rows[k]), start + int(columns[k]), int(bits[k])
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from ferjax.expressions import EXPRESSIONS
+from ferjax.expressions import EXPRESSIONS, SEVEN_EXPRESSIONS
 
 if TYPE_CHECKING:
   from tqdm import tqdm
@@ -114,7 +114,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
   for data_set in DATA_SETS.values():
     forms = ", ".join(release.name for release in data_set.releases)
-    classes = " or ".join(map(str, data_set.class_counts)) or "any"
+    classes = " or ".join(map(str, data_set.class_counts)) or "any, by --class-names (default: 7)"
     print(f"{data_set.name}: {data_set.title}")
     print(f"  for      {', '.join(data_set.tasks)}; classes: {classes}; releases: {forms}")
     print(f"  terms    {data_set.terms}")
@@ -158,7 +158,9 @@ def _prepare(arguments: argparse.Namespace) -> int:
   if left_out:
     print(f"{left_out:,} bad records were left out; {REPORT}/report.json names them")
   print(f"Prepared in {prepared.folder}; look at {REPORT}/ there")
-  print(f"Train with --config.data.source=prepared --config.data.dir={prepared.folder}")
+  names = plan.options.class_names
+  classes = "" if names == SEVEN_EXPRESSIONS else f' --config.data.class_names="{names}"'
+  print(f"Train with --config.data.source=prepared --config.data.dir={prepared.folder}{classes}")
   return 0
 
 
@@ -171,7 +173,7 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
   if arguments.class_names is not None:
     if arguments.classes:
       raise ValueError("--classes and --class-names exclude each other")
-    names = tuple(name.strip() for name in arguments.class_names.split(",") if name.strip())
+    names = tuple(name.strip() for name in arguments.class_names.split(","))
   options = Options(
     task=arguments.task,
     class_names=names,

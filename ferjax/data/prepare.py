@@ -46,8 +46,13 @@ def prepare(
     progress: told of records that were done.
 
   Raises:
-    ValueError: a bad record, or the set has been prepared there before.
+    ValueError: a bad record, a remote `out`, or the set has been prepared there before.
   """
+  if "://" in os.fspath(out):
+    raise ValueError(
+      f"--out {out}: shards are written to local files; prepare into a local folder and copy that "
+      "there: training reads it from anywhere"
+    )
   plan.require_no_problems(on_bad_record)
   config = Config(name=variant(plan), options=plan.options, on_bad_record=on_bad_record)
   with _quiet():

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from ferjax.data.datasets.layout import Entry
@@ -34,7 +35,7 @@ def write_report(
 
   Args:
     folder: made if missing.
-    summary: what the JSON file says besides the sizes.
+    summary: what the JSON file says besides the numbers written and the sizes.
     plan: whose entries are those that were written.
     sizes: split -> width and height of each image, pixels.
     sources: split -> the prepared records, which the samples are read from.
@@ -42,7 +43,12 @@ def write_report(
   path = pathlib.Path(folder)
   path.mkdir(parents=True, exist_ok=True)
   quantiles = {split: _quantiles(np.array(pairs)) for split, pairs in sizes.items()}
-  content = {**summary, "image_sizes": quantiles}
+  names = plan.options.class_names
+  written = {
+    split: {"total": len(members), **class_counts(members, names)}
+    for split, members in plan.entries.items()
+  }
+  content = {**summary, "written": written, "image_sizes": quantiles}
   (path / "report.json").write_text(json.dumps(content, indent=2))
   plot_classes(plan, path / "classes.png")
   plot_sizes(plan, sizes, path / "sizes.png")
@@ -67,6 +73,7 @@ def plot_classes(plan: Plan, path: str | os.PathLike) -> None:
     bars = axes.bar(x, counts, width, color=_COLORS[split], label=f"{split} ({len(members):,})")
     axes.bar_label(bars, [f"{count:,}" for count in counts], fontsize=8, padding=2)
   axes.set_xticks(range(len(names)), names)
+  axes.yaxis.set_major_locator(MaxNLocator(integer=True))
   axes.set_ylabel("labels")
   axes.margins(y=0.12)
   axes.set_title(f"{plan.data_set.title}: classes by split")
@@ -89,16 +96,16 @@ def plot_sizes(
   if is_detection:
     sides = {split: _box_sides(members, sizes[split]) for split, members in plan.entries.items()}
     shown.append(("square root of the box's area over the image's", sides))
-  for axes, (label, values) in zip(panels, shown, strict=True):
+  for axes, (quantity, values) in zip(panels, shown, strict=True):
     everything = np.concatenate(list(values.values()))
     if len(everything) == 0:
       continue
     edges = np.linspace(0.95 * everything.min(), 1.05 * everything.max(), 31)
     for split, numbers in values.items():
-      axes.hist(
-        numbers, edges, color=_COLORS[split], alpha=0.6, label=f"{split} ({len(numbers):,})"
-      )
-    axes.set(xlabel=label, ylabel="number", yscale="log", ylim=(0.7, None))
+      # Outlines: of areas that lie over each other the colours would be those of no split.
+      label = f"{split} ({len(numbers):,})"
+      axes.hist(numbers, edges, histtype="step", linewidth=1.8, color=_COLORS[split], label=label)
+    axes.set(xlabel=quantity, ylabel="number", yscale="log", ylim=(0.7, None))
     axes.grid(alpha=0.3)
     axes.legend()
   figure.suptitle(f"{plan.data_set.title}: sizes")
@@ -164,7 +171,9 @@ def _thumbnail(
   if "boxes" in example:
     x1, y1, x2, y2 = example["boxes"][place].tolist()
     dx, dy = _CONTEXT * (x2 - x1), _CONTEXT * (y2 - y1)
-    image = image.crop((round(x1 - dx), round(y1 - dy), round(x2 + dx), round(y2 + dy)))
+    left, top = max(0, round(x1 - dx)), max(0, round(y1 - dy))
+    right, bottom = min(image.width, round(x2 + dx)), min(image.height, round(y2 + dy))
+    image = image.crop((left, top, right, bottom))
   image.thumbnail((_THUMBNAIL, _THUMBNAIL))
   return np.asarray(image)
 

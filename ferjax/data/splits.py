@@ -40,10 +40,12 @@ def cut_validation(
     True for the records of the validation split.
 
   Raises:
-    ValueError: a key that comes twice, a fraction out of range, or no group fits.
+    ValueError: a key that comes twice, a fraction or seed out of range, or no group fits.
   """
   if not 0 < fraction < 1:
     raise ValueError(f"validation fraction ({fraction}) must lie between 0 and 1, both excluded")
+  if seed < 0:
+    raise ValueError(f"seed ({seed}) of the validation split must not be negative")
   if len(set(keys)) != len(keys):
     raise ValueError("two records have one key; records must be told apart to be split")
   names = [
@@ -65,8 +67,9 @@ def cut_validation(
       wanted -= count
   if not chosen.any() or chosen.all():
     raise ValueError(
-      f"no validation split of {fraction:.0%} can be cut from {len(keys)} records in "
-      f"{len(members)} groups; supply a validation split, or another fraction"
+      f"no validation split of {fraction:g} can be cut from {len(keys)} records in "
+      f"{len(members)} groups; supply a validation split, or choose another fraction "
+      "(--validation; 0 for none)"
     )
   return chosen
 

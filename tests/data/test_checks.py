@@ -1,10 +1,10 @@
 """Pairs of hashes against a loop; the other checks are in datasets/test_damage.py."""
 
 import numpy as np
-import pytest
 
 from ferjax.data import checks
 from ferjax.data.checks import near_pairs
+from ferjax.data.datasets.layout import Entry
 
 
 def test_near_pairs_are_those_of_a_loop(monkeypatch):
@@ -25,7 +25,13 @@ def test_near_pairs_are_those_of_a_loop(monkeypatch):
   assert set(near_pairs(hashes, 12)) == expected
 
 
-def test_blank_pictures_do_not_fill_the_memory(monkeypatch):
+def test_pictures_that_are_all_alike_do_not_fill_the_list(monkeypatch):
   monkeypatch.setattr(checks, "_MAX_PAIRS", 100)
-  with pytest.raises(ValueError, match="more than 100 pairs of images look alike"):
-    list(near_pairs(np.zeros((20, 4), np.uint64), 12))
+  seen = []
+  for i in range(20):  # 190 pairs
+    entry = Entry(f"t.csv:{i}", f"{i}", "", "train", 0)
+    seen.append(("train", entry, checks._Seen(bytes([i]), np.zeros(4, np.uint64), (9, 9), [])))
+  messages = [finding.message for finding in checks._near_duplicates(seen)]
+  assert len(messages) == 101
+  assert messages[0] == "train: t.csv:1 looks like train: t.csv:0 (0 of 256 bits differ)"
+  assert messages[100].startswith("more than 100 pairs of images look alike: are they all blank")

@@ -84,7 +84,18 @@ def test_check_counts_findings_and_fails(run, folder):
     (("csv", "--file", "train"), "--file 'train'; expected train=FILE"),
     (("csv", "--classes", "7", "--class-names", "a,b"), "exclude each other"),
     (("csv", "--validation", "2"), r"validation fraction \(2.0\) must lie between 0 and 1"),
-    (("raf_db",), "is not RAF-DB:"),
+    (("csv", "--class-names", "happy,,sad"), "--class-names happy,,sad; expected names, none"),
+    (("csv", "--class-names", "a,b,a"), "--class-names a,b,a; expected names, none of them twice"),
+    (
+      ("csv", "--rule", "probability"),
+      r"--rule is given \('probability'\), but means nothing to csv",
+    ),
+    (("raf_db", "--table", "x.csv"), r"--table is given \('x.csv'\), but means nothing to RAF-DB"),
+    (("voc", "--file", "train=x"), r"--file is given .* but means nothing to Pascal VOC folder"),
+    (("csv", "--margin", "-1"), "--margin -1.0; expected 0 or more"),
+    (("csv", "--margin", "0.2"), "--margin 0.2 is for faces that are cut out of photographs; csv"),
+    (("csv", "--seed", "-1"), r"seed \(-1\) of the validation split must not be negative"),
+    (("raf_db",), r"is not laid out as RAF-DB:\n  missing .*\n  missing .*\nAsk its authors"),
   ],
 )
 def test_wrong_arguments(run, folder, arguments, message):
@@ -92,8 +103,27 @@ def test_wrong_arguments(run, folder, arguments, message):
     run("check", *arguments, "--source", folder)
 
 
+def test_what_is_not_a_folder_of_this_machine(run, folder):
+  with pytest.raises(ValueError, match=r"labels.csv is a file; expected the folder"):
+    run("check", "csv", "--source", folder / "labels.csv")
+  with pytest.raises(ValueError, match=r"gs://bucket/faces is not on this machine; copy the data"):
+    run("check", "csv", "--source", "gs://bucket/faces")
+  with pytest.raises(ValueError, match=r"--out gs://bucket/out: shards are written to local files"):
+    run("prepare", "csv", "--source", folder, "--out", "gs://bucket/out")
+
+
+def test_prepare_names_the_classes_that_training_needs(run, folder):
+  names = (*SEVEN_EXPRESSIONS, "boredom")
+  code, text = run(
+    *("prepare", "csv", "--source", folder, "--out", folder / "out"),
+    *("--class-names", ",".join(names)),
+  )
+  assert code == 0
+  assert f'1.0.0 --config.data.class_names="{names}"' in text.splitlines()[-1]
+
+
 def test_exit_codes_of_the_program(folder, capsys):
   assert main(["data", "check", "raf_db", "--source", str(folder)]) == 2
-  assert f"ferjax: error: {folder} is not RAF-DB:\n  missing" in capsys.readouterr().err
+  assert f"ferjax: error: {folder} is not laid out as RAF-DB:\n  missing" in capsys.readouterr().err
   assert main(["data", "check", "csv", "--source", str(folder)]) == 1
   assert main(["data", "list"]) == 0

@@ -58,7 +58,7 @@ def test_photographs_with_many_faces_count_them_all():
   ("arguments", "message"),
   [
     ((["a", "a"], [(0,), (0,)], ["", ""]), "two records have one key"),
-    ((["a", "b"], [(0,), (0,)], ["s", "s"]), "no validation split of 10% .* 2 records in 1 groups"),
+    ((["a", "b"], [(0,), (0,)], ["s", "s"]), "no validation split of 0.1 .* 2 records in 1 groups"),
   ],
 )
 def test_what_cannot_be_split_is_said(arguments, message):
@@ -69,6 +69,11 @@ def test_what_cannot_be_split_is_said(arguments, message):
 def test_fraction_out_of_range():
   with pytest.raises(ValueError, match=r"validation fraction \(1.0\) must lie between 0 and 1"):
     cut_validation(["a"], [(0,)], [""], fraction=1.0)
+
+
+def test_negative_seed():
+  with pytest.raises(ValueError, match=r"seed \(-1\) of the validation split must not be negative"):
+    cut_validation(["a"], [(0,)], [""], seed=-1)
 
 
 def test_selection_on_test_needs_words():

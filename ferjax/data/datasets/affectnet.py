@@ -94,6 +94,12 @@ def _read_folders(root: pathlib.Path, options: Options) -> Reading:
       raise LayoutError(f"no images in {root / folder / 'images'}; expected <id>.jpg")
     parse = functools.partial(_parse_file, root=root, folder=folder, split=split, options=options)
     reading.add_all(stems, parse)
+    known = {path.stem for path in stems}
+    for name in sorted(os.listdir(root / folder / "annotations")):
+      image = name.removesuffix("_exp.npy")
+      if image != name and image not in known:
+        path = root / folder / "images" / f"{image}.jpg"
+        reading.problems.append(f"{folder}/annotations/{name}: image file not found: {path}")
   return reading
 
 

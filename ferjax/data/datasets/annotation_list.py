@@ -27,6 +27,7 @@ from ferjax.data.datasets.records import (
   RecordSource,
   check_box,
   check_image_file,
+  read_lines,
   read_records,
 )
 
@@ -59,11 +60,7 @@ class AnnotationList(RecordSource):
     path = os.path.join(dir, file)
     if not os.path.isfile(path):
       raise ValueError(f"annotation list not found: {path}; {_FORMAT}, one image a line")
-    try:
-      with open(path, encoding="utf-8-sig") as lines:
-        entries = [(i, line.strip()) for i, line in enumerate(lines, start=1) if line.strip()]
-    except UnicodeDecodeError as error:
-      raise ValueError(f"{path}: not UTF-8 text: {error}; {_FORMAT}, one image a line") from error
+    entries = read_lines(pathlib.Path(path))
     parse = functools.partial(_parse, dir=dir, file=file, class_names=class_names)
     records, skipped = read_records(entries, parse, origin=path, on_bad_record=on_bad_record)
     super().__init__(records, class_names, skipped)
@@ -104,7 +101,10 @@ def _split(line: str) -> tuple[str, list[str]]:
 def _class_index(text: str, class_names: tuple[str, ...], origin: str) -> int:
   if not text.isdecimal() or int(text) >= len(class_names):
     names = ", ".join(f"{i} {name}" for i, name in enumerate(class_names))
-    raise RecordError(f"{origin}: class {text} is not one of data.class_names: {names}")
+    raise RecordError(
+      f"{origin}: class {text} is not one of {names} (data.class_names, or --class-names of "
+      "`ferjax data`)"
+    )
   return int(text)
 
 
@@ -119,11 +119,7 @@ def _files(root: pathlib.Path, options: Options) -> dict[str, str]:
 def _read(root: pathlib.Path, options: Options) -> Reading:
   reading = Reading()
   for split, file in _files(root, options).items():
-    try:
-      text = (root / file).read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-      raise LayoutError(f"{root / file}: not UTF-8 text: {error}; {_FORMAT}") from error
-    lines = [(i, line.strip()) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    lines = read_lines(root / file)
     if not lines:
       raise LayoutError(f"{root / file}: empty; {_FORMAT}, one image a line")
     parse = functools.partial(_entry, root=root, file=file, split=split, options=options)
@@ -155,4 +151,5 @@ ANNOTATION_LIST = DataSet(
     ),
   ),
   tasks=("detection",),
+  takes=("files",),
 )

@@ -20,11 +20,11 @@ from ferjax.data.datasets.layout import (
   Release,
   relative_key,
 )
-from ferjax.data.datasets.records import RecordError, check_box, check_image_file
-from ferjax.expressions import index_of_spelling
+from ferjax.data.datasets.records import RecordError, check_box, check_image_file, parse_class
 
 _SPLITS = ("train", "val", "test")
 _FOLDERS = ("", "images", "{split}", "images/{split}")  # where a file name may start from
+_Id = int | str
 _Faces = list[tuple[int, dict[str, Any]]]  # place in the list of annotations, annotation
 
 
@@ -41,20 +41,36 @@ def _read(root: pathlib.Path, options: Options) -> Reading:
   for split, file in _files(root, options).items():
     content = _load(root / file)
     labels = _labels(content["categories"], options.class_names, file)
-    images = {image.get("id"): image for image in content["images"]}
-    faces: dict[Any, _Faces] = {key: [] for key in images}
+    images = _by_id(content["images"], file, reading.problems)
+    faces: dict[_Id, _Faces] = {key: [] for key in images}
     for place, annotation in enumerate(content["annotations"]):
-      if annotation.get("image_id") not in faces:
+      image_id = annotation.get("image_id")
+      if not isinstance(image_id, _Id) or image_id not in faces:
         reading.problems.append(
-          f"{file}: annotations[{place}]: image_id {annotation.get('image_id')!r} is no image's id"
+          f"{file}: annotations[{place}]: image_id {image_id!r} is no image's id"
         )
       elif not annotation.get("iscrowd"):
-        faces[annotation["image_id"]].append((place, annotation))
+        faces[image_id].append((place, annotation))
     parse = functools.partial(
       _entry, root=root, file=file, split=split, images=images, faces=faces, labels=labels
     )
     reading.add_all(images, parse)
   return reading
+
+
+def _by_id(images: list[dict[str, Any]], file: str, problems: list[str]) -> dict[_Id, Any]:
+  by_id: dict[_Id, Any] = {}
+  for place, image in enumerate(images):
+    image_id = image.get("id")
+    origin = f"{file}: images[{place}] ({image.get('file_name')})"
+    if not isinstance(image_id, _Id):
+      problems.append(f"{origin}: id {image_id!r}; expected a number or text")
+    elif image_id in by_id:
+      other = by_id[image_id].get("file_name")
+      problems.append(f"{origin}: id {image_id!r} is that of {other} too; expected one of its own")
+    else:
+      by_id[image_id] = image
+  return by_id
 
 
 def _load(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
@@ -75,25 +91,25 @@ def _load(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
 
 def _labels(
   categories: list[dict[str, Any]], class_names: tuple[str, ...], file: str
-) -> dict[Any, int]:
+) -> dict[_Id, int]:
   labels = {}
   for place, category in enumerate(categories):
-    try:
-      labels[category.get("id")] = index_of_spelling(str(category.get("name")), class_names)
-    except ValueError as error:
-      raise LayoutError(f"{file}: categories[{place}]: {error}") from None
+    category_id, origin = category.get("id"), f"{file}: categories[{place}]"
+    if not isinstance(category_id, _Id):
+      raise LayoutError(f"{origin}: id {category_id!r}; expected a number or text")
+    labels[category_id] = parse_class(str(category.get("name")), class_names, origin)
   return labels
 
 
 def _entry(
-  image_id: Any,
+  image_id: _Id,
   *,
   root: pathlib.Path,
   file: str,
   split: str,
-  images: Mapping[Any, dict[str, Any]],
-  faces: Mapping[Any, _Faces],
-  labels: Mapping[Any, int],
+  images: Mapping[_Id, dict[str, Any]],
+  faces: Mapping[_Id, _Faces],
+  labels: Mapping[_Id, int],
 ) -> Entry:
   image = images[image_id]
   name = image.get("file_name")
@@ -105,14 +121,14 @@ def _entry(
   for place, annotation in faces[image_id]:
     face_origin = f"{file}: annotations[{place}] ({name})"
     category = annotation.get("category_id")
-    if category not in labels:
+    if not isinstance(category, _Id) or category not in labels:
       known = ", ".join(map(str, labels))
       raise RecordError(f"{face_origin}: category_id {category!r}; known: {known}")
     boxes.append(_box(annotation.get("bbox"), face_origin))
     label.append(labels[category])
   width, height = image.get("width"), image.get("height")
   size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
-  key = f"{split}/{relative_key(path, root)}"
+  key = relative_key(path, root)
   return Entry(origin, key, str(path), split, tuple(label), boxes=tuple(boxes), size=size)
 
 
@@ -149,4 +165,5 @@ COCO_JSON = DataSet(
     ),
   ),
   tasks=("detection",),
+  takes=("files",),
 )

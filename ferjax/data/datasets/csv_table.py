@@ -15,7 +15,7 @@ import os
 import pathlib
 
 from ferjax.data.datasets import tables
-from ferjax.data.datasets.face_records import FaceRecord, FaceSource, parse_class
+from ferjax.data.datasets.face_records import FaceRecord, FaceSource
 from ferjax.data.datasets.layout import (
   DataSet,
   Entry,
@@ -28,6 +28,7 @@ from ferjax.data.datasets.records import (
   RecordError,
   check_image_file,
   check_on_bad_record,
+  parse_class,
   read_records,
 )
 
@@ -150,4 +151,5 @@ CSV = DataSet(
       _read_all,
     ),
   ),
+  takes=("table",),
 )

@@ -49,7 +49,11 @@ def load(entry: Entry, *, overhang: float, margin: float) -> Loaded:
     RecordError: the annotation contradicts the image.
   """
   encoded = _read(entry)
-  image = decode(encoded, origin=entry.origin)
+  try:
+    image = decode(encoded, origin=entry.origin)
+  except ImageError as error:
+    # The origin names a row; what must be mended is the file.
+    raise ImageError(f"{error}: {entry.image}" if isinstance(entry.image, str) else error) from None
   height, width = image.shape[:2]
   if entry.size is not None and entry.size != (width, height):
     swapped = ": width and height are swapped" if entry.size == (height, width) else ""

@@ -19,7 +19,7 @@ from ferjax.data.datasets.layout import (
   parse_number,
   relative_key,
 )
-from ferjax.data.datasets.records import RecordError, check_box, check_image_file
+from ferjax.data.datasets.records import RecordError, check_box, check_image_file, read_lines
 from ferjax.expressions import EXPW_CODES
 
 _LIST = "label/label.lst"
@@ -29,8 +29,7 @@ _Line = tuple[int, list[str]]
 
 
 def _read(root: pathlib.Path, options: Options) -> Reading:
-  text = (root / _LIST).read_text(encoding="utf-8-sig")
-  lines = [(i, line.split()) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
+  lines = [(i, line.split()) for i, line in read_lines(root / _LIST)]
   if not lines:
     raise LayoutError(f"{root / _LIST}: empty; expected lines `{' '.join(_COLUMNS)}`")
   reading = Reading()

@@ -7,10 +7,8 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 
-from ferjax.data.datasets.records import RecordError
 from ferjax.data.face_augment import FaceExample
 from ferjax.data.image import decode
-from ferjax.expressions import index_of_spelling
 
 _TOLERANCE = 1e-3  # of the sum of a distribution
 
@@ -83,16 +81,6 @@ def class_counts(labels: Float[np.ndarray, "n k"]) -> list[int]:
   if len(labels) == 0:
     return [0] * labels.shape[1]
   return np.bincount(labels.argmax(1), minlength=labels.shape[1]).tolist()
-
-
-def parse_class(text: str, class_names: tuple[str, ...], origin: str) -> int:
-  """The index of a class name; a RecordError says where it stands and what is known."""
-  try:
-    return index_of_spelling(text, class_names)
-  except ValueError:
-    raise RecordError(
-      f"{origin}: class {text!r} is not one of data.class_names: {', '.join(class_names)}"
-    ) from None
 
 
 def _distribution(record: FaceRecord, num_classes: int) -> Float[np.ndarray, "k"]:

@@ -9,8 +9,6 @@ import functools
 import pathlib
 from collections.abc import Mapping
 
-import numpy as np
-
 from ferjax.data.datasets.image_folder import read_class_folders
 from ferjax.data.datasets.layout import (
   DataSet,
@@ -28,6 +26,7 @@ from ferjax.expressions import FER2013_CODES
 TABLE = "fer2013.csv"
 USAGES = {"Training": "train", "PublicTest": "val", "PrivateTest": "test"}
 SIDE = 48  # pixels
+_LEVELS = {str(level): level for level in range(256)}
 COLUMNS = ("emotion", "pixels", "Usage")
 _FOLDERS = {"train": "train", "test": "test"}
 
@@ -43,12 +42,12 @@ def parse_pixels(text: str, origin: str) -> Pixels:
   """The picture; RecordError unless there are 48 x 48 values in 0..255."""
   numbers = text.split()
   count = SIDE * SIDE
-  if len(numbers) != count or not all(number.isdecimal() for number in numbers):
+  if len(numbers) != count:
     raise RecordError(f"{origin}: {len(numbers)} pixels; expected {count} whole numbers 0..255")
-  values = np.array(numbers, np.int64)
-  if values.max() > 255:
-    raise RecordError(f"{origin}: a pixel has the value {values.max()}; expected 0..255")
-  return Pixels(values.astype(np.uint8).tobytes(), SIDE, SIDE)
+  try:
+    return Pixels(bytes(_LEVELS[number] for number in numbers), SIDE, SIDE)
+  except KeyError as error:
+    raise RecordError(f"{origin}: a pixel has the value {error}; expected 0..255") from None
 
 
 def _read_table(root: pathlib.Path, options: Options) -> Reading:
@@ -96,7 +95,7 @@ FER2013 = DataSet(
     Release(
       "folders",
       _expected_folders,
-      lambda root, options: read_class_folders(root, _FOLDERS, options),
+      lambda root, options: read_class_folders(root, _FOLDERS, options, every_class=True),
       _official_folders,
     ),
   ),

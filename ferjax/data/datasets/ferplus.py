@@ -130,4 +130,5 @@ FERPLUS = DataSet(
     ),
   ),
   class_counts=(8,),
+  takes=("rule",),
 )

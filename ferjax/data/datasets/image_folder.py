@@ -10,7 +10,7 @@ Class folders are named like the classes, in any case, or by another spelling th
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ferjax.data.datasets.face_records import FaceRecord, FaceSource
 from ferjax.data.datasets.layout import (
@@ -23,6 +23,7 @@ from ferjax.data.datasets.layout import (
   relative_key,
 )
 from ferjax.data.datasets.records import RecordError, check_on_bad_record, read_records
+from ferjax.data.splits import SPLITS
 from ferjax.expressions import index_of_spelling
 
 SUFFIXES = frozenset(
@@ -90,8 +91,9 @@ def _class_of(folder: pathlib.Path, class_names: tuple[str, ...]) -> int:
     return index_of_spelling(folder.name, class_names)
   except ValueError:
     raise ValueError(
-      f"folder {folder} is named like no class; data.class_names: {', '.join(class_names)}; "
-      "rename it, move it away, or add its name to data.class_names"
+      f"folder {folder} is named like no class; known: {', '.join(class_names)} "
+      "(data.class_names, or --class-names of `ferjax data`); rename it, move it away, or name it "
+      "there"
     ) from None
 
 
@@ -131,6 +133,7 @@ def read_class_folders(
   options: Options,
   *,
   group_of: Callable[[pathlib.PurePath], str] = _no_group,
+  every_class: bool = False,
 ) -> Reading:
   """The pictures of all splits.
 
@@ -139,9 +142,10 @@ def read_class_folders(
     folders: split -> name of that folder.
     options: class names.
     group_of: path -> subject or clip.
+    every_class: a set as released has pictures of each class in each split.
 
   Raises:
-    LayoutError: a folder that is named like no class, or a split without pictures.
+    LayoutError: a folder that is named like no class, or a split or class without pictures.
   """
   reading = Reading()
   for split, name in folders.items():
@@ -153,6 +157,8 @@ def read_class_folders(
     paths = sorted(_images(root))
     if not paths:
       raise LayoutError(f"no images in {root}; expected {root}/<class>/*.jpg")
+    if every_class:
+      _require_every_class(root, paths, class_of, options.class_names)
 
     def parse(
       path: pathlib.Path,
@@ -168,8 +174,29 @@ def read_class_folders(
   return reading
 
 
-def _split_folders(root: pathlib.Path) -> dict[str, str]:
-  return {split: split for split in ("train", "val", "test") if (root / split).is_dir()}
+def _require_every_class(
+  root: pathlib.Path,
+  paths: Sequence[pathlib.Path],
+  class_of: Mapping[str, int],
+  class_names: tuple[str, ...],
+) -> None:
+  full = {class_of.get(path.relative_to(root).parts[0]) for path in paths}
+  missing = [name for index, name in enumerate(class_names) if index not in full]
+  if missing:
+    raise LayoutError(
+      f"no images of {', '.join(missing)} in {root}; expected a folder with images for each class; "
+      f"folders there: {', '.join(sorted(class_of)) or 'none'}"
+    )
+
+
+def _split_folders(root: pathlib.Path, class_names: tuple[str, ...]) -> dict[str, str]:
+  for folder in _folders(root):
+    if folder.name not in SPLITS and any(_is_class(f.name, class_names) for f in _folders(folder)):
+      raise LayoutError(
+        f"{folder} holds folders of classes, but is no split; expected {', '.join(SPLITS)}: rename "
+        "it, or move it away"
+      )
+  return {split: split for split in SPLITS if (root / split).is_dir()}
 
 
 IMAGE_FOLDER = DataSet(
@@ -181,7 +208,9 @@ IMAGE_FOLDER = DataSet(
     Release(
       "folders",
       lambda root, options: {"train": "a folder for each class; val and test likewise"},
-      lambda root, options: read_class_folders(root, _split_folders(root), options),
+      lambda root, options: read_class_folders(
+        root, _split_folders(root, options.class_names), options
+      ),
     ),
   ),
 )

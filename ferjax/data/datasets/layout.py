@@ -19,6 +19,7 @@ from ferjax.expressions import EXPRESSIONS, SEVEN_EXPRESSIONS, index_of
 
 TASKS = ("classification", "detection")
 RULES = ("majority", "probability")
+_FLAGS = {"rule": "--rule", "files": "--file", "table": "--table"}  # only for sets that take them
 Box = tuple[float, float, float, float]
 
 
@@ -158,6 +159,7 @@ class DataSet:
     releases: forms in which it comes; the first that fits is read.
     tasks: what it can be prepared for; the first is the default.
     class_counts: numbers of classes that its labels may have; () for any names of the user's.
+    takes: the fields of `Options` that mean something to it, of rule, files and table.
     overhang: pixels that a box may stand over the image.
   """
 
@@ -168,6 +170,7 @@ class DataSet:
   releases: tuple[Release, ...]
   tasks: tuple[str, ...] = ("classification",)
   class_counts: tuple[int, ...] = ()
+  takes: tuple[str, ...] = ()
   overhang: float = OVERHANG
 
   def complete(self, options: Options) -> Options:
@@ -181,6 +184,12 @@ class DataSet:
       raise ValueError(f"{self.title} has no task {task!r}; known: {', '.join(self.tasks)}")
     if options.rule not in RULES:
       raise ValueError(f"unknown rule {options.rule!r}; known: {', '.join(RULES)}")
+    for field, flag in _FLAGS.items():
+      value = getattr(options, field)
+      if field not in self.takes and value != getattr(Options(), field):
+        raise ValueError(f"{flag} is given ({value!r}), but means nothing to {self.title}; drop it")
+    if not 0 <= options.margin < np.inf:
+      raise ValueError(f"--margin {options.margin}; expected 0 or more, as 0.2 for a fifth")
     default = EXPRESSIONS[: self.class_counts[0]] if self.class_counts else SEVEN_EXPRESSIONS
     names = tuple(options.class_names) or default
     if self.class_counts and names not in [EXPRESSIONS[:n] for n in self.class_counts]:
@@ -188,6 +197,8 @@ class DataSet:
         f"{self.title} has {' or '.join(map(str, self.class_counts))} classes, in the order "
         f"{', '.join(EXPRESSIONS[: self.class_counts[-1]])}; got {', '.join(names)}"
       )
+    if len(set(names)) != len(names) or not all(names):
+      raise ValueError(f"--class-names {','.join(names)}; expected names, none of them twice")
     return dataclasses.replace(options, task=task, class_names=names)
 
   def find_release(self, root: str | os.PathLike, options: Options) -> Release:
@@ -197,6 +208,10 @@ class DataSet:
       LayoutError: none does; the message lists what is there and what is missing.
     """
     folder = pathlib.Path(root)
+    if "://" in os.fspath(root):
+      raise LayoutError(f"{root} is not on this machine; copy the data set to a local folder first")
+    if folder.is_file():
+      raise LayoutError(f"{folder} is a file; expected the folder that holds the data set")
     if not folder.is_dir():
       raise LayoutError(f"folder not found: {folder}. {self.request}")
     found = {}
@@ -214,7 +229,8 @@ class DataSet:
     ]
     others = [r.name for r in self.releases if r is not release]
     form = f" (release {release.name!r}; also known: {', '.join(others)})" if others else ""
-    raise LayoutError(f"{folder} is not {self.title}{form}:\n" + "\n".join(lines))
+    lines = [f"{folder} is not laid out as {self.title}{form}:", *lines, self.request]
+    raise LayoutError("\n".join(lines))
 
 
 def code_index(

@@ -83,8 +83,13 @@ def make_plan(
   if not by_split:
     reason = f"; the first of {len(problems)} problems: {problems[0]}" if problems else ""
     raise LayoutError(f"{root}: no records of {data_set.title} to read{reason}")
+  if options.margin and not any(entry.crop for entry in entries):
+    raise ValueError(
+      f"--margin {options.margin} is for faces that are cut out of photographs; {data_set.title}, "
+      f"release {release.name}, for {options.task} has none: drop it"
+    )
   counts = _compare(by_split, data_set, release, options)
-  by_split, cut = _split(by_split, splitting)
+  by_split, cut = _split(by_split, splitting, len(options.class_names))
   return Plan(data_set, options, release, by_split, counts, problems, reading.dropped, cut)
 
 
@@ -121,13 +126,13 @@ def _compare(
 
 
 def _split(
-  by_split: dict[str, list[Entry]], splitting: Splitting
+  by_split: dict[str, list[Entry]], splitting: Splitting, num_classes: int
 ) -> tuple[dict[str, list[Entry]], str]:
   said = ""
   if splitting.val_as_test:
     if "test" in by_split or "val" not in by_split:
       raise ValueError(
-        "val_as_test is for a set with a validation split and without a test split; this one has "
+        "--val-as-test is for a set with a validation split and without a test split; this has "
         f"{', '.join(by_split)}"
       )
     by_split = {"train": by_split.get("train", []), "test": by_split["val"]}
@@ -137,7 +142,8 @@ def _split(
   train = by_split["train"]
   chosen = cut_validation(
     [entry.key for entry in train],
-    [entry.classes for entry in train],
+    # Photographs without faces are a class as well: without them false alarms are not seen.
+    [entry.classes or (num_classes,) for entry in train],
     [entry.group for entry in train],
     fraction=splitting.fraction,
     seed=splitting.seed,

@@ -121,9 +121,15 @@ def find_prepared(dir: str | os.PathLike) -> epath.Path:
   """The folder that holds `ferjax.json`: `dir`, or the only one below it.
 
   Raises:
-    ValueError: none, or more than one.
+    ValueError: none, or more than one, or an unknown file system.
   """
-  root = epath.Path(dir)
+  try:
+    root = epath.Path(dir)
+  except KeyError as error:
+    raise ValueError(
+      f"{os.fspath(dir)} is on a file system that etils.epath does not know; expected a local "
+      "path, or one of gs://, s3://, az:// or hf://"
+    ) from error
   if (root / INDEX).exists():
     return root
   # As tfds lays folders out: name, configuration, version.

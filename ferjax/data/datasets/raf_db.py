@@ -30,6 +30,7 @@ from ferjax.data.datasets.records import (
   RecordSource,
   check_box,
   check_image_file,
+  read_lines,
   read_records,
 )
 from ferjax.data.splits import VALIDATION_FRACTION, cut_validation
@@ -82,8 +83,7 @@ class RafDetection(RecordSource):
     if not (root / _LIST).is_file():
       raise ValueError(f"file of RAF-DB not found: {root / _LIST}; {HOW_TO_GET}")
     label_of = {code: index_of(name, class_names) for code, name in RAF_DB_CODES.items()}
-    lines = (root / _LIST).read_text(encoding="utf-8-sig").splitlines()
-    entries = [(i, line.split()) for i, line in enumerate(lines, start=1) if line.strip()]
+    entries = [(i, line.split()) for i, line in read_lines(root / _LIST)]
     part, other = ("test", "train") if split == "test" else ("train", "test")
     entries = [entry for entry in entries if not entry[1][0].startswith(other)]
     found, official = len(entries), OFFICIAL_COUNTS[part]
@@ -140,21 +140,20 @@ def _name_and_label(entry: tuple[int, list[str]], label_of: dict[int, int]) -> t
 def _box(root: pathlib.Path, name: str, origin: str) -> Box:
   box_file = root / _BOXES / f"{pathlib.PurePath(name).stem}_boundingbox.txt"
   try:
-    text = box_file.read_text(encoding="utf-8-sig")
+    text = " ".join(line for _, line in read_lines(box_file))
   except FileNotFoundError:
     raise RecordError(f"{origin}: file not found: {box_file}") from None
   try:
     x1, y1, x2, y2 = (float(number) for number in text.split())
   except ValueError:
-    raise RecordError(f"{box_file}: {text.strip()!r}; expected four numbers x1 y1 x2 y2") from None
+    raise RecordError(f"{box_file}: {text!r}; expected four numbers x1 y1 x2 y2") from None
   check_box((x1, y1, x2, y2), str(box_file))
   return (x1, y1, x2, y2)
 
 
 def _read(root: pathlib.Path, options: Options) -> Reading:
   label_of = {code: index_of(name, options.class_names) for code, name in RAF_DB_CODES.items()}
-  lines = (root / _LIST).read_text(encoding="utf-8-sig").splitlines()
-  rows = [(i, line.split()) for i, line in enumerate(lines, start=1) if line.strip()]
+  rows = [(i, line.split()) for i, line in read_lines(root / _LIST)]
   if not rows:
     raise LayoutError(f"{root / _LIST}: empty; expected lines `train_00001.jpg 5`")
   reading = Reading()
@@ -197,7 +196,9 @@ RAF_DB = DataSet(
   name="raf_db",
   title="RAF-DB",
   terms="for research only, after an agreement with its authors; text not verified",
-  request=HOW_TO_GET,
+  request="Ask its authors, from an address of a university: http://www.whdeng.cn/RAF/model1.html; "
+  f"unpack it so that DIR/{_LIST} exists, and DIR/{_ALIGNED}/ for faces, or DIR/{_ORIGINALS}/ and "
+  f"DIR/{_BOXES}/ for detection",
   releases=(Release("basic", _expected, _read, _official),),
   tasks=TASKS,
   class_counts=(7,),

@@ -7,6 +7,7 @@ of `face_records` for classifiers.
 import dataclasses
 import functools
 import os
+import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -16,6 +17,7 @@ from jaxtyping import Float
 
 from ferjax.data.augment import Example
 from ferjax.data.image import ImageError, decode
+from ferjax.expressions import index_of_spelling
 
 ON_BAD_RECORD = ("error", "skip")
 OVERHANG = 2.0  # pixels that a box may stand over the image: rounding, 1-based pixels
@@ -183,6 +185,33 @@ def _warn_once(message: str) -> None:
 def check_on_bad_record(value: str) -> None:
   if value not in ON_BAD_RECORD:
     raise ValueError(f"unknown on_bad_record {value!r}; known: {', '.join(ON_BAD_RECORD)}")
+
+
+def read_lines(path: pathlib.Path) -> list[tuple[int, str]]:
+  """Numbers and text of the lines of an annotation file that are not blank.
+
+  Raises:
+    RecordError: naming the first line that is not UTF-8.
+  """
+  content = path.read_bytes()
+  try:
+    text = content.decode("utf-8-sig")
+  except UnicodeDecodeError as error:
+    number = 1 + content[: error.start].count(b"\n")
+    raise RecordError(f"{path}:{number}: not UTF-8 text; save the file as UTF-8") from error
+  lines = enumerate(text.splitlines(), start=1)
+  return [(number, line.strip()) for number, line in lines if line.strip()]
+
+
+def parse_class(text: str, class_names: tuple[str, ...], origin: str) -> int:
+  """The index of a class name; a RecordError says where it stands and what is known."""
+  try:
+    return index_of_spelling(text, class_names)
+  except ValueError:
+    raise RecordError(
+      f"{origin}: class {text!r} is not one of {', '.join(class_names)} (data.class_names, or "
+      "--class-names of `ferjax data`)"
+    ) from None
 
 
 def check_box(box: Sequence[float], origin: str) -> None:

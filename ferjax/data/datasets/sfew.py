@@ -22,7 +22,7 @@ def clip_of(path: pathlib.PurePath) -> str:
 
 
 def _read(root: pathlib.Path, options: Options) -> Reading:
-  return read_class_folders(root, _FOLDERS, options, group_of=clip_of)
+  return read_class_folders(root, _FOLDERS, options, group_of=clip_of, every_class=True)
 
 
 def _official(options: Options) -> Mapping[str, Mapping[str, int]]:

@@ -69,5 +69,6 @@ def fingerprint(entries: Iterable[Entry], settings: str) -> str:
       status = os.stat(entry.image)
       state = f"{status.st_size} {status.st_mtime_ns}"
     fields = (entry.origin, entry.key, entry.split, entry.label, entry.boxes, entry.crop)
-    digest.update(repr((*fields, entry.group, entry.size, state)).encode())
+    fields = (*fields, entry.relative, entry.group, entry.size, entry.votes, state)
+    digest.update(repr(fields).encode())
   return digest.hexdigest()

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 
 from ferjax.data.datasets.layout import LayoutError
+from ferjax.data.datasets.records import read_lines
 
 Row = tuple[int, dict[str, str]]  # line number, cells by column
 
@@ -21,6 +22,7 @@ def read_rows(
 
   Raises:
     LayoutError: a missing table or column, or text that is no table.
+    RecordError: naming the first line that is not UTF-8.
   """
   if not path.is_file():
     raise LayoutError(f"table not found: {path}; expected the columns {', '.join(columns)}")
@@ -39,6 +41,7 @@ def read_rows(
       for row in reader:
         yield reader.line_num, {name: (row[name] or "").strip() for name in read}
   except UnicodeDecodeError as error:
+    read_lines(path)  # names the line, which a reader of pieces does not know
     raise LayoutError(f"{path}: not UTF-8 text: {error}") from error
   except csv.Error as error:
     raise LayoutError(f"{path}: malformed: {error}") from error

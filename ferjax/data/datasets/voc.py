@@ -25,6 +25,8 @@ from ferjax.data.datasets.records import (
   RecordSource,
   check_box,
   check_image_file,
+  parse_class,
+  read_lines,
   read_records,
 )
 
@@ -37,7 +39,8 @@ class PascalVOC(RecordSource):
   Args:
     dir: the folder that holds `Annotations`, `JPEGImages` and `ImageSets`.
     split: name of the image set: `ImageSets/Main/<split>.txt`, one image name a line.
-    class_names: objects are mapped to these by name.
+    class_names: objects are mapped to these by name, in any case or spelling that
+      `ferjax.expressions` knows.
     on_bad_record: "error", or "skip" to leave bad images out.
 
   Raises:
@@ -59,8 +62,7 @@ class PascalVOC(RecordSource):
       raise ValueError(
         f"image set not found: {image_set}; image sets there: {', '.join(known) or 'none'}"
       )
-    lines = image_set.read_text(encoding="utf-8-sig").splitlines()
-    names = [line.strip() for line in lines if line.strip()]
+    names = [name for _, name in read_lines(image_set)]
     parse = functools.partial(_parse, root=root, class_names=class_names)
     records, skipped = read_records(
       names, parse, origin=str(image_set), on_bad_record=on_bad_record
@@ -97,11 +99,8 @@ def _record(
   for number, item in enumerate(tree.iter("object"), start=1):
     item_origin = f"{origin}: object {number}"
     class_name = (item.findtext("name") or "").strip()
-    if class_name not in class_names:
-      known = ", ".join(class_names)
-      raise RecordError(f"{item_origin}: unknown class {class_name!r}; data.class_names: {known}")
+    label.append(parse_class(class_name, class_names, item_origin))
     boxes.append(_box(item.find("bndbox"), item_origin))
-    label.append(class_names.index(class_name))
   return Record(origin, str(path), tuple(boxes), tuple(label))
 
 
@@ -137,8 +136,7 @@ def _sets(root: pathlib.Path) -> dict[str, pathlib.Path]:
 def _read(root: pathlib.Path, options: Options) -> Reading:
   reading = Reading()
   for split, path in _sets(root).items():
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    names = [line.strip() for line in lines if line.strip()]
+    names = [name for _, name in read_lines(path)]
     if not names:
       raise LayoutError(f"{path}: empty; expected one image name a line")
     parse = functools.partial(_entry, root=root, split=split, options=options)

@@ -8,6 +8,7 @@ lost than meant.
 
 import functools
 import pathlib
+from collections.abc import Iterator
 
 from ferjax.data.datasets.image_folder import SUFFIXES
 from ferjax.data.datasets.layout import (
@@ -21,8 +22,7 @@ from ferjax.data.datasets.layout import (
   parse_number,
   relative_key,
 )
-from ferjax.data.datasets.records import RecordError
-from ferjax.expressions import index_of_spelling
+from ferjax.data.datasets.records import RecordError, parse_class, read_lines
 
 _CLASSES = "classes.txt"
 _FIELDS = ("class", "cx", "cy", "w", "h")
@@ -40,7 +40,19 @@ def _read(root: pathlib.Path, options: Options) -> Reading:
     if not paths:
       raise LayoutError(f"no images in {folder}")
     reading.add_all(paths, functools.partial(_entry, root=root, split=split, labels=labels))
+    reading.problems += _without_image(root, split, paths)
   return reading
+
+
+def _without_image(root: pathlib.Path, split: str, images: list[pathlib.Path]) -> Iterator[str]:
+  """A label file is all that tells of an image that was lost."""
+  images_of, labels_of = root / "images" / split, root / "labels" / split
+  known = {path.relative_to(images_of).with_suffix("") for path in images}
+  for path in sorted(labels_of.rglob("*.txt")):
+    place = path.relative_to(labels_of).with_suffix("")
+    if place not in known and path.name != _CLASSES:  # which labelling tools write beside them
+      file = f"labels/{split}/{place.as_posix()}.txt"
+      yield f"{file}: image file not found: {images_of / place}.jpg, or another image of that name"
 
 
 def _labels(root: pathlib.Path, class_names: tuple[str, ...]) -> list[int]:
@@ -48,13 +60,8 @@ def _labels(root: pathlib.Path, class_names: tuple[str, ...]) -> list[int]:
   path = root / _CLASSES
   if not path.is_file():
     return list(range(len(class_names)))
-  lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-  labels = []
-  for number, name in enumerate(filter(None, lines), start=1):
-    try:
-      labels.append(index_of_spelling(name, class_names))
-    except ValueError as error:
-      raise LayoutError(f"{path}:{number}: {error}") from None
+  lines = read_lines(path)
+  labels = [parse_class(name, class_names, f"{path}:{number}") for number, name in lines]
   if not labels:
     raise LayoutError(f"{path}: empty; expected one class name a line")
   return labels
@@ -65,17 +72,16 @@ def _entry(path: pathlib.Path, *, root: pathlib.Path, split: str, labels: list[i
   file = f"labels/{place.as_posix()}"
   name = relative_key(path, root)
   try:
-    text = (root / file).read_text(encoding="utf-8-sig")
+    lines = read_lines(root / file)
   except FileNotFoundError:
     raise RecordError(
       f"{file} ({name}): file not found: {root / file}; an image without faces has an empty one"
     ) from None
   boxes, label = [], []
-  for number, line in enumerate(text.splitlines(), start=1):
-    if line.strip():
-      index, box = _face(line.split(), labels, f"{file}:{number} ({name})")
-      label.append(index)
-      boxes.append(box)
+  for number, line in lines:
+    index, box = _face(line.split(), labels, f"{file}:{number} ({name})")
+    label.append(index)
+    boxes.append(box)
   return Entry(
     f"{file} ({name})", name, str(path), split, tuple(label), boxes=tuple(boxes), relative=True
   )

@@ -65,7 +65,7 @@ def test_missing_column_is_named_with_those_found(folder, header, message):
   [
     (
       "images/a.png,fear,train",
-      r"labels.csv:3 \(images/a.png\): class 'fear' is not one of data.class_names: neutral, happi",
+      r"labels.csv:3 \(images/a.png\): class 'fear' is not one of neutral, happi",
     ),
     ("images/a.png,2,train", "class '2' is not one of"),
     ("images/a.png,,train", "class '' is not one of"),

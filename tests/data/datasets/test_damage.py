@@ -1,19 +1,20 @@
 """Each kind of damage in turn: the message names file and row."""
 
-import json
 import re
 import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from ferjax.data.checks import check_plan
 from ferjax.data.datasets.layout import LayoutError, Options
-from ferjax.data.datasets.plan import Splitting
+from ferjax.expressions import FERPLUS_COLUMNS
 
 RAF_LIST = "basic/EmoLabel/list_patition_label.txt"
 AFFECTNET = "Manually_Annotated_file_lists/training.csv"
+COCO = "annotations/train.json"
+AFFECTNET_COLUMNS = (
+  *("subDirectory_filePath", "face_x", "face_y", "face_width", "face_height", "expression"),
+)
 
 
 def _replace(path, old, new):
@@ -55,13 +56,15 @@ def test_what_is_there_is_said_too(make_layout, plan_of):
   shutil.rmtree(root / "basic/Annotation")
   with pytest.raises(LayoutError) as caught:
     plan_of("raf_db", root, task="detection")
-  assert str(caught.value).splitlines() == [
-    f"{root} is not RAF-DB:",
+  *lines, request = str(caught.value).splitlines()
+  assert lines == [
+    f"{root} is not laid out as RAF-DB:",
     f"  found    {root / RAF_LIST}  (the list of images and codes)",
     f"  found    {root / 'basic/Image/original'}  (original photographs)",
     f"  missing  {root / 'basic/Annotation/boundingbox'}  (a file for each face box)",
   ]
-  with pytest.raises(LayoutError, match=r"folder not found: .*nowhere.*must be requested"):
+  assert request.startswith("Ask its authors")
+  with pytest.raises(LayoutError, match=r"folder not found: .*nowhere.*Ask its authors"):
     plan_of("raf_db", root / "nowhere")
 
 
@@ -74,13 +77,21 @@ ROWS = [
   ("affectnet_csv", AFFECTNET, ",10,5,30", ",10,,30", rf"{AFFECTNET}:2 .*face_y is ''; exp"),
   ("fer2013_csv", "fer2013.csv", "\n3,", "\n7,", r"fer2013.csv:5: code '7' .* 0 anger, 1 disgust"),
   ("fer2013_csv", "fer2013.csv", ",Training", " 12,Training", r"fer2013.csv:2: 2305 pixels; expec"),
+  ("fer2013_csv", "fer2013.csv", "\n1,", "\n1,256 ", r"fer2013.csv:3: 2305 pixels; expected 2304"),
   ("fer2013_csv", "fer2013.csv", ",Training", ",Train", r"fer2013.csv:2: Usage is 'Train'; exp"),
   ("ferplus", "fer2013new.csv", "Training,", "PublicTest,", r"fer2013new.csv:2 .*'Training' in f"),
   ("ferplus", "fer2013new.csv", "png,7,3", "png,7,x", r"fer2013new.csv:2 .*happiness has 'x'"),
   ("expw", "label/label.lst", "97.5 2", "97.5 7", r"label.lst:3 \(photo_1.jpg\): code '7'"),
   ("expw", "label/label.lst", " 97.5 2", " 2", r"label.lst:3 .*7 fields; expected"),
-  ("voc", "Annotations/train1.xml", ">happiness<", ">joyful<", r"train1.xml .*object 1: unknown"),
+  ("voc", "Annotations/train1.xml", ">happiness<", ">joyful<", r"train1.xml .*object 1: class 'joyf"),
+  ("voc", "Annotations/train1.xml", "<xmin>11</xmin>", "", r"train1.xml .*1: malformed bndbox"),
   ("voc", "Annotations/train1.xml", "</object>", "", r"train1.xml: malformed XML"),
+  ("coco_json", COCO, '"category_id": 16', '"category_id": 9', rf"{COCO}: annotations\[0\] .* 9; "),
+  ("coco_json", COCO, '"bbox"', '"box"', rf"{COCO}: annotations\[0\] \(train0.jpg\): bbox None; "),
+  ("coco_json", COCO, '"image_id": 500', '"image": 500', rf"{COCO}: annotations\[0\]: image_id N"),
+  ("coco_json", COCO, '"image_id": 500', '"image_id": [5]', rf"{COCO}: annotations\[0\]: image_id"),
+  ("coco_json", COCO, '"id": 509', '"id": 510', rf"{COCO}: images\[10\] .*id 510 is that of train9"),
+  ("coco_json", COCO, '"id": 509', '"nr": 509', rf"{COCO}: images\[9\] .*id None; expected a numb"),
   ("yolo_txt", "labels/train/train2.txt", "\n", " 4\n", r"labels/train/train2.txt:1 .*6 f"),
   ("yolo_txt", "labels/train/train2.txt", "2 0", "7 0", r"train2.txt:1 .*class '7'; exp"),
   ("yolo_txt", "labels/train/train2.txt", "2 0", "2 9", r"train2.txt:1 .*no box inside the image"),
@@ -106,10 +117,11 @@ def test_damaged_row(make_layout, plan_of, layout, file, old, new, message):
 @pytest.mark.parametrize(
   ("layout", "table", "column"),
   [
-    ("affectnet_csv", AFFECTNET, "face_width"),
-    ("fer2013_csv", "fer2013.csv", "pixels"),
-    ("ferplus", "fer2013new.csv", "disgust"),
-    ("csv", "labels.csv", "split"),
+    *(("affectnet_csv", AFFECTNET, name) for name in AFFECTNET_COLUMNS),
+    *(("fer2013_csv", "fer2013.csv", name) for name in ("emotion", "pixels", "Usage")),
+    *(("ferplus", "fer2013.csv", name) for name in ("pixels", "Usage")),
+    *(("ferplus", "fer2013new.csv", name) for name in ("Usage", "Image name", *FERPLUS_COLUMNS)),
+    *(("csv", "labels.csv", name) for name in ("image", "label", "split")),
   ],
 )
 def test_missing_column(make_layout, plan_of, layout, table, column):
@@ -121,11 +133,23 @@ def test_missing_column(make_layout, plan_of, layout, table, column):
     plan_of(layout, root)
 
 
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+def test_missing_list_of_coco(make_layout, plan_of, key):
+  root = make_layout("coco_json")
+  _replace(root / COCO, f'"{key}":', '"other":')
+  with pytest.raises(LayoutError, match=rf"{COCO}: no list '{key}' of objects; expected images, "):
+    plan_of("coco_json", root)
+
+
 @pytest.mark.parametrize(
   ("layout", "file", "message"),
   [
     ("raf_db", RAF_LIST, rf"{RAF_LIST}: empty; expected lines"),
+    ("affectnet_csv", AFFECTNET, f"{AFFECTNET}:1: no column 'subDir.*columns found: none"),
     ("fer2013_csv", "fer2013.csv", "fer2013.csv:1: no column 'emotion'.*columns found: none"),
+    ("ferplus", "fer2013.csv", "fer2013.csv:1: no column 'emotion'.*columns found: none"),
+    ("ferplus", "fer2013new.csv", "fer2013new.csv:1: no column 'Usage'.*columns found: none"),
+    ("csv", "labels.csv", "labels.csv:1: no column 'image'.*columns found: none"),
     ("expw", "label/label.lst", "label.lst: empty"),
     ("voc", "ImageSets/Main/val.txt", "val.txt: empty; expected one image name a line"),
     ("coco_json", "annotations/val.json", "val.json: malformed json"),
@@ -140,6 +164,72 @@ def test_empty_file(make_layout, plan_of, layout, file, message):
     plan_of(layout, root)
 
 
+FOLDERS = [
+  ("fer2013_folders", "test/sad", "test/blue", "sadness"),
+  ("sfew", "Val/Happy", "Val/Glad", "happiness"),
+  ("image_folder", "train/fear", "train/fright", "fear"),
+]
+
+
+@pytest.mark.parametrize(("layout", "folder", "wrong", "name"), FOLDERS)
+def test_folder_that_is_no_class(make_layout, plan_of, layout, folder, wrong, name):
+  root = make_layout(layout)
+  (root / folder).rename(root / wrong)
+  with pytest.raises(
+    LayoutError,
+    match=rf"folder {re.escape(str(root / wrong))} is named like no class; known: .*{name}",
+  ):
+    plan_of(layout, root)
+
+
+@pytest.mark.parametrize(("layout", "folder", "wrong", "name"), FOLDERS)
+def test_empty_class_folder(make_layout, plan_of, layout, folder, wrong, name):
+  root = make_layout(layout)
+  for path in (root / folder).iterdir():
+    path.unlink()
+  if layout == "image_folder":  # one's own data need not have all of the seven
+    assert {(c.split, c.name): c.found for c in plan_of(layout, root).counts}["train", name] == 0
+    return
+  split = (root / folder).parent
+  with pytest.raises(
+    LayoutError, match=rf"no images of {name} in {re.escape(str(split))}; expected"
+  ):
+    plan_of(layout, root)
+
+
+def test_folder_that_is_no_split(make_layout, plan_of):
+  root = make_layout("image_folder")
+  (root / "notes").mkdir()
+  (root / "val").rename(root / "valid")
+  with pytest.raises(LayoutError, match=r"valid holds folders of classes, but is no split; expect"):
+    plan_of("image_folder", root)
+
+
+@pytest.mark.parametrize(
+  ("layout", "file"),
+  [
+    ("raf_db", RAF_LIST),
+    ("affectnet_csv", AFFECTNET),
+    ("expw", "label/label.lst"),
+    ("voc", "ImageSets/Main/train.txt"),
+    ("yolo_txt", "classes.txt"),
+    ("yolo_txt", "labels/train/train0.txt"),
+    ("annotation_list", "train.txt"),
+    ("csv", "labels.csv"),
+  ],
+)
+def test_text_that_is_not_utf8(make_layout, plan_of, layout, file):
+  root = make_layout(layout)
+  lines = (root / file).read_bytes().splitlines(keepends=True)
+  (root / file).write_bytes(b"".join([lines[0], b"caf\xe9 " + lines[1], *lines[2:]]))
+  message = rf"{re.escape(str(root / file))}:2: not UTF-8 text; save the file as UTF-8"
+  if file.startswith("labels/"):
+    assert re.match(message, plan_of(layout, root).problems[0])
+    return
+  with pytest.raises(ValueError, match=message):
+    plan_of(layout, root)
+
+
 def test_empty_box_and_label_files(make_layout, plan_of):
   root = make_layout("raf_db")
   (root / "basic/Annotation/boundingbox/train_00004_boundingbox.txt").write_text("")
@@ -150,13 +240,18 @@ def test_empty_box_and_label_files(make_layout, plan_of):
   np.save(root / "train_set/annotations/5_exp.npy", np.arange(2))
   (root / "train_set/annotations/6_exp.npy").unlink()
   np.save(root / "train_set/annotations/7_exp.npy", np.array("happy"))
+  np.save(root / "train_set/annotations/8_exp.npy", np.array(11))
   problems = plan_of("affectnet_npy", root).problems
   for number, message in enumerate(
-    ("not a .npy file", "holds 2 values", "file not found", "label is 'happy'"), start=4
+    ("not a .npy file", "holds 2 values", "file not found", "label is 'happy'", "code '11' of"), 4
   ):
     assert re.search(
       rf"annotations/{number}_exp.npy \({number}.jpg\): .*{message}", problems[number - 4]
     )
+  root = make_layout("voc")
+  (root / "Annotations/train4.xml").write_text("")
+  (problem,) = plan_of("voc", root).problems
+  assert re.search("Annotations/train4.xml: malformed XML: no element found", problem)
   root = make_layout("yolo_txt")  # no faces, by the rules of that layout
   (root / "labels/train/train4.txt").write_text("")
   plan = plan_of("yolo_txt", root)
@@ -164,88 +259,6 @@ def test_empty_box_and_label_files(make_layout, plan_of):
   (root / "labels/train/train4.txt").unlink()
   (problem,) = plan_of("yolo_txt", root).problems
   assert re.search("labels/train/train4.txt .*file not found.*has an empty one", problem)
-
-
-@pytest.mark.parametrize(
-  ("layout", "image", "row"),
-  [
-    ("raf_db", "basic/Image/aligned/train_00005_aligned.jpg", rf"{RAF_LIST}:5 \(train_00005.jpg\)"),
-    ("affectnet_csv", "Manually_Annotated_Images/2/training2.jpg", rf"{AFFECTNET}:4 "),
-    ("expw", "image/origin/photo_19.jpg", r"label.lst:39 \(photo_19.jpg\)"),
-    ("voc", "JPEGImages/train3.jpg", r"Annotations/train3.xml"),
-    ("coco_json", "images/train3.jpg", r"annotations/train.json: image 503 \(train3.jpg\)"),
-    ("annotation_list", "images/train3.jpg", r"train.txt:4 \(images/train3.jpg\)"),
-    ("csv", "images/9.png", r"labels.csv:11 \(images/9.png\)"),
-  ],
-)
-def test_missing_and_broken_image(make_layout, plan_of, layout, image, row):
-  root = make_layout(layout)
-  whole = (root / image).read_bytes()
-  (root / image).unlink()
-  problems = plan_of(layout, root).problems
-  assert re.search(rf"{row}.*: image file not found: {re.escape(str(root / image))}", problems[0])
-  (root / image).write_bytes(whole[: len(whole) // 2])
-  findings = [f for f in check_plan(plan_of(layout, root)) if f.kind == "image"]
-  assert findings
-  assert re.search(rf"{row}.*: (cannot be read, damaged|not an image)", findings[0].message)
-
-
-def test_swapped_width_and_height(make_layout, plan_of):
-  root = make_layout("voc")
-  _replace(
-    root / "Annotations/train5.xml", "<width>90</width><height>60<", "<width>60</width><height>90<"
-  )
-  (finding,) = [f for f in check_plan(plan_of("voc", root)) if f.kind == "image"]
-  assert re.search(
-    r"train5.xml .*for 60x90 pixels, but .* has 90x60: width and height are swapped",
-    finding.message,
-  )
-  root = make_layout("coco_json")
-  content = json.loads((root / "annotations/train.json").read_text())
-  content["images"][5].update(width=60, height=90)
-  content["annotations"][0]["bbox"] = [10, 5, 50, 45]  # x2, y2 = 60, 50: still inside
-  content["annotations"][1]["bbox"] = [55, 8, 85, 48]  # corners where size is expected
-  content["annotations"].append({"image_id": 1, "category_id": 10, "bbox": [0, 0, 5, 5]})
-  (root / "annotations/train.json").write_text(json.dumps(content))
-  plan = plan_of("coco_json", root)
-  assert re.search(r"train.json: annotations\[\d+\]: image_id 1 is no image's id", plan.problems[0])
-  messages = [f.message for f in check_plan(plan) if f.kind == "image"]
-  assert len(messages) == 2
-  assert re.search(r"image 500 .*box .* lies 50 pixels over the edge of the image", messages[0])
-  assert re.search(r"image 505 .*swapped", messages[1])
-
-
-def test_one_image_listed_twice(make_layout, plan_of):
-  root = make_layout("csv")
-  with open(root / "labels.csv", "a") as table:
-    table.write("images/0.png,neutral,test,p0\n")
-  (problem,) = plan_of("csv", root).problems
-  assert re.search(
-    r"labels.csv:62 \(images/0.png\) \(test\): listed before, at labels.csv:2 .*\(train\)", problem
-  )
-
-
-def test_duplicates_and_groups_across_splits(make_layout, plan_of):
-  root = make_layout("csv")
-  shutil.copy(root / "images/0.png", root / "images/50.png")  # train neutral, test surprise? 50 % 7
-  image = Image.open(root / "images/2.png")
-  image.resize((57, 47), Image.Resampling.BICUBIC).save(root / "images/55.png", "PNG")
-  _replace(root / "labels.csv", "images/59.png,surprise,test,p29", "images/59.png,surprise,test,p3")
-  plan = plan_of("csv", root, splitting=Splitting(fraction=0.0))
-  found = {}
-  for finding in check_plan(plan):
-    found.setdefault(finding.kind, []).append(finding.message)
-  (duplicate,) = found["duplicate"]
-  assert re.search(
-    r"test: labels.csv:52 .* is the same image as train: labels.csv:2 .*: across splits", duplicate
-  )
-  assert found["label"] == [f"{duplicate}, with another label"]
-  (near,) = found["near"]
-  assert re.search(r"test: labels.csv:57 .* looks like train: labels.csv:4 .*across splits", near)
-  (group,) = found["group"]
-  assert re.search(r"'p3' is in several splits: train: labels.csv:8 .*, test: labels.csv:61", group)
-  assert "image" not in found
-  assert "annotation" not in found
 
 
 def test_choices_that_a_set_does_not_have(make_layout, plan_of):

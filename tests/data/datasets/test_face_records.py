@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferjax.data.datasets.face_records import FaceRecord, FaceSource, class_counts, parse_class
-from ferjax.data.datasets.records import LabelledSource, RecordError
+from ferjax.data.datasets.face_records import FaceRecord, FaceSource, class_counts
+from ferjax.data.datasets.records import LabelledSource
 from ferjax.data.image import ImageError
 
 NAMES = ("neutral", "happiness", "anger")
@@ -73,11 +73,3 @@ def test_counts():
   labels = np.array([[0.4, 0.6, 0], [1, 0, 0], [0, 1, 0]], np.float32)
   assert class_counts(labels) == [1, 2, 0]
   assert class_counts(labels[:0]) == [0, 0, 0]
-
-
-def test_class_names_are_read_as_people_write_them():
-  assert parse_class("Angry", NAMES, "t.csv:3") == 2
-  with pytest.raises(
-    RecordError, match=r"t.csv:3: class 'fear' is not one of data.class_names: neutral, happiness"
-  ):
-    parse_class("fear", NAMES, "t.csv:3")

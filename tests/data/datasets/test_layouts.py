@@ -129,7 +129,7 @@ def test_csv_groups_by_person(make_layout, plan_of):
 
 def test_released_validation_can_be_the_test(make_layout, plan_of):
   root = make_layout("fer2013_csv")
-  with pytest.raises(ValueError, match="without a test split; this one has train, val, test"):
+  with pytest.raises(ValueError, match="without a test split; this has train, val, test"):
     plan_of("fer2013_csv", root, splitting=Splitting(val_as_test=True))
   plan = plan_of(
     "affectnet_npy", make_layout("affectnet_npy"), splitting=Splitting(0.34, val_as_test=True)

@@ -88,3 +88,21 @@ def test_reason_of_a_skipped_example_is_logged_once(caplog):
     "skipped: list.txt:3: damaged",
     "skipped: list.txt:5: damaged",
   ]
+
+
+def test_class_names_are_read_as_people_write_them():
+  names = ("neutral", "happiness", "anger")
+  assert records.parse_class("Angry", names, "t.csv:3") == 2
+  with pytest.raises(
+    records.RecordError, match=r"t.csv:3: class 'fear' is not one of neutral, happiness, anger \("
+  ):
+    records.parse_class("fear", names, "t.csv:3")
+
+
+def test_lines_keep_their_numbers(tmp_path):
+  path = tmp_path / "list.txt"
+  path.write_bytes("\ufeffa.jpg\r\n\n  b.jpg 5 \n".encode())
+  assert records.read_lines(path) == [(1, "a.jpg"), (3, "b.jpg 5")]
+  path.write_bytes(b"a.jpg\n\nb\xe9.jpg\n")
+  with pytest.raises(records.RecordError, match=r"list.txt:3: not UTF-8 text; save the file as"):
+    records.read_lines(path)

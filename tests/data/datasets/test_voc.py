@@ -53,8 +53,8 @@ def test_image_of_another_suffix_or_name(tmp_path):
   ("objects", "message"),
   [
     (
-      _object("joy", (1, 1, 9, 9)),
-      r"bad.xml \(bad.jpg\): object 1: unknown class 'joy'; data.class_names: neutral, happiness",
+      _object("bored", (1, 1, 9, 9)),
+      r"bad.xml \(bad.jpg\): object 1: class 'bored' is not one of neutral, happiness",
     ),
     (
       _object("neutral", (1, 1, 9, 9)) + _object("neutral", (9, 1, 3, 9)),
