@@ -214,3 +214,7 @@ def _print_summary(writer: "PredictionWriter", seconds: float) -> None:
   for name, value in rows.items():
     print(f"{name:<{width}}  {value:>8}")
   print(f"Results in {writer.output}")
+
+
+if __name__ == "__main__":
+  sys.exit(main())

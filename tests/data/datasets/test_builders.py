@@ -3,16 +3,19 @@
 import io
 import json
 import pickle
+from typing import ClassVar
 
+import fsspec
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from etils import epath
+from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from ferjax.config import DataConfig
 from ferjax.data import prepare as preparation
 from ferjax.data.datasets import builders, load_source
-from ferjax.data.datasets import prepared as reading
 from ferjax.data.datasets.layout import LayoutError, Options
 from ferjax.data.datasets.prepared import find_prepared, open_prepared
 from ferjax.data.datasets.records import RecordError
@@ -194,6 +197,9 @@ def test_bad_records_can_be_left_out(make_layout, plan_of, tmp_path):
   assert "joyous" in report["problems"][0]
   assert "labels.csv:52" in report["left_out"]["test"][0]
   assert report["image_sizes"]["train"]["median"] == [60, 50]
+  # Two of each class in 14 test records, but for the happiness that cannot be read.
+  test = {"neutral": 2, "happiness": 1, "sadness": 2, "surprise": 2, "fear": 2, "disgust": 2}
+  assert report["written"]["test"] == {"total": 13, **test, "anger": 2}
 
 
 def test_report_has_its_pictures(make_layout, plan_of, tmp_path):
@@ -223,6 +229,10 @@ def test_what_cannot_be_opened(make_layout, plan_of, tmp_path):
   index.write_text(json.dumps({"format": 0}))
   with pytest.raises(ValueError, match="has format 0, expected 1"):
     open_prepared(index.parent, "train")
+  with pytest.raises(
+    ValueError, match=r"memory://set is on a file system that etils.epath"
+  ):
+    open_prepared("memory://set", "train")
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -247,16 +257,34 @@ def test_batches_are_those_of_the_plain_reader(make_layout, plan_of, tmp_path):
     load_source(DataConfig(source="prepared"), "train")
 
 
+class Bucket(MemoryFileSystem):
+  """s3:// in this process's memory."""
+
+  protocol = ("s3",)
+  store: ClassVar[dict] = {}
+  pseudo_dirs: ClassVar[list[str]] = [""]
+
+  @classmethod
+  def _strip_protocol(cls, path):
+    path = path.removeprefix("s3://").strip("/")
+    return f"/{path}" if path else ""
+
+
 @pytest.mark.usefixtures("small_shards")
 def test_remote_shards_are_copied_once(make_layout, plan_of, tmp_path, monkeypatch):
   root = make_layout("image_folder")
   folder = prepare(plan_of("image_folder", root), root, tmp_path / "out").folder
-  monkeypatch.setattr(reading, "_is_remote", lambda place: True)
+  fsspec.register_implementation("s3", Bucket, clobber=True)
+  remote = epath.Path("s3://bucket/prepared/image_folder/classification_7/1.0.0")
+  for path in epath.Path(folder).iterdir():
+    (remote / path.name).write_bytes(path.read_bytes())
   monkeypatch.setenv("FERJAX_CACHE", str(tmp_path / "cache"))
-  source = open_prepared(folder, "train")
+  source = open_prepared("s3://bucket/prepared", "train")
   shards = {path.name for path in (tmp_path / "cache").rglob("*.array_record-*")}
   assert shards == {f"image_folder-train.array_record-0000{i}-of-00003" for i in range(3)}
-  np.testing.assert_array_equal(source[13]["label"], source.labels[13])
+  local = open_prepared(folder, "train")
+  np.testing.assert_array_equal(source[13]["image"], local[13]["image"])
+  np.testing.assert_array_equal(source.labels, local.labels)
   before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")}
-  open_prepared(folder, "train")
+  open_prepared("s3://bucket/prepared", "train")
   assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")} == before
