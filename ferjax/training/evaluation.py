@@ -116,11 +116,15 @@ def _is_loss(name: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """The figures of a checkpoint, and where they and the plots were written."""
+  """The figures of a checkpoint, and where they and the plots were written.
+
+  `selection` is what must be said of a checkpoint that was selected on test data; else empty.
+  """
 
   figures: dict[str, float]
   checkpoint: pathlib.Path
   folder: pathlib.Path
+  selection: str
 
 
 def eval_checkpoint(
@@ -175,7 +179,7 @@ def eval_checkpoint(
     content |= {"split": split, "ten_crop": ten_crop, "selection": meta["selection"]}
     (folder / "eval.json").write_text(json.dumps(content, indent=2) + "\n")
     task.write_report(metrics, source, folder)
-  return Report(figures, pathlib.Path(path), folder)
+  return Report(figures, pathlib.Path(path), folder, meta["selection"])
 
 
 def check_source(source: Any, config: Config) -> None:

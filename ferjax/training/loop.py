@@ -112,7 +112,8 @@ class Trainer:
         f"{int(state.step)} of {self.total_steps}"
       )
     if self.figures:
-      self.progress.line(f"Validation figures:\n{format_table(self.figures)}")
+      table = format_table(self.figures, selection=self.meta["selection"])
+      self.progress.line(f"{self._held_out.capitalize()} figures:\n{table}")
     return self.figures
 
   def close(self) -> None:
@@ -258,7 +259,9 @@ class Trainer:
       self.mesh,
     )
     self.figures = figures
-    self._write(step, epoch, {f"eval/{name}": value for name, value in figures.items()})
+    if self.writer is not None:
+      named = {f"eval/{name}": value for name, value in figures.items()}
+      self.writer.write(step, epoch, named, selection=self.meta["selection"])
     shown = dict.fromkeys((self.metric, *self.task.shown_metrics, "loss"))
     text = ", ".join(f"{name} {figures[name]:.4f}" for name in shown if name in figures)
     self.progress.line(f"epoch {epoch:.0f}, step {step}: {text}")
@@ -274,16 +277,14 @@ class Trainer:
     if not means:
       return
     means["skipped_records"] = float(self.skipped)
-    self._write(step, phase.epoch(step), {f"train/{name}": x for name, x in means.items()})
+    if self.writer is not None:
+      named = {f"train/{name}": x for name, x in means.items()}
+      self.writer.write(step, phase.epoch(step), named)
     rate = means.get("images_per_second")
     self.progress.note(
       f"epoch {phase.epoch(step):.2f}, loss {means['loss']:.4f}"
       + (f", {rate:.1f} images/s" if rate is not None else "")
     )
-
-  def _write(self, step: int, epoch: float, metrics: dict[str, float]) -> None:
-    if self.writer is not None:
-      self.writer.write(step, epoch, metrics)
 
   def _note_skipped(self, batch: dict[str, np.ndarray]) -> None:
     self.skipped += name_skipped(self.train_source, batch)
@@ -299,8 +300,13 @@ class Trainer:
       (self.workdir / name).write_text(json.dumps(content, indent=2) + "\n")
     self.writer = MetricWriter(self.workdir, step=self.first_step)
 
+  @property
+  def _held_out(self) -> str:
+    """What the split is called that checkpoints are selected on."""
+    return "test" if self.config.train.select_on == "test" else "validation"
+
   def _introduce(self) -> None:
-    for source, split in ((self.train_source, "training"), (self.val_source, "validation")):
+    for source, split in ((self.train_source, "training"), (self.val_source, self._held_out)):
       if source.skipped:
         self.progress.line(f"{len(source.skipped)} records left out of the {split} split:")
         for reason in source.skipped:
@@ -310,8 +316,8 @@ class Trainer:
       for p in self.phases
     )
     self.progress.line(
-      f"{len(self.train_source)} examples for training, {len(self.val_source)} for validation; "
-      f"{phases}; {self.total_steps} steps on {self.mesh.size} "
+      f"{len(self.train_source)} examples for training, {len(self.val_source)} for "
+      f"{self._held_out}; {phases}; {self.total_steps} steps on {self.mesh.size} "
       f"{jax.devices()[0].device_kind} device(s); from step {self.first_step}"
     )
     self._warn_of_parts()

@@ -31,9 +31,14 @@ class MetricWriter:
     folder, purge = str(workdir / "tensorboard"), step + 1 if step else None
     self._board = SummaryWriter(folder, purge_step=purge)
 
-  def write(self, step: int, epoch: float, metrics: Mapping[str, float]) -> None:
-    """Adds one line {"step": ..., "epoch": ..., **metrics}."""
+  def write(
+    self, step: int, epoch: float, metrics: Mapping[str, float], *, selection: str = ""
+  ) -> None:
+    """Adds one line {"step": ..., "epoch": ..., **metrics}, and "selection" unless it is empty."""
     line = {"step": step, "epoch": round(epoch, 4), **metrics}
+    if selection:
+      line["selection"] = selection
+      self._board.add_text("selection", selection, step)
     with self._path.open("a") as file:
       file.write(json.dumps(line) + "\n")
     for name, value in metrics.items():
@@ -87,15 +92,17 @@ class Progress:
     self._bar.close()
 
 
-def format_table(figures: Mapping[str, float]) -> str:
+def format_table(figures: Mapping[str, float], *, selection: str = "") -> str:
   """Name, value and interval of the headline figures, and below them a row for each class.
+
+  Above them stands what must be said of the selection of the checkpoint, if anything.
 
   The figures of a class are called `<name>/<class>`; `<name>_low` and `<name>_high` are the
   interval of `<name>`, which is left out of the rows of classes.
   """
   headline = [name for name in figures if is_headline(name)]
   width = max(map(len, headline), default=0)
-  lines = []
+  lines = [f"  {selection}"] if selection else []
   for name in headline:
     line = f"  {name:<{width}}  {_shown(name, figures[name]):>10}"
     if f"{name}_low" in figures:

@@ -73,7 +73,8 @@ def _test(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
     return {}
   report = eval_checkpoint(workdir, config, split="test")
   if jax.process_index() == 0:
-    print(f"Test figures of {report.checkpoint}:\n{format_table(report.figures)}")
+    table = format_table(report.figures, selection=report.selection)
+    print(f"Test figures of {report.checkpoint}:\n{table}")
   return {f"test/{name}": value for name, value in report.figures.items()}
 
 
@@ -89,9 +90,10 @@ def _train_seeds(config: Config, workdir: pathlib.Path) -> dict[str, float]:
     runs.append(best | {n: x for n, x in figures.items() if n.startswith("test/")})
   summary = summarize(runs)
   if jax.process_index() == 0:
-    content = {"seeds": list(config.train.seeds), "selection": selection_note(config), **summary}
+    note = selection_note(config)
+    content = {"seeds": list(config.train.seeds), "selection": note, **summary}
     (workdir / SUMMARY).write_text(json.dumps(content, indent=2) + "\n")
-    print(f"{len(runs)} seeds, each with its best checkpoint:\n{_table(summary)}")
+    print(f"{len(runs)} seeds, each with its best checkpoint:\n{_table(summary, note)}")
   return summary["mean"]
 
 
@@ -107,12 +109,13 @@ def summarize(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
   }
 
 
-def _table(summary: Mapping[str, Any]) -> str:
+def _table(summary: Mapping[str, Any], note: str) -> str:
   """The headline figures; those of classes stand in the file."""
   mean, std = summary["mean"], summary["std"]
   names = [name for name in mean if is_headline(name.removeprefix("test/"))]
   width = max(map(len, names))
-  return "\n".join(f"  {name:<{width}}  {mean[name]:.4f} +- {std[name]:.4f}" for name in names)
+  rows = [f"  {name:<{width}}  {mean[name]:.4f} +- {std[name]:.4f}" for name in names]
+  return "\n".join([f"  {note}", *rows] if note else rows)
 
 
 def _create_model(config: Config, num_classes: int) -> nn.Module:

@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -84,12 +85,24 @@ def test_selection_on_test_data_is_said_everywhere(small, tmp_path, capsys):
     run.train(small, tmp_path)
   assert list(tmp_path.iterdir()) == []
   small.train.select_on_test_reason = "the published protocol does"
+  small.train.seeds = (3,)
   assert run.train(small, tmp_path)["num_images"] == 10
-  note = "Selected on the test split, so that its score there is too good: the published protocol"
-  assert note in capsys.readouterr().out
-  assert load_meta(tmp_path)["selection"].startswith(note)
-  report = json.loads((tmp_path / "test" / "eval.json").read_text())
-  assert report["selection"].startswith(note)
+  note = (
+    "Selected on the test split, so that its score there is too good: the published protocol does"
+  )
+  printed = capsys.readouterr()
+  assert printed.out.count(f"warning: {note}\n") == 1
+  assert printed.err.count(f"Test figures:\n  {note}\n  accuracy ") == 1
+  tables = re.findall(rf"(.*):\n  {note}\n  accuracy ", printed.out)
+  assert [table.split()[0] for table in tables] == ["Test", "1"]
+  assert "alidation" not in printed.err
+  folder = tmp_path / "seed_3"
+  assert load_meta(folder)["selection"] == note
+  for file in (tmp_path / run.SUMMARY, folder / "test" / "eval.json"):
+    assert json.loads(file.read_text())["selection"] == note
+  lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+  assert [line.get("selection") for line in lines if "eval/loss" in line] == [note] * 2
+  assert not any("selection" in line for line in lines if "train/loss" in line)
 
 
 def test_records_for_another_task_are_refused(small, tiny, tmp_path, monkeypatch):

@@ -229,9 +229,7 @@ def test_what_cannot_be_opened(make_layout, plan_of, tmp_path):
   index.write_text(json.dumps({"format": 0}))
   with pytest.raises(ValueError, match="has format 0, expected 1"):
     open_prepared(index.parent, "train")
-  with pytest.raises(
-    ValueError, match=r"memory://set is on a file system that etils.epath"
-  ):
+  with pytest.raises(ValueError, match=r"memory://set is on a file system that etils.epath"):
     open_prepared("memory://set", "train")
 
 
