@@ -6,6 +6,7 @@ import operator
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 
@@ -55,7 +56,7 @@ def _shifted_sum(x, kernel, stride, padding):
   return lax.reduce_precision(total, precision.nexp, precision.nmant).astype(dtype)
 
 
-def _sum_dtype(dtype):
+def _sum_dtype(dtype: DTypeLike) -> jnp.dtype:
   """At least float32, as the convolutions of GPUs and TPUs accumulate."""
   return jnp.promote_types(dtype, jnp.float32)
 
@@ -78,7 +79,7 @@ def _pad(x, padding):
   return jnp.pad(x, [(0, 0), (padding, padding), (padding, padding), (0, 0)])
 
 
-def _input_gradient(shape, kernel, cotangent, stride, padding):
+def _input_gradient(shape, kernel, cotangent, stride, padding) -> jax.Array:
   """The correlation of the cotangent, spread by the stride, with the kernel turned by 180°."""
 
   def spread(size, taps, outputs):
@@ -91,7 +92,7 @@ def _input_gradient(shape, kernel, cotangent, stride, padding):
   return _shifted_sum(spread_out, kernel[::-1, ::-1], 1, 0)
 
 
-def _kernel_gradient(x, shape, cotangent, stride):
+def _kernel_gradient(x, shape, cotangent, stride) -> jax.Array:
   """Adds up the windows of the map, each weighted by the cotangent of its output.
 
   A loop over the outputs, whose body is one elementwise operation on all taps: XLA makes scalar
