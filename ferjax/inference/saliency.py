@@ -75,7 +75,7 @@ def contributions(
 def classifier_layer(model: nn.Module, image_size: int) -> str:
   """Path of the map that explains an answer of one of the package's classifiers.
 
-  EmoNeXt's last one; at 32 pixels, where that is a single cell, the one before. FERMam's is that of
+  EmoNeXt's last one; at 32 pixels, where that is a single cell, one of 4 x 4. FERMam's is that of
   the image branch: what comes behind has a quarter of its cells, and is not laid out as the image
   is in the released variant.
 
@@ -86,8 +86,8 @@ def classifier_layer(model: nn.Module, image_size: int) -> str:
     return "image"
   if isinstance(model, EmoNeXt):
     # Behind its LayerNorm, which does not care for the scale of a cell: before it, features times
-    # gradient add up to 0 in each.
-    return "stage3" if image_size > COARSEST_STRIDE else "downsample3/norm"
+    # gradient add up to 0 in each. The next map, of 2 x 2 cells, often has no positive one.
+    return "stage3" if image_size > COARSEST_STRIDE else "downsample2/norm"
   raise ValueError(
     f"no feature map is known of {type(model).__name__}; name the submodule that returns it: layer"
   )

@@ -84,11 +84,12 @@ def export_state_dict(model: nn.Module, variables: Variables) -> dict[str, np.nd
 
 
 def load_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """Reads a state dict from a .safetensors, .npz, .pth or .pt file.
+  """Reads a state dict from a .safetensors, .npz, .pth, .pt or .pth.tar file.
 
-  A torch file may hold the state dict itself or have it under "state_dict" or "model"; a leading
-  "module." of every name is removed. Torch files need the extra `ferjax[torch]`, and are read with
-  `weights_only=True`, so that nothing in them is executed.
+  A torch file (`.tar` is a name that old ones have; none is an archive) may hold the state dict
+  itself or have it under "state_dict" or "model"; a leading "module." of every name is removed.
+  Torch files need the extra `ferjax[torch]`, and are read with `weights_only=True`, so that nothing
+  in them is executed.
 
   Raises:
     FileNotFoundError: no such file.
@@ -101,7 +102,8 @@ def load_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
   suffix = os.path.splitext(path)[1]
   if suffix not in _READERS:
     raise ValueError(
-      f"{path!r} ends in {suffix!r}; weights are read from .safetensors, .npz, .pth or .pt files"
+      f"{path!r} ends in {suffix!r}; weights are read from .safetensors, .npz, .pth, .pt "
+      "or .pth.tar files"
     )
   try:
     state_dict = _READERS[suffix](path)
@@ -138,6 +140,7 @@ _READERS = {
   ".npz": _load_npz,
   ".pth": _load_torch,
   ".pt": _load_torch,
+  ".tar": _load_torch,
 }
 # What the readers raise for a file that is broken or of another kind.
 _UNREADABLE = (

@@ -1,8 +1,18 @@
+import itertools
+
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from ferjax.inference.draw_explanation import _cut, _heated, _says, _surroundings, draw_explanations
+from ferjax.inference.draw_explanation import (
+  _cut,
+  _face_sheet,
+  _heated,
+  _says,
+  _surroundings,
+  draw_explanations,
+)
 from ferjax.inference.explanation import Explanation
 from ferjax.inference.results import Face
 
@@ -75,6 +85,29 @@ def test_surroundings_hold_the_box_and_warm_cells_far_from_it():
 def test_the_title_says_what_is_explained():
   assert _says(_explanation([[1]], 8, 8)) == "anger 0.75"
   assert _says(_explanation([[1]], 8, 8, target="fear")) == "fear 0.25 (answer: anger 0.75)"
+
+
+@pytest.mark.parametrize(("width", "height"), [(80, 240), (1, 300), (300, 60)])
+def test_a_long_image_has_room_for_titles_and_both_of_its_panels_one_scale(width, height):
+  explanation = _explanation(
+    np.eye(3), width, height, target="fear", theta=np.eye(2, 3), resampled=_image(32, 32)
+  )
+  # What was sampled begins left of the image.
+  explanation.to_image[0, 2] = -0.25 * width
+  figure = _face_sheet(_image(height, width), explanation)
+  FigureCanvasAgg(figure).draw()
+  panels = figure.axes[:4]
+  titles = [panel.title.get_window_extent() for panel in panels]
+  assert titles[0].x0 >= 0
+  assert all(left.x1 < right.x0 for left, right in itertools.pairwise(titles))
+  assert titles[-1].x1 <= figure.bbox.width
+  assert np.ptp([title.y0 for title in titles]) < 5  # pixels: one line, but for descenders
+  image, heat = (panel.get_window_extent() for panel in panels[:2])
+  np.testing.assert_allclose(
+    (heat.width, heat.height, heat.y0), (image.width, image.height, image.y0)
+  )
+  assert panels[0].get_xlim() == panels[1].get_xlim()
+  assert panels[0].get_xlim()[0] <= -0.25 * width
 
 
 def _sheets():

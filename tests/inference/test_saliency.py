@@ -117,7 +117,7 @@ def test_bfloat16_is_added_up_in_float32():
   [
     ("emonext", {"size": "atto"}, 224, "stage3"),
     ("emonext", {"size": "atto"}, 64, "stage3"),
-    ("emonext", {"size": "atto"}, 32, "downsample3/norm"),
+    ("emonext", {"size": "atto"}, 32, "downsample2/norm"),
     ("fermam", {"size": "nano", "variant": "released"}, 32, "image"),
   ],
 )

@@ -148,12 +148,18 @@ def install_torch(monkeypatch, content):
 
 
 @pytest.mark.parametrize(
-  "wrap", [dict, lambda x: {"state_dict": x, "epoch": 3}, lambda x: {"model": x}]
+  ("name", "wrap"),
+  [
+    ("w.pth", dict),
+    # MobileFaceNet's weights are published as mobilefacenet_model_best.pth.tar, of this form.
+    ("w.pth.tar", lambda x: {"state_dict": x, "epoch": 3}),
+    ("w.pt", lambda x: {"model": x}),
+  ],
 )
-def test_torch_files(tmp_path, monkeypatch, wrap):
-  (tmp_path / "w.pth").touch()
+def test_torch_files(tmp_path, monkeypatch, name, wrap):
+  (tmp_path / name).touch()
   install_torch(monkeypatch, wrap({"module.a": FakeTensor(1, 2), "module.b": FakeTensor(3)}))
-  loaded = load_state_dict(tmp_path / "w.pth")
+  loaded = load_state_dict(tmp_path / name)
   assert {name: x.tolist() for name, x in loaded.items()} == {"a": [1, 2], "b": [3]}
 
 

@@ -62,7 +62,10 @@ def rotated_and_transposed(x, variables):
 
 @pytest.mark.parametrize("shape", [(6, 6), (5, 7)])
 def test_turning_the_map_exchanges_the_paths(shape):
-  """Which holds only where every output returns to its position."""
+  """Which holds only where every output returns to its position.
+
+  A flip is no such turn (tests/ops/test_scan_paths.py).
+  """
   x = jax.random.normal(jax.random.key(0), (2, *shape, 32))
   # With steps near 1 the states matter; paths that skip alike would hide how they are merged.
   normal = jax.nn.initializers.normal(1.0)

@@ -57,6 +57,27 @@ def test_each_is_the_adjoint_of_the_other():
   np.testing.assert_allclose(grad, to_paths(x, 3, 5), rtol=1e-6)
 
 
+TURNS = {
+  "identity": lambda m: m,
+  "half turn": lambda m: m[::-1, ::-1],
+  "transposition": lambda m: m.T,
+  "transposition about the other diagonal": lambda m: m[::-1, ::-1].T,
+  "horizontal flip": lambda m: m[:, ::-1],
+  "vertical flip": lambda m: m[::-1],
+  "quarter turn": np.rot90,
+  "three-quarter turn": lambda m: np.rot90(m, 3),
+}
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_which_turns_of_a_square_map_exchange_the_four_paths(turn):
+  """A flip does not: it would need rows from right to left, yet from the top down."""
+  paths = path_indices(4, 4, 4)
+  found = {tuple(path) for path in TURNS[turn](np.arange(16).reshape(4, 4)).ravel()[paths]}
+  common = found & {tuple(path) for path in paths}
+  assert len(common) == (0 if "flip" in turn or "quarter" in turn else 4)
+
+
 def test_errors():
   with pytest.raises(ValueError, match=r"num_paths is 3; it must be one of \(4, 8\)"):
     path_indices(4, 4, 3)
