@@ -42,7 +42,7 @@ _MEASURE = flags.DEFINE_string("measure", "", "Used by the program itself: one m
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 BATCH = 32
-WARM_UP = 3  # batches that are not timed
+WARM_UP = 16  # batches that are not timed: more than either side holds ready
 CHECKED = 8  # batches whose statistics are compared
 COUNT = 64  # photographs that differ
 RECORDS = 12000  # of a set, among which they repeat
