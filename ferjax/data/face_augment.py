@@ -3,7 +3,7 @@
 The picture is resized and zoomed in one antialiased step, turned about its middle and cut in a
 second, bilinear one. What the cut sees beyond the picture is black, as torchvision fills it:
 corners after a rotation, and a rim where the zoom leaves less than the view. Light and noise come
-last, at the resolution that the network sees. A grey picture stays grey.
+last, at the resolution that the network sees. A grey picture has one channel throughout.
 """
 
 import functools
@@ -112,13 +112,13 @@ def _offset(rng: np.random.Generator, slack: int) -> int:
 def _scaled(
   image: UInt8[np.ndarray, "h w 3"], short: int, *, grey: bool
 ) -> UInt8[np.ndarray, "_ _ *c"]:
-  """`ferjax.data.face_views.scaled` in less time, and equal to it within a level."""
+  """`ferjax.data.face_views.scaled` in less time, and the same but for rounding."""
   if grey:
     image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
   size = scaled_size(image.shape[1], image.shape[0], short)
   if short >= min(image.shape[:2]):
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-  # OpenCV has no such filter for what shrinks.
+  # OpenCV's bilinear filter does not widen where it shrinks, so that it aliases.
   picture = Image.fromarray(np.ascontiguousarray(image))
   return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
 
@@ -148,6 +148,7 @@ def _turned_and_cut(
 def _cut(
   picture: UInt8[np.ndarray, "h w *c"], left: int, top: int, size: int
 ) -> UInt8[np.ndarray, "{size} {size} *c"]:
+  """A square at (left, top), black where it lies beyond the picture."""
   x1, y1 = max(left, 0), max(top, 0)
   x2, y2 = min(left + size, picture.shape[1]), min(top + size, picture.shape[0])
   view = np.zeros((size, size, *picture.shape[2:]), np.uint8)
