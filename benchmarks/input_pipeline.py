@@ -6,7 +6,8 @@
 Prints a Markdown table for `benchmarks/results/`. Both sides get the same encoded photographs,
 already in memory, decode them whole, augment with the same ranges and probabilities, and deliver
 float32 batches; each is measured in a process of its own, in turn. The DataLoader is that of
-`torch_input.py`. Processor time is that of the process and its workers, from batch to batch.
+`torch_input.py`. Processor time is that of the process and its workers, from batch to batch, after
+what they had ready has been used up.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ import sys
 import tempfile
 import time
 
+import cv2
 import grain
 import numpy as np
 import PIL
@@ -34,7 +36,7 @@ from ferjax.config import DataConfig
 from ferjax.data import pipeline
 from ferjax.data.image import decode
 
-_SECONDS = flags.DEFINE_float("seconds", 6.0, "Length of a measurement.")
+_SECONDS = flags.DEFINE_float("seconds", 6.0, "Length of a measurement, at least.")
 _SIZES = flags.DEFINE_list("sizes", ["224", "320"], "Sides of the network's input, pixels.")
 _WORKERS = flags.DEFINE_list("workers", ["0", "1", "2"], "Numbers of worker processes.")
 _TASKS = flags.DEFINE_list("tasks", [], "Rows of the table to measure, by number; all if empty.")
@@ -42,8 +44,9 @@ _MEASURE = flags.DEFINE_string("measure", "", "Used by the program itself: one m
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 BATCH = 32
-WARM_UP = 3  # batches that are not timed
+WARM_UP = 10  # batches that are not timed: more than either side holds ready
 CHECKED = 8  # batches whose statistics are compared
+LEAST = 16  # batches of a measurement, so that those begun before or after it weigh little
 COUNT = 64  # photographs that differ
 RECORDS = 12000  # of a set, among which they repeat
 
@@ -178,7 +181,7 @@ def measure(options: dict) -> dict:
   for _ in range(WARM_UP):
     next(iterator)
   images, start, processor = 0, time.perf_counter(), processor_time()
-  while time.perf_counter() - start < options["seconds"]:
+  while images < LEAST * BATCH or time.perf_counter() - start < options["seconds"]:
     next(iterator)
     images += BATCH
   wall = time.perf_counter() - start
@@ -212,8 +215,9 @@ def versions() -> str:
 
   return (
     f"{datetime.date.today()}, Python {platform.python_version()}, grain {grain.__version__}, "
-    f"numpy {np.__version__}, pillow {PIL.__version__}, torch {torch.__version__}, torchvision "
-    f"{torchvision.__version__}, {os.cpu_count()} cores ({platform.machine()}); batches of {BATCH}"
+    f"numpy {np.__version__}, opencv {cv2.__version__}, pillow {PIL.__version__}, "
+    f"torch {torch.__version__}, torchvision {torchvision.__version__}, "
+    f"{os.cpu_count()} cores ({platform.machine()}); batches of {BATCH}"
   )
 
 

@@ -1,4 +1,7 @@
-"""Rows of a detector's batches: `ferjax.typing.DetectionBatch` without the first axis."""
+"""Rows of a detector's batches: `ferjax.typing.DetectionBatch` without the first axis.
+
+Images are uint8 still: `ferjax.data.pipeline` normalises batches.
+"""
 
 import grain
 import numpy as np
@@ -7,7 +10,7 @@ from absl import logging
 from ferjax.config import DataConfig
 from ferjax.data import augment
 from ferjax.data.datasets.records import Source, load_example
-from ferjax.data.image import GREY, letterbox, normalize, place_boxes
+from ferjax.data.image import GREY, letterbox, place_boxes
 
 NUM_STREAMS = 5  # records a row may draw on: its own, three of a mosaic, one of mixup
 
@@ -46,7 +49,7 @@ class TrainRow(grain.transforms.Map):
     size = config.image_size
     own = load_example(self._source, index, config.on_bad_record)
     if own is None:
-      return _row(_grey(size), config, config.max_boxes, index=index, skipped=True)
+      return _row(_grey(size), config.max_boxes, index=index, skipped=True)
     example = augment.training_example(
       own,
       self._partner,
@@ -57,7 +60,7 @@ class TrainRow(grain.transforms.Map):
       mosaic_allowed=number < self._mosaic_examples,
     )
     example = _largest(example, config.max_boxes)
-    return _row(example, config, config.max_boxes, index=index)
+    return _row(example, config.max_boxes, index=index)
 
   def _partner(self, index: int) -> augment.Example:
     example = load_example(self._source, index, self._config.on_bad_record)
@@ -75,10 +78,10 @@ class EvalRow(grain.transforms.Map):
   def map(self, number: int) -> Row:
     size = self._config.image_size
     if number >= len(self._source):
-      return _row(_grey(size), self._config, self._max_boxes, index=0, mask=False)
+      return _row(_grey(size), self._max_boxes, index=0, mask=False)
     example = load_example(self._source, number, self._config.on_bad_record)
     if example is None:
-      return _row(_grey(size), self._config, self._max_boxes, index=number, skipped=True)
+      return _row(_grey(size), self._max_boxes, index=number, skipped=True)
     if len(example["label"]) > self._max_boxes:
       raise ValueError(
         f"{self._source.origin(number)}: {len(example['label'])} boxes are more than "
@@ -87,7 +90,7 @@ class EvalRow(grain.transforms.Map):
     image, placement = letterbox(example["image"], size)
     boxes = place_boxes(example["boxes"], placement)
     placed: augment.Example = {"image": image, "boxes": boxes, "label": example["label"]}
-    return _row(placed, self._config, self._max_boxes, index=number, placement=placement)
+    return _row(placed, self._max_boxes, index=number, placement=placement)
 
 
 def _grey(size: int) -> augment.Example:
@@ -121,7 +124,6 @@ def _largest(example: augment.Example, max_boxes: int) -> augment.Example:
 
 def _row(
   example: augment.Example,
-  config: DataConfig,
   max_boxes: int,
   *,
   index: int,
@@ -129,7 +131,7 @@ def _row(
   mask: bool = True,
   skipped: bool = False,
 ) -> Row:
-  """Normalises the image and pads the boxes; without a placement, the input is the original."""
+  """Pads the boxes; without a placement, the input is the original."""
   size, count = example["image"].shape[0], len(example["label"])
   if placement is None:
     placement = np.array([1, 1, 0, 0, size, size], np.float32)
@@ -137,7 +139,7 @@ def _row(
   label = np.zeros(max_boxes, np.int32)
   boxes[:count], label[:count] = example["boxes"], example["label"]
   return {
-    "image": normalize(example["image"], config.mean, config.std),
+    "image": example["image"],
     "boxes": boxes,
     "label": label,
     "box_mask": np.arange(max_boxes) < count,

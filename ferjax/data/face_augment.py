@@ -3,7 +3,7 @@
 The picture is resized and zoomed in one antialiased step, turned about its middle and cut in a
 second, bilinear one. What the cut sees beyond the picture is black, as torchvision fills it:
 corners after a rotation, and a rim where the zoom leaves less than the view. Light and noise come
-last, at the resolution that the network sees. A grey picture stays grey.
+last, at the resolution that the network sees. A grey picture has one channel throughout.
 """
 
 import functools
@@ -11,12 +11,13 @@ import math
 import statistics
 from typing import TypedDict
 
+import cv2
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image
 
 from ferjax.config import FaceAugmentConfig
-from ferjax.data.face_views import scaled, short_side
+from ferjax.data.face_views import scaled_size, short_side
 from ferjax.data.image import mirrored
 
 ERASING_ASPECT = (0.3, 1 / 0.3)  # height / width of the erased rectangle, log-uniform
@@ -56,23 +57,22 @@ def training_view(
   resize: int,
   grey: bool,
   config: FaceAugmentConfig,
-) -> UInt8[np.ndarray, "{size} {size} 3"]:
-  """One augmented view.
+) -> UInt8[np.ndarray, "{size} {size} c"]:
+  """One augmented view; c is 1 if `grey`, else 3.
 
   Args:
     image: RGB; not changed.
     rng: the only source of randomness.
     size: side of the view, pixels.
     resize: the short side before zoom and cut, pixels, at least `size`; 0: `size`.
-    grey: replaces colour by luma, as in `ferjax.data.face_views`.
+    grey: replaces colour by luma, in one channel (ITU-R 601).
     config: probabilities and ranges.
   """
   short = max(1, round(short_side(size, resize) * rng.uniform(*config.scale)))
-  picture = scaled(image, short, grey=grey)
+  picture = _scaled(image, short, grey=grey)
   angle = rng.uniform(-config.rotation, config.rotation)
-  left, top = (_offset(rng, side - size) for side in picture.size)
-  pixels = np.asarray(_turned_and_cut(picture, angle, left, top, size))
-  pixels = pixels.reshape(size, size, -1)
+  left, top = (_offset(rng, side - size) for side in picture.shape[1::-1])
+  pixels = _turned_and_cut(picture, angle, left, top, size).reshape(size, size, -1)
   flipped, noisy = _choices(rng, config)
   if flipped:
     pixels = mirrored(pixels)
@@ -85,7 +85,7 @@ def training_view(
     pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
   if rng.random() < config.erasing:
     pixels = _erased(pixels, rng, config.erasing_area)
-  return np.repeat(pixels, 3, axis=2) if grey else np.ascontiguousarray(pixels)
+  return np.ascontiguousarray(pixels)
 
 
 def _choices(rng: np.random.Generator, config: FaceAugmentConfig) -> tuple[bool, bool]:
@@ -109,21 +109,51 @@ def _offset(rng: np.random.Generator, slack: int) -> int:
   return int(rng.integers(min(0, slack), max(0, slack), endpoint=True))
 
 
+def _scaled(
+  image: UInt8[np.ndarray, "h w 3"], short: int, *, grey: bool
+) -> UInt8[np.ndarray, "_ _ *c"]:
+  """`ferjax.data.face_views.scaled` in less time, and the same but for rounding."""
+  if grey:
+    image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+  size = scaled_size(image.shape[1], image.shape[0], short)
+  if short >= min(image.shape[:2]):
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+  # OpenCV's bilinear filter does not widen where it shrinks, so that it aliases.
+  picture = Image.fromarray(np.ascontiguousarray(image))
+  return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+
+
 def _turned_and_cut(
-  picture: Image.Image, angle: float, left: int, top: int, size: int
-) -> Image.Image:
+  picture: UInt8[np.ndarray, "h w *c"], angle: float, left: int, top: int, size: int
+) -> UInt8[np.ndarray, "{size} {size} *c"]:
   """Turns by `angle` (degrees, counter-clockwise) about the middle and cuts a square."""
   if angle == 0:
-    return picture.crop((left, top, left + size, top + size))
+    return _cut(picture, left, top, size)
   cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-  x, y = picture.width / 2, picture.height / 2
+  # The middle, as a place among the middles of pixels.
+  x, y = (picture.shape[1] - 1) / 2, (picture.shape[0] - 1) / 2
   # Place (u, v) of the view shows the place of the picture that the rotation brought there.
   dx, dy = left - x, top - y
-  places = (
-    *(cosine, -sine, cosine * dx - sine * dy + x),
-    *(sine, cosine, sine * dx + cosine * dy + y),
+  places = np.array(
+    [
+      [cosine, -sine, cosine * dx - sine * dy + x],
+      [sine, cosine, sine * dx + cosine * dy + y],
+    ]
   )
-  return picture.transform((size, size), Image.Transform.AFFINE, places, Image.Resampling.BILINEAR)
+  return cv2.warpAffine(
+    picture, places, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+  )
+
+
+def _cut(
+  picture: UInt8[np.ndarray, "h w *c"], left: int, top: int, size: int
+) -> UInt8[np.ndarray, "{size} {size} *c"]:
+  """A square at (left, top), black where it lies beyond the picture."""
+  x1, y1 = max(left, 0), max(top, 0)
+  x2, y2 = min(left + size, picture.shape[1]), min(top + size, picture.shape[0])
+  view = np.zeros((size, size, *picture.shape[2:]), np.uint8)
+  view[y1 - top : y2 - top, x1 - left : x2 - left] = picture[y1:y2, x1:x2]
+  return view
 
 
 def _light(

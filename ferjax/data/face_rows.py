@@ -1,4 +1,7 @@
-"""Rows of a classifier's batches: `ferjax.typing.ClassificationBatch` without the first axis."""
+"""Rows of a classifier's batches: `ferjax.typing.ClassificationBatch` without the first axis.
+
+Images are uint8 still, and of one channel if grey: `ferjax.data.pipeline` normalises batches.
+"""
 
 from typing import cast
 
@@ -10,7 +13,7 @@ from ferjax.config import DataConfig
 from ferjax.data.datasets.records import Source, load_example
 from ferjax.data.face_augment import training_view
 from ferjax.data.face_views import NUM_VIEWS, center_view, ten_views
-from ferjax.data.image import GREY, normalize
+from ferjax.data.image import GREY
 from ferjax.data.order import BalancedOrder
 
 Row = dict[str, np.ndarray]
@@ -53,7 +56,7 @@ class TrainRow(grain.transforms.Map):
       grey=config.grey,
       config=config.face_augment,
     )
-    return _row(view, example["label"], config, index=index)
+    return _row(view, example["label"], index=index)
 
 
 class EvalRow(grain.transforms.Map):
@@ -75,29 +78,31 @@ class EvalRow(grain.transforms.Map):
     view = self._prepare(
       example["image"], config.image_size, resize=config.resize, grey=config.grey
     )
-    return _row(view, example["label"], config, index=number)
+    if config.grey:
+      view = view[..., :1]
+    return _row(view, example["label"], index=number)
 
 
 def _filling(
   source: Source, config: DataConfig, views: tuple[int, ...], *, index: int, skipped: bool
 ) -> Row:
   """A grey row that counts for nothing."""
-  image = np.full((*views, config.image_size, config.image_size, 3), GREY, np.uint8)
+  channels = 1 if config.grey else 3
+  image = np.full((*views, config.image_size, config.image_size, channels), GREY, np.uint8)
   label = np.zeros(len(source.class_names), np.float32)
-  return _row(image, label, config, index=index, mask=False, skipped=skipped)
+  return _row(image, label, index=index, mask=False, skipped=skipped)
 
 
 def _row(
-  image: UInt8[np.ndarray, "*views s s 3"],
+  image: UInt8[np.ndarray, "*views s s c"],
   label: Float[np.ndarray, "k"],
-  config: DataConfig,
   *,
   index: int,
   mask: bool = True,
   skipped: bool = False,
 ) -> Row:
   return {
-    "image": normalize(image, config.mean, config.std),
+    "image": image,
     "label": label,
     "mask": np.array(mask),
     "skipped": np.array(skipped),

@@ -37,7 +37,7 @@ def center_placement(
 
   An input pixel is `original * scale + (left, top)`; `left` and `top` are not positive here.
   """
-  new_width, new_height = _scaled_size(width, height, short_side(size, resize))
+  new_width, new_height = scaled_size(width, height, short_side(size, resize))
   left, top = -((new_width - size) // 2), -((new_height - size) // 2)
   placement = (new_width / width, new_height / height, left, top, width, height)
   return np.array(placement, np.float32)
@@ -72,7 +72,7 @@ def scaled(image: UInt8[np.ndarray, "h w 3"], short: int, *, grey: bool) -> Imag
   picture = Image.fromarray(np.ascontiguousarray(image))
   if grey:
     picture = picture.convert("L")
-  new_size = _scaled_size(*picture.size, short)
+  new_size = scaled_size(*picture.size, short)
   if new_size == picture.size:
     return picture
   return picture.resize(new_size, Image.Resampling.BILINEAR)
@@ -83,7 +83,8 @@ def as_rgb(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
   return np.array(picture.convert("RGB"))
 
 
-def _scaled_size(width: int, height: int, short: int) -> tuple[int, int]:
+def scaled_size(width: int, height: int, short: int) -> tuple[int, int]:
+  """Width and height, pixels, of a picture whose short side becomes `short`."""
   # Rounded down, as torchvision's Resize does, which the published recipes use.
   if width <= height:
     return short, short * height // width

@@ -10,14 +10,18 @@ no more than a position. Batches of NumPy arrays are `ferjax.typing.DetectionBat
 import functools
 import signal
 import sys
+from collections.abc import Sequence
 from typing import cast
 
+import cv2
 import grain
+import numpy as np
 
 from ferjax.config import DataConfig
 from ferjax.data import augment, detection_rows, face_augment, face_rows
 from ferjax.data.datasets.records import LabelledSource, Source, check_on_bad_record
 from ferjax.data.face_views import short_side
+from ferjax.data.image import normalize
 from ferjax.data.order import BalancedOrder, shuffled
 
 _STRIDE = 32  # of the coarsest map of every network
@@ -68,7 +72,7 @@ def train_dataset(
   )
   # sys.maxsize rows: the program decides when to stop.
   rows = grain.MapDataset.range(sys.maxsize).map(number).map(make)
-  return _prefetch(rows.batch(local, drop_remainder=True), config.num_workers)
+  return _batches(rows, local, config)
 
 
 def eval_dataset(
@@ -101,8 +105,7 @@ def eval_dataset(
   )
   rows = grain.MapDataset.range(batches * local).map(number).map(make)
   # Ten views take ten times the memory.
-  ahead = 1 if ten_crop else _AHEAD
-  return _prefetch(rows.batch(local, drop_remainder=True), config.num_workers, ahead)
+  return _batches(rows, local, config, ahead=1 if ten_crop else _AHEAD)
 
 
 def _detection_rows(
@@ -169,18 +172,38 @@ def _number(row: int, *, start: int, batch_size: int, local: int, first: int) ->
   return start + batch * batch_size + first + offset
 
 
-def _prefetch(
-  batches: grain.MapDataset, num_workers: int, ahead: int = _AHEAD
+def _batches(
+  rows: grain.MapDataset, local: int, config: DataConfig, ahead: int = _AHEAD
 ) -> grain.IterDataset:
-  if num_workers == 0:
-    return batches.to_iter_dataset(grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead))
+  """Batches of `local` rows, prepared ahead and normalised."""
+  _use_no_threads_in_opencv()
+  batches = rows.batch(local, drop_remainder=True)
+  finish = functools.partial(_normalized, mean=config.mean, std=config.std)
+  if config.num_workers == 0:
+    options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
+    return batches.map(finish).to_iter_dataset(options)
   # Whole batches go to the workers, in turn, so that their number changes nothing.
   one_by_one = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-  options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=2)
-  return batches.to_iter_dataset(one_by_one).mp_prefetch(options, _ignore_interruption)
+  options = grain.MultiprocessingOptions(num_workers=config.num_workers, per_worker_buffer_size=2)
+  batches = batches.to_iter_dataset(one_by_one).mp_prefetch(options, _set_up_worker)
+  # Workers hand over bytes: floats are four times as much to carry, and twelve times if grey. A
+  # thread makes floats of the next batch while the program uses this one.
+  return grain.experimental.ThreadPrefetchIterDataset(batches.map(finish), prefetch_buffer_size=1)
 
 
-def _ignore_interruption(index: int, count: int) -> None:
+def _normalized(
+  batch: dict[str, np.ndarray], mean: Sequence[float], std: Sequence[float]
+) -> dict[str, np.ndarray]:
+  return {**batch, "image": normalize(batch["image"], mean, std)}
+
+
+def _use_no_threads_in_opencv() -> None:
+  """For the whole process: pictures are small, and prepared side by side already."""
+  cv2.setNumThreads(0)
+
+
+def _set_up_worker(index: int, count: int) -> None:
   """Ctrl-C reaches every process of a terminal; what it means is for the main program to say."""
   del index, count
   signal.signal(signal.SIGINT, signal.SIG_IGN)
+  _use_no_threads_in_opencv()

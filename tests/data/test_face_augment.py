@@ -5,17 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from ferjax.config import FaceAugmentConfig
 from ferjax.data import face_augment, face_views
 
 PLAIN = FaceAugmentConfig(flip=0.0, rotation=0.0)
-
-
-def _smooth(size=48):
-  """A picture whose bilinear interpolation is exact: planes."""
-  rows, columns = np.mgrid[:size, :size]
-  return np.stack([rows * 4, columns * 4, rows * 2 + columns * 2], -1).astype(np.uint8) + 20
 
 
 def _noise(size=32):
@@ -70,27 +65,40 @@ def test_cut_lies_anywhere_within_the_resized_picture():
 def test_quarter_turns_are_exact(quarters):
   image = _noise()
   for angle in (90.0 * quarters, 90.0 * quarters - 360):
-    turned = face_augment._turned_and_cut(face_views.scaled(image, 32, grey=False), angle, 0, 0, 32)
-    # Pillow cuts fractions off, and so a whole level where the sine of a half turn is not quite 0.
-    np.testing.assert_allclose(np.asarray(turned), np.rot90(image, quarters), atol=1)
+    turned = face_augment._turned_and_cut(image, angle, 0, 0, 32)
+    np.testing.assert_array_equal(turned, np.rot90(image, quarters))
 
 
-def test_rotation_shows_what_a_loop_finds():
-  image, angle, left, top = _smooth(), 17.0, 3, 9
-  picture = face_views.scaled(image, 48, grey=False)
-  view = np.asarray(face_augment._turned_and_cut(picture, angle, left, top, 32))
+@pytest.mark.parametrize(("height", "width", "left", "top"), [(48, 40, 3, 9), (24, 28, -4, -7)])
+def test_rotation_shows_what_scipy_finds(height, width, left, top):
+  image, angle = _noise(48)[:height, :width], 17.0
+  view = face_augment._turned_and_cut(image, angle, left, top, 32)
   cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-  for row in range(32):
-    for column in range(32):
-      # The place on the turned picture, from its middle, turned back clockwise (y points down).
-      x, y = column + 0.5 + left - 24, row + 0.5 + top - 24
-      source_x, source_y = cosine * x - sine * y + 23.5, sine * x + cosine * y + 23.5
-      if not (-0.5 <= source_x < 47.5 and -0.5 <= source_y < 47.5):
-        expected = [0, 0, 0]
-      else:
-        source_x, source_y = np.clip([source_x, source_y], 0, 47)
-        expected = [source_y * 4 + 20, source_x * 4 + 20, (source_x + source_y) * 2 + 20]
-      np.testing.assert_allclose(view[row, column], expected, atol=1.01)
+  # The place on the turned picture, from its middle, turned back clockwise (y points down).
+  rows, columns = np.mgrid[:32, :32]
+  x, y = columns + 0.5 + left - width / 2, rows + 0.5 + top - height / 2
+  places = (
+    sine * x + cosine * y + height / 2 - 0.5,
+    cosine * x - sine * y + width / 2 - 0.5,
+  )
+  for channel in range(3):
+    # Bilinear between the pixels, of which those beyond the picture are black.
+    expected = ndimage.map_coordinates(
+      image[..., channel].astype(float), places, order=1, mode="grid-constant"
+    )
+    np.testing.assert_allclose(view[..., channel], expected, atol=0.51)
+  grey = face_augment._turned_and_cut(image[..., 0].copy(), angle, left, top, 32)
+  np.testing.assert_array_equal(grey, view[..., 0])
+
+
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("short", [20, 32, 47, 100])
+def test_pictures_are_scaled_as_for_evaluation(short, grey):
+  image = _noise(40)[:32]
+  expected = np.asarray(face_views.scaled(image, short, grey=grey)).astype(int)
+  # Luma and interpolation are rounded, each to a neighbouring level at most.
+  actual = face_augment._scaled(image, short, grey=grey)
+  np.testing.assert_allclose(actual, expected, atol=2 if grey else 1)
 
 
 def test_angles_fill_their_range_and_corners_are_black():
@@ -192,13 +200,12 @@ def test_erasing_of_everything_still_fits():
   assert (view == 100).mean() < 0.02
 
 
-def test_grey_stays_grey():
-  view = _view(_noise(), grey=True, noise=1.0, erasing=1.0, brightness=0.5, rotation=30.0)
-  np.testing.assert_array_equal(view[..., 0], view[..., 1])
-  np.testing.assert_array_equal(view[..., 0], view[..., 2])
-  np.testing.assert_array_equal(
-    _view(_noise(), grey=True), face_views.center_view(_noise(), 32, grey=True)
-  )
+def test_grey_is_one_channel():
+  view = _view(_noise(), grey=True, noise=1.0, erasing=1.0, brightness=0.5, rotation=30.0, flip=1.0)
+  assert view.shape == (32, 32, 1)
+  plain = _view(_noise(), grey=True)
+  expected = _noise() @ np.array([0.299, 0.587, 0.114])  # ITU-R 601
+  np.testing.assert_allclose(plain[..., 0], expected, atol=0.51)
 
 
 @pytest.mark.parametrize(

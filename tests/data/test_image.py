@@ -291,6 +291,16 @@ def test_normalize():
   np.testing.assert_allclose(normalized, (image / 255 - mean) / std, atol=1e-6)
   assert normalized.dtype == np.float32
   np.testing.assert_array_equal(image_lib.normalize(image[0]), normalized[0])
+  np.testing.assert_array_equal(image_lib.normalize(image[:, ::-1, ::2]), normalized[:, ::-1, ::2])
+  views = np.stack([image, image + 1])
+  np.testing.assert_array_equal(image_lib.normalize(views)[0], normalized)
+  assert image_lib.normalize(image[:0]).shape == (0, 5, 4, 3)
+
+
+def test_normalize_takes_one_channel_for_three_equal_ones():
+  grey = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 1), np.uint8)
+  expected = image_lib.normalize(np.repeat(grey, 3, axis=-1))
+  np.testing.assert_array_equal(image_lib.normalize(grey), expected)
 
 
 def test_normalize_by_other_numbers():

@@ -112,6 +112,18 @@ def test_unaugmented_row_holds_its_record():
       assert (batch["image"][row] == level).all(-1).sum() == 24 * 32
 
 
+def test_images_are_normalized_as_the_config_says():
+  config = _config(mean=(0.0, 0.5, 0.0), std=(1.0, 0.5, 0.1), augment=PLAIN)
+  for dataset in (
+    _train(FakeSource(1), config),
+    pipeline.eval_dataset(FakeSource(1), config, batch_size=1),
+  ):
+    (batch,) = _take(dataset, 1)
+    # Level 8 in the middle, on grey of level 128.
+    expected = [8 / 255, (8 / 255 - 0.5) / 0.5, 80 / 255]
+    np.testing.assert_allclose(batch["image"][0, 16, 16], expected, atol=1e-6)
+
+
 def test_each_epoch_is_another_permutation():
   order = _rows(_take(_train(batch_size=11), 4))["index"].reshape(4, 11)
   assert (np.sort(order, axis=1) == np.arange(11)).all()
@@ -304,6 +316,7 @@ def test_workers_give_the_same_batches_and_errors_despite_an_interrupt():
         train_examples=9,
         num_workers=workers,
         balance=name == "synthetic_faces",
+        grey=name == "synthetic_faces",
       )
       source = load_source(config, "train", seed=1)
       iterator = iter(pipeline.train_dataset(source, config, batch_size=2, seed=0, epochs=2))
