@@ -14,7 +14,8 @@ Variants, each chosen by `--config configs/emonext.py:<variant>`:
   lfw5     112-pixel grey faces and a table of labels, from scratch on a CPU:
              python train.py --config configs/emonext.py:lfw5 --workdir runs/lfw5 \\
                  --config.data.dir=/data/lfw5
-           Seen once: balanced accuracy 0.61; HOG and logistic regression: 0.54 (docs/emonext.md).
+           Seen in two runs: balanced accuracy 0.58 and 0.61; HOG and logistic regression: 0.54
+           (docs/emonext.md).
   demo     drawn faces, for a CPU: no data to fetch.
   tiny     seconds long, for tests: learns nothing.
 
