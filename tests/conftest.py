@@ -39,6 +39,15 @@ def fermam_golden(golden_rules):
   return golden_rules.Golden(str(_GOLDEN / "fermam"))
 
 
+@pytest.fixture(scope="module")
+def cached_programs(tmp_path_factory):
+  """What a test of the module has compiled, the others find."""
+  before = jax.config.jax_compilation_cache_dir
+  jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("jax")))
+  yield
+  jax.config.update("jax_compilation_cache_dir", before)
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
   """The workdir of a nano detector for 64 pixels, as saved after step 3."""

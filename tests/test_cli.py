@@ -3,7 +3,6 @@ import json
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,12 +17,7 @@ from ferjax.inference.predictor import Predictor
 SETTINGS = ["--batch-size", "3", "--score-threshold", "0.5"]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cached_programs(tmp_path_factory):
-  before = jax.config.jax_compilation_cache_dir
-  jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("jax")))
-  yield
-  jax.config.update("jax_compilation_cache_dir", before)
+pytestmark = pytest.mark.usefixtures("cached_programs")
 
 
 @pytest.fixture

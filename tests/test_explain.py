@@ -1,6 +1,5 @@
 import json
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,13 +9,7 @@ from ferjax.cli import main
 from ferjax.expressions import SEVEN_EXPRESSIONS
 from ferjax.inference.explainer import DetectorExplainer, load_explainer
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cached_programs(tmp_path_factory):
-  before = jax.config.jax_compilation_cache_dir
-  jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("jax")))
-  yield
-  jax.config.update("jax_compilation_cache_dir", before)
+pytestmark = pytest.mark.usefixtures("cached_programs")
 
 
 @pytest.fixture
