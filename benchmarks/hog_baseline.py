@@ -16,9 +16,9 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ferjax.data.classification.views import center_view
 from ferjax.data.datasets.csv_table import CsvTable
-from ferjax.data.face_views import center_view
-from ferjax.tasks.classification_metrics import ClassificationMetrics
+from ferjax.tasks.classification.metrics import ClassificationMetrics
 from ferjax.training.metric_writer import format_table
 from ferjax.typing import Classifications
 

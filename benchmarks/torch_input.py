@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.transforms import v2
 
 from ferjax.config import DataConfig
-from ferjax.data.augment import MIN_SIDE, MIN_VISIBLE, MOSAIC_CUT, MOSAIC_SCALE
+from ferjax.data.detection.augment import MIN_SIDE, MIN_VISIBLE, MOSAIC_CUT, MOSAIC_SCALE
 from ferjax.data.image import GREY
 
 ENDLESS = 10**9  # rows of an epoch

@@ -20,7 +20,7 @@ class ModelConfig:
 
 @dataclasses.dataclass
 class AugmentConfig:
-  """Ranges of the training augmentation; see `ferjax.data.augment`."""
+  """Ranges of a detector's training augmentation; see `ferjax.data.detection.augment`."""
 
   scale: tuple[float, float] = (0.25, 2.0)  # of a random resize, relative to the letterbox
   aspect_jitter: float = 0.3
@@ -35,7 +35,7 @@ class AugmentConfig:
 
 @dataclasses.dataclass
 class FaceAugmentConfig:
-  """Ranges of the training augmentation of a classifier; see `ferjax.data.face_augment`."""
+  """Ranges of a classifier's augmentation; see `ferjax.data.classification.augment`."""
 
   flip: float = 0.5  # probability
   vertical_flip: float = 0.0  # probability
@@ -148,7 +148,7 @@ class EvalConfig:
 
 @dataclasses.dataclass
 class LossConfig:
-  """The loss of a classifier, see `ferjax.tasks.classification`; a detector's has no settings.
+  """The loss of a classifier, see `ferjax.tasks.classification.task`; a detector's has no settings.
 
   The sum of a cross entropy, and of a smoothed cross entropy and a regulariser where weighted.
   """

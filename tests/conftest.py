@@ -93,8 +93,8 @@ def _save_checkpoint(workdir, meta, *, metric):
   import numpy as np
   import optax
 
+  from ferjax.checkpoint import Checkpoints
   from ferjax.models import create_model
-  from ferjax.training.checkpoint import Checkpoints
   from ferjax.training.state import create_state, init_variables
 
   model = create_model(num_classes=len(meta["class_names"]), **meta["model"])

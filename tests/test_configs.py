@@ -7,7 +7,7 @@ import pytest
 
 from ferjax.data.datasets import load_source
 from ferjax.models import create_model
-from ferjax.training.configuration import validate
+from ferjax.training.config_checks import validate
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 VARIANTS = ("", "sfew", "voc", "demo", "tiny")

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from ferjax.data.synthetic import SyntheticScenes
+from ferjax.data.synthetic.scenes import SyntheticScenes
 
 ROOT = pathlib.Path(__file__).parents[1]
 

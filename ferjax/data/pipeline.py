@@ -18,11 +18,14 @@ import grain
 import numpy as np
 
 from ferjax.config import DataConfig
-from ferjax.data import augment, detection_rows, face_augment, face_rows
+from ferjax.data.classification import augment as classification_augment
+from ferjax.data.classification import rows as classification_rows
+from ferjax.data.classification.views import short_side
 from ferjax.data.datasets.records import LabelledSource, Source, check_on_bad_record
-from ferjax.data.face_views import short_side
+from ferjax.data.detection import augment as detection_augment
+from ferjax.data.detection import rows as detection_rows
 from ferjax.data.image import normalize
-from ferjax.data.order import BalancedOrder, shuffled
+from ferjax.data.samplers import BalancedOrder, shuffled
 
 _STRIDE = 32  # of the coarsest map of every network
 _AHEAD = 4  # batches made at once, each by a thread; 39 MB each at 32 images of 320 pixels
@@ -43,7 +46,7 @@ def train_dataset(
 
   Args:
     source: its examples are drawn once an epoch, in another order each epoch; with `balance`,
-      its classes are drawn equally often (see `ferjax.data.order.BalancedOrder`).
+      its classes are drawn equally often (see `ferjax.data.samplers.BalancedOrder`).
     config: image size, augmentation and workers. `num_workers` > 0 needs parsed absl flags, that
       is a program that runs in `absl.app.run`.
     batch_size: over all hosts. Host p gets rows `[p * b, (p + 1) * b)` of each batch, with
@@ -63,7 +66,7 @@ def train_dataset(
     if value < least:
       raise ValueError(f"{name} ({value}) must be at least {least}")
   if source.task == "classification":
-    make = _face_rows(cast(LabelledSource, source), config, seed)
+    make = _classification_rows(cast(LabelledSource, source), config, seed)
   else:
     make = _detection_rows(source, config, seed, epochs)
   local = batch_size // process_count
@@ -88,12 +91,12 @@ def eval_dataset(
 
   A detector's images are letterboxed; boxes are never dropped, so they are padded to the most
   that an image has. A classifier's are cut from the middle, or, with `ten_crop`, in the ten views
-  of `ferjax.data.face_views`: [b 10 h w 3]. The last batch is filled up with examples whose `mask`
-  is False. Arguments and errors as for `train_dataset`.
+  of `ferjax.data.classification.views`: [b 10 h w 3]. The last batch is filled up with examples
+  whose `mask` is False. Arguments and errors as for `train_dataset`.
   """
   _check(source, config, batch_size, process_index, process_count)
   if source.task == "classification":
-    make = face_rows.EvalRow(source, config, ten_crop=ten_crop)
+    make = classification_rows.EvalRow(source, config, ten_crop=ten_crop)
   elif ten_crop:
     raise ValueError("ten_crop is for classifiers; this source has boxes, for a detector")
   else:
@@ -111,7 +114,7 @@ def eval_dataset(
 def _detection_rows(
   source: Source, config: DataConfig, seed: int, epochs: int
 ) -> detection_rows.TrainRow:
-  augment.check_ranges(config.augment)
+  detection_augment.check_ranges(config.augment)
   orders = [shuffled(len(source), seed, i) for i in range(detection_rows.NUM_STREAMS)]
   return detection_rows.TrainRow(
     source,
@@ -122,13 +125,15 @@ def _detection_rows(
   )
 
 
-def _face_rows(source: LabelledSource, config: DataConfig, seed: int) -> face_rows.TrainRow:
-  face_augment.check_ranges(config.face_augment)
+def _classification_rows(
+  source: LabelledSource, config: DataConfig, seed: int
+) -> classification_rows.TrainRow:
+  classification_augment.check_ranges(config.face_augment)
   if config.balance:
     order = BalancedOrder(source.labels, source.class_names, seed)
   else:
     order = shuffled(len(source), seed)
-  return face_rows.TrainRow(source, config, order=order, seed=seed)
+  return classification_rows.TrainRow(source, config, order=order, seed=seed)
 
 
 def _check(

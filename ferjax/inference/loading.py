@@ -2,11 +2,11 @@
 
 import os
 
-from ferjax.inference.classifier import ExpressionClassifier
-from ferjax.inference.detect_and_classify import DetectAndClassify
-from ferjax.inference.image_predictor import ImagePredictor
-from ferjax.inference.predictor import Predictor
-from ferjax.training.checkpoint import Step, load_meta
+from ferjax.checkpoint import Step, load_meta
+from ferjax.inference.base import ImagePredictor
+from ferjax.inference.classification import ExpressionClassifier
+from ferjax.inference.detection import Predictor
+from ferjax.inference.two_stage import DetectAndClassify
 
 
 def load_predictor(

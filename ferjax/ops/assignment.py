@@ -49,7 +49,7 @@ def simota(
     + OUTSIDE_PENALTY * ~(inside & near)
   )
   cost = jnp.where(valid, cost, jnp.inf)
-  matched, gt_index = settle_claims(cost, claim_cheapest(cost, dynamic_k(ious)))
+  matched, gt_index = resolve_conflicts(cost, claim_cheapest(cost, dynamic_k(ious)))
   iou = jnp.take_along_axis(ious, gt_index[None], axis=0)[0]
   return Assignment(matched, gt_index, jnp.where(matched, iou, 0))
 
@@ -99,7 +99,7 @@ def claim_cheapest(cost: Float[Array, "g a"], k: Int[Array, "g"]) -> Bool[Array,
   return ((cost < last_cost) | tied) & jnp.isfinite(cost)
 
 
-def settle_claims(
+def resolve_conflicts(
   cost: Float[Array, "g a"], claimed: Bool[Array, "g a"]
 ) -> tuple[Bool[Array, "a"], Int[Array, "a"]]:
   """Which cells answer for a box, and for which one (0 where for none).

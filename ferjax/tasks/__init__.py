@@ -2,8 +2,8 @@
 
 from ferjax.config import Config
 from ferjax.models import TASKS
-from ferjax.tasks.classification import ClassificationTask
-from ferjax.tasks.detection import DetectionTask
+from ferjax.tasks.classification.task import ClassificationTask
+from ferjax.tasks.detection.task import DetectionTask
 
 Task = DetectionTask | ClassificationTask
 

@@ -13,15 +13,15 @@ import jax
 import numpy as np
 from absl import logging
 
+from ferjax.checkpoint import FOLDER, Step, find_checkpoint, load_meta, load_variables
 from ferjax.config import Config, ModelConfig
 from ferjax.data.datasets import load_source
 from ferjax.data.pipeline import eval_dataset
-from ferjax.data.splits import check_selection
 from ferjax.models import TASKS, create_model
 from ferjax.tasks import create_task
-from ferjax.training.checkpoint import FOLDER, Step, find_checkpoint, load_meta, load_variables
-from ferjax.training.configuration import from_dict, validate
+from ferjax.training.config_checks import from_dict, validate
 from ferjax.training.metric_writer import Progress
+from ferjax.training.selection import check_selection
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated, to_global
 from ferjax.training.step import count_name, make_eval_step
 

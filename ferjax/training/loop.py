@@ -12,10 +12,10 @@ import jax
 import numpy as np
 from absl import logging
 
+from ferjax.checkpoint import Checkpoints, load_meta
 from ferjax.config import Config
 from ferjax.data.pipeline import train_dataset
-from ferjax.training.checkpoint import Checkpoints, load_meta
-from ferjax.training.configuration import to_dict
+from ferjax.training.config_checks import to_dict
 from ferjax.training.evaluation import evaluate, name_skipped
 from ferjax.training.interruption import catch_interruption, on_any_host
 from ferjax.training.metric_writer import MetricWriter, Progress, format_table
@@ -61,7 +61,7 @@ class Trainer:
     self.first_step = self.checkpoints.latest_step or 0
     self.done_step: int | None = self.first_step  # evaluated and saved, or not to be
     self.stopped = False  # by a signal
-    self.worse = 0  # evaluations since the best one
+    self.evaluations_since_best = 0  # evaluations since the best one
     self.is_main = jax.process_index() == 0
     self.writer: MetricWriter | None = None
     self.log = StepLog()
@@ -88,7 +88,7 @@ class Trainer:
     self.best = self.checkpoints.best_score
     if self.first_step:
       meta = load_meta(self.checkpoints.folder, step="latest")
-      self.figures, self.worse = meta["metrics"], meta["worse"]
+      self.figures, self.evaluations_since_best = meta["metrics"], meta["worse"]
       if not self.figures:
         self.done_step = None  # saved on an interruption: its evaluation may be due
     self._open_files()
@@ -106,10 +106,10 @@ class Trainer:
         f"interrupted after step {int(state.step)} of {self.total_steps}; the same command goes "
         "on from there"
       )
-    if self._gives_up():
+    if self._patience_exhausted():
       self.progress.line(
-        f"no better {self.metric} in {self.worse} evaluations (train.patience); ended after step "
-        f"{int(state.step)} of {self.total_steps}"
+        f"no better {self.metric} in {self.evaluations_since_best} evaluations (train.patience); "
+        f"ended after step {int(state.step)} of {self.total_steps}"
       )
     if self.figures:
       table = format_table(self.figures, selection=self.meta["selection"])
@@ -136,12 +136,12 @@ class Trainer:
   def _has_work(self, phase: Phase, step: int) -> bool:
     """Whether there are steps to do, or the evaluation after the last of all."""
     unevaluated = step == self.total_steps == phase.end_step and step != self.done_step
-    going_on = not self.stopped and not self._gives_up()
+    going_on = not self.stopped and not self._patience_exhausted()
     return going_on and (phase.first_step <= step < phase.end_step or unevaluated)
 
-  def _gives_up(self) -> bool:
+  def _patience_exhausted(self) -> bool:
     """Whether the last evaluations were no better than one before them."""
-    return 0 < self.config.train.patience <= self.worse
+    return 0 < self.config.train.patience <= self.evaluations_since_best
 
   def _run_phase(self, phase: Phase, state: TrainState, interrupted: threading.Event) -> TrainState:
     """Evaluate, save, next batch, step, log: the iterator moves on only after a save.
@@ -164,7 +164,7 @@ class Trainer:
     try:
       while not self._stops(phase, step, interrupted) and step < phase.end_step:
         self._evaluate_and_save(phase, step, state, iterator)
-        if self._gives_up():
+        if self._patience_exhausted():
           break
         batch = next(iterator)
         self._note_skipped(batch)
@@ -239,8 +239,8 @@ class Trainer:
       figures = self._evaluate(epoch, step, state)
     score = -np.inf if figures is None else figures[self.metric]
     if figures is not None:
-      self.worse = 0 if score > self.best else self.worse + 1
-    last = last or self._gives_up()
+      self.evaluations_since_best = 0 if score > self.best else self.evaluations_since_best + 1
+    last = last or self._patience_exhausted()
     if step == self.checkpoints.latest_step:
       if figures is not None:
         self.checkpoints.add_figures(step, figures)
@@ -268,7 +268,12 @@ class Trainer:
     return figures
 
   def _save(self, epoch: float, step: int, state: TrainState, iterator, figures) -> None:
-    position = {"step": step, "epoch": epoch, "data_start": self.data_start, "worse": self.worse}
+    position = {
+      "step": step,
+      "epoch": epoch,
+      "data_start": self.data_start,
+      "worse": self.evaluations_since_best,
+    }
     meta = {**self.meta, **position}
     self.checkpoints.save(state, iterator, meta, figures)
 

@@ -25,7 +25,7 @@ _SCAN_PARAMETERS = (*_SCAN_KERNELS, "dt_proj_bias", "A_log", "D")
 _LAYER_NORM = "norm"  # name of every LayerNorm; BatchNorm is called "bn"
 
 
-def rate_in_force(config: OptimizerConfig, batch_size: int) -> float:
+def scaled_learning_rate(config: OptimizerConfig, batch_size: int) -> float:
   """The highest rate of a run: in proportion to the batch, within the configured bounds.
 
   Without `config.scale_by_batch` it is the configured one.
@@ -44,7 +44,7 @@ def learning_rates(
   "cosine": quadratic warm-up, cosine, and a tail at the final rate. "step": ten constant rates
   in geometric sequence. "exponential": a factor for each whole epoch (spec: fermam).
   """
-  highest = rate_in_force(config, batch_size)
+  highest = scaled_learning_rate(config, batch_size)
   final = highest * config.final_fraction
   if config.schedule == "exponential":
     return highest * config.epoch_decay ** np.floor(epoch)
@@ -67,7 +67,7 @@ def cycle_rates(config: OptimizerConfig, steps: int, *, batch_size: int) -> Floa
 
   Spec: emonext, Loss, recipe as published.
   """
-  highest, warmup = rate_in_force(config, batch_size), config.warmup_steps
+  highest, warmup = scaled_learning_rate(config, batch_size), config.warmup_steps
   step = np.arange(steps)
   progress = np.clip((step - warmup) / max(steps - warmup, 1), 0, 1)
   cosine = 0.5 * (1 + np.cos(math.pi * progress))
@@ -132,10 +132,10 @@ def make_optimizer(
   """
   # Held on entry, so that they count in no norm and no momentum; on leaving, so that momentum
   # from before they were frozen moves nothing.
-  hold = optax.masked(optax.set_to_zero(), lambda params: held_mask(params, config.decay, frozen))
+  hold = optax.masked(optax.set_to_zero(), lambda params: frozen_mask(params, config.decay, frozen))
 
   def decayed(params):
-    held = held_mask(params, config.decay, frozen)
+    held = frozen_mask(params, config.decay, frozen)
     return jax.tree.map(lambda a, b: a and not b, decay_mask(params, config.decay), held)
 
   decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
@@ -216,7 +216,7 @@ def decay_mask(params: Any, rule: str) -> Any:
   return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def held_mask(params: Any, rule: str, frozen: str) -> Any:
+def frozen_mask(params: Any, rule: str, frozen: str) -> Any:
   """Which parameters never move, as a tree of booleans.
 
   Those of frozen parts; under the rule "released" also those of the selective scan, which the

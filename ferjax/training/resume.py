@@ -11,12 +11,12 @@ import optax
 from absl import logging
 
 from ferjax._version import __version__
+from ferjax.checkpoint import FOLDER, Checkpoints, load_meta
 from ferjax.config import Config
-from ferjax.data.splits import check_selection
 from ferjax.interop.pretrained import import_pretrained, read_pretrained
 from ferjax.models import TASKS
-from ferjax.training.checkpoint import FOLDER, Checkpoints, load_meta
-from ferjax.training.configuration import flatten, from_dict, to_dict
+from ferjax.training.config_checks import flatten, from_dict, to_dict
+from ferjax.training.selection import check_selection
 from ferjax.training.sharding import replicated
 from ferjax.training.state import TrainState, create_state, init_variables
 

@@ -11,12 +11,12 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from ferjax.checkpoint import load_meta
 from ferjax.config import Config, DataConfig
 from ferjax.data.datasets import load_source
 from ferjax.models import create_model
 from ferjax.tasks import create_task
-from ferjax.training.checkpoint import load_meta
-from ferjax.training.configuration import validate
+from ferjax.training.config_checks import validate
 from ferjax.training.evaluation import check_source, eval_checkpoint, selection_note
 from ferjax.training.loop import Trainer
 from ferjax.training.metric_writer import format_table, is_headline

@@ -36,7 +36,7 @@ def make_train_step(
 
   def train_step(state, batch, key):
     key = jax.random.fold_in(key, state.step)
-    gradient = _in_pieces(_gradient(model, task), config.accumulate)
+    gradient = _over_microbatches(_gradient(model, task), config.accumulate)
     grads, batch_stats, metrics = gradient(state.params, state.batch_stats, batch, key)
     if sam_rho > 0:
       # The loss, its parts and BatchNorm's statistics are those of the first pass.
@@ -77,7 +77,7 @@ def _gradient(model: nn.Module, task: Any) -> Callable:
   return gradient
 
 
-def _in_pieces(gradient: Callable, pieces: int) -> Callable:
+def _over_microbatches(gradient: Callable, pieces: int) -> Callable:
   """The gradient of a batch from equal pieces of it, one after the other: less memory.
 
   A piece has the share of the whole that it has of what the loss is a mean over, such as matched

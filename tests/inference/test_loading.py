@@ -1,11 +1,11 @@
 import pytest
 
 import ferjax
-from ferjax.inference.classifier import ExpressionClassifier
-from ferjax.inference.detect_and_classify import DetectAndClassify
+from ferjax.checkpoint import load_meta
+from ferjax.inference.classification import ExpressionClassifier
+from ferjax.inference.detection import Predictor
 from ferjax.inference.loading import load_predictor
-from ferjax.inference.predictor import Predictor
-from ferjax.training.checkpoint import load_meta
+from ferjax.inference.two_stage import DetectAndClassify
 
 
 def test_it_is_a_public_name():

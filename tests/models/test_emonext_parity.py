@@ -16,7 +16,7 @@ from ferjax.expressions import SEVEN_EXPRESSIONS
 from ferjax.interop import released_names, torch_weights
 from ferjax.models.emonext import ConvNeXtBlock, SqueezeExcitation, TokenAttention
 from ferjax.ops.sampling import affine_grid
-from ferjax.tasks.classification import ClassificationTask
+from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.typing import ClassifierOutput
 
 TOLERANCE = 1e-5

@@ -11,7 +11,7 @@ from ferjax.models.csp_darknet import CSPLayer, Focus, SpatialPyramidPooling
 from ferjax.models.layers import Conv
 from ferjax.models.ssm import ABMLP, SS2D, VSSBlock
 from ferjax.ops.boxes import cell_grid, cxcywh_to_xyxy
-from ferjax.tasks.detection import detection_loss
+from ferjax.tasks.detection.task import detection_loss
 
 TOLERANCE = 1e-4
 NCHW = (0, 3, 1, 2)

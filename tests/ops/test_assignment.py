@@ -8,7 +8,7 @@ from ferjax.ops.assignment import (
   class_cost,
   dynamic_k,
   inside_and_near,
-  settle_claims,
+  resolve_conflicts,
   simota,
 )
 from ferjax.ops.boxes import CellGrid, cell_grid, pairwise_iou
@@ -189,7 +189,7 @@ def test_claims_go_to_the_cheapest_and_ties_to_the_lower_index():
 def test_a_contested_cell_goes_to_the_cheapest_box_of_all():
   cost = jnp.array([[3.0, 1, 9, 1], [2.0, 5, 9, 1], [1.0, 2, 9, 0]])
   claimed = jnp.array([[1, 0, 0, 1], [1, 1, 0, 1], [0, 0, 0, 1]], bool)
-  matched, gt_index = settle_claims(cost, claimed)
+  matched, gt_index = resolve_conflicts(cost, claimed)
   # Contested by 0 and 1 but cheapest for 2; claimed by 1 alone, so its own; by none; by all.
   assert matched.tolist() == [True, True, False, True]
   assert gt_index.tolist() == [2, 1, 0, 2]

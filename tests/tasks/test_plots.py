@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferjax.tasks.metrics import DetectionMetrics
-from ferjax.tasks.plots import plot_confusion, plot_precision_recall
+from ferjax.tasks.detection.metrics import DetectionMetrics
+from ferjax.tasks.detection.plots import plot_precision_recall
+from ferjax.tasks.plots import plot_confusion
 from ferjax.typing import Detections
 
 

@@ -7,8 +7,8 @@ import pytest
 from ferjax.config import LossConfig
 from ferjax.data.image import ImageError
 from ferjax.data.pipeline import eval_dataset
-from ferjax.data.synthetic_faces import SyntheticFaces
-from ferjax.tasks.classification import ClassificationTask
+from ferjax.data.synthetic.faces import SyntheticFaces
+from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.training import evaluation
 from ferjax.training.evaluation import eval_checkpoint, evaluate
 from ferjax.training.sharding import make_mesh, replicated

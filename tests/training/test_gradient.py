@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from ferjax.config import LossConfig, OptimizerConfig, TrainConfig
-from ferjax.tasks.classification import ClassificationTask
+from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.training.optimizers import make_optimizer
 from ferjax.training.sharding import make_mesh, replicated, to_global
 from ferjax.training.state import create_state, init_variables

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 import pytest
 
+from ferjax.checkpoint import load_meta, load_variables
 from ferjax.config import OptimizerConfig
 from ferjax.data.image import ImageError
 from ferjax.data.pipeline import eval_dataset
 from ferjax.training import interruption, loop
-from ferjax.training.checkpoint import load_meta, load_variables
 from ferjax.training.loop import Interrupted
 from ferjax.training.metric_writer import Progress
 from ferjax.training.sharding import make_mesh

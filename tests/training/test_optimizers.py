@@ -10,12 +10,12 @@ from ferjax.interop import released_names
 from ferjax.models import create_model
 from ferjax.training.optimizers import (
   decay_mask,
-  held_mask,
+  frozen_mask,
   learning_rates,
   make_optimizer,
   make_schedule,
   parse_group_rates,
-  rate_in_force,
+  scaled_learning_rate,
 )
 from ferjax.training.phases import make_phases
 
@@ -130,7 +130,7 @@ def test_schedule_of_the_published_run(golden):
 
 @pytest.mark.parametrize(("batch", "rate"), [(64, 1e-2), (32, 5e-3), (1, 5e-4), (1024, 5e-2)])
 def test_rate_follows_the_batch_within_bounds(batch, rate):
-  assert rate_in_force(OptimizerConfig(), batch) == pytest.approx(rate)
+  assert scaled_learning_rate(OptimizerConfig(), batch) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 3, 10])
@@ -272,7 +272,7 @@ def test_released_rule_is_that_of_the_released_program(golden, network):
   }
   decays, held = (
     flatten_dict(decay_mask(params, "released")),
-    flatten_dict(held_mask(params, "released", "none")),
+    flatten_dict(frozen_mask(params, "released", "none")),
   )
   assert len(names) == len(groups)
   for path, name in names.items():
@@ -289,11 +289,11 @@ def test_default_rule_decays_matrices_alone(network):
   assert undecayed_matrices == {"A_log", "dt_proj_bias", "D"}
   decayed = {path[-1] for path, yes in decays.items() if yes}
   assert decayed == {"kernel", "x_proj_weight", "dt_proj_weight"}
-  assert not any(flatten_dict(held_mask(params, "kernels", "none")).values())
+  assert not any(flatten_dict(frozen_mask(params, "kernels", "none")).values())
 
 
 def test_frozen_names_whole_parts(network):
   params, _ = network
-  held = flatten_dict(held_mask(params, "kernels", "backbone+neck"))
+  held = flatten_dict(frozen_mask(params, "kernels", "backbone+neck"))
   assert {path[0] for path, yes in held.items() if yes} == {"backbone", "neck"}
   assert {path[0] for path, yes in held.items() if not yes} == {"head"}

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ferjax.training.checkpoint import load_meta, load_variables
+from ferjax.checkpoint import load_meta, load_variables
 
 
 @pytest.fixture(scope="module")

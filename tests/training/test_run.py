@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pytest
 
+from ferjax.checkpoint import load_meta
 from ferjax.config import (
   Config,
   DataConfig,
@@ -13,7 +14,6 @@ from ferjax.config import (
   TrainConfig,
 )
 from ferjax.training import evaluation, run
-from ferjax.training.checkpoint import load_meta
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The data sets that a config can name."""
 
 from ferjax.config import DataConfig
+from ferjax.data.classification.views import short_side
 from ferjax.data.datasets.annotation_list import AnnotationList
 from ferjax.data.datasets.csv_table import CsvTable
 from ferjax.data.datasets.image_folder import ImageFolder
@@ -8,9 +9,8 @@ from ferjax.data.datasets.prepared import open_prepared
 from ferjax.data.datasets.raf_db import HOW_TO_GET, RafDetection
 from ferjax.data.datasets.records import Source
 from ferjax.data.datasets.voc import PascalVOC
-from ferjax.data.face_views import short_side
-from ferjax.data.synthetic import SyntheticScenes
-from ferjax.data.synthetic_faces import SyntheticFaces
+from ferjax.data.synthetic.faces import SyntheticFaces
+from ferjax.data.synthetic.scenes import SyntheticScenes
 
 PREPARED = "prepared"  # for either task, as the data set was prepared
 DETECTION_SOURCES = ("synthetic", "raf_db", "annotation_list", "voc", PREPARED)

@@ -7,7 +7,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 
-from ferjax.data.face_augment import FaceExample
+from ferjax.data.classification.augment import FaceExample
 from ferjax.data.image import decode
 
 _TOLERANCE = 1e-3  # of the sum of a distribution

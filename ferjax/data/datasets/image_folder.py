@@ -23,7 +23,7 @@ from ferjax.data.datasets.layout import (
   relative_key,
 )
 from ferjax.data.datasets.records import RecordError, check_on_bad_record, read_records
-from ferjax.data.splits import SPLITS
+from ferjax.data.preparation.splits import SPLITS
 from ferjax.expressions import index_of_spelling
 
 SUFFIXES = frozenset(

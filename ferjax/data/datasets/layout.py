@@ -1,7 +1,7 @@
 """Data sets as they lie on disk: what is expected where, and the entries that are read from it.
 
 A `DataSet` describes a set; its releases know which files there must be and how to read them. An
-`Entry` is one example, not yet looked at: only `ferjax.data.datasets.examples` opens the image.
+`Entry` is one example, not yet looked at: only `ferjax.data.preparation.examples` opens the image.
 """
 
 import dataclasses

@@ -18,8 +18,8 @@ from absl import logging
 from etils import epath
 from jaxtyping import Float
 
-from ferjax.data.augment import Example
-from ferjax.data.face_augment import FaceExample
+from ferjax.data.classification.augment import FaceExample
+from ferjax.data.detection.augment import Example
 from ferjax.data.image import decode
 
 INDEX = "ferjax.json"

@@ -33,7 +33,7 @@ from ferjax.data.datasets.records import (
   read_lines,
   read_records,
 )
-from ferjax.data.splits import VALIDATION_FRACTION, cut_validation
+from ferjax.data.preparation.splits import VALIDATION_FRACTION, cut_validation
 from ferjax.expressions import RAF_DB_CODES, SEVEN_EXPRESSIONS, index_of
 
 SPLITS = ("train", "val", "test")

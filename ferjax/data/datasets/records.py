@@ -15,7 +15,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Float
 
-from ferjax.data.augment import Example
+from ferjax.data.detection.augment import Example
 from ferjax.data.image import ImageError, decode
 from ferjax.expressions import index_of_spelling
 

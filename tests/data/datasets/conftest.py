@@ -9,7 +9,7 @@ from PIL import Image
 
 from ferjax.data.datasets.catalog import find_data_set
 from ferjax.data.datasets.layout import Options
-from ferjax.data.datasets.plan import Splitting, make_plan
+from ferjax.data.preparation.plan import Splitting, make_plan
 from ferjax.expressions import EXPRESSIONS, FERPLUS_COLUMNS, SEVEN_EXPRESSIONS
 
 

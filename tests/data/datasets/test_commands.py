@@ -31,7 +31,7 @@ SCENES = {
   "annotation_list": ("annotation_list",),
 }
 
-FERJAX = ("-c", "import sys; from ferjax.cli import main; sys.exit(main())")
+FERJAX = ("-c", "import sys; from ferjax.commands.main import main; sys.exit(main())")
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,8 @@ import shutil
 import pytest
 from PIL import Image
 
-from ferjax.data.checks import check_plan
-from ferjax.data.datasets.plan import Splitting
+from ferjax.data.preparation.checks import check_plan
+from ferjax.data.preparation.plan import Splitting
 
 RAF_LIST = "basic/EmoLabel/list_patition_label.txt"
 AFFECTNET = "Manually_Annotated_file_lists/training.csv"

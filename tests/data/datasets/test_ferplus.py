@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from ferjax.cli import main
+from ferjax.commands.main import main
 from ferjax.data.datasets import load_source
 from ferjax.data.pipeline import eval_dataset, train_dataset
 from ferjax.expressions import EXPRESSIONS, FERPLUS_COLUMNS

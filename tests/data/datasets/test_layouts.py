@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ferjax.data.datasets.ferplus import majority, probability
-from ferjax.data.datasets.plan import Splitting
+from ferjax.data.preparation.plan import Splitting
 from ferjax.expressions import EXPRESSIONS, FERPLUS_COLUMNS, SEVEN_EXPRESSIONS
 
 # Layout -> number of records of each split, by hand from the miniatures of conftest.py; where a

@@ -1,0 +1,227 @@
+"""The subcommands of `ferjax data`: list, check, prepare."""
+
+import argparse
+import functools
+import json
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ferjax.expressions import EXPRESSIONS, SEVEN_EXPRESSIONS
+
+if TYPE_CHECKING:
+  from tqdm import tqdm
+
+  from ferjax.data.preparation.checks import Finding
+  from ferjax.data.preparation.plan import Plan
+
+_SHOWN = 10  # findings of a kind that are printed
+
+
+class DataError(ValueError):
+  """What the user can mend: to be shown without a traceback."""
+
+
+def add_data(commands: argparse._SubParsersAction) -> None:
+  """Adds `data` to the subcommands of a program.
+
+  `arguments.run(arguments)` gives the exit code, or raises a DataError.
+  """
+  data = commands.add_parser("data", help="list, check and prepare data sets")
+  actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
+  listing = actions.add_parser("list", help="name the data sets, their terms, and how to get them")
+  listing.set_defaults(run=functools.partial(_run, _list))
+  check = actions.add_parser(
+    "check",
+    help="open every image of a data set and report what is wrong",
+    description="Writes nothing but a list of the findings, if asked. Exit code 1: errors found.",
+  )
+  check.set_defaults(run=functools.partial(_run, _check))
+  _add_choices(check)
+  check.add_argument("--out", metavar="FILE", help="write all findings to this JSON file")
+  prepare = actions.add_parser(
+    "prepare",
+    help="convert a data set to ArrayRecord shards",
+    description="An interrupted run goes on where it stopped when it is started again.",
+  )
+  prepare.set_defaults(run=functools.partial(_run, _prepare))
+  _add_choices(prepare)
+  prepare.add_argument("--out", required=True, metavar="DIR", help="folder for prepared data sets")
+  prepare.add_argument(
+    "--on-bad-record",
+    choices=("error", "skip"),
+    default="error",
+    help="stop at a bad record, or leave it out and name it in the report (default: %(default)s)",
+  )
+
+
+def _add_choices(command: argparse.ArgumentParser) -> None:
+  add = command.add_argument
+  add("name", metavar="NAME", help="data set: see `ferjax data list`")
+  add("--source", required=True, metavar="DIR", help="folder of the data set, as released")
+  add("--task", default="", help="classification or detection (default: the set's first)")
+  add("--classes", type=int, choices=(7, 8), help="number of expressions; 8 is with contempt")
+  add("--class-names", metavar="A,B,...", help="classes of your own data, in the order of labels")
+  add(
+    "--rule",
+    default="majority",
+    help="FERPlus: the labels of train are one class (majority) or a distribution (probability); "
+    "validation and test have the majority's (default: %(default)s)",
+  )
+  add(
+    "--file",
+    action="append",
+    default=[],
+    metavar="SPLIT=FILE",
+    help="annotation list or COCO json of a split, below the folder; may be repeated",
+  )
+  add("--table", default="labels.csv", metavar="FILE", help="of the set csv (default: %(default)s)")
+  add(
+    "--margin",
+    type=float,
+    default=0.0,
+    metavar="P",
+    help="part of a face box's side added on each side before a face is cut out of its photograph "
+    "(AffectNet csv, ExpW; default: %(default)s)",
+  )
+  add(
+    "--validation",
+    type=float,
+    default=0.1,
+    metavar="P",
+    help="part of train that becomes validation where the set has none; 0: none "
+    "(default: %(default)s)",
+  )
+  add("--seed", type=int, default=0, help="of that choice (default: %(default)s)")
+  add(
+    "--val-as-test",
+    action="store_true",
+    help="the released validation split is the test split, and validation is cut from train",
+  )
+
+
+def _run(action: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+  try:
+    return action(arguments)
+  except (ValueError, OSError) as error:
+    raise DataError(error) from error
+
+
+def _list(arguments: argparse.Namespace) -> int:
+  del arguments
+  from ferjax.data.datasets.catalog import DATA_SETS
+
+  for data_set in DATA_SETS.values():
+    forms = ", ".join(release.name for release in data_set.releases)
+    classes = " or ".join(map(str, data_set.class_counts)) or "any, by --class-names (default: 7)"
+    print(f"{data_set.name}: {data_set.title}")
+    print(f"  for      {', '.join(data_set.tasks)}; classes: {classes}; releases: {forms}")
+    print(f"  terms    {data_set.terms}")
+    print(f"  get it   {data_set.request}")
+  return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+  from ferjax.data.preparation.checks import check_plan, summary
+
+  plan = _plan(arguments)
+  _print_counts(plan)
+  with _progress(plan) as progress:
+    findings = check_plan(plan, progress.update)
+  for kind, count in summary(findings).items():
+    print(f"{kind:<11} {count:>7,}")
+    for finding in [f for f in findings if f.kind == kind][:_SHOWN]:
+      print(f"  {finding.message}")
+    if count > _SHOWN:
+      print("  ...")
+  if arguments.out:
+    _write_findings(arguments.out, findings)
+  return 1 if any(finding.is_error for finding in findings) else 0
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+  from ferjax.data.preparation.prepare import REPORT, prepare
+
+  plan = _plan(arguments)
+  _print_counts(plan)
+  with _progress(plan) as progress:
+    prepared = prepare(
+      plan,
+      arguments.source,
+      arguments.out,
+      on_bad_record=arguments.on_bad_record,
+      progress=progress.update,
+    )
+  left_out = sum(map(len, prepared.left_out.values())) + len(plan.problems)
+  print(", ".join(f"{split} {count:,}" for split, count in prepared.records.items()), "records")
+  if left_out:
+    print(f"{left_out:,} bad records were left out; {REPORT}/report.json names them")
+  print(f"Prepared in {prepared.folder}; look at {REPORT}/ there")
+  names = plan.options.class_names
+  classes = "" if names == SEVEN_EXPRESSIONS else f' --config.data.class_names="{names}"'
+  print(f"Train with --config.data.source=prepared --config.data.dir={prepared.folder}{classes}")
+  return 0
+
+
+def _plan(arguments: argparse.Namespace) -> "Plan":
+  from ferjax.data.datasets.catalog import find_data_set
+  from ferjax.data.datasets.layout import Options
+  from ferjax.data.preparation.plan import Splitting, make_plan
+
+  names = EXPRESSIONS[: arguments.classes] if arguments.classes else ()
+  if arguments.class_names is not None:
+    if arguments.classes:
+      raise ValueError("--classes and --class-names exclude each other")
+    names = tuple(name.strip() for name in arguments.class_names.split(","))
+  options = Options(
+    task=arguments.task,
+    class_names=names,
+    rule=arguments.rule,
+    files=_files(arguments.file),
+    table=arguments.table,
+    margin=arguments.margin,
+  )
+  splitting = Splitting(arguments.validation, arguments.seed, arguments.val_as_test)
+  return make_plan(find_data_set(arguments.name), arguments.source, options, splitting)
+
+
+def _files(values: Sequence[str]) -> dict[str, str]:
+  files = {}
+  for value in values:
+    split, equals, file = value.partition("=")
+    if not equals or not file or split not in ("train", "val", "test"):
+      raise ValueError(f"--file {value!r}; expected train=FILE, val=FILE or test=FILE")
+    files[split] = file
+  return files
+
+
+def _progress(plan: "Plan") -> "tqdm":
+  from tqdm import tqdm
+
+  total = sum(map(len, plan.entries.values()))
+  return tqdm(total=total, unit=" images", disable=None, file=sys.stderr)
+
+
+def _print_counts(plan: "Plan") -> None:
+  """Found against official numbers, and what was done about splits."""
+  print(f"{plan.data_set.title}, release {plan.release.name}, for {plan.options.task}")
+  print(f"{'split':<6} {'class':<12} {'found':>9} {'official':>9}")
+  for count in plan.counts:
+    official = "-" if count.official is None else f"{count.official:,}"
+    mark = "" if count.official in (None, count.found) else "  differs"
+    print(f"{count.split:<6} {count.name:<12} {count.found:>9,} {official:>9}{mark}")
+  for reason, number in plan.dropped.items():
+    print(f"left out by the set's rules: {number:,} ({reason})")
+  if plan.problems:
+    print(f"bad records: {len(plan.problems):,}, the first: {plan.problems[0]}")
+  if plan.cut:
+    print(plan.cut)
+
+
+def _write_findings(file: str, findings: Sequence["Finding"]) -> None:
+  rows = [{"kind": finding.kind, "message": finding.message} for finding in findings]
+  path = pathlib.Path(file)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(rows, indent=2))
+  print(f"All {len(rows):,} findings in {path}")

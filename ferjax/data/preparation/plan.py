@@ -1,0 +1,160 @@
+"""What is to be prepared: the entries of every split, and their numbers beside the official."""
+
+import collections
+import dataclasses
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+
+from ferjax.data.datasets.layout import DataSet, Entry, LayoutError, Options, Release
+from ferjax.data.datasets.records import check_on_bad_record
+from ferjax.data.preparation.splits import SPLITS, VALIDATION_FRACTION, cut_validation
+
+_NAMED = 10  # problems that a message names
+
+
+@dataclasses.dataclass(frozen=True)
+class Splitting:
+  """How a set without a validation split gets one.
+
+  Attributes:
+    fraction: of train that becomes validation; 0 for none.
+    seed: of the choice.
+    val_as_test: the released validation split becomes the test split, and validation is cut from
+      train: where test labels are not public and results are reported on the validation split.
+  """
+
+  fraction: float = VALIDATION_FRACTION
+  seed: int = 0
+  val_as_test: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+  """A line of the table of counts; `official` is None where none is published."""
+
+  split: str
+  name: str  # of the class, or "total"
+  found: int
+  official: int | None
+
+
+@dataclasses.dataclass
+class Plan:
+  """Entries by split, after validation was cut; `counts` are those before."""
+
+  data_set: DataSet
+  options: Options
+  release: Release
+  entries: dict[str, list[Entry]]
+  counts: list[Count]
+  problems: list[str]
+  dropped: dict[str, int]
+  cut: str  # a sentence about the validation split; "" where it was released
+
+  def require_no_problems(self, on_bad_record: str) -> None:
+    """Raises a LayoutError that names the first problems, unless they are to be skipped."""
+    check_on_bad_record(on_bad_record)
+    if self.problems and on_bad_record == "error":
+      more = "\n  ..." if len(self.problems) > _NAMED else ""
+      raise LayoutError(
+        f"{self.data_set.title}: {len(self.problems)} bad records:\n  "
+        + "\n  ".join(self.problems[:_NAMED])
+        + f"{more}\nMend them, or leave them out with --on-bad-record skip"
+      )
+
+
+def make_plan(
+  data_set: DataSet, root: str | os.PathLike, options: Options, splitting: Splitting
+) -> Plan:
+  """Reads the annotations of a data set; no image is opened.
+
+  Raises:
+    LayoutError: a missing or malformed file, or nothing to read.
+    ValueError: a choice that the set does not have.
+  """
+  options = data_set.complete(options)
+  release = data_set.find_release(root, options)
+  reading = release.read(pathlib.Path(root), options)
+  entries, doubles = _without_doubles(reading.entries)
+  problems = [*reading.problems, *doubles]
+  by_split = {split: [e for e in entries if e.split == split] for split in SPLITS}
+  by_split = {split: members for split, members in by_split.items() if members}
+  if not by_split:
+    reason = f"; the first of {len(problems)} problems: {problems[0]}" if problems else ""
+    raise LayoutError(f"{root}: no records of {data_set.title} to read{reason}")
+  if options.margin and not any(entry.crop for entry in entries):
+    raise ValueError(
+      f"--margin {options.margin} is for faces that are cut out of photographs; {data_set.title}, "
+      f"release {release.name}, for {options.task} has none: drop it"
+    )
+  counts = _compare(by_split, data_set, release, options)
+  by_split, cut = _split(by_split, splitting, len(options.class_names))
+  return Plan(data_set, options, release, by_split, counts, problems, reading.dropped, cut)
+
+
+def _without_doubles(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+  first: dict[str, Entry] = {}
+  doubles = []
+  for entry in entries:
+    if (other := first.setdefault(entry.key, entry)) is not entry:
+      doubles.append(
+        f"{entry.origin} ({entry.split}): listed before, at {other.origin} ({other.split})"
+      )
+  return list(first.values()), doubles
+
+
+def class_counts(entries: Iterable[Entry], class_names: Sequence[str]) -> dict[str, int]:
+  """Labelled faces of each class."""
+  counts = collections.Counter(c for entry in entries for c in entry.classes)
+  return {name: counts[index] for index, name in enumerate(class_names)}
+
+
+def _compare(
+  by_split: dict[str, list[Entry]], data_set: DataSet, release: Release, options: Options
+) -> list[Count]:
+  official = release.official(options)
+  rows = []
+  for split in SPLITS:
+    members, published = by_split.get(split, []), official.get(split, {})
+    if not members and not published:
+      continue
+    for name, found in class_counts(members, options.class_names).items():
+      rows.append(Count(split, name, found, published.get(name)))
+    rows.append(Count(split, "total", len(members), published.get("total")))
+  return rows
+
+
+def _split(
+  by_split: dict[str, list[Entry]], splitting: Splitting, num_classes: int
+) -> tuple[dict[str, list[Entry]], str]:
+  said = ""
+  if splitting.val_as_test:
+    if "test" in by_split or "val" not in by_split:
+      raise ValueError(
+        "--val-as-test is for a set with a validation split and without a test split; this has "
+        f"{', '.join(by_split)}"
+      )
+    by_split = {"train": by_split.get("train", []), "test": by_split["val"]}
+    said = "The released validation split is the test split. "
+  if "val" in by_split or splitting.fraction == 0 or not by_split.get("train"):
+    return by_split, said
+  train = by_split["train"]
+  chosen = cut_validation(
+    [entry.key for entry in train],
+    # Photographs without faces are a class as well: without them false alarms are not seen.
+    [entry.classes or (num_classes,) for entry in train],
+    [entry.group for entry in train],
+    fraction=splitting.fraction,
+    seed=splitting.seed,
+  )
+  grouped = "grouped by subject or clip" if any(e.group for e in train) else "no groups known"
+  said += (
+    f"{int(chosen.sum())} of {len(train)} train records are the validation split: "
+    f"{splitting.fraction:.0%}, stratified, seed {splitting.seed}, {grouped}"
+  )
+  parts = {
+    "train": [e for e, is_val in zip(train, chosen, strict=True) if not is_val],
+    "val": [e for e, is_val in zip(train, chosen, strict=True) if is_val],
+  }
+  return {**parts, **{s: members for s, members in by_split.items() if s != "train"}}, said

@@ -1,0 +1,94 @@
+"""Drawn crops of one face with a known expression, from a seed and an index.
+
+For the demo, tests and benchmarks of classifiers, where no data set is at hand. Results on these
+pictures say nothing about people. What is drawn, and how: docs/synthetic.md.
+"""
+
+import operator
+from collections.abc import Sequence
+from typing import SupportsIndex
+
+import numpy as np
+from jaxtyping import Float
+
+from ferjax import expressions
+from ferjax.data.classification.augment import FaceExample
+from ferjax.data.synthetic.scenes import MIN_IMAGE_SIZE, render_face
+
+
+class SyntheticFaces:
+  """A source of `num_examples` drawn faces; every record depends on (seed, index) only.
+
+  Record i shows class `i % k`, so that all k occur equally often, and holds `image` u8[s s 3]
+  and `label` f32[k] (one-hot).
+  """
+
+  task = "classification"
+
+  def __init__(
+    self,
+    num_examples: int,
+    *,
+    image_size: int,
+    seed: int,
+    class_names: Sequence[str] = expressions.SEVEN_EXPRESSIONS,
+    intensity: tuple[float, float] = (0.5, 1.0),
+  ):
+    """Checks the arguments; nothing is drawn yet.
+
+    Args:
+      num_examples: Length of the source.
+      image_size: Side of the square images, in pixels.
+      seed: Not negative; use different ones for training and validation.
+      class_names: A subset of `expressions.EXPRESSIONS`.
+      intensity: Range of the expressions' intensity, within 0..1; neutral has none.
+
+    Raises:
+      ValueError: For an argument outside the ranges above.
+    """
+    for name, value, least in (
+      ("num_examples", num_examples, 0),
+      ("seed", seed, 0),
+      ("image_size", image_size, MIN_IMAGE_SIZE),
+    ):
+      if value < least:
+        raise ValueError(f"{name} is {value}; expected {least} or more")
+    if not class_names or len(set(class_names)) < len(class_names):
+      raise ValueError(f"class names are {tuple(class_names)}; expected at least one, none twice")
+    for name in class_names:
+      expressions.index_of(name)
+    if not 0 <= intensity[0] <= intensity[1] <= 1:
+      raise ValueError(f"intensity is {intensity}; expected (low, high) with 0 <= low <= high <= 1")
+    self.class_names = tuple(class_names)
+    self.skipped: list[str] = []
+    self._num_examples = num_examples
+    self._size = image_size
+    self._seed = seed
+    self._intensity = intensity
+
+  def __len__(self) -> int:
+    return self._num_examples
+
+  def __getitem__(self, index: SupportsIndex) -> FaceExample:
+    index = self._checked(index)
+    rng = np.random.default_rng((self._seed, index))
+    intensity = float(rng.uniform(*self._intensity))
+    label = index % len(self.class_names)
+    image = render_face(self.class_names[label], intensity, self._size, rng)
+    return {"image": image, "label": np.eye(len(self.class_names), dtype=np.float32)[label]}
+
+  def origin(self, index: SupportsIndex) -> str:
+    """Names a record in messages."""
+    return f"synthetic face {self._checked(index)} of seed {self._seed}"
+
+  @property
+  def labels(self) -> Float[np.ndarray, "n k"]:
+    """Of all records, in order; nothing is drawn."""
+    num_classes = len(self.class_names)
+    return np.eye(num_classes, dtype=np.float32)[np.arange(self._num_examples) % num_classes]
+
+  def _checked(self, index: SupportsIndex) -> int:
+    index = operator.index(index)
+    if not 0 <= index < self._num_examples:
+      raise IndexError(f"face {index} of {self._num_examples}; expected 0 <= index < length")
+    return index

@@ -1,0 +1,350 @@
+"""Drawn scenes: people with known expressions and exact boxes, from a seed and an index.
+
+For the demo, tests, benchmarks and controlled robustness studies, where no data set is at hand.
+Results on these pictures say nothing about people. What is drawn, and how: docs/synthetic.md.
+
+  python -m ferjax.data.synthetic.scenes --sheet OUT.png
+"""
+
+import argparse
+import math
+import operator
+from collections.abc import Sequence
+from typing import NamedTuple, SupportsIndex
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFilter
+
+from ferjax import expressions
+from ferjax.data.detection.augment import Example
+from ferjax.data.synthetic import action_units, head
+from ferjax.data.synthetic.drawing import Pose, ellipse, paint, place, spline, stroke
+from ferjax.data.synthetic.identity import SKINS, Identity, random_color, random_identity
+
+MIN_IMAGE_SIZE = 32  # pixels
+_SUPERSAMPLE = 3  # canvas pixels per pixel and axis
+_EMPTY = 0.05  # probability of a scene without faces
+_HAIR = 0.14  # what hair adds to a box at each side, relative to the box
+_MAX_COVERED = 0.15  # of a box by a nearer head; the IoU of two boxes is below 0.09
+_MAX_ANGLE = math.radians(30)
+_ATTEMPTS = 25  # to place a face, before it is left out
+
+
+class SyntheticScenes:
+  """A source of `num_examples` drawn scenes; every record depends on (seed, index) only.
+
+  A record holds `image` u8[s s 3], `boxes` f32[m 4] (xyxy pixels, of the face's outline from
+  hairline to chin and cheek to cheek, hidden parts included, clipped to the image) and `label`
+  i32[m] (index into `class_names`), with 0 <= m <= max_faces.
+  """
+
+  task = "detection"
+
+  def __init__(
+    self,
+    num_examples: int,
+    *,
+    image_size: int,
+    seed: int,
+    class_names: Sequence[str] = expressions.SEVEN_EXPRESSIONS,
+    min_faces: int = 0,
+    max_faces: int = 6,
+    scale: tuple[float, float] = (0.12, 0.8),
+    intensity: tuple[float, float] = (0.5, 1.0),
+  ):
+    """Checks the arguments; nothing is drawn yet.
+
+    Args:
+      num_examples: Length of the source.
+      image_size: Side of the square images, in pixels.
+      seed: Not negative; use different ones for training and validation.
+      class_names: Of the expressions that occur, each equally often; a subset of
+        `expressions.EXPRESSIONS`.
+      min_faces: In an image; 0 for the mix of `docs/synthetic.md`, in which one face is likelier
+        than two, and so on; from 1 every number up to `max_faces` is drawn equally often.
+      max_faces: In an image. A face for which there is no room is left out.
+      scale: Range of the longer side of a face's box, relative to the image's side.
+      intensity: Range of the expressions' intensity, within 0..1; neutral has none.
+
+    Raises:
+      ValueError: For an argument outside the ranges above.
+    """
+    for name, value in (("num_examples", num_examples), ("seed", seed)):
+      if value < 0:
+        raise ValueError(f"{name} is {value}; expected 0 or more")
+    _check(image_size, class_names, min_faces, max_faces, scale, intensity)
+    self.class_names = tuple(class_names)
+    self.skipped: list[str] = []
+    self._num_examples, self._seed = num_examples, seed
+    self._size = image_size
+    self._options = {
+      "min_faces": min_faces,
+      "max_faces": max_faces,
+      "scale": scale,
+      "intensity": intensity,
+    }
+
+  def __len__(self) -> int:
+    return self._num_examples
+
+  def __getitem__(self, index: SupportsIndex) -> Example:
+    index = self._checked(index)
+    return render_scene(
+      self._seed, index, self._size, class_names=self.class_names, **self._options
+    )
+
+  def origin(self, index: SupportsIndex) -> str:
+    """Names a record in messages."""
+    return f"synthetic scene {self._checked(index)} of seed {self._seed}"
+
+  def _checked(self, index: SupportsIndex) -> int:
+    index = operator.index(index)
+    if not 0 <= index < self._num_examples:
+      raise IndexError(f"scene {index} of {self._num_examples}; expected 0 <= index < length")
+    return index
+
+
+def render_scene(
+  seed: int,
+  index: int,
+  size: int,
+  *,
+  class_names: Sequence[str] = expressions.SEVEN_EXPRESSIONS,
+  min_faces: int = 0,
+  max_faces: int = 6,
+  scale: tuple[float, float] = (0.12, 0.8),
+  intensity: tuple[float, float] = (0.5, 1.0),
+) -> Example:
+  """Draws one scene; arguments, result and errors as in `SyntheticScenes`."""
+  _check(size, class_names, min_faces, max_faces, scale, intensity)
+  rng = np.random.default_rng((seed, index))
+  people = _cast(rng, class_names, min_faces, max_faces, scale, intensity)
+  side = size * _SUPERSAMPLE
+  canvas, draw = _background(rng, side, clutter=int(rng.integers(4, 22)))
+  people.sort(key=lambda person: person.pose.unit)
+  light = int(rng.choice((-1, 1)))
+  for person in people:
+    head.draw_shoulders(draw, person.identity, _enlarged(person.pose, side))
+  for person in people:
+    pose = _enlarged(person.pose, side)
+    head.draw_face(draw, person.identity, person.move, pose, light)
+    if rng.random() < 0.2:
+      _occlude(draw, rng, person, pose)
+  boxes = np.array([person.box for person in people], np.float32).reshape(-1, 4)
+  return {
+    "image": _photograph(rng, canvas, size),
+    "boxes": np.clip(boxes * np.float32(size), 0, size),
+    "label": np.array([person.label for person in people], np.int32),
+  }
+
+
+def render_face(
+  expression: str, intensity: float, size: int, rng: np.random.Generator
+) -> UInt8[np.ndarray, "{size} {size} 3"]:
+  """Draws the crop of one face; the same `rng` state gives the same person and surroundings.
+
+  Args:
+    expression: One of `expressions.EXPRESSIONS`.
+    intensity: 0 (neutral) to 1.
+    size: Side of the image, in pixels.
+    rng: Decides all else.
+
+  Raises:
+    ValueError: For an unknown expression, an intensity outside 0..1, or a size below 32.
+  """
+  _check_size(size)
+  identity = random_identity(rng)
+  units = action_units.action_units(expression, intensity, identity.side)
+  side = size * _SUPERSAMPLE
+  canvas, draw = _background(rng, side, clutter=int(rng.integers(0, 8)))
+  x, y = rng.uniform((0.46, 0.45), (0.54, 0.53))
+  pose = Pose(x * side, y * side, rng.uniform(0.68, 0.82) * side, rng.uniform(-0.25, 0.25))
+  light = int(rng.choice((-1, 1)))
+  head.draw_shoulders(draw, identity, pose)
+  head.draw_face(draw, identity, action_units.movement(units), pose, light)
+  return _photograph(rng, canvas, size)
+
+
+class _Person(NamedTuple):
+  identity: Identity
+  label: int
+  move: action_units.Movement
+  pose: Pose  # on an image of side 1
+  box: Float[np.ndarray, "4"]  # xyxy, of an image of side 1, not clipped
+
+
+def _check_size(size: int) -> None:
+  if size < MIN_IMAGE_SIZE:
+    raise ValueError(f"image size is {size}; expected at least {MIN_IMAGE_SIZE} pixels")
+
+
+def _check(size, class_names, min_faces, max_faces, scale, intensity) -> None:
+  _check_size(size)
+  if not class_names or len(set(class_names)) < len(class_names):
+    raise ValueError(f"class names are {tuple(class_names)}; expected at least one, none twice")
+  for name in class_names:
+    expressions.index_of(name)
+  if max_faces < 1:
+    raise ValueError(f"max_faces is {max_faces}; expected 1 or more")
+  if not 0 <= min_faces <= max_faces:
+    raise ValueError(f"min_faces is {min_faces}; expected 0 to max_faces ({max_faces})")
+  if not 0 < scale[0] <= scale[1] <= 1:
+    raise ValueError(f"scale is {scale}; expected (low, high) with 0 < low <= high <= 1")
+  if not 0 <= intensity[0] <= intensity[1] <= 1:
+    raise ValueError(f"intensity is {intensity}; expected (low, high) with 0 <= low <= high <= 1")
+
+
+def _cast(rng, class_names, min_faces, max_faces, scale, intensity) -> list[_Person]:
+  """Draws who stands where, largest first; whoever finds no free place is left out."""
+  if min_faces == 0:
+    count = int(rng.choice(max_faces + 1, p=np.r_[_EMPTY, (1 - _EMPTY) * _few(max_faces)]))
+  else:
+    count = int(rng.integers(min_faces, max_faces + 1))
+  # Many large faces do not fit: the upper end falls with the number of faces.
+  low, high = np.log(scale[0]), np.log(scale[1] / max(count, 1) ** 0.5)
+  sizes = np.exp(low + max(high - low, 0) * rng.uniform(size=count) ** (0.25 + 0.12 * count))
+  people: list[_Person] = []
+  for longest in np.sort(sizes)[::-1]:
+    person = _person(rng, class_names, intensity, float(longest))
+    for _ in range(_ATTEMPTS):
+      moved = _moved(rng, person)
+      if all(_covered(moved.box, other.box) <= _MAX_COVERED for other in people):
+        people.append(moved)
+        break
+  return people
+
+
+def _few(max_faces: int) -> Float[np.ndarray, "n"]:
+  weights = 0.5 ** np.arange(max_faces)
+  return weights / weights.sum()
+
+
+def _person(rng, class_names, intensity, longest: float) -> _Person:
+  """A person at the origin, the longer side of whose box is `longest`."""
+  identity = random_identity(rng)
+  label = int(rng.integers(len(class_names)))
+  units = action_units.action_units(
+    class_names[label], float(rng.uniform(*intensity)), identity.side
+  )
+  move = action_units.movement(units)
+  angle = float(np.clip(rng.normal(0, 0.2), -_MAX_ANGLE, _MAX_ANGLE))
+  contour = place(head.outline(identity, move), Pose(0, 0, 1, angle))
+  low, high = contour.min(0), contour.max(0)
+  unit = longest / float((high - low).max())
+  return _Person(identity, label, move, Pose(0, 0, unit, angle), np.r_[low, high] * unit)
+
+
+def _moved(rng, person: _Person) -> _Person:
+  """The person at a random place; some are cut by the border, by at most an eighth."""
+  box = person.box
+  extent = box[2:] - box[:2]
+  beyond = extent / 8 if rng.random() < 0.15 else 0 * extent
+  x, y = rng.uniform(-beyond, 1 - extent + beyond) - box[:2]
+  return person._replace(
+    pose=person.pose._replace(x=float(x), y=float(y)), box=box + np.array((x, y, x, y))
+  )
+
+
+def _covered(box: np.ndarray, nearer: np.ndarray) -> float:
+  """The fraction of a box that a nearer (larger) face and its hair may cover."""
+  hair = _HAIR * (nearer[2:] - nearer[:2])
+  low, high = np.maximum(box[:2], nearer[:2] - hair), np.minimum(box[2:], nearer[2:] + hair)
+  return float(np.prod(np.maximum(high - low, 0)) / np.prod(box[2:] - box[:2]))
+
+
+def _enlarged(pose: Pose, side: int) -> Pose:
+  return Pose(pose.x * side, pose.y * side, pose.unit * side, pose.angle)
+
+
+def _background(rng, side: int, clutter: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+  """A smooth wall of few colours with shapes on it, and the pencil for what follows."""
+  cells = int(rng.integers(2, 6))
+  base = rng.uniform(50, 215) + rng.normal(0, 25, 3)
+  contrast = rng.uniform(5, 40)
+  wall = base + rng.normal(0, contrast, (cells, cells, 1)) + rng.normal(0, 8, (cells, cells, 3))
+  small = Image.fromarray(np.clip(wall, 0, 255).astype(np.uint8))
+  canvas = small.resize((side // 4, side // 4), Image.Resampling.BICUBIC)
+  canvas = canvas.resize((side, side), Image.Resampling.NEAREST)
+  draw = ImageDraw.Draw(canvas, "RGBA")
+  for _ in range(clutter):
+    _clutter(draw, rng, side)
+  return canvas, draw
+
+
+def _clutter(draw: ImageDraw.ImageDraw, rng, side: int) -> None:
+  """One thing that is no face: a board, a ball (now and then of skin's colour), a wire, blinds."""
+  kind = rng.integers(5)
+  opacity = int(rng.integers(90, 256))
+  color = (*(SKINS[rng.integers(len(SKINS))] if rng.random() < 0.2 else random_color(rng)), opacity)
+  x, y = rng.uniform(0, side, 2)
+  pose = Pose(x, y, rng.uniform(0.06, 0.4) * side, rng.uniform(0, 2 * np.pi))
+  if kind == 0:
+    shapes = [(ellipse(0.0, 0.0, 0.5, rng.uniform(0.2, 0.5)), color)]
+  elif kind == 1:
+    half = rng.uniform(0.1, 0.5)
+    shapes = [(np.array([(-0.5, -half), (0.5, -half), (0.5, half), (-0.5, half)]), color)]
+  elif kind == 2:
+    shapes = [(rng.uniform(-0.5, 0.5, (3, 2)), color)]
+  elif kind == 3:
+    shapes = [(stroke(spline(rng.uniform(-1, 1, (4, 2))), rng.uniform(0.02, 0.08)), color)]
+  else:
+    slat = np.array([(-0.5, 0), (0.5, 0), (0.5, 0.08), (-0.5, 0.08)])
+    shapes = [(slat + np.array((0, 0.16 * k - 0.4)), color) for k in range(6)]
+  paint(draw, shapes, pose)
+
+
+def _occlude(draw: ImageDraw.ImageDraw, rng, person: _Person, pose: Pose) -> None:
+  """Hides a part of the face's rim: a ball, or an arm and hand."""
+  contour = head.outline(person.identity, person.move)
+  x, y = contour[rng.integers(len(contour))] * 1.05
+  radius = rng.uniform(0.1, 0.22)
+  if rng.random() < 0.5:
+    shapes = [(ellipse(x, y, radius, radius), random_color(rng))]
+  else:
+    arm = stroke(np.array([(x, y), (x * 2.2, y * 1.4 + 0.9)]), 1.3 * radius)
+    skin = person.identity.skin
+    shapes = [(arm, random_color(rng)), (ellipse(x, y, 0.8 * radius, 0.8 * radius), skin)]
+  paint(draw, shapes, pose)
+
+
+def _photograph(rng, canvas: Image.Image, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
+  """The picture that a camera takes of the canvas: light, blur, noise."""
+  image = canvas.reduce(_SUPERSAMPLE)
+  radius = rng.uniform(0, 1.0) * size / 160 if rng.random() < 0.35 else 0.0
+  if radius > 0:
+    image = image.filter(ImageFilter.GaussianBlur(radius))
+  pixels = np.asarray(image, np.float32)
+  across, down = rng.uniform(-0.3, 0.3, 2)
+  ramp = np.linspace(-0.5, 0.5, size, dtype=np.float32)
+  light = np.float32(rng.uniform(0.65, 1.15)) + across * ramp[None, :] + down * ramp[:, None]
+  tint = rng.normal(1, 0.05, 3).astype(np.float32)
+  noise = rng.standard_normal((size, size, 1), np.float32) * np.float32(rng.uniform(0, 7))
+  pixels = pixels * (light[..., None].astype(np.float32) * tint) + noise
+  return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def contact_sheet(seed: int = 1, people: int = 5, size: int = 128) -> Image.Image:
+  """Rows of one person each in all expressions, then rows of scenes."""
+  names = expressions.EXPRESSIONS
+  sheet = Image.new("RGB", (len(names) * size, (people + 2) * size))
+  for row in range(people):
+    for column, name in enumerate(names):
+      face = render_face(name, 1.0 - 0.1 * row, size, np.random.default_rng((seed, row)))
+      sheet.paste(Image.fromarray(face), (column * size, row * size))
+  for index in range(2 * len(names)):
+    row, column = divmod(index, len(names))
+    scene = render_scene(seed, index, size, class_names=names)
+    picture = Image.fromarray(scene["image"])
+    draw = ImageDraw.Draw(picture)
+    for box, label in zip(scene["boxes"], scene["label"], strict=True):
+      draw.rectangle(box.tolist(), outline=(255, 255, 0))
+      draw.text((box[0] + 2, box[1] + 1), names[label][:3], fill=(255, 255, 0))
+    sheet.paste(picture, (column * size, (people + row) * size))
+  return sheet
+
+
+if __name__ == "__main__":
+  parser = argparse.ArgumentParser(description="Draws a contact sheet.")
+  parser.add_argument("--sheet", required=True, help="PNG file to write")
+  contact_sheet().save(parser.parse_args().sheet)

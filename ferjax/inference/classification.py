@@ -1,0 +1,156 @@
+"""Expressions of pictures that are faces, from a checkpoint.
+
+Preprocessing is that of evaluation (`ferjax.data.classification.views.center_view`) and so is
+post-processing (`ClassificationTask.postprocess`), so that predictions and measured accuracy
+cannot disagree.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from ferjax.checkpoint import Step, check_task, load_meta, load_variables
+from ferjax.data.classification.views import center_view, short_side
+from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, normalize
+from ferjax.inference.base import (
+  ImagePredictor,
+  Prepared,
+  batched,
+  check_count,
+  stack_padded,
+)
+from ferjax.inference.results import Face
+from ferjax.models import create_model
+from ferjax.tasks.classification.task import ClassificationTask
+from ferjax.typing import Classifications
+
+
+class ExpressionClassifier(ImagePredictor[np.ndarray]):
+  """Names the expression of images that are faces, with the model of a checkpoint.
+
+  Every image gets one `Face` without a box: it is taken to be a cut-out face, resized, and
+  classified by the square in its middle.
+
+  Attributes (besides those of `ImagePredictor`):
+    image_size: side of the model's input, pixels.
+  """
+
+  def __init__(self, checkpoint: str | os.PathLike, *, step: Step = None, batch_size: int = 8):
+    """Loads model, class names, preprocessing and weights.
+
+    Args:
+      checkpoint: the folder that training wrote, or one checkpoint in it.
+      step: a number, "best", "latest", or None for the best where one was evaluated.
+      batch_size: images that the model sees at once.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint.
+      ValueError: the batch size is not positive, or the model is for another task.
+    """
+    check_count("batch_size", batch_size)
+    meta = load_meta(checkpoint, step=step)
+    check_task(meta, "classification")
+    self.step = meta["step"]
+    self._build(
+      create_model(num_classes=len(meta["class_names"]), **meta["model"]),
+      load_variables(checkpoint, step=step),
+      meta["class_names"],
+      meta["image_size"],
+      batch_size=batch_size,
+      **{name: meta[name] for name in ("mean", "std", "grey", "resize")},
+    )
+
+  @classmethod
+  def from_model(
+    cls,
+    model: nn.Module,
+    variables: dict[str, Any],
+    class_names: Sequence[str],
+    image_size: int,
+    *,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    grey: bool = False,
+    resize: int = 0,
+    batch_size: int = 8,
+  ) -> "ExpressionClassifier":
+    """As the constructor, with a model and its variables instead of a checkpoint.
+
+    `class_names` are in the order of the model's outputs, `image_size` is the side of the
+    model's input in pixels; the others are as in `ferjax.config.DataConfig`.
+    """
+    check_count("batch_size", batch_size)
+    short_side(image_size, resize)
+    classifier = cls.__new__(cls)
+    classifier.step = None
+    classifier._build(
+      model,
+      variables,
+      class_names,
+      image_size,
+      mean=mean,
+      std=std,
+      grey=grey,
+      resize=resize,
+      batch_size=batch_size,
+    )
+    return classifier
+
+  def _build(
+    self,
+    model: nn.Module,
+    variables: dict[str, Any],
+    class_names: Sequence[str],
+    image_size: int,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    grey: bool,
+    resize: int,
+    batch_size: int,
+  ) -> None:
+    self.class_names = tuple(class_names)
+    self.image_size = image_size
+    self.batch_size = batch_size
+    self.settings = {}
+    self._mean, self._std, self._grey, self._resize = mean, std, grey, resize
+    task = ClassificationTask(self.class_names)
+
+    @jax.jit
+    def classify(variables: dict[str, Any], image: Float[Array, "b h w 3"]) -> Classifications:
+      output: Any = model.apply(variables, image, train=False)
+      return task.postprocess(output)
+
+    self._classify = classify
+    self._model = model
+    self._variables = jax.device_put(variables)
+
+  def _inputs(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "s s 3"]:
+    return center_view(image, self.image_size, resize=self._resize, grey=self._grey)
+
+  def _faces(self, batch: list[Prepared[np.ndarray]]) -> list[tuple[Face, ...]]:
+    return [(face,) for face in self._classify_views(prepared.inputs for prepared in batch)]
+
+  def classify_crops(self, crops: Iterable[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator[Face]:
+    """Yields the answer to each crop, RGB of any size; takes a batch of them at a time."""
+    yield from self._classify_views(map(self._inputs, crops))
+
+  def _classify_views(self, views: Iterable[UInt8[np.ndarray, "s s 3"]]) -> Iterator[Face]:
+    for batch in batched(views, self.batch_size):
+      pixels = normalize(stack_padded(batch, self.batch_size), self._mean, self._std)
+      probabilities, labels = jax.device_get(self._classify(self._variables, pixels))
+      for row in range(len(batch)):
+        yield self._face(probabilities[row], labels[row])
+
+  def _face(self, probabilities: Float[np.ndarray, "k"], label: np.integer) -> Face:
+    return Face(
+      box=None,
+      score=float(probabilities[label]),
+      expression=self.class_names[label],
+      scores=dict(zip(self.class_names, probabilities.tolist(), strict=True)),
+    )

@@ -1,0 +1,175 @@
+"""Faces and their expressions in photographs, from a checkpoint.
+
+Preprocessing is that of evaluation (`ferjax.data.image`) and so is post-processing
+(`DetectionTask.postprocess`), so that predictions and measured accuracy cannot disagree.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from ferjax.checkpoint import Step, check_task, load_meta, load_variables
+from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, letterbox, normalize
+from ferjax.inference.base import ImagePredictor, Prepared, check_count, stack_padded
+from ferjax.inference.results import Face
+from ferjax.models import create_model
+from ferjax.tasks.detection.task import DetectionTask
+from ferjax.typing import Detections
+
+
+class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
+  """Finds faces and their expressions with the model of a checkpoint.
+
+  Attributes (besides those of `ImagePredictor`):
+    image_size: side of the model's input, pixels.
+  """
+
+  def __init__(
+    self,
+    checkpoint: str | os.PathLike,
+    *,
+    step: Step = None,
+    batch_size: int = 8,
+    score_threshold: float = 0.3,
+    iou_threshold: float = 0.3,
+    max_detections: int = 100,
+  ):
+    """Loads model, class names, image size and weights.
+
+    Args:
+      checkpoint: the folder that training wrote, or one checkpoint in it.
+      step: a number, "best", "latest", or None for the best where one was evaluated.
+      batch_size: images that the model sees at once.
+      score_threshold: faces below this score are left out (0..1).
+      iou_threshold: of two faces with the same expression whose boxes overlap by more than this,
+        the one with the smaller score is left out (0..1).
+      max_detections: faces kept per image, at most.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint.
+      ValueError: a setting is out of its range, or the model is for another task.
+    """
+    _check_settings(batch_size, score_threshold, iou_threshold, max_detections)
+    meta = load_meta(checkpoint, step=step)
+    check_task(meta, "detection")
+    self.step = meta["step"]
+    self._build(
+      create_model(num_classes=len(meta["class_names"]), **meta["model"]),
+      load_variables(checkpoint, step=step),
+      meta["class_names"],
+      meta["image_size"],
+      mean=meta["mean"],
+      std=meta["std"],
+      batch_size=batch_size,
+      score_threshold=score_threshold,
+      iou_threshold=iou_threshold,
+      max_detections=max_detections,
+    )
+
+  @classmethod
+  def from_model(
+    cls,
+    model: nn.Module,
+    variables: dict[str, Any],
+    class_names: Sequence[str],
+    image_size: int,
+    *,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    batch_size: int = 8,
+    score_threshold: float = 0.3,
+    iou_threshold: float = 0.3,
+    max_detections: int = 100,
+  ) -> "Predictor":
+    """As the constructor, with a model and its variables instead of a checkpoint.
+
+    `class_names` are in the order of the model's outputs; `image_size` is the side of the
+    model's input in pixels; `mean` and `std` are those of RGB in 0..1 that it expects.
+    """
+    _check_settings(batch_size, score_threshold, iou_threshold, max_detections)
+    predictor = cls.__new__(cls)
+    predictor.step = None
+    predictor._build(
+      model,
+      variables,
+      class_names,
+      image_size,
+      mean=mean,
+      std=std,
+      batch_size=batch_size,
+      score_threshold=score_threshold,
+      iou_threshold=iou_threshold,
+      max_detections=max_detections,
+    )
+    return predictor
+
+  def _build(
+    self,
+    model: nn.Module,
+    variables: dict[str, Any],
+    class_names: Sequence[str],
+    image_size: int,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int,
+    **postprocessing: Any,
+  ) -> None:
+    self.class_names = tuple(class_names)
+    self.image_size = image_size
+    self.batch_size = batch_size
+    self.settings = postprocessing
+    self._mean, self._std = mean, std
+    task = DetectionTask(self.class_names)
+
+    @jax.jit
+    def detect(
+      variables: dict[str, Any], image: Float[Array, "b h w 3"], placement: Float[Array, "b 6"]
+    ) -> Detections:
+      output: Any = model.apply(variables, image, train=False)
+      return task.postprocess(output, image_size=image_size, placement=placement, **postprocessing)
+
+    self._detect = detect
+    self._model = model
+    self._variables = jax.device_put(variables)
+
+  def _inputs(self, image: UInt8[np.ndarray, "h w 3"]) -> tuple[np.ndarray, np.ndarray]:
+    return letterbox(image, self.image_size)
+
+  def _faces(self, batch: list[Prepared[tuple[np.ndarray, np.ndarray]]]) -> list[tuple[Face, ...]]:
+    squares, placements = (
+      stack_padded(list(rows), self.batch_size)
+      for rows in zip(*(prepared.inputs for prepared in batch), strict=True)
+    )
+    pixels = normalize(squares, self._mean, self._std)
+    detections = jax.device_get(self._detect(self._variables, pixels, placements))
+    return [
+      self._faces_of(jax.tree.map(lambda rows, row=row: rows[row], detections))
+      for row in range(len(batch))
+    ]
+
+  def _faces_of(self, detections: Detections) -> tuple[Face, ...]:
+    return tuple(
+      Face(
+        box=tuple(detections.boxes[row].tolist()),
+        score=float(detections.scores[row]),
+        expression=self.class_names[detections.labels[row]],
+        scores=dict(zip(self.class_names, detections.class_scores[row].tolist(), strict=True)),
+      )
+      for row in np.flatnonzero(detections.mask)
+    )
+
+
+def _check_settings(
+  batch_size: int, score_threshold: float, iou_threshold: float, max_detections: int
+) -> None:
+  check_count("batch_size", batch_size)
+  check_count("max_detections", max_detections)
+  for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
+    if not 0 <= value <= 1:
+      raise ValueError(f"{name} is {value}; expected 0..1")

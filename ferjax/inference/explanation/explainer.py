@@ -1,0 +1,285 @@
+"""Explanations of what a checkpoint's network says of images."""
+
+import abc
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from ferjax.checkpoint import Step, load_meta
+from ferjax.data.classification.views import center_placement
+from ferjax.data.image import normalize
+from ferjax.inference.base import Image, OnBadImage, Prepared, read_ahead
+from ferjax.inference.classification import ExpressionClassifier
+from ferjax.inference.detection import Predictor
+from ferjax.inference.explanation.maps import Explanation, after, placed, sampled, seen_part
+from ferjax.inference.explanation.saliency import (
+  apply_watched,
+  classifier_layer,
+  hirescam,
+  with_gradients,
+)
+from ferjax.inference.loading import load_predictor
+from ferjax.models.emonext import EmoNeXt
+from ferjax.tasks.classification.task import ClassificationTask
+from ferjax.tasks.detection.task import DetectionTask, decode
+
+_IMAGES_AHEAD = 4
+_MOST_FACES = 6
+_THETA, _RESAMPLED = "stn/dense1", "stn"  # of EmoNeXt
+_ANSWER = -1  # instead of the number of a class: the one that the network answers
+
+
+class ExplainedImage(NamedTuple):
+  """`path` is None if the image was an array; `pixels` is upright RGB.
+
+  There is an explanation for each face, in the order of a predictor.
+  """
+
+  path: str | None
+  pixels: UInt8[np.ndarray, "h w 3"]
+  explanations: tuple[Explanation, ...]
+
+
+class Explainer(abc.ABC):
+  """The interface of both explainers. What the network sees of an image is what a predictor shows.
+
+  Attributes:
+    predictor: whose answers are explained.
+    target: the class that is explained; None for the one that is answered.
+  """
+
+  def __init__(self, predictor: Predictor | ExpressionClassifier, target: str | None):
+    names = predictor.class_names
+    if target is not None and target not in names:
+      raise ValueError(f"unknown class {target!r}; known: {', '.join(names)}")
+    self.predictor = predictor
+    self.target = target
+    self._class = np.int32(_ANSWER if target is None else names.index(target))
+
+  def explain(
+    self, images: Iterable[Image], *, on_bad_image: OnBadImage = None
+  ) -> Iterator[ExplainedImage]:
+    """Yields the explanations of image files, or of RGB arrays u8[h w 3], in the order given.
+
+    Args:
+      images: may be a generator.
+      on_bad_image: called with the path and the error of a file that cannot be read, which is
+        then left out; without it, the error is raised.
+
+    Raises:
+      ImageError: a file cannot be read; the message names it.
+      TypeError, ValueError: an array is not u8[h w 3].
+    """
+    if isinstance(images, str | bytes | os.PathLike) or getattr(images, "ndim", 4) == 3:
+      raise TypeError(f"explain takes a list of images, not one {type(images).__name__}: [image]")
+    ahead = read_ahead(
+      images, self.predictor._inputs, images_ahead=_IMAGES_AHEAD, on_bad_image=on_bad_image
+    )
+    for prepared in ahead:
+      yield ExplainedImage(prepared.path, prepared.image, self._explain(prepared))
+
+  @abc.abstractmethod
+  def _explain(self, prepared: Prepared[Any]) -> tuple[Explanation, ...]:
+    """An explanation for each face."""
+
+
+class ClassifierExplainer(Explainer):
+  """Explains the logit of a class; what EmoNeXt's spatial transformer looked at is shown as well.
+
+  Attributes (besides those of `Explainer`):
+    layer: path of the submodule that returns the feature map [b h w c].
+  """
+
+  predictor: ExpressionClassifier
+
+  def __init__(
+    self, predictor: ExpressionClassifier, *, target: str | None = None, layer: str | None = None
+  ):
+    """Chooses the map; compiles on the first image.
+
+    Args:
+      predictor: whose answers are explained.
+      target: the class to explain; None for the one that is answered.
+      layer: another map, by the path of its submodule; None for the one that
+        `ferjax.inference.explanation.saliency.classifier_layer` chooses.
+
+    Raises:
+      ValueError: an unknown class, or no layer is given for a network that is not the package's.
+    """
+    super().__init__(predictor, target)
+    model = with_gradients(predictor._model)
+    layer = classifier_layer(model, predictor.image_size) if layer is None else layer
+    transformer = (_THETA, _RESAMPLED) if isinstance(model, EmoNeXt) else ()
+    self.layer = layer
+    task = ClassificationTask(predictor.class_names)
+
+    @jax.jit
+    def explain(variables: dict[str, Any], image: Float[Array, "1 s s 3"], target: Int[Array, ""]):
+      output, seen = apply_watched(model, variables, image, (layer, *transformer))
+      answer = task.postprocess(output)
+      number = jnp.where(target == _ANSWER, answer.labels[0], target)
+
+      def logit(features):
+        output, _ = apply_watched(model, variables, image, [layer], replaced={layer: features})
+        return output.logits[0, number]
+
+      cells = hirescam(seen[layer], jax.grad(logit)(seen[layer]))[0]
+      return answer, cells, {path: seen[path] for path in transformer}
+
+    self._program = explain
+
+  def _explain(self, prepared: Prepared[UInt8[np.ndarray, "s s 3"]]) -> tuple[Explanation, ...]:
+    predictor = self.predictor
+    pixels = normalize(prepared.inputs[None], predictor._mean, predictor._std)
+    answer, cells, seen = jax.device_get(self._program(predictor._variables, pixels, self._class))
+    face = predictor._face(answer.probabilities[0], answer.labels[0])
+    height, width = prepared.image.shape[:2]
+    size = predictor.image_size
+    placement = center_placement(width, height, size, resize=predictor._resize)
+    affine, transformed = placed(placement, size), {}
+    if seen:
+      theta = seen[_THETA].reshape(2, 3).astype(np.float64)
+      affine = after(affine, sampled(theta, size))
+      resampled = _as_picture(seen[_RESAMPLED][0], predictor._mean, predictor._std)
+      transformed = {"theta": theta, "resampled": resampled}
+    explanation = Explanation(
+      face=face,
+      target=self.target or face.expression,
+      layer=self.layer,
+      cells=cells,
+      to_image=affine,
+      view=seen_part(placement, size),
+      **transformed,
+    )
+    return (explanation,)
+
+
+class DetectorExplainer(Explainer):
+  """Explains the score of a class at the cell that each face was found by: its logarithm.
+
+  A face is explained by the map that the head sees of its level.
+
+  Attributes (besides those of `Explainer`):
+    layer: path of the submodule that returns the maps of the levels.
+  """
+
+  predictor: Predictor
+
+  def __init__(self, predictor: Predictor, *, target: str | None = None, layer: str = "neck"):
+    """Compiles on the first image.
+
+    Args:
+      predictor: whose answers are explained: as many faces as its `max_detections`.
+      target: the class to explain; None for the one that is answered.
+      layer: path of the submodule that returns the maps of the levels.
+
+    Raises:
+      ValueError: an unknown class.
+    """
+    super().__init__(predictor, target)
+    self.layer = layer
+    model = with_gradients(predictor._model)
+    size, settings = predictor.image_size, predictor.settings
+    task = DetectionTask(predictor.class_names)
+
+    @jax.jit
+    def explain(
+      variables: dict[str, Any],
+      image: Float[Array, "1 s s 3"],
+      placement: Float[Array, "1 6"],
+      target: Int[Array, ""],
+    ):
+      output, seen = apply_watched(model, variables, image, [layer])
+      detections, numbers = task.postprocess_cells(
+        output, image_size=size, placement=placement, **settings
+      )
+      detections, numbers = jax.tree.map(lambda rows: rows[0], (detections, numbers))
+      classes = jnp.where(target == _ANSWER, detections.labels, target)
+
+      def log_scores(maps):
+        output, _ = apply_watched(model, variables, image, [layer], replaced={layer: maps})
+        _, objectness, logits = decode(output, size)
+        # In this form gradients do not vanish where a probability rounds to 1.
+        return jax.nn.log_sigmoid(objectness[0])[:, None] + jax.nn.log_sigmoid(logits[0])
+
+      scores, pull_back = jax.vjp(log_scores, seen[layer])
+
+      def of_face(cell_and_class):
+        (gradients,) = pull_back(jnp.zeros_like(scores).at[cell_and_class].set(1))
+        return [hirescam(*pair)[0] for pair in zip(seen[layer], gradients, strict=True)]
+
+      return detections, numbers, jax.lax.map(of_face, (numbers, classes))
+
+    self._program = explain
+
+  def _explain(self, prepared: Prepared[tuple[np.ndarray, np.ndarray]]) -> tuple[Explanation, ...]:
+    predictor = self.predictor
+    square, placement = prepared.inputs
+    pixels = normalize(square[None], predictor._mean, predictor._std)
+    detections, numbers, maps = jax.device_get(
+      self._program(predictor._variables, pixels, placement[None], self._class)
+    )
+    affine = placed(placement, predictor.image_size)
+    view = seen_part(placement, predictor.image_size)
+    ends = np.cumsum([level[0].size for level in maps])
+    explanations = []
+    for row, face in enumerate(predictor._faces_of(detections)):
+      level = int(np.searchsorted(ends, numbers[row], side="right"))
+      explanations.append(
+        Explanation(
+          face=face,
+          target=self.target or face.expression,
+          layer=f"{self.layer}/{level}",
+          cells=maps[level][row],
+          to_image=affine,
+          view=view,
+        )
+      )
+    return tuple(explanations)
+
+
+def load_explainer(
+  checkpoint: str | os.PathLike,
+  *,
+  step: Step = None,
+  target: str | None = None,
+  score_threshold: float | None = None,
+  iou_threshold: float | None = None,
+  max_detections: int | None = None,
+) -> Explainer:
+  """A `ClassifierExplainer` or a `DetectorExplainer`, by what was trained.
+
+  Args:
+    checkpoint, step, score_threshold, iou_threshold: as for `ferjax.load_predictor`.
+    target: the class to explain; None for the one that is answered.
+    max_detections: of a detector: faces that are explained, by falling score; 6 if None.
+
+  Raises:
+    FileNotFoundError: there is no such checkpoint.
+    ValueError: an unknown class, or a setting is out of its range or has no meaning here.
+  """
+  if max_detections is None and load_meta(checkpoint, step=step)["task"] == "detection":
+    max_detections = _MOST_FACES
+  predictor = load_predictor(
+    checkpoint,
+    step=step,
+    batch_size=1,
+    score_threshold=score_threshold,
+    iou_threshold=iou_threshold,
+    max_detections=max_detections,
+  )
+  if isinstance(predictor, Predictor):
+    return DetectorExplainer(predictor, target=target)
+  return ClassifierExplainer(cast(ExpressionClassifier, predictor), target=target)
+
+
+def _as_picture(
+  image: Float[np.ndarray, "h w 3"], mean: Sequence[float], std: Sequence[float]
+) -> UInt8[np.ndarray, "h w 3"]:
+  """What `normalize` was given, rounded."""
+  return np.clip(np.rint((image * np.array(std) + np.array(mean)) * 255), 0, 255).astype(np.uint8)

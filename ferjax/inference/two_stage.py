@@ -1,0 +1,105 @@
+"""Faces found by one network, their expressions named by another."""
+
+import dataclasses
+import itertools
+import math
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from ferjax.inference.base import ImagePredictor, Prepared
+from ferjax.inference.classification import ExpressionClassifier
+from ferjax.inference.detection import Predictor
+from ferjax.inference.results import Box, Face
+from ferjax.tasks.detection.voc import suppress
+
+CROP_SCALE = 1.2
+_LARGEST_CROP_SCALE = 4
+
+
+class DetectAndClassify(ImagePredictor[Any]):
+  """Finds faces with a detector, and classifies a square around each with a classifier.
+
+  Of the result, `box` is the detector's and `detection` all that it said; score, expression and
+  scores are the classifier's, and so are `class_names` and `step`. As the detector suppresses by
+  expression, which is not asked for here, boxes that overlap a better one by more than its
+  `iou_threshold` are left out whatever it took their expressions for.
+  """
+
+  def __init__(
+    self,
+    detector: Predictor,
+    classifier: ExpressionClassifier,
+    *,
+    crop_scale: float = CROP_SCALE,
+  ):
+    """Combines two predictors, which may have different class names and batch sizes.
+
+    Args:
+      detector: finds the faces.
+      classifier: names their expressions.
+      crop_scale: side of the square that the classifier sees, relative to the longer side of the
+        box (above 0, at most 4); see `square_crop`.
+
+    Raises:
+      ValueError: `crop_scale` is out of its range.
+    """
+    if not 0 < crop_scale <= _LARGEST_CROP_SCALE:
+      raise ValueError(
+        f"crop_scale is {crop_scale}; expected above 0 and at most {_LARGEST_CROP_SCALE}"
+      )
+    self.class_names = classifier.class_names
+    self.step = classifier.step
+    self.batch_size = detector.batch_size
+    self.settings = {
+      "detector_step": detector.step,
+      **detector.settings,
+      "crop_scale": crop_scale,
+    }
+    self._detector = detector
+    self._classifier = classifier
+    self._crop_scale = crop_scale
+
+  def _inputs(self, image: UInt8[np.ndarray, "h w 3"]) -> Any:
+    return self._detector._inputs(image)
+
+  def _faces(self, batch: list[Prepared[Any]]) -> list[tuple[Face, ...]]:
+    found = [self._one_of_each(faces) for faces in self._detector._faces(batch)]
+    # A generator: the crops of large photographs together would take much memory.
+    crops = (
+      square_crop(prepared.image, face.box, self._crop_scale)
+      for prepared, faces in zip(batch, found, strict=True)
+      for face in faces
+      if face.box is not None  # as all of a detector
+    )
+    answers = self._classifier.classify_crops(crops)
+    return [
+      tuple(dataclasses.replace(next(answers), box=face.box, detection=face) for face in faces)
+      for faces in found
+    ]
+
+  def _one_of_each(self, faces: tuple[Face, ...]) -> tuple[Face, ...]:
+    boxes = np.array([face.box for face in faces], np.float64).reshape(-1, 4)
+    scores = np.array([face.score for face in faces], np.float64)
+    kept = suppress(boxes, scores, self._detector.settings["iou_threshold"])
+    return tuple(itertools.compress(faces, kept))
+
+
+def square_crop(
+  image: UInt8[np.ndarray, "h w 3"], box: Box, scale: float
+) -> UInt8[np.ndarray, "s s 3"]:
+  """The square around a box, in original pixels, without resampling.
+
+  Its centre is the box's and its side is `scale` times the box's longer side, at least 1; the side,
+  then left and top, are rounded to whole pixels, halves up. Where it leaves the image, the pixels
+  of the edge are repeated.
+  """
+  x1, y1, x2, y2 = box
+  side = max(1, math.floor(scale * max(x2 - x1, y2 - y1) + 0.5))
+  left = math.floor((x1 + x2 - side) / 2 + 0.5)
+  top = math.floor((y1 + y2 - side) / 2 + 0.5)
+  height, width = image.shape[:2]
+  rows = np.clip(np.arange(top, top + side), 0, height - 1)
+  columns = np.clip(np.arange(left, left + side), 0, width - 1)
+  return image[rows[:, None], columns[None]]

@@ -1,0 +1,107 @@
+"""Plots of a classifier's evaluation, as PNG files."""
+
+import os
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from PIL import Image
+
+from ferjax.tasks.classification.metrics import NUM_BINS, ClassificationMetrics
+from ferjax.tasks.plots import save_figure
+
+_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#888888"
+_COLUMNS = 6  # of the sheet of mistakes
+_THUMBNAIL = 192  # pixels
+
+
+def plot_reliability(metrics: ClassificationMetrics, path: str | os.PathLike[str]) -> None:
+  """How often answers of similar probability are right, and how many there are.
+
+  Raises:
+    ValueError: no example was added.
+  """
+  error = metrics.calibration_error()
+  count, confidence, accuracy = metrics.reliability()
+  edges = np.arange(NUM_BINS) / NUM_BINS
+  filled = count > 0
+  figure = Figure(figsize=(6, 7), layout="constrained")
+  upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+  bars = {"width": 1 / NUM_BINS, "align": "edge", "edgecolor": "white"}
+  upper.bar(edges, accuracy, color=_BLUE, label="share of right answers", **bars)
+  upper.plot(
+    confidence[filled],
+    confidence[filled],
+    linestyle="none",
+    marker="D",
+    markersize=5,
+    color=_ORANGE,
+    label="mean probability",
+  )
+  upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, zorder=1)
+  upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share of right answers")
+  upper.set_title(f"Reliability: ECE {error:.3f} over {count.sum():,} examples")
+  upper.legend(loc="upper left", framealpha=0.9)
+  lower.bar(edges, count, color=_GREY, **bars)
+  lower.set(xlabel="probability of the answer", ylabel="examples")
+  for axes in (upper, lower):
+    axes.grid(alpha=0.3)
+    axes.set_axisbelow(True)
+  save_figure(figure, path)
+
+
+def plot_mistakes(
+  metrics: ClassificationMetrics, source: Any, path: str | os.PathLike[str], *, count: int = 24
+) -> None:
+  """A sheet of the most confident wrong answers.
+
+  Args:
+    metrics: what a model answered.
+    source: the records that were added to the metrics: `source[index]["image"]` is u8[h w 3].
+    path: of the PNG file.
+    count: pictures on the sheet, at most.
+  """
+  mistakes = metrics.mistakes(count)
+  rows = max(-(-len(mistakes) // _COLUMNS), 1)
+  figure = Figure(
+    figsize=(_COLUMNS * 1.75, rows * 2.3 + 0.6), layout=ConstrainedLayoutEngine(h_pad=0.08)
+  )
+  cells = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+  total = len(metrics) - int(np.trace(metrics.confusion_matrix()))
+  title = f"Wrong answers: the {len(mistakes)} most confident of {total:,}, with their probability"
+  figure.suptitle(title if mistakes else "No wrong answers")
+  for axes in cells:
+    axes.set_axis_off()
+  for axes, mistake in zip(cells, mistakes, strict=False):
+    _show(axes, source[mistake.index]["image"])
+    truth, predicted = (metrics.class_names[i] for i in (mistake.truth, mistake.predicted))
+    _caption(axes, f"true: {truth}", 4)
+    _caption(axes, f"{predicted}  {mistake.probability:.3f}", 17, color=_ORANGE)
+  save_figure(figure, path)
+
+
+def _show(axes: Axes, image: np.ndarray) -> None:
+  """Draws an image in the middle of a square, whatever its own shape."""
+  picture = Image.fromarray(image)
+  picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+  side = max(picture.size)
+  square = Image.new("RGB", (side, side), "white")
+  square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+  axes.imshow(square)
+
+
+def _caption(axes: Axes, text: str, points: int, color: str = "black") -> None:
+  """A line of text, `points` below the axes."""
+  axes.annotate(
+    text,
+    (0.5, 0),
+    xycoords="axes fraction",
+    xytext=(0, -points),
+    textcoords="offset points",
+    ha="center",
+    va="top",
+    fontsize=9,
+    color=color,
+  )

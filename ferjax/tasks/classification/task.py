@@ -1,0 +1,244 @@
+"""Expression classification: loss, post-processing and metrics of a face classifier."""
+
+import dataclasses
+import math
+import os
+import pathlib
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ferjax.config import EvalConfig, LossConfig
+from ferjax.tasks.classification.metrics import ClassificationMetrics
+from ferjax.typing import ClassificationBatch, Classifications, ClassifierOutput
+
+PRIMARY_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "f1_accuracy")
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationTask:
+  """What training, evaluation and inference need to know about classifying.
+
+  Attributes:
+    class_names: names in the order of the class ids.
+    loss_config: the terms of the loss.
+    primary_metric: the figure by which the best checkpoint is chosen; larger is better.
+
+  Raises:
+    ValueError: a field has an impossible value.
+  """
+
+  class_names: tuple[str, ...]
+  loss_config: LossConfig = dataclasses.field(default_factory=LossConfig, hash=False)
+  primary_metric: str = "accuracy"
+  shown_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "balanced_accuracy", "macro_f1")
+
+  def __post_init__(self):
+    check_loss_config(self.loss_config, self.class_names)
+    if self.primary_metric not in PRIMARY_METRICS:
+      raise ValueError(
+        f"primary_metric is {self.primary_metric!r}; known: {', '.join(PRIMARY_METRICS)}."
+      )
+
+  @property
+  def num_classes(self) -> int:
+    return len(self.class_names)
+
+  def metrics(self) -> ClassificationMetrics:
+    """A new, empty accumulator."""
+    return ClassificationMetrics(self.class_names)
+
+  def loss(
+    self, output: ClassifierOutput, batch: ClassificationBatch
+  ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """See `classification_loss`; the sums are over the whole batch, however it is sharded.
+
+    Raises:
+      ValueError: logits or labels are not over the classes of the task.
+    """
+    self._check(output)
+    if batch["label"].shape != output.logits.shape:
+      raise ValueError(
+        f"Labels have the shape {batch['label'].shape} and logits {output.logits.shape}; a label "
+        f"is a distribution over the {self.num_classes} classes (one-hot if hard)."
+      )
+    return classification_loss(
+      output, label=batch["label"], mask=batch["mask"], config=self.loss_config
+    )
+
+  def postprocess(self, output: ClassifierOutput) -> Classifications:
+    """Logits to probabilities and the most probable class. Runs under `jit`.
+
+    Raises:
+      ValueError: the logits are not over the classes of the task.
+    """
+    self._check(output)
+    probabilities = jax.nn.softmax(output.logits.astype(jnp.float32), axis=-1)
+    return Classifications(probabilities, jnp.argmax(probabilities, axis=-1).astype(jnp.int32))
+
+  def predict(
+    self,
+    output: ClassifierOutput,
+    batch: ClassificationBatch,
+    *,
+    image_size: int,
+    config: EvalConfig,
+  ) -> Classifications:
+    """`postprocess`, in the form in which evaluation asks every task."""
+    del batch, image_size, config
+    return self.postprocess(output)
+
+  def merge_views(self, output: ClassifierOutput, num_views: int) -> ClassifierOutput:
+    """See `average_views`."""
+    return average_views(output, num_views)
+
+  def write_report(
+    self, metrics: ClassificationMetrics, source: Any, folder: str | os.PathLike[str]
+  ) -> None:
+    """Writes confusion.png, reliability.png and mistakes.png.
+
+    Args:
+      metrics: what the model answered on `source`.
+      source: the records; their images are shown with the mistakes.
+      folder: made if missing.
+
+    Raises:
+      ValueError: nothing was added to the metrics.
+    """
+    # Imported here: inference needs this module, but not Matplotlib.
+    from ferjax.tasks.classification.plots import plot_mistakes, plot_reliability
+    from ferjax.tasks.plots import plot_confusion
+
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    plot_confusion(metrics.confusion_matrix(), self.class_names, folder / "confusion.png")
+    plot_reliability(metrics, folder / "reliability.png")
+    plot_mistakes(metrics, source, folder / "mistakes.png")
+
+  def _check(self, output: ClassifierOutput) -> None:
+    if output.logits.ndim != 2 or output.logits.shape[1] != self.num_classes:
+      raise ValueError(
+        f"Logits have the shape {output.logits.shape}; expected one row for each example and "
+        f"{self.num_classes} columns, for the classes {', '.join(self.class_names)}. Create the "
+        f"model with num_classes={self.num_classes}."
+      )
+
+
+def check_loss_config(config: LossConfig, class_names: tuple[str, ...]) -> None:
+  """Raises a ValueError for an impossible value, with what is possible."""
+  if not 0 <= config.label_smoothing <= 1:
+    raise ValueError(f"loss.label_smoothing is {config.label_smoothing}; it must be in 0..1.")
+  for name in ("smoothed_weight", "regularizer_weight"):
+    value = getattr(config, name)
+    if not (math.isfinite(value) and value >= 0):
+      raise ValueError(f"loss.{name} is {value}; it must not be negative or infinite.")
+  weights = tuple(config.class_weights)
+  if not weights:
+    return
+  if len(weights) != len(class_names):
+    raise ValueError(
+      f"loss.class_weights has {len(weights)} values; expected {len(class_names)}, one for each "
+      f"of the classes {', '.join(class_names)}, or none."
+    )
+  if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
+    raise ValueError(
+      f"loss.class_weights is {weights}; weights must not be negative or infinite, nor all 0."
+    )
+
+
+def classification_loss(
+  output: ClassifierOutput,
+  *,
+  label: Float[Array, "b k"],
+  mask: Bool[Array, "b"],
+  config: LossConfig,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+  """Cross entropy and what is added to it (spec: emonext and fermam, Loss), in float32.
+
+  Smoothing by s turns the target y into (1 - s) * y + s / k, as PyTorch's `CrossEntropyLoss`
+  does; this equals (1 - s) * nll + s * the mean over the classes of -log p.
+
+  With class weights w, an example's loss is -sum_c w_c * target_c * log p_c, and the divisor is
+  the sum of w_c * y_c over the examples and classes. For hard labels this is PyTorch's weighted
+  mean. For soft ones PyTorch divides by the number of examples instead; here a distribution
+  counts as the fractions of hard labels that it is made of, so that hard labels written as
+  distributions give the same loss, and rare classes do not scale the gradient.
+
+  Args:
+    output: logits; `attention` is there while EmoNeXt is trained. Its first axis is the
+      examples, also where the released variant attends over the batch.
+    label: targets, before smoothing.
+    mask: which examples count. Of a batch without any the loss is 0.
+    config: the terms and their weights.
+
+  Returns:
+    The loss, which is the sum of its parts, and these: `cross_entropy`; `smoothed`, where
+    `config.smoothed_weight` is above 0; `regularizer`, where `config.regularizer_weight` is
+    above 0 and there is attention; each already multiplied by its weight. Besides, what the
+    cross entropies were divided by: the number of examples that count, `num_examples`, or with
+    class weights the sum of those, `num_weighted_examples`.
+  """
+  # What the rows of padding hold reaches neither the sums nor, as 0 * NaN, the gradient.
+  logits, label = (
+    jnp.where(mask[:, None], x.astype(jnp.float32), 0) for x in (output.logits, label)
+  )
+  log_p = jax.nn.log_softmax(logits, axis=-1)
+  weights = jnp.ones(log_p.shape[1], jnp.float32)
+  count = {"num_examples": jnp.sum(mask, dtype=jnp.float32)}
+  if config.class_weights:
+    weights = jnp.asarray(config.class_weights, jnp.float32)
+    count = {"num_weighted_examples": jnp.sum(weights[None] * label)}
+  (divisor,) = count.values()
+
+  def cross_entropy(smoothing: float) -> Array:
+    targets = (1 - smoothing) * label + smoothing / label.shape[1]
+    terms = -jnp.sum(weights[None] * targets * log_p, axis=1)
+    return _quotient(jnp.sum(terms, where=mask), divisor)
+
+  if config.smoothed_weight > 0:
+    parts = {
+      "cross_entropy": cross_entropy(0.0),
+      "smoothed": config.smoothed_weight * cross_entropy(config.label_smoothing),
+    }
+  else:
+    parts = {"cross_entropy": cross_entropy(config.label_smoothing)}
+  if config.regularizer_weight > 0 and output.attention is not None:
+    parts["regularizer"] = config.regularizer_weight * _variance(output.attention, mask)
+  return sum(parts.values(), start=jnp.float32(0)), parts | count
+
+
+def average_views(output: ClassifierOutput, num_views: int) -> ClassifierOutput:
+  """The mean of logits and features over every `num_views` consecutive rows.
+
+  This is how an image that is seen in several views is classified (spec: emonext, Loss, recipe
+  as published). There is no attention in the result: it belongs to views, not to images.
+
+  Raises:
+    ValueError: the rows do not divide into views.
+  """
+  num_rows = len(output.logits)
+  if num_views < 1 or num_rows % num_views:
+    raise ValueError(
+      f"{num_rows} rows do not divide into {num_views} views of each image; give the number of "
+      "views that the batch was made with."
+    )
+  logits, features = (
+    jnp.mean(x.reshape(-1, num_views, x.shape[1]), axis=1) for x in (output.logits, output.features)
+  )
+  return ClassifierOutput(logits, features)
+
+
+def _variance(weights: Float[Array, "*g t t"], mask: Bool[Array, "b"]) -> Float[Array, ""]:
+  """mean((weights - mean(weights))^2) over the rows of examples that count."""
+  where = mask.reshape(-1, *(1,) * (weights.ndim - 1))
+  weights = jnp.where(where, weights.astype(jnp.float32), 0)
+  count = jnp.sum(mask, dtype=jnp.float32) * math.prod(weights.shape[1:])
+  mean = _quotient(jnp.sum(weights), count)
+  return _quotient(jnp.sum((weights - mean) ** 2, where=where), count)
+
+
+def _quotient(total: Float[Array, ""], divisor: Float[Array, ""]) -> Float[Array, ""]:
+  """0 where there is nothing to divide by, with a gradient of 0."""
+  return jnp.where(divisor > 0, total, 0) / jnp.where(divisor > 0, divisor, 1)

@@ -1,0 +1,176 @@
+"""What a detector is judged by, accumulated on the host."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ferjax.tasks.detection.coco import coco_average_precision
+from ferjax.tasks.detection.voc import ImageResult, average_precision, precision_recall, suppress
+from ferjax.typing import Detections
+
+
+class DetectionMetrics:
+  """Detections and ground truth of many images, and the figures computed from them.
+
+  What is added is kept until the end, since average precision ranks the detections of all
+  images: adding in pieces gives the figures of adding all at once.
+
+  Attributes:
+    class_names: names in the order of the class ids.
+    score_threshold: detections below it do not enter precision, recall and the confusion
+      matrix. Average precision takes all detections.
+    images: what was added.
+  """
+
+  def __init__(self, class_names: Sequence[str], *, score_threshold: float = 0.5):
+    self.class_names = tuple(class_names)
+    self.score_threshold = score_threshold
+    self.images: list[ImageResult] = []
+
+  def add(self, detections: Detections, truth: Mapping[str, np.ndarray]) -> None:
+    """Adds a batch.
+
+    Args:
+      detections: NumPy arrays [b d ...], boxes in pixels of the original images.
+      truth: a `DetectionBatch`, or its fields `boxes`, `label`, `box_mask` and `mask` alone.
+        With `placement` the boxes are in input pixels, as in any batch, and are mapped to
+        original pixels; without it they are in original pixels already.
+
+    Raises:
+      ValueError: the batches differ in size, or a label is not a class.
+    """
+    found_boxes, scores, labels, _, found_mask = map(np.asarray, detections)
+    boxes, label, box_mask, mask = (
+      np.asarray(truth[key]) for key in ("boxes", "label", "box_mask", "mask")
+    )
+    if len(found_boxes) != len(boxes):
+      raise ValueError(
+        f"Detections of {len(found_boxes)} images and ground truth of {len(boxes)}; both "
+        "must be of the same batch."
+      )
+    for i in np.flatnonzero(mask):
+      real, kept = box_mask[i], found_mask[i]
+      truth_boxes = boxes[i][real].astype(np.float64)
+      if "placement" in truth:
+        scale, offset = np.asarray(truth["placement"])[i, :4].reshape(2, 2)
+        truth_boxes = (truth_boxes - np.tile(offset, 2)[None]) / np.tile(scale, 2)[None]
+      self._check_labels(label[i][real])
+      self.images.append(
+        ImageResult(
+          boxes=found_boxes[i][kept].astype(np.float64),
+          scores=scores[i][kept].astype(np.float64),
+          labels=labels[i][kept],
+          truth_boxes=truth_boxes,
+          truth_labels=label[i][real],
+        )
+      )
+
+  def compute(self) -> dict[str, float]:
+    """The figures by name, all in 0..1 but the counts.
+
+    `map50` is the mean over the classes of VOC AP@0.5, `ap50/<class>` that of one class,
+    `map` and `coco_map50` are COCO's AP@[.5:.95] and AP@.5 (interpolated at 101 recalls).
+    Classes without ground truth have no AP and no key: `classes_without_boxes` names them.
+    `precision50` and `recall50` are over all classes, for detections that score at least
+    `score_threshold`. `face_ap50` is the VOC AP@0.5 of finding faces, whatever the expression,
+    and `expression_accuracy` the share of the faces found whose expression is right; for both,
+    only the best of several detections of a face counts. A share of nothing is 0.
+
+    Raises:
+      ValueError: no ground-truth box was added, so that no AP is defined.
+    """
+    num_boxes = sum(len(image.truth_labels) for image in self.images)
+    if num_boxes == 0:
+      raise ValueError(
+        f"Average precision is not defined: none of the {len(self.images)} images added has a "
+        "ground-truth box. Check the annotation of the evaluation split."
+      )
+    per_class = {f"ap50/{name}": average_precision(*curve) for name, curve in self.curves().items()}
+    coco_map, coco_map50 = coco_average_precision(self.images, len(self.class_names))
+    figures = {
+      "map50": np.mean(list(per_class.values())),
+      "map": coco_map,
+      "coco_map50": coco_map50,
+      **per_class,
+      **self._precision_recall(num_boxes),
+      **self._face_figures(),
+      "num_images": len(self.images),
+      "num_boxes": num_boxes,
+    }
+    return {name: float(value) for name, value in figures.items()}
+
+  @property
+  def classes_without_boxes(self) -> tuple[str, ...]:
+    """Classes that no ground-truth box has."""
+    present = set(np.concatenate([i.truth_labels for i in self.images])) if self.images else set()
+    return tuple(name for label, name in enumerate(self.class_names) if label not in present)
+
+  def curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Recall and precision, by falling score, of each class that has ground truth."""
+    missing = self.classes_without_boxes
+    return {
+      name: _curve([image.of_class(label) for image in self.images])
+      for label, name in enumerate(self.class_names)
+      if name not in missing
+    }
+
+  def confusion_matrix(self) -> np.ndarray:
+    """Counts [k + 1, k + 1]: row is the true class, column the detected one.
+
+    The last row holds detections without a face, the last column faces without a detection.
+    Of several detections of a face only the best counts.
+    """
+    background = len(self.class_names)
+    matrix = np.zeros((background + 1, background + 1), np.int64)
+    for image in self._faces():
+      image = image.select(image.scores >= self.score_threshold)
+      found = image.match()
+      truth = np.append(image.truth_labels, background)  # found is -1: the last one
+      np.add.at(matrix, (truth[found], image.labels), 1)
+      missed = np.delete(image.truth_labels, found[found >= 0])
+      np.add.at(matrix[:, background], missed, 1)
+    return matrix
+
+  def _precision_recall(self, num_boxes: int) -> dict[str, float]:
+    num_correct = num_detected = 0
+    for image in self.images:
+      image = image.select(image.scores >= self.score_threshold)
+      num_detected += len(image.labels)
+      for label in range(len(self.class_names)):
+        num_correct += np.count_nonzero(image.of_class(label).match() >= 0)
+    return {
+      "precision50": num_correct / max(num_detected, 1),
+      "recall50": num_correct / num_boxes,
+    }
+
+  def _face_figures(self) -> dict[str, float]:
+    faces = self._faces()
+    num_found = num_right = 0
+    for image in faces:
+      found = image.match()
+      hits = found >= 0
+      num_found += np.count_nonzero(hits)
+      num_right += np.count_nonzero(image.truth_labels[found[hits]] == image.labels[hits])
+    return {
+      "face_ap50": average_precision(*_curve(faces)),
+      "expression_accuracy": num_right / max(num_found, 1),
+    }
+
+  def _faces(self) -> list[ImageResult]:
+    """The images with one detection, the best, where several classes share a place."""
+    return [image.select(suppress(image.boxes, image.scores)) for image in self.images]
+
+  def _check_labels(self, labels: np.ndarray) -> None:
+    wrong = labels[(labels < 0) | (labels >= len(self.class_names))]
+    if wrong.size:
+      raise ValueError(
+        f"Ground truth has the label {wrong[0]}; expected 0..{len(self.class_names) - 1} for the "
+        f"classes {', '.join(self.class_names)}."
+      )
+
+
+def _curve(images: Sequence[ImageResult]) -> tuple[np.ndarray, np.ndarray]:
+  scores = np.concatenate([image.scores for image in images])
+  correct = np.concatenate([image.match() >= 0 for image in images])
+  num_boxes = sum(len(image.truth_labels) for image in images)
+  return precision_recall(scores, correct, num_boxes)

@@ -1,0 +1,41 @@
+"""What a model may be selected on.
+
+A model is never selected on the test split: its score there would be that of the luckiest of many
+checkpoints, not of one model.
+"""
+
+SELECT_ON = ("val", "test")
+_REASON_WORDS = 3  # fewer are no reason
+
+
+def check_selection(select_on: str, reason: str) -> str:
+  """What every report must say of the split that checkpoints are selected on.
+
+  Args:
+    select_on: "val" or "test".
+    reason: words that say why it is the test split.
+
+  Returns:
+    A sentence for the reports; empty for "val".
+
+  Raises:
+    ValueError: "test" without a reason in words, a reason for "val", or an unknown split.
+  """
+  if select_on not in SELECT_ON:
+    raise ValueError(f"unknown train.select_on {select_on!r}; known: {', '.join(SELECT_ON)}")
+  reason = " ".join(reason.split())
+  if select_on == "val":
+    if reason:
+      raise ValueError(
+        f"train.select_on_test_reason is given ({reason!r}), but train.select_on is 'val'; "
+        "remove the reason"
+      )
+    return ""
+  if len(reason.split()) < _REASON_WORDS:
+    raise ValueError(
+      f"train.select_on is 'test', with the reason {reason!r}: a checkpoint that was selected on "
+      "the test split has no test score. Use train.select_on='val' (`ferjax data prepare` cuts a "
+      "validation split where a set has none), or say in words why not, as in "
+      "--config.train.select_on_test_reason='the published protocol selects on it'"
+    )
+  return f"Selected on the test split, so that its score there is too good: {reason}"

@@ -1,0 +1,129 @@
+"""`ferjax data` as it is called."""
+
+import argparse
+import json
+
+import pytest
+from PIL import Image
+
+from ferjax.commands.data import add_data
+from ferjax.commands.main import main
+from ferjax.data.datasets.catalog import DATA_SETS
+from ferjax.data.datasets.prepared import open_prepared
+from ferjax.expressions import SEVEN_EXPRESSIONS
+
+
+@pytest.fixture
+def run(capsys):
+  """Arguments -> (exit code, what was printed)."""
+
+  def call(*arguments):
+    parser = argparse.ArgumentParser()
+    add_data(parser.add_subparsers(required=True))
+    parsed = parser.parse_args(["data", *map(str, arguments)])
+    return parsed.run(parsed), capsys.readouterr().out
+
+  return call
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """A table of 70 pictures, of which two are one."""
+  (tmp_path / "faces").mkdir()
+  rows = ["image,label,split,person"]
+  for i in range(70):
+    level = 2 * (i if i < 69 else 0)
+    Image.linear_gradient("L").rotate(level).resize((40, 40)).save(tmp_path / f"faces/{i}.png")
+    rows.append(f"faces/{i}.png,{SEVEN_EXPRESSIONS[i % 7]},train,p{i // 2}")
+  (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n")
+  return tmp_path
+
+
+def test_list_names_all_sets_with_terms_and_request(run):
+  code, text = run("list")
+  assert code == 0
+  for data_set in DATA_SETS.values():
+    assert f"{data_set.name}: {data_set.title}\n" in text
+    assert data_set.terms in text
+    assert data_set.request in text
+
+
+def test_prepare_says_what_it_did(run, folder):
+  code, text = run(
+    "prepare", "csv", "--source", folder, "--out", folder / "out", "--validation", 0.2
+  )
+  assert code == 0
+  lines = [line.split() for line in text.splitlines()]
+  assert ["train", "happiness", "10", "-"] in lines
+  assert ["train", "total", "70", "-"] in lines
+  assert "14 of 70 train records are the validation split: 20%, stratified, seed 0, grouped" in text
+  assert "train 56, val 14 records" in text
+  assert f"--config.data.dir={folder}/out/csv/classification_7/1.0.0" in text
+  assert len(open_prepared(folder / "out", "val", SEVEN_EXPRESSIONS)) == 14
+
+
+def test_check_counts_findings_and_fails(run, folder):
+  code, text = run("check", "csv", "--source", folder, "--out", folder / "findings.json")
+  assert code == 1
+  assert "duplicate         1\n" in text
+  findings = json.loads((folder / "findings.json").read_text())
+  (duplicate,) = [f["message"] for f in findings if f["kind"] == "duplicate"]
+  assert "labels.csv:71 (faces/69.png) is the same image as" in duplicate
+  (folder / "labels.csv").write_text(
+    "\n".join((folder / "labels.csv").read_text().splitlines()[:-1]) + "\n"
+  )
+  code, text = run("check", "csv", "--source", folder)
+  assert code == 0
+  assert "duplicate         0\n" in text
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (("nothing",), "unknown data set 'nothing'; known: raf_db, affectnet"),
+    (("csv", "--file", "train"), "--file 'train'; expected train=FILE"),
+    (("csv", "--classes", "7", "--class-names", "a,b"), "exclude each other"),
+    (("csv", "--validation", "2"), r"validation fraction \(2.0\) must lie between 0 and 1"),
+    (("csv", "--class-names", "happy,,sad"), "--class-names happy,,sad; expected names, none"),
+    (("csv", "--class-names", "a,b,a"), "--class-names a,b,a; expected names, none of them twice"),
+    (
+      ("csv", "--rule", "probability"),
+      r"--rule is given \('probability'\), but means nothing to csv",
+    ),
+    (("raf_db", "--table", "x.csv"), r"--table is given \('x.csv'\), but means nothing to RAF-DB"),
+    (("voc", "--file", "train=x"), r"--file is given .* but means nothing to Pascal VOC folder"),
+    (("csv", "--margin", "-1"), "--margin -1.0; expected 0 or more"),
+    (("csv", "--margin", "0.2"), "--margin 0.2 is for faces that are cut out of photographs; csv"),
+    (("csv", "--seed", "-1"), r"seed \(-1\) of the validation split must not be negative"),
+    (("raf_db",), r"is not laid out as RAF-DB:\n  missing .*\n  missing .*\nAsk its authors"),
+  ],
+)
+def test_wrong_arguments(run, folder, arguments, message):
+  with pytest.raises(ValueError, match=message):
+    run("check", *arguments, "--source", folder)
+
+
+def test_what_is_not_a_folder_of_this_machine(run, folder):
+  with pytest.raises(ValueError, match=r"labels.csv is a file; expected the folder"):
+    run("check", "csv", "--source", folder / "labels.csv")
+  with pytest.raises(ValueError, match=r"gs://bucket/faces is not on this machine; copy the data"):
+    run("check", "csv", "--source", "gs://bucket/faces")
+  with pytest.raises(ValueError, match=r"--out gs://bucket/out: shards are written to local files"):
+    run("prepare", "csv", "--source", folder, "--out", "gs://bucket/out")
+
+
+def test_prepare_names_the_classes_that_training_needs(run, folder):
+  names = (*SEVEN_EXPRESSIONS, "boredom")
+  code, text = run(
+    *("prepare", "csv", "--source", folder, "--out", folder / "out"),
+    *("--class-names", ",".join(names)),
+  )
+  assert code == 0
+  assert f'1.0.0 --config.data.class_names="{names}"' in text.splitlines()[-1]
+
+
+def test_exit_codes_of_the_program(folder, capsys):
+  assert main(["data", "check", "raf_db", "--source", str(folder)]) == 2
+  assert f"ferjax: error: {folder} is not laid out as RAF-DB:\n  missing" in capsys.readouterr().err
+  assert main(["data", "check", "csv", "--source", str(folder)]) == 1
+  assert main(["data", "list"]) == 0

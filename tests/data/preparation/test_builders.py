@@ -1,0 +1,289 @@
+"""What is written is what was there, and an interrupted run goes on where it stopped."""
+
+import io
+import json
+import pickle
+from typing import ClassVar
+
+import fsspec
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from etils import epath
+from fsspec.implementations.memory import MemoryFileSystem
+from PIL import Image
+
+from ferjax.config import DataConfig
+from ferjax.data.datasets import load_source
+from ferjax.data.datasets.layout import LayoutError, Options
+from ferjax.data.datasets.prepared import find_prepared, open_prepared
+from ferjax.data.datasets.records import RecordError
+from ferjax.data.image import decode
+from ferjax.data.pipeline import eval_dataset
+from ferjax.data.preparation import builders
+from ferjax.data.preparation import prepare as preparation
+from ferjax.data.preparation.prepare import prepare
+
+BOXED = ("voc", "coco_json", "yolo_txt", "annotation_list")
+
+
+@pytest.fixture
+def small_shards(monkeypatch):
+  """Five records in each; no pictures are drawn."""
+
+  def config(*args, **kwargs):
+    return builders.Config(*args, **kwargs, records_per_shard=5)
+
+  monkeypatch.setattr(preparation, "Config", config)
+  monkeypatch.setattr(preparation, "write_report", lambda *args: None)
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("layout", ["affectnet_npy", "fer2013_csv", "ferplus", "expw", "csv"])
+def test_faces_come_back(make_layout, plan_of, tmp_path, layout):
+  root = make_layout(layout)
+  plan = plan_of(layout, root)
+  prepared = prepare(plan, root, tmp_path / "out")
+  for split, entries in plan.entries.items():
+    source = open_prepared(tmp_path / "out", split, plan.options.class_names)
+    assert len(source) == len(entries) == prepared.records[split]
+    assert source.task == "classification"
+    assert not hasattr(source, "max_boxes")  # which says that there are boxes to find
+    labels = [builders.label_of(entry, len(plan.options.class_names)) for entry in entries]
+    np.testing.assert_array_equal(source.labels, labels)
+    for index in {0, 4, 5, len(entries) - 1} & set(range(len(entries))):  # ends of shards
+      entry, example = entries[index], source[index]
+      np.testing.assert_array_equal(example["label"], source.labels[index])
+      assert source.origin(index) == entry.origin
+      assert source.group(index) == entry.group
+      whole = decode(entry.image if isinstance(entry.image, str) else entry.image.encode())
+      if entry.crop is None:
+        np.testing.assert_array_equal(example["image"], whole)
+      else:
+        x1, y1, x2, y2 = map(int, entry.crop)
+        expected = whole[y1:y2, x1:x2].astype(int)
+        assert example["image"].shape == expected.shape
+        assert np.abs(example["image"] - expected).mean() < 3  # encoded once more
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("layout", BOXED)
+def test_photographs_come_back(make_layout, plan_of, tmp_path, layout):
+  root = make_layout(layout)
+  plan = plan_of(layout, root)
+  prepare(plan, root, tmp_path / "out")
+  source = open_prepared(tmp_path / "out", "train")
+  names = [str(entry.image).rsplit("/", 1)[1] for entry in plan.entries["train"]]
+  example = source[names.index("train1.jpg")]
+  np.testing.assert_allclose(example["boxes"], [[10, 5, 50, 45], [55, 8, 85, 48]], atol=1e-4)
+  np.testing.assert_array_equal(example["label"], [1, 4])
+  assert source[names.index("train9.jpg")]["boxes"].shape == (0, 4)
+  assert source.max_boxes == 2
+  again = pickle.loads(pickle.dumps(source))  # as a worker gets it, with shards open here
+  np.testing.assert_array_equal(again[3]["image"], source[3]["image"])
+
+
+def test_raf_db_boxes_are_clipped(make_layout, plan_of, tmp_path):
+  root = make_layout("raf_db")
+  (root / "basic/Annotation/boundingbox/test_0001_boundingbox.txt").write_text("-9 -9 99 70")
+  prepare(plan_of("raf_db", root, task="detection"), root, tmp_path / "out")
+  example = open_prepared(tmp_path / "out", "test")[0]
+  np.testing.assert_array_equal(example["boxes"], [[0, 0, 90, 70]])
+
+
+def test_votes_are_kept_and_tfds_reads_it(make_layout, plan_of, tmp_path):
+  root = make_layout("ferplus")
+  prepared = prepare(plan_of("ferplus", root), root, tmp_path / "out")
+  builder = tfds.builder_from_directory(prepared.folder)
+  record = builder.as_data_source("train", decoders={"image": tfds.decode.SkipDecoding()})[1]
+  np.testing.assert_array_equal(record["votes"], [0, 7, 3, 0, 0, 0, 0, 0, 0, 0])
+  assert Image.open(io.BytesIO(record["image"])).format == "PNG"
+  assert builder.info.splits["train"].num_examples == 20
+  assert builder.info.full_name == "ferplus/classification_8_majority/1.0.0"
+
+
+def test_a_builder_prepares_by_itself(make_layout, tmp_path):
+  """As any tfds user would have it, without the command."""
+  config = builders.Config("mine", options=Options(task="detection"))
+  builder = builders.RafDb(data_dir=tmp_path / "out", config=config)
+  builder.download_and_prepare(
+    download_config=tfds.download.DownloadConfig(manual_dir=make_layout("raf_db"))
+  )
+  assert {s: i.num_examples for s, i in builder.info.splits.items()} == {
+    "train": 35,
+    "val": 5,
+    "test": 7,
+  }
+  assert set(builder.as_data_source("val")[0]) == {"image", "boxes", "labels", "origin", "group"}
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_interrupted_run_goes_on(make_layout, plan_of, tmp_path, monkeypatch):
+  root = make_layout("csv")
+  plan = plan_of("csv", root)
+  opened = []
+  load = builders.load
+
+  def load_until_killed(entry, **options):
+    opened.append(entry.origin)
+    if len(opened) > 23:
+      raise KeyboardInterrupt
+    return load(entry, **options)
+
+  monkeypatch.setattr(builders, "load", load_until_killed)
+  with pytest.raises(KeyboardInterrupt):
+    prepare(plan, root, tmp_path / "out")
+  unfinished = tmp_path / "out/csv/classification_7/1.0.0.unfinished"
+  whole = {path.name for path in unfinished.iterdir() if path.suffix not in (".json", ".txt")}
+  partial = {name for name in whole if name.endswith(".writing")}
+  assert partial
+  assert len(whole - partial) >= 2
+  with pytest.raises(ValueError, match=r"no prepared data set in .*no file ferjax.json"):
+    open_prepared(tmp_path / "out", "train")
+
+  # What a killed run leaves besides: tfds's folder, perhaps with all files in it.
+  rest = unfinished.parent / "incomplete.ABCDEF_1.0.0"
+  rest.mkdir()
+  (rest / "ferjax.json").write_text("{}")
+  with pytest.raises(ValueError, match="no prepared data set in"):
+    open_prepared(tmp_path / "out", "train")
+
+  again = []
+  monkeypatch.setattr(builders, "load", lambda e, **o: again.append(e.origin) or load(e, **o))
+  done = []
+  prepare(plan, root, tmp_path / "out", progress=done.append)
+  assert len(again) == 60 - 5 * len(whole - partial)
+  assert sum(done) == 60
+  assert [path.name for path in unfinished.parent.iterdir()] == ["1.0.0"]
+  monkeypatch.undo()
+  prepare(plan, root, tmp_path / "other")
+  for split in plan.entries:
+    a, b = (open_prepared(tmp_path / name, split) for name in ("out", "other"))
+    assert [a.origin(i) for i in range(len(a))] == [b.origin(i) for i in range(len(b))]
+    np.testing.assert_array_equal(a.labels, b.labels)
+    assert a._record(len(a) - 1)["image"] == b._record(len(b) - 1)["image"]
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_changed_source_starts_anew(make_layout, plan_of, tmp_path, monkeypatch):
+  root = make_layout("csv")
+  (root / "images/40.png").write_bytes(b"no image")
+  with pytest.raises(RecordError, match=r"labels.csv:42 \(images/40.png\): not an image"):
+    prepare(plan_of("csv", root), root, tmp_path / "out")
+  Image.new("RGB", (30, 30), "red").save(root / "images/40.png")
+  opened, load = [], builders.load
+  monkeypatch.setattr(builders, "load", lambda e, **o: opened.append(e) or load(e, **o))
+  prepare(plan_of("csv", root), root, tmp_path / "out")
+  assert len(opened) == 60
+
+
+def test_bad_records_can_be_left_out(make_layout, plan_of, tmp_path):
+  root = make_layout("csv")
+  (root / "images/50.png").write_bytes(b"no image")  # in the test split
+  with open(root / "labels.csv", "a") as table:
+    table.write("images/1.png,joyous,train,p0\n")
+  with pytest.raises(LayoutError, match=r"labels.csv:62 .*\nMend them, or leave them out"):
+    prepare(plan_of("csv", root), root, tmp_path / "out")
+  prepared = prepare(plan_of("csv", root), root, tmp_path / "out", on_bad_record="skip")
+  assert prepared.records["test"] == 13
+  source = open_prepared(tmp_path / "out", "test")
+  assert [source.origin(i) for i in (3, 4)] == [
+    "labels.csv:51 (images/49.png)",
+    "labels.csv:53 (images/51.png)",
+  ]
+  np.testing.assert_array_equal(source.labels[4], source[4]["label"])
+  assert len(source.skipped) == 1
+  assert "labels.csv:52" in source.skipped[0]
+  report = json.loads((find_prepared(tmp_path / "out") / "report/report.json").read_text())
+  assert "joyous" in report["problems"][0]
+  assert "labels.csv:52" in report["left_out"]["test"][0]
+  assert report["image_sizes"]["train"]["median"] == [60, 50]
+  # Two of each class in 14 test records, but for the happiness that cannot be read.
+  test = {"neutral": 2, "happiness": 1, "sadness": 2, "surprise": 2, "fear": 2, "disgust": 2}
+  assert report["written"]["test"] == {"total": 13, **test, "anger": 2}
+
+
+def test_report_has_its_pictures(make_layout, plan_of, tmp_path):
+  root = make_layout("voc")
+  prepared = prepare(plan_of("voc", root), root, tmp_path / "out")
+  for name in ("classes.png", "sizes.png", "samples.png"):
+    with Image.open(f"{prepared.folder}/report/{name}") as image:
+      assert np.asarray(image.convert("L")).std() > 10
+  with pytest.raises(ValueError, match="has been prepared; use it, delete it"):
+    prepare(plan_of("voc", root), root, tmp_path / "out")
+
+
+def test_what_cannot_be_opened(make_layout, plan_of, tmp_path):
+  root = make_layout("image_folder")
+  prepare(plan_of("image_folder", root), root, tmp_path / "out")
+  with pytest.raises(ValueError, match="has no split 'test'; splits there: train, val"):
+    open_prepared(tmp_path / "out", "test")
+  with pytest.raises(ValueError, match=r"for the classes neutral, .* data.class_names is a, b"):
+    open_prepared(tmp_path / "out", "train", ("a", "b"))
+  with pytest.raises(IndexError, match="record 14 of 14"):
+    open_prepared(tmp_path / "out", "train")[14]
+  root = make_layout("voc")
+  prepare(plan_of("voc", root), root, tmp_path / "out")
+  with pytest.raises(ValueError, match=r"2 prepared data sets below .*; pass the folder of one"):
+    find_prepared(tmp_path / "out")
+  index = find_prepared(tmp_path / "out/voc/detection_7/1.0.0") / "ferjax.json"
+  index.write_text(json.dumps({"format": 0}))
+  with pytest.raises(ValueError, match="has format 0, expected 1"):
+    open_prepared(index.parent, "train")
+  with pytest.raises(ValueError, match=r"memory://set is on a file system that etils.epath"):
+    open_prepared("memory://set", "train")
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_batches_are_those_of_the_plain_reader(make_layout, plan_of, tmp_path):
+  root = make_layout("csv")
+  prepare(plan_of("csv", root), root, tmp_path / "out")
+  plain = DataConfig(source="csv", dir=str(root), image_size=64)
+  prepared = DataConfig(source="prepared", dir=str(tmp_path / "out"), image_size=64)
+  for host in (0, 1):
+    batches = [
+      list(
+        eval_dataset(load_source(c, "test"), c, batch_size=8, process_index=host, process_count=2)
+      )
+      for c in (plain, prepared)
+    ]
+    assert len(batches[0]) == len(batches[1]) == 2
+    for a, b in zip(*batches, strict=True):
+      assert set(a) == set(b)
+      for key, value in a.items():
+        np.testing.assert_array_equal(value, b[key])
+  with pytest.raises(ValueError, match=r"the folder that `ferjax data prepare` wrote"):
+    load_source(DataConfig(source="prepared"), "train")
+
+
+class Bucket(MemoryFileSystem):
+  """s3:// in this process's memory."""
+
+  protocol = ("s3",)
+  store: ClassVar[dict] = {}
+  pseudo_dirs: ClassVar[list[str]] = [""]
+
+  @classmethod
+  def _strip_protocol(cls, path):
+    path = path.removeprefix("s3://").strip("/")
+    return f"/{path}" if path else ""
+
+
+@pytest.mark.usefixtures("small_shards")
+def test_remote_shards_are_copied_once(make_layout, plan_of, tmp_path, monkeypatch):
+  root = make_layout("image_folder")
+  folder = prepare(plan_of("image_folder", root), root, tmp_path / "out").folder
+  fsspec.register_implementation("s3", Bucket, clobber=True)
+  remote = epath.Path("s3://bucket/prepared/image_folder/classification_7/1.0.0")
+  for path in epath.Path(folder).iterdir():
+    (remote / path.name).write_bytes(path.read_bytes())
+  monkeypatch.setenv("FERJAX_CACHE", str(tmp_path / "cache"))
+  source = open_prepared("s3://bucket/prepared", "train")
+  shards = {path.name for path in (tmp_path / "cache").rglob("*.array_record-*")}
+  assert shards == {f"image_folder-train.array_record-0000{i}-of-00003" for i in range(3)}
+  local = open_prepared(folder, "train")
+  np.testing.assert_array_equal(source[13]["image"], local[13]["image"])
+  np.testing.assert_array_equal(source.labels, local.labels)
+  before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")}
+  open_prepared("s3://bucket/prepared", "train")
+  assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")} == before

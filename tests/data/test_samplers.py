@@ -1,0 +1,68 @@
+"""Orders are permutations, endless, and the balanced one is exactly even."""
+
+import collections
+import pickle
+
+import numpy as np
+import pytest
+
+from ferjax.data.samplers import BalancedOrder, shuffled
+
+NAMES = ("a", "b", "c")
+CLASSES = np.array([0, 0, 0, 0, 0, 0, 1, 2, 2, 0])  # 7, 1, 2
+
+
+def _balanced(seed=0, classes=CLASSES):
+  return BalancedOrder(np.eye(3, dtype=np.float32)[classes], NAMES, seed)
+
+
+def test_every_epoch_is_a_permutation_of_its_own():
+  orders = np.array([[shuffled(30, 2, stream)[i] for i in range(300)] for stream in range(2)])
+  epochs = orders.reshape(20, 30)
+  assert (np.sort(epochs, axis=1) == np.arange(30)).all()
+  assert len({tuple(epoch) for epoch in epochs}) == 20
+
+
+def test_each_block_holds_every_class_once():
+  order = _balanced()
+  blocks = np.array([CLASSES[order[i]] for i in range(300)]).reshape(100, 3)
+  assert (np.sort(blocks, axis=1) == np.arange(3)).all()
+  # All six orders of a block occur, about equally often.
+  counts = collections.Counter(map(tuple, blocks))
+  assert len(counts) == 6
+  assert max(counts.values()) < 2.5 * min(counts.values())
+
+
+def test_records_of_a_class_take_turns():
+  order = _balanced()
+  drawn = np.array([order[i] for i in range(3 * 70)])
+  counts = np.bincount(drawn, minlength=10)
+  # 70 draws of a class, over 7 records, 1 and 2.
+  np.testing.assert_array_equal(counts[CLASSES == 0], 10)
+  np.testing.assert_array_equal(counts[CLASSES == 1], 70)
+  np.testing.assert_array_equal(counts[CLASSES == 2], 35)
+  first = drawn[CLASSES[drawn] == 0].reshape(10, 7)
+  assert (np.sort(first, axis=1) == np.flatnonzero(CLASSES == 0)).all()
+  assert len({tuple(turn) for turn in first}) == 10
+
+
+def test_number_and_seed_decide():
+  numbers = [17, 3, 1000003, 17]
+  a = _balanced()
+  b = pickle.loads(pickle.dumps(_balanced()))
+  for number in range(20):
+    b[number]
+  assert [a[i] for i in numbers] == [b[i] for i in numbers]
+  orders = {tuple(_balanced(seed)[i] for i in range(30)) for seed in range(5)}
+  assert len(orders) == 5
+
+
+def test_distribution_counts_as_its_most_probable_class():
+  labels = np.array([[0.4, 0.6, 0], [0.5, 0.2, 0.3], [0.1, 0.2, 0.7]], np.float32)
+  order = BalancedOrder(labels, NAMES, 0)
+  assert sorted(order[i] for i in range(3)) == [0, 1, 2]
+
+
+def test_classes_without_a_record_are_named():
+  with pytest.raises(ValueError, match=r"no example of a, c; remove these from data.class_names"):
+    _balanced(classes=np.array([1, 1]))

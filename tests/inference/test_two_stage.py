@@ -1,0 +1,226 @@
+"""With a detector that finds what it is told to, a classifier of colours, and real checkpoints."""
+
+import math
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from ferjax.inference.classification import ExpressionClassifier
+from ferjax.inference.detection import Predictor
+from ferjax.inference.two_stage import DetectAndClassify, square_crop
+from ferjax.typing import ClassifierOutput, DetectorOutput
+
+COLOURS = ("red", "green", "blue")
+
+
+class Told(nn.Module):
+  """Finds squares (centre x, centre y, side, class, logit) in images of 64 pixels."""
+
+  squares: tuple[tuple[float, float, float, int, float], ...]
+
+  @nn.compact
+  def __call__(self, image, *, train):
+    cells = np.full((8, 8, 7), -40, np.float32)  # of 8 pixels; five numbers and two classes
+    for i, (x, y, side, label, logit) in enumerate(self.squares):
+      width = math.log(side / 8)
+      cells[0, i, :5] = (x / 8 - i, y / 8, width, width, logit)
+      cells[0, i, 5 + label] = 40
+    return DetectorOutput((jnp.tile(cells[None], (image.shape[0], 1, 1, 1)),))
+
+
+class Colour(nn.Module):
+  """The logit of a class is the mean of a channel."""
+
+  @nn.compact
+  def __call__(self, image, *, train):
+    logits = image.mean((1, 2))
+    return ClassifierOutput(logits, logits)
+
+
+def _predictor(*squares, crop_scale=1.0, iou_threshold=0.3):
+  detector = Predictor.from_model(
+    Told(squares), {}, ("one", "two"), 64, batch_size=3, iou_threshold=iou_threshold
+  )
+  classifier = ExpressionClassifier.from_model(
+    Colour(), {}, COLOURS, 16, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), batch_size=2
+  )
+  return DetectAndClassify(detector, classifier, crop_scale=crop_scale)
+
+
+def _softmax(logits):
+  exponentials = np.exp(np.asarray(logits, np.float64))
+  return exponentials / exponentials.sum()
+
+
+@pytest.mark.parametrize(
+  ("box", "scale", "left", "top", "side"),
+  [
+    ((20, 10, 40, 30), 1.0, 20, 10, 20),
+    ((20, 10, 40, 30), 1.2, 18, 8, 24),
+    ((20, 10, 40, 26), 1.2, 18, 6, 24),  # wider than high
+    ((20, 10, 30, 30), 1.2, 13, 8, 24),  # higher than wide
+    ((20, 10, 40, 30), 0.5, 25, 15, 10),
+    ((20.4, 10.6, 40.4, 30.6), 1.0, 20, 11, 20),
+    ((20, 10, 35, 25), 1.2, 19, 9, 18),  # centre 27.5, 17.5: 18.5 and 8.5 are rounded up
+    ((0, 0, 20, 20), 1.2, -2, -2, 24),
+    ((40, 30, 60, 50), 1.2, 38, 28, 24),
+    ((0, 0, 60, 50), 2.0, -30, -35, 120),
+    ((59, 49, 60, 50), 1.2, 59, 49, 1),
+    ((30, 20, 30, 20), 1.2, 30, 20, 1),  # an empty box
+  ],
+)
+def test_the_square_around_a_box(box, scale, left, top, side):
+  image = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
+  edge = 100
+  padded = np.pad(image, ((edge, edge), (edge, edge), (0, 0)), mode="edge")
+  expected = padded[top + edge :, left + edge :][:side, :side]
+  np.testing.assert_array_equal(square_crop(image, tuple(map(float, box)), scale), expected)
+
+
+def test_a_face_has_the_box_of_one_and_the_scores_of_the_other():
+  image = np.zeros((64, 64, 3), np.uint8)
+  image[10:26, 20:36] = (51, 255, 102)
+  (prediction,) = _predictor((28, 18, 16, 1, 2.0)).predict([image])
+  assert (prediction.image, prediction.width, prediction.height) == (None, 64, 64)
+  (face,) = prediction.faces
+  assert face.box == pytest.approx((20, 10, 36, 26), abs=1e-3)
+  assert list(face.scores) == list(COLOURS)
+  assert list(face.scores.values()) == pytest.approx(_softmax([0.2, 1.0, 0.4]), abs=1e-6)
+  assert (face.expression, face.score) == ("green", face.scores["green"])
+  assert face.detection is not None
+  assert face.detection.box == face.box
+  assert face.detection.expression == "two"
+  assert face.detection.score == pytest.approx(1 / (1 + math.exp(-2)), abs=1e-6)
+  assert list(face.detection.scores) == ["one", "two"]
+
+
+def test_the_crop_is_of_the_original_pixels():
+  """Twice the size of the detector's input, and not square: 128x96 is halved and moved by 8."""
+  image = np.zeros((96, 128, 3), np.uint8)
+  image[20:52, 40:72] = 255
+  (prediction,) = _predictor((28, 26, 16, 0, 2.0)).predict([image])
+  assert prediction.faces[0].box == pytest.approx((40, 20, 72, 52), abs=1e-3)
+  image[20:52, 40:72] = (255, 0, 0)
+  image[21:52:2, 40:72] = (0, 0, 255)  # rows that the detector's input does not resolve
+  seen = []
+  predictor = _predictor((28, 26, 16, 0, 2.0))
+  predictor._classifier._inputs = lambda crop: seen.append(crop) or np.zeros((16, 16, 3), np.uint8)
+  predictor.predict([image])
+  np.testing.assert_array_equal(seen, [image[20:52, 40:72]])
+
+
+def test_the_scale_of_the_crop():
+  image = np.zeros((64, 64, 3), np.uint8)
+  image[20:40, 20:40] = (255, 0, 0)
+  for scale, red in ((1.0, 1.0), (2.0, 0.25)):  # of the square's area
+    (prediction,) = _predictor((30, 30, 20, 0, 2.0), crop_scale=scale).predict([image])
+    expected = _softmax([red, 0, 0])
+    assert list(prediction.faces[0].scores.values()) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_face_at_the_border_sees_the_edge_repeated():
+  image = np.zeros((64, 64, 3), np.uint8)
+  image[:16, :16] = (0, 0, 255)
+  (prediction,) = _predictor((8, 8, 16, 0, 2.0), crop_scale=2.0).predict([image])
+  # The square is -8..24 in both directions; black is only what lies beyond 16 in one of them.
+  expected = _softmax([0, 0, (24 / 32) ** 2])
+  assert list(prediction.faces[0].scores.values()) == pytest.approx(expected, abs=0.01)
+
+
+def test_faces_come_by_falling_score_of_the_detector():
+  image = np.zeros((64, 64, 3), np.uint8)
+  image[8:16, 8:16], image[8:16, 40:48], image[40:48, 8:16] = np.diag([255, 255, 255])
+  squares = ((12, 12, 8, 0, 1.0), (44, 12, 8, 1, 3.0), (12, 44, 8, 0, 2.0))
+  (prediction,) = _predictor(*squares).predict([image])
+  assert [face.expression for face in prediction.faces] == ["green", "blue", "red"]
+
+
+def test_one_face_that_looks_like_two_expressions_is_listed_once():
+  squares = ((20, 20, 16, 0, 1.0), (21, 20, 16, 1, 3.0), (50, 50, 16, 0, 2.0))
+  image = np.zeros((64, 64, 3), np.uint8)
+  predictor = _predictor(*squares)
+  assert len(predictor._detector.predict([image])[0].faces) == 3
+  (prediction,) = predictor.predict([image])
+  assert [face.box[0] for face in prediction.faces] == pytest.approx([13, 42], abs=1e-3)
+  (prediction,) = _predictor(*squares, iou_threshold=0.95).predict([image])
+  assert len(prediction.faces) == 3
+
+
+def test_images_without_faces():
+  images = [np.zeros((64, 64, 3), np.uint8)] * 4
+  assert [p.faces for p in _predictor().predict(images)] == [()] * 4
+  assert _predictor().predict([]) == []
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, 4.1, float("nan"), float("inf")])
+def test_wrong_scales(scale):
+  with pytest.raises(ValueError, match=r"crop_scale is .*; expected above 0 and at most 4"):
+    _predictor(crop_scale=scale)
+
+
+@pytest.fixture(scope="module")
+def real(tiny_checkpoint, classifier_checkpoint):
+  return DetectAndClassify(
+    Predictor(tiny_checkpoint, batch_size=2, score_threshold=0.5),
+    ExpressionClassifier(classifier_checkpoint, batch_size=3),
+  )
+
+
+@pytest.fixture(scope="module")
+def photographs():
+  rng = np.random.default_rng(1)
+  sizes = [(64, 64), (40, 90), (200, 30), (7, 7), (128, 96)]
+  return [rng.integers(0, 256, (height, width, 3), np.uint8) for height, width in sizes]
+
+
+def _expected(real, image):
+  """The faces one after the other, with crops cut from an image with a wide edge."""
+  padded = np.pad(image, ((400, 400), (400, 400), (0, 0)), mode="edge")
+  (prediction,) = real._detector.predict([image])
+  for detection in prediction.faces:
+    x1, y1, x2, y2 = detection.box
+    side = max(1, int(1.2 * max(x2 - x1, y2 - y1) + 0.5))
+    # Half up, as int() rounds down what is positive.
+    left, top = (int((a + b - side) / 2 + 400.5) for a, b in ((x1, x2), (y1, y2)))
+    crop = padded[top : top + side, left : left + side]
+    yield detection, real._classifier.predict([crop])[0].faces[0]
+
+
+def test_faces_are_what_both_models_say_of_them(real, photographs):
+  predictions = real.predict(photographs)
+  assert max(len(prediction.faces) for prediction in predictions) > real._classifier.batch_size
+  expressions = set()
+  for image, prediction in zip(photographs, predictions, strict=True):
+    expected = {detection.box: (detection, face) for detection, face in _expected(real, image)}
+    for face in prediction.faces:
+      detection, alone = expected[face.box]
+      assert face.detection == detection
+      assert face.expression == alone.expression
+      np.testing.assert_allclose(list(face.scores.values()), list(alone.scores.values()), rtol=1e-5)
+      expressions.add(face.expression)
+  assert len(expressions) > 1
+
+
+def test_names_and_settings(real):
+  assert (real.class_names, real.step) == (("happiness", "anger", "surprise"), 5)
+  assert real.settings == {
+    "detector_step": 3,
+    "score_threshold": 0.5,
+    "iou_threshold": 0.3,
+    "max_detections": 100,
+    "crop_scale": 1.2,
+  }
+
+
+def test_a_rotated_photograph_is_turned_once(real, photographs, tmp_path):
+  upright = photographs[4]
+  exif = Image.Exif()
+  exif[0x0112] = 6
+  Image.fromarray(np.ascontiguousarray(np.rot90(upright))).save(tmp_path / "a.png", exif=exif)
+  ((prediction, pixels),) = real.predict_files([tmp_path / "a.png"])
+  np.testing.assert_array_equal(pixels, upright)
+  assert prediction.faces == real.predict([upright])[0].faces
+  assert len(prediction.faces) > 0

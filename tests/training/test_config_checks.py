@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+from ferjax.config import AugmentConfig, Config, ModelConfig
+from ferjax.training.config_checks import flatten, from_dict, to_dict, validate
+
+
+def test_defaults_are_valid():
+  validate(Config())
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "message"),
+  [
+    ("optimizer.name", "lion", "optimizer.name is 'lion'; known: sgd, adamw"),
+    ("optimizer.schedule", "linear", "known: cosine, step"),
+    ("optimizer.decay", "some", "known: kernels, all, released"),
+    ("train.freeze", "head", r"known: none, backbone, backbone\+neck"),
+    ("data.on_bad_record", "ignore", "known: error, skip"),
+    ("train.batch_size", 0, "train.batch_size is 0; it must be at least 1"),
+    ("train.freeze_epochs", -1, "must not be negative"),
+    ("optimizer.learning_rate", 0.0, "must be above 0"),
+    ("optimizer.learning_rate", float("nan"), "learning_rate is nan"),
+    ("optimizer.momentum", 1.0, "below 1"),
+    ("optimizer.group_rates", "tail=2,neck=1,x=1", "names tail, x; parts of this model: backbone,"),
+    ("optimizer.group_rates", "neck=1,head=2,neck=3", "wrong at 'neck=3'; expected part=factor,"),
+    ("optimizer.group_rates", "neck", "'neck', wrong at 'neck'; expected"),
+    ("optimizer.group_rates", "=2", "wrong at '=2'"),
+    ("optimizer.group_rates", "neck=fast", "wrong at 'neck=fast'"),
+    ("optimizer.group_rates", "neck=-1", "wrong at 'neck=-1'.*factors of at least 0"),
+    ("optimizer.group_rates", "neck=inf", "wrong at 'neck=inf'"),
+    ("train.ema_decay", 1.0, "below 1"),
+    ("train.ema_ramp", 0.0, "must be above 0"),
+    ("eval.iou_threshold", 1.5, r"must be in 0\.\.1"),
+    ("optimizer.min_learning_rate", 1.0, "must not be above max_learning_rate, 0.05"),
+    ("data.image_size", 100, "data.image_size is 100; it must be divisible by 32"),
+    ("data.augment", AugmentConfig(flip=2.0), r"data.augment.flip \(2.0\) must lie in 0..1"),
+    ("data.class_names", ("a", "a"), "none twice"),
+    ("loss.regularizer_weight", 1.0, "fer_yolo_mamba has no attention to regularise"),
+    ("data.class_names", (), "at least one name"),
+  ],
+)
+def test_impossible_values(field, value, message):
+  config = Config()
+  group, name = field.split(".")
+  setattr(getattr(config, group), name, value)
+  with pytest.raises(ValueError, match=message):
+    validate(config)
+
+
+def test_all_problems_are_told_at_once():
+  config = Config()
+  config.train.epochs, config.eval.batch_size = 0, -2
+  with pytest.raises(ValueError, match=r"(?s)train.epochs is 0.*eval.batch_size is -2"):
+    validate(config)
+
+
+def test_json_and_back():
+  config = Config(model=ModelConfig(size="nano"))
+  config.data.class_names = ("x", "y")
+  config.data.augment.scale = (0.5, 1.5)
+  assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_unknown_field_of_a_stored_config():
+  values = to_dict(Config())
+  values["train"]["speed"] = 3
+  message = r"TrainConfig has no \['speed'\]; known: seed, seeds, epochs"
+  with pytest.raises(ValueError, match=message):
+    from_dict(values)
+
+
+def test_flatten():
+  assert flatten({"a": {"b": {"c": 1}, "d": 2}, "e": 3}) == {"a.b.c": 1, "a.d": 2, "e": 3}
