@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ferjax import models
@@ -15,6 +15,7 @@ from ferjax.data.detection import augment as detection_augment
 from ferjax.models import emonext, fer_yolo_mamba, fermam
 from ferjax.models.fer_yolo_mamba import COARSEST_STRIDE
 from ferjax.tasks import TASKS, task_name
+from ferjax.training.config_types import type_problems
 from ferjax.training.optimizers import BY_EPOCH, BY_STEP, check_group_rates
 from ferjax.training.selection import check_selection
 
@@ -84,10 +85,18 @@ _SOURCES = {"detection": DETECTION_SOURCES, "classification": CLASSIFICATION_SOU
 
 
 def validate(config: Config) -> None:
-  """Raises a ValueError that names every field with an impossible value, and what is possible."""
-  problems = list(_problems(config))
-  if problems:
-    raise ValueError("config: " + "\n  ".join(problems))
+  """Raises a ValueError that names every field with an impossible value, and what is possible.
+
+  Types come first: values are only looked at where all of them are of their types.
+  """
+  _raise(type_problems(config))
+  _raise(_problems(config))
+
+
+def _raise(problems: Iterable[str]) -> None:
+  text = "\n  ".join(problems)
+  if text:
+    raise ValueError(f"config: {text}")
 
 
 def _problems(config: Config) -> Iterator[str]:
@@ -118,7 +127,7 @@ def _problems(config: Config) -> Iterator[str]:
     yield f"data.class_names is {names}; expected at least one name, none twice"
   if config.optimizer.schedule == "step" and config.optimizer.final_fraction == 0:
     yield 'optimizer.final_fraction is 0; it must be above 0 for the schedule "step"'
-  if config.train.batch_size % config.train.accumulate:
+  if config.train.accumulate > 0 and config.train.batch_size % config.train.accumulate:
     yield (
       f"train.batch_size is {config.train.batch_size}; it must be divisible by train.accumulate, "
       f"{config.train.accumulate}"
@@ -184,22 +193,26 @@ def from_dict(values: Mapping[str, Any]) -> Config:
   """The inverse of `to_dict`, also after JSON.
 
   Raises:
-    ValueError: a field that this version does not know.
+    ValueError: a field that this version does not know, or a value that is not of its type.
   """
-  return _build(values, Config)
+  config = _build(values, Config)
+  _raise(type_problems(config))
+  return config
 
 
-def _build(values: Mapping[str, Any], kind: type) -> Any:
+def _build(values: Any, kind: type) -> Any:
+  if not isinstance(values, Mapping):
+    return values  # told as not of its type
   types = typing.get_type_hints(kind)
   unknown = values.keys() - types.keys()
   if unknown:
     raise ValueError(f"{kind.__name__} has no {sorted(unknown)}; known: {', '.join(types)}")
-  fields = {}
+  built = kind()
   for name, value in values.items():
     if dataclasses.is_dataclass(types[name]):
       value = _build(value, types[name])
-    fields[name] = tuple(value) if isinstance(value, list) else value
-  return kind(**fields)
+    setattr(built, name, tuple(value) if isinstance(value, list) else value)
+  return built
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
