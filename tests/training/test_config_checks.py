@@ -107,12 +107,11 @@ ODD_VALUES = [
 
 
 @pytest.mark.parametrize("path", list(leaves(Config())), ids=".".join)
-@pytest.mark.parametrize("model", ["fer_yolo_mamba", "fermam"])
-def test_no_value_gives_another_error(path, model):
+def test_no_value_gives_another_error(path):
+  *groups, name = path
   for value in ODD_VALUES:
     config = Config()
-    config.model.name = model
-    *groups, name = path
+    config.model.name = "fermam"
     setattr(functools.reduce(getattr, groups, config), name, value)
     try:
       validate(config)
