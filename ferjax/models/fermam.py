@@ -28,6 +28,7 @@ from jaxtyping import Array, Float
 from ferjax.models.ir50 import IR50
 from ferjax.models.layers import Dtype, TorchDense
 from ferjax.models.mobilefacenet import MobileFaceNet
+from ferjax.models.registry import ModelSpec, check_choices
 from ferjax.models.ssm import ASFR, CONV_SSM_MODES, ConvSSM
 from ferjax.typing import ClassifierOutput
 
@@ -46,6 +47,7 @@ SIZES = {
   "base": Size(512, (3, 4, 14), (4, 6, 2)),
 }
 VARIANTS = ("corrected", "released")
+CHOICES = {"size": tuple(SIZES), "variant": VARIANTS, "mode": CONV_SSM_MODES}
 FROZEN = ("none", "landmark", "image", "image+landmark")
 # Top-level groups of the parameters.
 PARTS = ("image", "landmark", "image_proj", "conv_ssm", "fusion", "gate", "head")
@@ -141,16 +143,7 @@ class FERMam(nn.Module):
 
   def check(self):
     """Raises a ValueError for a field whose value is unknown."""
-    known_values = {
-      "size": tuple(SIZES),
-      "variant": VARIANTS,
-      "mode": CONV_SSM_MODES,
-      "frozen": FROZEN,
-    }
-    for field, known in known_values.items():
-      value = getattr(self, field)
-      if value not in known:
-        raise ValueError(f"unknown {field} {value!r} of fermam; known: {', '.join(known)}")
+    check_choices(self, "fermam", {**CHOICES, "frozen": FROZEN})
 
   def setup(self):
     self.check()
@@ -207,3 +200,27 @@ class FERMam(nn.Module):
     x = self.landmark(half, train=train and (not frozen or self.variant == "released")).features
     x = jax.lax.stop_gradient(x) if frozen else x
     return x.reshape(len(x), -1, x.shape[-1])
+
+
+SPEC = ModelSpec(
+  module=FERMam,
+  task="classification",
+  image_size=224,
+  stride=STRIDE,
+  parts=PARTS,
+  frozen=FROZEN,
+  choices=CHOICES,
+  # The map of the image branch: what comes behind has a quarter of its cells, and is not laid out
+  # as the image is in the released variant.
+  explain_layer=lambda image_size: "image",
+  released_names={
+    FERMam: "ferjax.interop.fermam_names:FERMAM",
+    IR50: "ferjax.interop.fermam_names:IR50",
+    MobileFaceNet: "ferjax.interop.fermam_names:MOBILEFACENET",
+  },
+  importers={
+    "": "ferjax.interop.pretrained:import_selected",
+    "image": "ferjax.interop.branches:import_part",
+    "landmark": "ferjax.interop.branches:import_part",
+  },
+)

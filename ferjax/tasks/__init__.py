@@ -1,7 +1,7 @@
 """What differs between finding faces and classifying them."""
 
 from ferjax.config import Config
-from ferjax.models import TASKS
+from ferjax.models.registry import model_spec
 from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.tasks.detection.task import DetectionTask
 
@@ -14,9 +14,7 @@ def create_task(config: Config) -> Task:
   Raises:
     ValueError: an unknown model, or settings that the task does not have.
   """
-  name, class_names = config.model.name, tuple(config.data.class_names)
-  if name not in TASKS:
-    raise ValueError(f"unknown model.name {name!r}; known: {', '.join(TASKS)}")
-  if TASKS[name] == "detection":
+  class_names = tuple(config.data.class_names)
+  if model_spec(config.model.name).task == "detection":
     return DetectionTask(class_names)
   return ClassificationTask(class_names, config.loss)

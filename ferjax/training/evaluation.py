@@ -14,10 +14,11 @@ import numpy as np
 from absl import logging
 
 from ferjax.checkpoint import FOLDER, Step, find_checkpoint, load_meta, load_variables
-from ferjax.config import Config, ModelConfig
+from ferjax.config import Config
 from ferjax.data.datasets import load_source
 from ferjax.data.pipeline import eval_dataset
-from ferjax.models import TASKS, create_model
+from ferjax.models import create_model
+from ferjax.models.registry import model_spec
 from ferjax.tasks import create_task
 from ferjax.training.config_checks import from_dict, validate
 from ferjax.training.metric_writer import Progress
@@ -184,7 +185,7 @@ def eval_checkpoint(
 
 def check_source(source: Any, config: Config) -> None:
   """Raises a ValueError if the records, such as prepared ones, are for another task."""
-  task = TASKS[config.model.name]
+  task = model_spec(config.model.name).task
   if source.task != task:
     raise ValueError(
       f"data.source {config.data.source!r} below {config.data.dir!r} holds records for "
@@ -204,6 +205,6 @@ def _with_the_model_of(meta: dict[str, Any], config: Config) -> Config:
   own |= {name: tuple(own[name]) for name in ("mean", "std")}
   return dataclasses.replace(
     config,
-    model=ModelConfig(**meta["model"]),
+    model=from_dict(meta["config"]).model,
     data=dataclasses.replace(config.data, **own),
   )
