@@ -30,7 +30,7 @@ from ferjax.models.layers import Dtype, TorchDense
 from ferjax.models.mobilefacenet import MobileFaceNet
 from ferjax.models.registry import ModelSpec, check_choices
 from ferjax.models.ssm import ASFR, CONV_SSM_MODES, ConvSSM
-from ferjax.typing import ClassifierOutput
+from ferjax.typing import ClassifierOutput, DimSize
 
 
 class Size(NamedTuple):
@@ -92,7 +92,7 @@ class PyramidFusion(nn.Module):
     landmark: Float[Array, "b l c"],
     *,
     train: bool,
-    grid: tuple[int, int] | None = None,
+    grid: tuple[DimSize, DimSize] | None = None,
   ) -> Float[Array, "b l c"]:
     """`grid` is (rows, columns) of the tokens, which are in row-major order.
 
@@ -175,7 +175,7 @@ class FERMam(nn.Module):
     self,
     image_side: Float[Array, "b l c"],
     landmark_side: Float[Array, "b l c"],
-    grid: tuple[int, int],
+    grid: tuple[DimSize, DimSize],
     *,
     train: bool,
   ) -> ClassifierOutput:
@@ -191,7 +191,7 @@ class FERMam(nn.Module):
     x = jax.lax.stop_gradient(x) if frozen else x
     x = self.image_proj(image_tokens(x, variant=self.variant))
     x = self.conv_ssm(x.reshape(-1, *grid, x.shape[-1]), train=train)
-    return x.reshape(len(x), grid[0] * grid[1], x.shape[-1])
+    return x.reshape(-1, grid[0] * grid[1], x.shape[-1])
 
   def _landmark_tokens(self, image, *, train: bool):
     frozen = "landmark" in self.frozen
@@ -199,7 +199,8 @@ class FERMam(nn.Module):
     half = average_pool(image, 2)
     x = self.landmark(half, train=train and (not frozen or self.variant == "released")).features
     x = jax.lax.stop_gradient(x) if frozen else x
-    return x.reshape(len(x), -1, x.shape[-1])
+    b, height, width, c = x.shape
+    return x.reshape(b, height * width, c)
 
 
 SPEC = ModelSpec(
