@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from ferjax.checkpoint import FOLDER, Step, find_checkpoint, load_meta, load_variables
-from ferjax.config import Config, ModelConfig
+from ferjax.config import Config
 from ferjax.data.datasets import load_source
 from ferjax.data.datasets.records import Source
 from ferjax.data.pipeline import eval_dataset
@@ -193,6 +193,6 @@ def _with_the_model_of(meta: dict[str, Any], config: Config) -> Config:
   own |= {name: tuple(own[name]) for name in ("mean", "std")}
   return dataclasses.replace(
     config,
-    model=ModelConfig(**meta["model"]),
+    model=from_dict(meta["config"]).model,
     data=dataclasses.replace(config.data, **own),
   )

@@ -9,8 +9,18 @@ from ferjax.config import AugmentConfig, Config, ModelConfig
 from ferjax.training.config_checks import flatten, from_dict, to_dict, validate
 
 
+def _config(name="fer_yolo_mamba"):
+  return Config(model=ModelConfig(name=name))
+
+
 def test_defaults_are_valid():
-  validate(Config())
+  validate(_config())
+
+
+def test_a_network_must_be_named():
+  message = "model.name is ''; known: fer_yolo_mamba, emonext, fermam"
+  with pytest.raises(ValueError, match=message):
+    validate(Config())
 
 
 @pytest.mark.parametrize(
@@ -18,7 +28,9 @@ def test_defaults_are_valid():
   [
     ("optimizer.name", "lion", "optimizer.name is 'lion'; known: sgd, adamw"),
     ("optimizer.schedule", "linear", "known: cosine, step"),
-    ("optimizer.decay", "some", "known: kernels, all, released"),
+    ("optimizer.decay", "some", "'some'; fer_yolo_mamba knows: kernels, all, released"),
+    ("model.options", "mode=both", "sets mode, which fer_yolo_mamba has not; its options: prior_p"),
+    ("train.pretrained", "neck=w.npz", "the part 'neck', of which fer_yolo_mamba takes no weights"),
     ("train.freeze", "head", r"known: none, backbone, backbone\+neck"),
     ("data.on_bad_record", "ignore", "known: error, skip"),
     ("train.batch_size", 0, "train.batch_size is 0; it must be at least 1"),
@@ -45,15 +57,24 @@ def test_defaults_are_valid():
   ],
 )
 def test_impossible_values(field, value, message):
-  config = Config()
+  config = _config()
   group, name = field.split(".")
   setattr(getattr(config, group), name, value)
   with pytest.raises(ValueError, match=message):
     validate(config)
 
 
+@pytest.mark.parametrize("name", ["emonext", "fermam"])
+def test_the_decay_of_one_network_is_refused_for_others(name):
+  """EmoNeXt's BatchNorm is called as FER-YOLO-Mamba's LayerNorm."""
+  config = _config(name)
+  config.optimizer.decay = "released"
+  with pytest.raises(ValueError, match=rf"decay is 'released'; {name} knows: kernels, all\n"):
+    validate(config)
+
+
 def test_all_problems_are_told_at_once():
-  config = Config()
+  config = _config()
   config.train.epochs, config.eval.batch_size = 0, -2
   with pytest.raises(ValueError, match=r"(?s)train.epochs is 0.*eval.batch_size is -2"):
     validate(config)
@@ -120,7 +141,7 @@ def test_no_value_gives_another_error(path):
 
 
 def test_unknown_field_of_a_stored_config():
-  values = to_dict(Config())
+  values = to_dict(_config())
   values["train"]["speed"] = 3
   message = r"TrainConfig has no \['speed'\]; known: seed, seeds, epochs"
   with pytest.raises(ValueError, match=message):
