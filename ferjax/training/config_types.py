@@ -43,7 +43,7 @@ def describe(hint: Any) -> str:
     return f"a tuple of {number}{several}, such as ({shown})"
   if hint in _WORDS:
     return _WORDS[hint][0]
-  return f"a {hint.__name__}" if isinstance(hint, type) else f"a {hint}"
+  return hint.__name__ if isinstance(hint, type) and not arguments else str(hint)
 
 
 def _problems(values: Any, prefix: str) -> Iterator[str]:

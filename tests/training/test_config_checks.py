@@ -91,7 +91,7 @@ def test_json_and_back():
   ("field", "value", "message"),
   [
     ("class_names", [1, 2], r"data\.class_names is \(1, 2\); expected a tuple of strings"),
-    ("augment", 3, r"data\.augment is 3; expected a AugmentConfig"),
+    ("augment", 3, r"data\.augment is 3; expected AugmentConfig"),
     ("image_size", "224", r"data\.image_size is '224'; expected a whole number"),
   ],
 )

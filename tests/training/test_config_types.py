@@ -43,8 +43,8 @@ def problems_with(field, value):
     ("optimizer.momentum", None, "a number"),
     ("data.source", 3, "a string"),
     ("data.grey", 1, "True or False"),
-    ("data.augment", None, "a AugmentConfig"),
-    ("data.augment", Config(), "a AugmentConfig"),
+    ("data.augment", None, "AugmentConfig"),
+    ("data.augment", Config(), "AugmentConfig"),
   ],
 )
 def test_a_value_of_another_type(field, value, expected):
@@ -94,10 +94,10 @@ class Options(Config):
   [
     ({}, []),
     ({"options": {"mode": "both", "sizes": [1, 2]}, "limit": 3, "anything": [None]}, []),
-    ({"options": [1]}, ["options is [1]; expected a dict"]),
-    ({"limit": "3"}, ["limit is '3'; expected a int | None"]),
+    ({"options": [1]}, ["options is [1]; expected dict"]),
+    ({"limit": "3"}, ["limit is '3'; expected int | None"]),
     ({"pairs": ((1, 2), (3, 4))}, []),
-    ({"pairs": ((1, 2), 3)}, ["pairs is ((1, 2), 3); expected a tuple["]),
+    ({"pairs": ((1, 2), 3)}, ["pairs is ((1, 2), 3); expected tuple["]),
   ],
 )
 def test_other_kinds_of_hints(values, told):
@@ -112,4 +112,4 @@ def test_other_kinds_of_hints(values, told):
 
 def test_descriptions():
   assert describe(tuple[int, int, int]) == "a tuple of 3 whole numbers, such as (1, 2, 3)"
-  assert describe(dict[str, Any]) == "a dict[str, typing.Any]"
+  assert describe(dict[str, Any]) == "dict[str, typing.Any]"
