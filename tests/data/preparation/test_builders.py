@@ -39,7 +39,9 @@ def small_shards(monkeypatch):
 
 
 @pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("layout", ["affectnet_npy", "fer2013_csv", "ferplus", "expw", "csv"])
+@pytest.mark.parametrize(
+  "layout", ["affectnet_npy", "fer2013_csv", "ferplus", "ferplus_folders", "expw", "csv"]
+)
 def test_faces_come_back(make_layout, plan_of, tmp_path, layout):
   root = make_layout(layout)
   plan = plan_of(layout, root)
