@@ -5,6 +5,7 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ferjax.data.datasets.layout import DataSet, Entry, LayoutError, Options, Release
 from ferjax.data.datasets.records import check_on_bad_record
@@ -62,6 +63,22 @@ class Plan:
         + "\n  ".join(self.problems[:_NAMED])
         + f"{more}\nMend them, or leave them out with --on-bad-record skip"
       )
+
+  def describe(self) -> dict[str, Any]:
+    """What `ferjax.json` and the report say of it."""
+    return {
+      "format": 1,
+      "data_set": self.data_set.name,
+      "title": self.data_set.title,
+      "terms": self.data_set.terms,
+      "release": self.release.name,
+      "task": self.options.task,
+      "class_names": list(self.options.class_names),
+      "validation": self.cut,
+      "counts": [dataclasses.asdict(count) for count in self.counts],
+      "dropped": self.dropped,
+      "problems": self.problems,
+    }
 
 
 def make_plan(

@@ -17,6 +17,7 @@ from ferjax.data.datasets.layout import Entry
 from ferjax.data.datasets.prepared import PreparedDetection, PreparedFaces
 from ferjax.data.preparation.plan import Plan, class_counts
 
+DUPLICATES = "duplicates.txt"
 _COLORS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73"}
 _DARK = "#222222"
 _PER_CLASS = 10  # samples
@@ -31,11 +32,14 @@ def write_report(
   sizes: Mapping[str, Sequence[Sequence[int]]],
   sources: Mapping[str, PreparedFaces | PreparedDetection],
 ) -> None:
-  """Writes report.json, classes.png, sizes.png and samples.png.
+  """Writes report.json, duplicates.txt, classes.png, sizes.png and samples.png.
+
+  duplicates.txt names the records that were dropped as duplicates; without any it is not written.
 
   Args:
     folder: made if missing.
-    summary: what the JSON file says besides the numbers written and the sizes.
+    summary: what the JSON file says besides the numbers written and the sizes; its "duplicates"
+      are split -> a sentence about each record dropped.
     plan: whose entries are those that were written.
     sizes: split -> width and height of each image, pixels.
     sources: split -> the prepared records, which the samples are read from.
@@ -50,6 +54,10 @@ def write_report(
   }
   content = {**summary, "written": written, "image_sizes": quantiles}
   (path / "report.json").write_text(json.dumps(content, indent=2))
+  dropped = [line for lines in summary["duplicates"].values() for line in lines]
+  if dropped:
+    text = "".join(f"{line}\n" for line in dropped)
+    (path / DUPLICATES).write_text(text, "utf-8", "backslashreplace")
   plot_classes(plan, path / "classes.png")
   plot_sizes(plan, sizes, path / "sizes.png")
   sheet = sample_sheet(plan, sources)
