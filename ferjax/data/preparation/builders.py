@@ -150,8 +150,8 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _example(self, entry: Entry, loaded: Loaded) -> dict[str, Any]:
     example: dict[str, Any] = {
       "image": loaded.encoded,
-      "origin": entry.origin,
-      "group": entry.group,
+      "origin": entry.origin.encode("utf-8", "backslashreplace"),
+      "group": entry.group.encode("utf-8", "backslashreplace"),
     }
     if entry.boxes is not None:
       example["boxes"] = loaded.boxes

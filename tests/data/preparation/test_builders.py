@@ -21,21 +21,9 @@ from ferjax.data.datasets.records import RecordError
 from ferjax.data.image import decode
 from ferjax.data.pipeline import eval_dataset
 from ferjax.data.preparation import builders
-from ferjax.data.preparation import prepare as preparation
 from ferjax.data.preparation.prepare import prepare
 
 BOXED = ("voc", "coco_json", "yolo_txt", "annotation_list")
-
-
-@pytest.fixture
-def small_shards(monkeypatch):
-  """Five records in each; no pictures are drawn."""
-
-  def config(*args, **kwargs):
-    return builders.Config(*args, **kwargs, records_per_shard=5)
-
-  monkeypatch.setattr(preparation, "Config", config)
-  monkeypatch.setattr(preparation, "write_report", lambda *args: None)
 
 
 @pytest.mark.usefixtures("small_shards")
