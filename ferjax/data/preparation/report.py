@@ -80,7 +80,7 @@ def plot_classes(plan: Plan, path: str | os.PathLike) -> None:
     x = np.arange(len(names)) + (place + 0.5) * width - 0.4
     bars = axes.bar(x, counts, width, color=_COLORS[split], label=f"{split} ({len(members):,})")
     axes.bar_label(bars, [f"{count:,}" for count in counts], fontsize=8, padding=2)
-  axes.set_xticks(range(len(names)), names)
+  axes.set_xticks(range(len(names)), names, parse_math=False)
   axes.yaxis.set_major_locator(MaxNLocator(integer=True))
   axes.set_ylabel("labels")
   axes.margins(y=0.12)
@@ -142,7 +142,7 @@ def sample_sheet(plan: Plan, sources: Mapping[str, PreparedFaces | PreparedDetec
   for name, row, faces in zip(names, grid, rows, strict=True):
     row[0].set_axis_on()
     row[0].set(xticks=[], yticks=[])
-    row[0].set_ylabel(name, rotation=0, ha="right", va="center", color=_DARK)
+    row[0].set_ylabel(name, rotation=0, ha="right", va="center", color=_DARK, parse_math=False)
     for spine in row[0].spines.values():
       spine.set_visible(False)
     for axes, (index, box) in zip(row, faces, strict=False):
