@@ -1,5 +1,8 @@
 """From an encoded file to the network's input: decoding, letterbox, normalisation."""
 
+import contextlib
+import functools
+import importlib
 import io
 import os
 import struct
@@ -56,6 +59,13 @@ _filters_lock = threading.Lock()
 
 class ImageError(ValueError):
   """An image cannot be read; the message starts with where it came from."""
+
+
+@functools.cache
+def register_plugins() -> None:
+  """Lets Pillow open HEIC and HEIF files, if pillow-heif is installed."""
+  with contextlib.suppress(ImportError):
+    importlib.import_module("pillow_heif").register_heif_opener()
 
 
 def decode(
@@ -146,6 +156,7 @@ def _pillow_limit() -> int:
 
 
 def _open(source: str | os.PathLike | bytes) -> Image.Image:
+  register_plugins()
   with _filters_lock, warnings.catch_warnings():
     _ignore_pillow_warnings()
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
