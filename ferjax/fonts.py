@@ -63,9 +63,10 @@ def _lettering(class_names: tuple[str, ...], fonts: tuple[str, ...] | None) -> L
       break
   names, legend = {}, {}
   for index, name in enumerate(class_names):
-    names[name] = name if name in drawn else str(index)
+    number = str(index) if str(index) not in class_names else f"#{index}"
+    names[name] = name if name in drawn else number
     if name not in drawn:
-      legend[name] = f"{index}: {name.encode('ascii', 'backslashreplace').decode()}"
+      legend[name] = f"{number}: {name.encode('ascii', 'backslashreplace').decode()}"
   return Lettering(names, font, legend)
 
 

@@ -20,6 +20,11 @@ def escape_what_terminals_cannot_show() -> None:
       stream.reconfigure(errors="backslashreplace")
 
 
+def escaped(text: str) -> str:
+  r"""Text without bytes of file names that are not UTF-8: `\udce9` stands for byte 0xE9."""
+  return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def check_writable(folder: str | os.PathLike, files: Iterable[str] = ()) -> None:
   """Tries whether results can be written, before the work for them; leaves nothing behind.
 
@@ -65,10 +70,10 @@ def results_folder(folder: str | os.PathLike) -> pathlib.Path:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[TextIO]:
-  r"""A text file in UTF-8 that takes its place only once it is written.
+  """A text file in UTF-8 that takes its place only once it is written.
 
-  Bytes of file names that are not UTF-8 are written as `\udce9`. `json` does so by itself, and what
-  reads it in Python gets the name back.
+  What it holds of names that are not UTF-8 is `escaped`. `json` does so by itself, and what reads
+  it in Python gets the name back.
   """
   partial = path.with_name(f".{path.name}.partial")
   try:

@@ -71,6 +71,12 @@ def test_names_without_letters_are_drawn_as_their_index(make_font):
   assert "中性" not in letters.warning
 
 
+def test_an_index_is_not_taken_for_a_name(make_font):
+  letters = lettering(("1", "中"), [make_font("plain", PLAIN)])
+  assert letters.names == {"1": "1", "中": "#1"}
+  assert letters.legend == {"中": "#1: \\u4e2d"}
+
+
 def test_installed_fonts():
   # DejaVu Sans, which Matplotlib brings along, has these; no font has the others.
   letters = lettering(("joie é", "радость", "χαρά"))

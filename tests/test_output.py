@@ -4,7 +4,12 @@ import stat
 
 import pytest
 
-from ferjax.output import check_writable, replacing, results_folder
+from ferjax.output import check_writable, escaped, replacing, results_folder
+
+
+def test_escaped_names_are_unicode():
+  assert escaped("caf\xe9 结果") == "caf\xe9 结果"
+  assert escaped(os.fsdecode(b"caf\xe9.jpg")) == "caf\\udce9.jpg"
 
 
 def test_a_check_leaves_nothing_behind(tmp_path):

@@ -59,9 +59,12 @@ def draw_explanations(
 def _lettered(explanation: Explanation, letters: Lettering) -> Explanation:
   """With the names of classes as they are drawn."""
   names, face = letters.names, explanation.face
-  face = dataclasses.replace(face, expression=names.get(face.expression, face.expression))
-  target = names.get(explanation.target, explanation.target)
-  return dataclasses.replace(explanation, face=face, target=target)
+  face = dataclasses.replace(
+    face,
+    expression=names[face.expression],
+    scores={names[name]: score for name, score in face.scores.items()},
+  )
+  return dataclasses.replace(explanation, face=face, target=names[explanation.target])
 
 
 def _face_sheet(image: UInt8[np.ndarray, "h w 3"], explanation: Explanation) -> Figure:
