@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ferjax.commands.errors import CommandError
 from ferjax.expressions import EXPRESSIONS, SEVEN_EXPRESSIONS
 
 if TYPE_CHECKING:
@@ -22,14 +23,10 @@ if TYPE_CHECKING:
 _SHOWN = 10  # findings of a kind that are printed
 
 
-class DataError(ValueError):
-  """What the user can mend: to be shown without a traceback."""
-
-
 def add_data(commands: argparse._SubParsersAction) -> None:
   """Adds `data` to the subcommands of a program.
 
-  `arguments.run(arguments)` gives the exit code, or raises a DataError.
+  `arguments.run(arguments)` gives the exit code, or raises a CommandError.
   """
   data = commands.add_parser("data", help="list, check and prepare data sets")
   actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -119,7 +116,7 @@ def _run(action: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
   try:
     return action(arguments)
   except (ValueError, OSError) as error:
-    raise DataError(error) from error
+    raise CommandError(error) from error
 
 
 def _list(arguments: argparse.Namespace) -> int:
