@@ -1,19 +1,19 @@
-"""What a model may be selected on.
+"""The split that checkpoints may be selected on.
 
-A model is never selected on the test split: its score there would be that of the luckiest of many
-checkpoints, not of one model.
+A model is never selected on the test split: its score there would be biased, the best of many
+checkpoints.
 """
 
 SELECT_ON = ("val", "test")
-_REASON_WORDS = 3  # fewer are no reason
+_REASON_WORDS = 3  # minimum length of a reason
 
 
 def check_selection(select_on: str, reason: str) -> str:
-  """What every report must say of the split that checkpoints are selected on.
+  """The note in every report about the split that checkpoints are selected on.
 
   Args:
     select_on: "val" or "test".
-    reason: words that say why it is the test split.
+    reason: why it is the test split, in words.
 
   Returns:
     A sentence for the reports; empty for "val".
