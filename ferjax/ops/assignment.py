@@ -49,7 +49,7 @@ def simota(
     + OUTSIDE_PENALTY * ~(inside & near)
   )
   cost = jnp.where(valid, cost, jnp.inf)
-  matched, gt_index = resolve_conflicts(cost, claim_cheapest(cost, dynamic_k(ious)))
+  matched, gt_index = resolve_conflicts(cost, select_cheapest(cost, dynamic_k(ious)))
   iou = jnp.take_along_axis(ious, gt_index[None], axis=0)[0]
   return Assignment(matched, gt_index, jnp.where(matched, iou, 0))
 
@@ -88,7 +88,7 @@ def dynamic_k(ious: Float[Array, "g a"]) -> Int[Array, "g"]:
   return jnp.maximum(jnp.sum(largest, axis=1).astype(jnp.int32), 1)
 
 
-def claim_cheapest(cost: Float[Array, "g a"], k: Int[Array, "g"]) -> Bool[Array, "g a"]:
+def select_cheapest(cost: Float[Array, "g a"], k: Int[Array, "g"]) -> Bool[Array, "g a"]:
   """The `k` cells of lowest finite cost for each box; equal costs prefer the lower index."""
   negated, cells = _top_k(-cost, min(MAX_CELLS, cost.shape[1]))
   last = jnp.minimum(k, cells.shape[1])[:, None] - 1
@@ -100,16 +100,16 @@ def claim_cheapest(cost: Float[Array, "g a"], k: Int[Array, "g"]) -> Bool[Array,
 
 
 def resolve_conflicts(
-  cost: Float[Array, "g a"], claimed: Bool[Array, "g a"]
+  cost: Float[Array, "g a"], selected: Bool[Array, "g a"]
 ) -> tuple[Bool[Array, "a"], Int[Array, "a"]]:
   """Which cells are matched, and to which box (0 where unmatched).
 
   A cell that several boxes select is matched to the box of lowest cost among all boxes, even one
   that did not select it, as in YOLOX.
   """
-  claims = jnp.sum(claimed, axis=0)
-  gt_index = jnp.where(claims > 1, jnp.argmin(cost, axis=0), jnp.argmax(claimed, axis=0))
-  return claims > 0, gt_index.astype(jnp.int32)
+  num_boxes = jnp.sum(selected, axis=0)
+  gt_index = jnp.where(num_boxes > 1, jnp.argmin(cost, axis=0), jnp.argmax(selected, axis=0))
+  return num_boxes > 0, gt_index.astype(jnp.int32)
 
 
 def _top_k(values: Float[Array, "g a"], k: int) -> tuple[Float[Array, "g k"], Int[Array, "g k"]]:

@@ -35,7 +35,7 @@ def check_selection(select_on: str, reason: str) -> str:
     raise ValueError(
       f"train.select_on is 'test', with the reason {reason!r}: a checkpoint that was selected on "
       "the test split has no test score. Use train.select_on='val' (`ferjax data prepare` cuts a "
-      "validation split where a set has none), or say in words why not, as in "
+      "validation split where a set has none), or give a reason, such as "
       "--config.train.select_on_test_reason='the published protocol selects on it'"
     )
-  return f"Selected on the test split, so that its score there is too good: {reason}"
+  return f"Selected on the test split, so its score on it is optimistic: {reason}"

@@ -96,26 +96,26 @@ class ClassificationMetrics:
     """
     matrix = self.confusion_matrix()
     self._check_not_empty()
-    figures = {name: float(value[0]) for name, value in _headline(matrix[None]).items()}
+    values = {name: float(value[0]) for name, value in _headline(matrix[None]).items()}
     for name, (low, high) in _bootstrap(matrix, self.seed).items():
-      figures |= {f"{name}_low": float(low), f"{name}_high": float(high)}
-    figures["f1_accuracy"] = 0.67 * figures["macro_f1"] + 0.33 * figures["accuracy"]
-    figures["ece"] = self.calibration_error()
+      values |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    values["f1_accuracy"] = 0.67 * values["macro_f1"] + 0.33 * values["accuracy"]
+    values["ece"] = self.calibration_error()
 
-    hits, counts, answers = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    hits, counts, predicted = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     for i, name in enumerate(self.class_names):
-      figures[f"count/{name}"] = float(counts[i])
+      values[f"count/{name}"] = float(counts[i])
       if counts[i] == 0:
         continue
       low, high = wilson_interval(int(hits[i]), int(counts[i]))
-      figures |= {
-        f"precision/{name}": float(hits[i] / max(answers[i], 1)),
+      values |= {
+        f"precision/{name}": float(hits[i] / max(predicted[i], 1)),
         f"recall/{name}": float(hits[i] / counts[i]),
         f"recall_low/{name}": low,
         f"recall_high/{name}": high,
-        f"f1/{name}": float(2 * hits[i] / (counts[i] + answers[i])),
+        f"f1/{name}": float(2 * hits[i] / (counts[i] + predicted[i])),
       }
-    return {**figures, "num_images": float(len(self))}
+    return {**values, "num_images": float(len(self))}
 
   def confusion_matrix(self) -> Int[np.ndarray, "k k"]:
     """Counts: row is the true class, column the predicted class."""
@@ -203,13 +203,13 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
 def _headline(matrices: Int[np.ndarray, "r k k"]) -> dict[str, Float[np.ndarray, "r"]]:
   """The metrics of each confusion matrix; the means exclude classes without examples."""
   hits = np.diagonal(matrices, axis1=1, axis2=2)
-  counts, answers = matrices.sum(axis=2), matrices.sum(axis=1)
+  counts, predicted = matrices.sum(axis=2), matrices.sum(axis=1)
   # A class without examples has no correct predictions, and adds 0 to the sums below.
   num_present = np.count_nonzero(counts, axis=1)
   return {
     "accuracy": hits.sum(axis=1) / counts.sum(axis=1),
     "balanced_accuracy": np.sum(hits / np.maximum(counts, 1), axis=1) / num_present,
-    "macro_f1": np.sum(2 * hits / np.maximum(counts + answers, 1), axis=1) / num_present,
+    "macro_f1": np.sum(2 * hits / np.maximum(counts + predicted, 1), axis=1) / num_present,
   }
 
 
@@ -222,8 +222,8 @@ def _bootstrap(matrix: Int[np.ndarray, "k k"], seed: int) -> dict[str, Float[np.
   """
   count = matrix.sum()
   draws = np.random.default_rng(seed).multinomial(count, matrix.ravel() / count, NUM_RESAMPLES)
-  figures = _headline(draws.reshape(NUM_RESAMPLES, *matrix.shape))
-  return {name: np.percentile(values, (2.5, 97.5)) for name, values in figures.items()}
+  resampled = _headline(draws.reshape(NUM_RESAMPLES, *matrix.shape))
+  return {name: np.percentile(values, (2.5, 97.5)) for name, values in resampled.items()}
 
 
 def _join(pieces: list[np.ndarray], dtype: type) -> np.ndarray:

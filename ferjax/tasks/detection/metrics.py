@@ -87,17 +87,17 @@ class DetectionMetrics:
       )
     per_class = {f"ap50/{name}": average_precision(*curve) for name, curve in self.curves().items()}
     coco_map, coco_map50 = coco_average_precision(self.images, len(self.class_names))
-    figures = {
+    values = {
       "map50": np.mean(list(per_class.values())),
       "map": coco_map,
       "coco_map50": coco_map50,
       **per_class,
       **self._precision_recall(num_boxes),
-      **self._face_figures(),
+      **self._face_metrics(),
       "num_images": len(self.images),
       "num_boxes": num_boxes,
     }
-    return {name: float(value) for name, value in figures.items()}
+    return {name: float(value) for name, value in values.items()}
 
   @property
   def classes_without_boxes(self) -> tuple[str, ...]:
@@ -143,7 +143,7 @@ class DetectionMetrics:
       "recall50": num_correct / num_boxes,
     }
 
-  def _face_figures(self) -> dict[str, float]:
+  def _face_metrics(self) -> dict[str, float]:
     faces = self._faces()
     num_found = num_right = 0
     for image in faces:
