@@ -1,4 +1,4 @@
-"""Trains a model, or goes on with what the workdir holds.
+"""Trains a model, or resumes the run in the workdir.
 
   python train.py --config configs/fer_yolo_mamba.py:demo --workdir runs/demo
   python train.py --config configs/fer_yolo_mamba.py --workdir runs/raf_db \\
@@ -13,9 +13,9 @@ from ferjax.training import command_line
 from ferjax.training.run import train
 
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "File of the configuration, as configs/fer_yolo_mamba.py:demo."
+  "config", None, "Config file, such as configs/fer_yolo_mamba.py:demo."
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and figures.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and metrics.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 

@@ -1,6 +1,6 @@
-"""What histograms of oriented gradients and a logistic regression reach on a table of faces.
+"""Baseline: histograms of oriented gradients and logistic regression on a table of faces.
 
-The least that a network trained on the same faces should beat.
+A network trained on the same faces should beat it.
 
   pip install -e ".[bench]"
   python benchmarks/hog_baseline.py --dir DATA/lfw5 \\

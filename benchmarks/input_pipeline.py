@@ -1,13 +1,13 @@
-"""Images per second of the recipes' training pipelines, beside a PyTorch DataLoader's.
+"""Images per second of the recipes' training pipelines, compared with a PyTorch DataLoader.
 
   pip install -e ".[bench,torch]" torchvision
   python benchmarks/input_pipeline.py [--seconds 6] [--sizes 224,320] [--workers 0,1,2]
 
-Prints a Markdown table for `benchmarks/results/`. Both sides get the same encoded photographs,
-already in memory, decode them whole, augment with the same ranges and probabilities, and deliver
-float32 batches; each is measured in a process of its own, in turn. The DataLoader is that of
-`torch_input.py`. Processor time is that of the process and its workers, from batch to batch, after
-what they had ready has been used up.
+Prints a Markdown table for `benchmarks/results/`. Both sides get the same encoded photographs in
+memory, decode them at full size, augment with the same ranges and probabilities, and deliver
+float32 batches. Each is measured in a separate process, one after the other. `torch_input.py` has
+the DataLoader. CPU time is that of the process and its workers, from batch to batch, after the
+prefetched batches are used up.
 """
 
 import dataclasses
@@ -36,28 +36,28 @@ from ferjax.config import DataConfig
 from ferjax.data import pipeline
 from ferjax.data.image import decode
 
-_SECONDS = flags.DEFINE_float("seconds", 6.0, "Length of a measurement, at least.")
+_SECONDS = flags.DEFINE_float("seconds", 6.0, "Minimum duration of a measurement, seconds.")
 _SIZES = flags.DEFINE_list("sizes", ["224", "320"], "Sides of the network's input, pixels.")
 _WORKERS = flags.DEFINE_list("workers", ["0", "1", "2"], "Numbers of worker processes.")
-_TASKS = flags.DEFINE_list("tasks", [], "Rows of the table to measure, by number; all if empty.")
-_MEASURE = flags.DEFINE_string("measure", "", "Used by the program itself: one measurement.")
+_TASKS = flags.DEFINE_list("tasks", [], "Indices of the table rows to measure; all if empty.")
+_MEASURE = flags.DEFINE_string("measure", "", "Internal: runs one measurement.")
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 BATCH = 32
-WARM_UP = 10  # batches that are not timed: more than either side holds ready
+WARM_UP = 10  # batches that are not timed: more than either side prefetches
 CHECKED = 8  # batches whose statistics are compared
-LEAST = 16  # batches of a measurement, so that those begun before or after it weigh little
-COUNT = 64  # photographs that differ
-RECORDS = 12000  # of a set, among which they repeat
+LEAST = 16  # batches per measurement, so batches that only partly fall into it matter little
+COUNT = 64  # distinct photographs
+RECORDS = 12000  # of the set; the photographs repeat
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """A recipe on photographs of a kind, with sides in `sides` pixels."""
+  """A recipe and the kind of its photographs."""
 
   recipe: str
   photographs: str
-  sides: tuple[int, int]  # of the longer side, shortest and longest
+  sides: tuple[int, int]  # pixels of the longer side, minimum and maximum
   aspect: float = 1.0  # width / height
 
   def config(self, size: int, num_workers: int) -> DataConfig:
@@ -76,7 +76,7 @@ TASKS = (
 
 
 class Encoded:
-  """`RECORDS` JPEG files in memory, as a source of either kind."""
+  """`RECORDS` JPEG files in memory, as a source for detection or classification."""
 
   skipped = []
 
@@ -105,7 +105,7 @@ class Encoded:
 
 
 def photograph(rng: np.random.Generator, width: int, height: int) -> bytes:
-  """A JPEG of 2 bits a pixel: noise with the falling spectrum of photographs, in colour."""
+  """A JPEG of 2 bits per pixel: colour noise with the power spectrum of photographs."""
   frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
   frequency[0, 0] = np.inf
   planes = []
@@ -141,7 +141,7 @@ def batches(side: str, source: Encoded, config: DataConfig):
   import torch
   import torch_input
 
-  # As in a worker: threads of one operation would use processors without being faster for it.
+  # As in a worker: intra-op threads would use more cores without being faster.
   torch.set_num_threads(1)
   if source.task == "detection":
     dataset = torch_input.Photographs(source.encoded, source.boxes, source.box_labels, config)
@@ -150,8 +150,8 @@ def batches(side: str, source: Encoded, config: DataConfig):
   return iter(torch_input.loader(dataset, BATCH, config.num_workers))
 
 
-def processor_time() -> float:
-  """Seconds that this process and its workers have used."""
+def cpu_seconds() -> float:
+  """CPU seconds of this process and its workers."""
   process = psutil.Process()
   times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
   return sum(each.user + each.system for each in times)
@@ -172,7 +172,7 @@ def statistics(side: str, rows: list) -> dict:
 
 
 def measure(options: dict) -> dict:
-  """One side of one row, in this process."""
+  """Measures one side of one row in this process."""
   with open(options["source"], "rb") as file:
     source = pickle.load(file)
   config = TASKS[options["task"]].config(options["size"], options["workers"])
@@ -180,19 +180,19 @@ def measure(options: dict) -> dict:
   seen = statistics(options["side"], [next(iterator) for _ in range(CHECKED)])
   for _ in range(WARM_UP):
     next(iterator)
-  images, start, processor = 0, time.perf_counter(), processor_time()
+  images, start, cpu = 0, time.perf_counter(), cpu_seconds()
   while images < LEAST * BATCH or time.perf_counter() - start < options["seconds"]:
     next(iterator)
     images += BATCH
   wall = time.perf_counter() - start
-  processor = processor_time() - processor
+  cpu = cpu_seconds() - cpu
   if hasattr(iterator, "close"):
     iterator.close()
-  return {"per_second": images / wall, "per_cpu_second": images / processor, **seen}
+  return {"per_second": images / wall, "per_cpu_second": images / cpu, **seen}
 
 
 def check(ours: dict, theirs: dict) -> None:
-  """Both sides must make the same kind of batch."""
+  """Asserts that both sides make the same kind of batch."""
   assert ours["shape"] == theirs["shape"], (ours, theirs)
   assert ours["dtype"] == theirs["dtype"] == "float32"
   scale = np.array(theirs["deviation"])
@@ -230,7 +230,7 @@ def main(argv: list[str]) -> None:
   print(versions() + "\n")
   print(
     "| recipe | photographs | size | workers | images/s: ferjax | PyTorch | ratio | "
-    "images per processor second: ferjax | PyTorch | ratio |"
+    "images per CPU second: ferjax | PyTorch | ratio |"
   )
   print("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", flush=True)
   rows = [int(row) for row in _TASKS.value] or range(len(TASKS))

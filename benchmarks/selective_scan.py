@@ -1,14 +1,14 @@
-"""Time and memory of the scan's ways, side by side in one run.
+"""Time and memory of the scan's implementations, compared in one run.
 
   python benchmarks/selective_scan.py [--batch 1] [--length 1600] [--channels 256]
 
 Prints a Markdown table for `benchmarks/results/`. "plain" is `jax.lax.associative_scan` over the
-whole sequence with JAX's own gradient: what the chunks and the custom gradient save is measured
-against it.
+whole sequence with JAX's own gradient. It is the baseline for the chunks and the custom gradient.
 """
 
 import argparse
 import datetime
+import functools
 import platform
 import time
 
@@ -21,7 +21,7 @@ PATHS, STATES = 8, 16
 
 
 def plain(u, dt, A, B, C):
-  """All states at once, and what autodiff makes of it."""
+  """All states at once, differentiated by JAX."""
   a = jnp.exp(dt[..., None] * A[:, None])
   b = (dt * u)[..., None] * B[..., None, :]
   combine = lambda x, y: (x[0] * y[0], y[0] * x[1] + y[1])  # noqa: E731
@@ -62,11 +62,11 @@ def main() -> None:
   arguments = parser.parse_args()
   inputs = make_inputs(arguments.batch, arguments.length, arguments.channels)
 
-  ways = {"plain associative_scan": plain}
+  implementations = {"plain associative_scan": plain}
   for method in ("associative", "sequential"):
     for chunk in (16, 32, 64):
-      ways[f"{method}, chunks of {chunk}"] = lambda *x, method=method, chunk=chunk: selective_scan(
-        *x, method=method, chunk_size=chunk
+      implementations[f"{method}, chunks of {chunk}"] = functools.partial(
+        selective_scan, method=method, chunk_size=chunk
       )
   print(
     f"{datetime.date.today()}, jax {jax.__version__}, {jax.default_backend()} "
@@ -74,9 +74,11 @@ def main() -> None:
     f"u is {arguments.batch} x {PATHS} x {arguments.length} x {arguments.channels}, "
     f"{STATES} states\n"
   )
-  print("| way | forward, ms | with gradients, ms | temporary memory with gradients, MB |")
+  print(
+    "| implementation | forward, ms | with gradients, ms | temporary memory with gradients, MB |"
+  )
   print("| --- | ---: | ---: | ---: |")
-  for name, scan in ways.items():
+  for name, scan in implementations.items():
     gradient = jax.grad(lambda *x, scan=scan: jnp.sum(scan(*x) ** 2), argnums=range(5))
     forward, _ = measure(scan, inputs, arguments.repeats)
     both, memory = measure(gradient, inputs, arguments.repeats)

@@ -1,7 +1,7 @@
 """The recipes' training pipelines as a PyTorch user writes them: PIL and torchvision.
 
-Same decoded sizes, filters, ranges and probabilities as `ferjax.data`, float32 normalised tensors,
-`torch.utils.data.DataLoader` with its own shuffling and collation.
+Decoded sizes, filters, ranges and probabilities are those of `ferjax.data`. The batches are
+normalised float32 tensors of a `torch.utils.data.DataLoader` with its own shuffling and collation.
 """
 
 import io
@@ -46,7 +46,7 @@ class Faces(Dataset):
 
 
 def _face_transform(config: DataConfig) -> v2.Compose:
-  """Of the fields that configs/fermam.py and configs/emonext.py set."""
+  """The transform for the fields that configs/fermam.py and configs/emonext.py set."""
   size, augment = config.image_size, config.face_augment
   steps = [v2.Grayscale()] if config.grey else []
   steps += [v2.Resize(config.resize or size)]
@@ -72,7 +72,7 @@ def _three_channels(image: torch.Tensor) -> torch.Tensor:
 
 
 class FlipOrNoise(torch.nn.Module):
-  """With `probability` a flip or noise; otherwise a flip half of the time."""
+  """Flips half of the images, and adds noise to the others with `probability`."""
 
   def __init__(self, probability: float, variance: float):
     super().__init__()

@@ -1,23 +1,23 @@
-"""EmoNeXt: the expression of a face.
+"""EmoNeXt, a classifier of facial expressions.
 
 Paper: El Boudouri, Bohi, "EmoNeXt: an Adapted ConvNeXt for Facial Emotion Recognition",
 MMSP 2023, arXiv:2501.08199.
 
-Variants, each chosen by `--config configs/emonext.py:<variant>`:
-  fer2013  FER2013 with the published recipe, of images in folders
+Variants, selected with `--config configs/emonext.py:<variant>`:
+  fer2013  FER2013 with the published recipe; the default. Images are in folders
            <data.dir>/{train,val,test}/<class>/*.png: train is the set's Training part, val its
-           PublicTest and test its PrivateTest. (none) is the same. The rate is the paper's, 1e-4;
-           the released program runs at 1e-3, whatever it is told:
-           --config.optimizer.learning_rate=1e-3. Pass --config.train.pretrained for ImageNet
-           weights of ConvNeXt-T in the original authors' naming.
+           PublicTest and test its PrivateTest. The learning rate is the paper's, 1e-4. The
+           released program ignores its option and uses 1e-3, which is
+           --config.optimizer.learning_rate=1e-3 here. Pass --config.train.pretrained to load
+           ImageNet weights of ConvNeXt-T in the original authors' naming.
   folder   your own faces, <data.dir>/{train,val}/<class>/*.jpg; set --config.data.class_names.
   lfw5     112-pixel grey faces and a table of labels, from scratch on a CPU:
              python train.py --config configs/emonext.py:lfw5 --workdir runs/lfw5 \\
                  --config.data.dir=/data/lfw5
-           Seen in two runs: balanced accuracy 0.58 and 0.61; HOG and logistic regression: 0.54
+           Balanced accuracy was 0.58 and 0.61 in two runs; HOG and logistic regression reach 0.54
            (docs/emonext.md).
-  demo     drawn faces, for a CPU: no data to fetch.
-  tiny     seconds long, for tests: learns nothing.
+  demo     synthetic faces, for a CPU: no data to download.
+  tiny     for tests: takes seconds and learns nothing.
 
   python train.py --config configs/emonext.py:demo --workdir runs/emonext_demo
 """
@@ -33,7 +33,7 @@ from ferjax.config import (
   TrainConfig,
 )
 
-# Pixels are in 0..1 and stay so: the network was published without a normalisation.
+# Pixels stay in 0..1: the network was published without normalisation.
 UNIT = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
@@ -114,7 +114,7 @@ def _lfw5() -> Config:
       schedule="warmup_cosine",
       warmup_steps=200,
       final_fraction=0.01,
-      group_rates="stn=0.05",  # at the rate of the others it shears faces and shrinks them
+      group_rates="stn=0.05",  # at the full rate it shears and shrinks faces
       momentum=0.9,
       weight_decay=0.05,
       clip_norm=1.0,

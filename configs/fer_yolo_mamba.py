@@ -1,22 +1,22 @@
-"""FER-YOLO-Mamba: faces and their expressions.
+"""FER-YOLO-Mamba, a detector of faces and their expressions.
 
 Paper: Ma, Lei, Celik, Li, "FER-YOLO-Mamba: Facial Expression Detection and Classification Based
 on Selective State Space", arXiv:2405.01828.
 
-Variants, each chosen by `--config configs/fer_yolo_mamba.py:<variant>`:
+Variants, selected with `--config configs/fer_yolo_mamba.py:<variant>`:
   (none)  RAF-DB with the published recipe. Pass --config.data.dir, and
-          --config.train.pretrained for a backbone trained on COCO (YOLOX-s); without one, this
-          and the next two want --config.train.freeze=none.
-  sfew    SFEW frames by annotation lists train.txt and val.txt below --config.data.dir.
-  voc     your own data in PASCAL VOC form below --config.data.dir; set
+          --config.train.pretrained to load a backbone pretrained on COCO (YOLOX-s). Without one,
+          pass --config.train.freeze=none for this variant and the next two.
+  sfew    SFEW frames with the annotation lists train.txt and val.txt below --config.data.dir.
+  voc     your own data in Pascal VOC format below --config.data.dir; set
           --config.data.class_names.
-  demo    drawn scenes, for a CPU: no data to fetch.
-  tiny    seconds long, for tests: learns nothing.
+  demo    synthetic scenes, for a CPU: no data to download.
+  tiny    for tests: takes seconds and learns nothing.
 
   python train.py --config configs/fer_yolo_mamba.py:demo --workdir runs/demo
 
-Numbers: not measured on any of the published data sets. The demo was seen to reach mAP@0.5 0.65
-(the faces by themselves: AP@0.5 1.00) in 8 min 11 s on two CPU cores, its aim being 0.60.
+Results: not measured on any published data set. In one run, the demo reached mAP@0.5 0.65 (class
+agnostic: AP@0.5 1.00) in 8 min 11 s on two CPU cores; its target is 0.60.
 """
 
 from ferjax.config import (
@@ -103,7 +103,7 @@ def _demo() -> Config:
       max_boxes=8,
       train_examples=2100,
       val_examples=200,
-      min_faces=3,  # many faces a scene: the model pays for pixels, and learns from faces
+      min_faces=3,  # many faces per scene: cost depends on pixels, learning on faces
       face_scale=(0.25, 0.8),
       augment=AugmentConfig(
         scale=(1.0, 1.0), aspect_jitter=0.0, hue=0.0, saturation=0.0, value=0.0, mosaic=0.0

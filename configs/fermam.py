@@ -1,32 +1,32 @@
-"""FERMam: the expression of a face, from its picture and its landmarks' features.
+"""FERMam, a classifier of facial expressions with image and landmark features.
 
 Paper: "FERMam: a lightweight dual-source and multi-scale fusion framework for facial expression
 recognition", Scientific Reports (2026), doi 10.1038/s41598-026-44396-6.
 
-Variants, each chosen by `--config configs/fermam.py:<variant>`:
+Variants, selected with `--config configs/fermam.py:<variant>`:
   raf_db      aligned faces of RAF-DB in folders <data.dir>/{train,val,test}/<class>/*.jpg, with the
-              published recipe; (none) is the same.
-  affectnet7  AffectNet, seven classes; affectnet8, with contempt: folders likewise.
-  ferplus     FERPlus, eight classes, trained on the distributions of its votes:
+              published recipe; the default.
+  affectnet7  AffectNet with seven classes, in the same folders; affectnet8 adds contempt.
+  ferplus     FERPlus with eight classes, trained on the distributions of the votes:
     ferjax data prepare ferplus --source DIR --out OUT --rule probability
     python train.py --config configs/fermam.py:ferplus --workdir runs/ferplus \\
         --config.data.dir=OUT/ferplus/classification_8_probability/1.0.0
   folder      your own faces, <data.dir>/{train,val}/<class>/*.jpg; set --config.data.class_names.
-  lfw5        112-pixel grey faces and a table of labels, from scratch on a CPU, by the small size;
-              docs/fermam.md has the figures of both variants:
+  lfw5        112-pixel grey faces and a table of labels, from scratch on a CPU; small size;
+              docs/fermam.md has the results of both variants:
     python train.py --config configs/fermam.py:lfw5 --workdir runs/fermam_lfw5 \\
         --config.data.dir=/data/lfw5 --config.train.seeds="(0,1,2)"
-  demo        drawn faces, for a CPU: no data to fetch.
-  tiny        seconds long, for tests: learns nothing.
+  demo        synthetic faces, for a CPU: no data to download.
+  tiny        for tests: takes seconds and learns nothing.
 
-The recipe starts from an ArcFace IR-50 and a MobileFaceNet, and holds the latter:
+The recipe starts from an ArcFace IR-50 and a MobileFaceNet, and freezes the latter:
   --config.train.pretrained=image=ir50.pth,landmark=mobilefacenet.pth
 Without them, pass --config.train.freeze=none.
 
   python train.py --config configs/fermam.py:demo --workdir runs/fermam_demo
 
-Numbers: not measured on any of the published data sets. The demo was seen once to reach an accuracy
-of 0.96 on 400 drawn faces of its test split, in 3 minutes of processor time.
+Results: not measured on any published data set. In one run, the demo reached an accuracy of 0.96 on
+400 synthetic faces of its test split, in 3 minutes of CPU time.
 """
 
 from ferjax.config import (

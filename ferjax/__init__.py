@@ -1,7 +1,7 @@
 """Facial expression recognition in JAX.
 
-The public names are loaded when first used, so that a data worker that imports `ferjax.data`
-does not initialise JAX.
+The public names are loaded on first use, so that a data worker that imports `ferjax.data` does not
+initialise JAX.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Compiled programs kept on disk, so that a second start does not compile again."""
+"""A cache of compiled programs on disk, so that a second start does not compile again."""
 
 import os
 import pathlib
@@ -9,12 +9,11 @@ VARIABLE = "FERJAX_COMPILATION_CACHE"
 
 
 def enable_compilation_cache() -> str | None:
-  """Turns JAX's persistent compilation cache on; returns its folder, or None where it stays off.
+  """Enables JAX's persistent compilation cache; returns its folder, or None if it stays off.
 
-  The folder is `ferjax/jax` below `$XDG_CACHE_HOME` (`~/.cache` where that is not set). The
-  environment variable FERJAX_COMPILATION_CACHE names another folder, or is "off". A folder that
-  the user gave to JAX itself (JAX_COMPILATION_CACHE_DIR) is left alone. Call it before the first
-  program is compiled.
+  The folder is `ferjax/jax` below `$XDG_CACHE_HOME` (`~/.cache` if not set). The environment
+  variable FERJAX_COMPILATION_CACHE sets another folder, or is "off". A folder set with JAX's own
+  JAX_COMPILATION_CACHE_DIR is used unchanged. Call this before the first program is compiled.
 
   Raises:
     ValueError: FERJAX_COMPILATION_CACHE names a file.
@@ -33,7 +32,7 @@ def enable_compilation_cache() -> str | None:
       f"{VARIABLE}={chosen}: cannot be a folder ({error}); expected a folder, or 'off'"
     ) from error
   except OSError:
-    # A home without write permission (containers) costs a compilation, not the run.
+    # Without write permission (containers), the program compiles again instead of failing.
     if chosen:
       raise
     return None

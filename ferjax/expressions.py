@@ -1,7 +1,7 @@
-"""Expression names in their canonical order, and every dataset's codes for them.
+"""Expression names in canonical order, and the codes of every data set for them.
 
-This is the only place that knows a dataset's label ids. Everything else speaks of an index into
-`EXPRESSIONS`: 0-based, no background class.
+Only this module knows the label ids of data sets. All other code uses indices into `EXPRESSIONS`:
+0-based, no background class.
 """
 
 EXPRESSIONS = (
@@ -51,7 +51,7 @@ FER2013_CODES = {
   6: "neutral",
 }
 
-# The vote columns of fer2013new.csv, in their order, and those that are no expression.
+# The vote columns of fer2013new.csv, in order, including those that are not expressions.
 FERPLUS_COLUMNS = (
   "neutral",
   "happiness",
@@ -77,7 +77,7 @@ EXPW_CODES = {
   6: "neutral",
 }
 
-# Other words for them in folder names and tables, in lower case.
+# Synonyms in folder names and tables, in lower case.
 SPELLINGS = {
   "happy": "happiness",
   "joy": "happiness",
@@ -99,10 +99,10 @@ def index_of(name: str, class_names: tuple[str, ...] = EXPRESSIONS) -> int:
 
 
 def index_of_spelling(text: str, class_names: tuple[str, ...]) -> int:
-  """The class index of a name as people write it: in any case, and with `SPELLINGS`.
+  """The class index of a name in common spellings: any case, and the synonyms of `SPELLINGS`.
 
   Raises:
-    ValueError: no class, or more than one, may be meant; the message lists the known names.
+    ValueError: the name matches no class, or more than one; the message lists the known names.
   """
   if text in class_names:
     return class_names.index(text)

@@ -1,4 +1,4 @@
-"""Endless shuffled orders: example number -> record, by seed and number alone."""
+"""Endless shuffled orders: example number -> record, a function of seed and number only."""
 
 from collections.abc import Sequence
 
@@ -6,29 +6,29 @@ import grain
 import numpy as np
 from jaxtyping import Float
 
-_CLASSES = 2**16  # stream of the order of classes; records have those from 0 on
+_CLASSES = 2**16  # random stream of the order of classes; records use streams from 0
 
 
 def shuffled(length: int, seed: int, stream: int = 0) -> grain.MapDataset:
-  """The numbers below `length` once an epoch, in another order each epoch.
+  """All numbers below `length` once per epoch, in a new order each epoch.
 
   Args:
     length: of an epoch.
     seed: not negative.
-    stream: orders of one seed and different streams are unrelated.
+    stream: different streams of one seed give independent orders.
   """
   return grain.MapDataset.range(length).shuffle(seed=_stream_seed(seed, stream)).repeat()
 
 
 class BalancedOrder:
-  """Draws every class equally often, and the records of a class equally often.
+  """Samples every class equally often, and the records of a class equally often.
 
-  Blocks of as many examples as there are classes hold each class once, in random order; each
-  class has its own shuffled order of records, which starts again when all have been drawn.
+  With k classes, each block of k examples contains every class once, in random order. Each class
+  has its own shuffled order of records, which is reshuffled when all have been sampled.
 
   Args:
     labels: of all records; a record counts as its most probable class.
-    class_names: for the message.
+    class_names: for the error message.
     seed: not negative.
 
   Raises:
@@ -51,12 +51,12 @@ class BalancedOrder:
 
   def __getitem__(self, number: int) -> int:
     block, place = divmod(number, len(self._members))
-    # Not by grain's shuffle: of so few, it prefers some orders.
+    # Not with grain's shuffle: for so few elements, it prefers some orders.
     rng = np.random.default_rng((self._seed, _CLASSES, block))
     class_id = int(rng.permutation(len(self._members))[place])
     return int(self._members[class_id][self._orders[class_id][block]])
 
 
 def _stream_seed(seed: int, stream: int) -> int:
-  """Far apart: grain shuffles epoch e by seed + e, so that near seeds would repeat orders."""
+  """Spreads seeds: grain shuffles epoch e by seed + e, so close seeds would repeat orders."""
   return int(np.random.SeedSequence((seed, stream)).generate_state(1)[0])

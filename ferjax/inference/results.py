@@ -1,4 +1,4 @@
-"""What a predictor says of an image."""
+"""The results of a predictor."""
 
 import dataclasses
 
@@ -7,16 +7,16 @@ Box = tuple[float, float, float, float]  # x1, y1, x2, y2, in pixels
 
 @dataclasses.dataclass(frozen=True)
 class Face:
-  """One face of an image, or an image that was classified as it is.
+  """One face of an image, or a whole image that was classified.
 
   Attributes:
-    box: (x1, y1, x2, y2) in pixels of the upright original image; None where no face was looked
-      for, because the image is one.
+    box: (x1, y1, x2, y2) in pixels of the upright original image; None if the whole image was
+      classified.
     score: the largest of `scores`.
-    expression: the name of the class that has it.
-    scores: for each class name, 0..1: of a detector, objectness times the probability of the
-      class; of a classifier, the probability of the class.
-    detection: of a face that one network found and another classified, what the first said.
+    expression: the name of the class with this score.
+    scores: for each class name, 0..1: the probability of the class for a classifier, objectness
+      times the probability of the class for a detector.
+    detection: the result of the detector, for a face that a classifier classified afterwards.
   """
 
   box: Box | None
@@ -30,7 +30,7 @@ class Face:
 class Prediction:
   """The faces of one image; `image` is its path, or None if it was an array.
 
-  Faces come by falling score of the detector. A classifier without one gives each image one face.
+  Faces are sorted by decreasing score of the detector. Without a detector, each image has one face.
   """
 
   image: str | None

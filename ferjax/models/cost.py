@@ -1,7 +1,7 @@
-"""What a network costs: parameters, operations, activations, and what XLA says of it.
+"""The cost of a network: parameters, operations, activations, and XLA's analysis.
 
-All but the last are counted on the jaxpr of `model.apply` at inference, for which nothing is
-computed or allocated, and do not depend on the backend.
+All but XLA's analysis are counted on the jaxpr of `model.apply` at inference. This computes and
+allocates nothing, and does not depend on the backend.
 """
 
 import dataclasses
@@ -16,23 +16,24 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr, JaxprEqn, Var, jaxprs_in_params
 
-# Of one state at one position: dt * A, exp, * h, v * B, +, * C, +.
+# Per state and position: dt * A, exp, * h, v * B, +, * C, +.
 FLOPS_PER_SCAN_UPDATE = 7
-_ELSEWHERE = "elsewhere"  # the part of what no part does
+_ELSEWHERE = "elsewhere"  # the cost outside all parts
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """Costs of inference, all as numbers of things; they add up.
+  """Costs of inference, all of them counts that can be added.
 
   Attributes:
-    parameters: all of them; running statistics are none.
-    executed: those that the output depends on.
-    multiply_adds: of convolutions, dense layers and matrix products. What a convolution does with
-      its zero padding counts, as in most published figures.
-    scan_updates: of states of the selective scan: batch * paths * positions * channels * states.
-    activations: numbers that these operations put out (Radosavovic et al., "Designing Network
-      Design Spaces", CVPR 2020); of the scan its output, not its states.
+    parameters: all parameters; running statistics are not included.
+    executed: parameters that the output depends on.
+    multiply_adds: of convolutions, dense layers and matrix products, including those with the
+      zero padding of convolutions, as in most published numbers.
+    scan_updates: state updates of the selective scan: batch * paths * positions * channels *
+      states.
+    activations: output elements of these operations (Radosavovic et al., "Designing Network
+      Design Spaces", CVPR 2020); for the scan its output, not its states.
   """
 
   parameters: int = 0
@@ -43,7 +44,7 @@ class Cost:
 
   @property
   def flops(self) -> int:
-    """Two for a multiply-add, `FLOPS_PER_SCAN_UPDATE` for an update."""
+    """Two per multiply-add, `FLOPS_PER_SCAN_UPDATE` per scan update."""
     return 2 * self.multiply_adds + FLOPS_PER_SCAN_UPDATE * self.scan_updates
 
   def __add__(self, other: "Cost") -> "Cost":
@@ -56,10 +57,10 @@ class Cost:
 def cost_by_part(model: nn.Module, image_shape: tuple[int, int, int, int]) -> dict[str, Cost]:
   """Top-level group of the parameters -> its cost, for images of shape [b h w 3].
 
-  In the order in which they are executed; last, those that are not.
+  In order of execution; parts that are not executed come last.
 
   Raises:
-    ValueError: images that the model does not take, or a loop whose length is not fixed.
+    ValueError: the model does not accept the image shape, or a loop has no fixed length.
   """
   variables = _abstract_variables(model, image_shape)
   image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
@@ -98,12 +99,12 @@ def _abstract_variables(model: nn.Module, image_shape: tuple[int, ...]) -> Any:
 
 
 def _variables(atoms: Sequence[Any]) -> list[Var]:
-  """Without the literal numbers among them."""
+  """The variables, without literals."""
   return [x for x in atoms if isinstance(x, Var)]
 
 
 def _live(jaxpr: Jaxpr) -> list[JaxprEqn]:
-  """Equations that the outputs depend on, in their order."""
+  """Equations that the outputs depend on, in order."""
   needed = set(_variables(jaxpr.outvars))
   equations = []
   for equation in reversed(jaxpr.eqns):
@@ -114,7 +115,7 @@ def _live(jaxpr: Jaxpr) -> list[JaxprEqn]:
 
 
 def _operations(jaxpr: Jaxpr, scope: tuple[str, ...] = ()) -> Iterator[_Operation]:
-  """Each operation that counts, times how often it runs; of branches, those of the costliest."""
+  """Every counted operation, times how often it runs; of branches, the most expensive one."""
   for equation in _live(jaxpr):
     names = (*scope, *str(equation.source_info.name_stack).split("/"))
     primitive, inner = equation.primitive.name, list(jaxprs_in_params(equation.params))
@@ -172,13 +173,14 @@ _FUNCTIONS = {"depthwise_conv": _depthwise_conv, "selective_scan": _selective_sc
 
 @dataclasses.dataclass(frozen=True)
 class CompiledCost:
-  """What XLA says of the programs that it compiles for the default backend.
+  """XLA's analysis of the programs that it compiles for the default backend.
 
   Attributes:
-    flops: of inference, by its cost analysis: elementwise operations count, zero padding does not,
-      and the body of a loop counts once.
-    inference_bytes: memory for intermediate values, beside parameters, images and outputs.
-    gradient_bytes: the same of the gradient of a loss by all parameters, in training mode.
+    flops: of inference, from the cost analysis: it includes elementwise operations, excludes zero
+      padding, and counts the body of a loop once.
+    inference_bytes: memory for intermediate values, without parameters, images and outputs.
+    gradient_bytes: the same for the gradient of a loss with respect to all parameters, in training
+      mode.
   """
 
   flops: float
@@ -187,10 +189,10 @@ class CompiledCost:
 
 
 def compiled_cost(model: nn.Module, image_shape: tuple[int, int, int, int]) -> CompiledCost:
-  """Compiles inference and a gradient, of the mean square of the outputs, and runs neither.
+  """Compiles inference and the gradient of the outputs' mean square, without running them.
 
   Raises:
-    ValueError: images that the model does not take, or a backend of which XLA says nothing.
+    ValueError: the model does not accept the image shape, or XLA has no analysis of the backend.
   """
   variables = _abstract_variables(model, image_shape)
   image = jax.ShapeDtypeStruct(image_shape, jnp.float32)

@@ -28,7 +28,7 @@ class Focus(nn.Module):
 
 
 class Bottleneck(nn.Module):
-  """1x1, then 3x3 convolution, plus the input where `shortcut`."""
+  """1x1, then 3x3 convolution, plus the input if `shortcut`."""
 
   features: int
   shortcut: bool = True
@@ -70,7 +70,7 @@ class CSPLayer(nn.Module):
 
 
 class SpatialPyramidPooling(nn.Module):
-  """Maxima over 5, 9 and 13 cells beside the map itself."""
+  """Spatial pyramid pooling: maxima over 5, 9 and 13 cells, concatenated with the map."""
 
   features: int
   dtype: Dtype = jnp.float32

@@ -16,7 +16,7 @@ UNITS = (3, 4, 14)  # of the stages
 
 
 class IRUnit(nn.Module):
-  """Residual unit with a BatchNorm in front; the second convolution carries the stride."""
+  """Residual unit with a BatchNorm in front; the second convolution has the stride."""
 
   features: int
   stride: int = 1

@@ -12,10 +12,10 @@ from ferjax.ops.depthwise_conv import depthwise_conv
 
 Dtype = Any
 
-# Jitted, so that it is one operation of a jaxpr on every backend (see `ferjax.models.cost`).
+# Jitted, so it is one operation of a jaxpr on every backend (see `ferjax.models.cost`).
 _depthwise_conv = jax.jit(depthwise_conv, static_argnames=("stride", "padding"))
 
-# What torch.nn.Linear draws: uniform within +- 1 / sqrt(fan_in).
+# As torch.nn.Linear: uniform within +- 1 / sqrt(fan_in).
 dense_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 conv_init = nn.initializers.normal(0.02)
 
@@ -35,7 +35,7 @@ def uniform_bias_init(fan_in: int):
 
 
 class TorchDense(nn.Module):
-  """Dense layer that starts as torch's does: all values uniform within +- 1 / sqrt(fan_in)."""
+  """Dense layer initialised as in torch: all values uniform within +- 1 / sqrt(fan_in)."""
 
   features: int
   dtype: Dtype = jnp.float32
@@ -112,13 +112,13 @@ def batch_norm(
 
 
 def torch_batch_norm(name: str, *, train: bool, dtype: Dtype) -> nn.BatchNorm:
-  """BatchNorm as torch's starts and averages; its momentum 0.1 is 0.9 in Flax's convention."""
+  """BatchNorm with torch's defaults; its momentum 0.1 is 0.9 in Flax's convention."""
   ones = nn.initializers.ones
   return batch_norm(name, train=train, dtype=dtype, momentum=0.9, epsilon=1e-5, scale_init=ones)
 
 
 class PReLU(nn.Module):
-  """x where it is positive, elsewhere x times a learned slope of its channel."""
+  """PReLU: x if positive, else x times a learned slope per channel."""
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
@@ -184,7 +184,7 @@ def spatial_conv(
 
 
 class DropPath(nn.Module):
-  """Stochastic depth: drops a whole example's branch and rescales the others."""
+  """Stochastic depth: drops the branch of whole examples and rescales the others."""
 
   rate: float = 0.0
 
@@ -198,5 +198,5 @@ class DropPath(nn.Module):
 
 
 def upsample2(x: Float[Array, "b h w c"]) -> Float[Array, "b 2*h 2*w c"]:
-  """Nearest neighbour, twice as high and wide."""
+  """Nearest-neighbour upsampling by 2."""
   return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 
 from ferjax.models.layers import Conv, Dtype, PReLU, torch_batch_norm
 
-BLOCKS = (4, 6, 2)  # residual blocks of the stages, after the one that halves the map
-EMBEDDING_MAP = 7  # cells on a side of the map that the embedding head takes
+BLOCKS = (4, 6, 2)  # residual blocks per stage, after the one that halves the map
+EMBEDDING_MAP = 7  # side of the embedding head's input map, cells
 
 kernel_init = nn.initializers.variance_scaling(2, "fan_out", "normal")
 
@@ -46,9 +46,9 @@ class ConvBlock(nn.Module):
 
 
 class DepthWise(nn.Module):
-  """Inverted bottleneck: 1x1 to `groups` channels, 3x3 depthwise, linear 1x1; and the input.
+  """Inverted bottleneck: 1x1 to `groups` channels, 3x3 depthwise, linear 1x1, plus the input.
 
-  The input is added where `stride` is 1.
+  The input is added if `stride` is 1.
   """
 
   features: int
@@ -69,7 +69,7 @@ class DepthWise(nn.Module):
 
 
 class GlobalDepthwise(nn.Module):
-  """A weighted sum of all positions, with weights of its own for each channel."""
+  """A weighted sum over all positions, with separate weights per channel."""
 
   dtype: Dtype = jnp.float32
 
@@ -81,7 +81,7 @@ class GlobalDepthwise(nn.Module):
 
 
 class Embedding(nn.Module):
-  """The head of the network by itself; FERMam has none."""
+  """The head of the standalone network; FERMam does not use it."""
 
   features: int
   dtype: Dtype = jnp.float32
@@ -104,7 +104,7 @@ class Embedding(nn.Module):
 
 
 class MobileFaceNetOutput(NamedTuple):
-  """The map, and the embedding where the network has that head."""
+  """The map, and the embedding if the network has that head."""
 
   features: Float[Array, "b h w c"]
   embedding: Float[Array, "b e"] | None = None
@@ -113,7 +113,7 @@ class MobileFaceNetOutput(NamedTuple):
 class MobileFaceNet(nn.Module):
   """Features of stride 16, with eight times `width` channels, of normalised RGB images.
 
-  The network by itself also has an embedding, of `embedding_size` numbers.
+  The standalone network also has an embedding of `embedding_size` elements.
   """
 
   width: int = 64

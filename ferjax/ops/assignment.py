@@ -1,7 +1,7 @@
-"""SimOTA: which cells of a detector answer for which ground-truth box.
+"""SimOTA: assigns cells of a detector to ground-truth boxes.
 
 Ge et al., *YOLOX: Exceeding YOLO Series in 2021*, arXiv 2107.08430, section 2.1
-(spec: fer_yolo_mamba, Loss). Everything is for one image; callers `vmap`.
+(spec: fer_yolo_mamba, Loss). All functions take one image; callers `vmap`.
 """
 
 from typing import NamedTuple
@@ -15,11 +15,11 @@ from ferjax.ops.boxes import CellGrid, pairwise_iou
 CENTER_RADIUS = 2.5  # strides
 IOU_WEIGHT = 3.0
 OUTSIDE_PENALTY = 1e5
-MAX_CELLS = 10  # of one box
+MAX_CELLS = 10  # per box
 
 
 class Assignment(NamedTuple):
-  """For each cell: whether it answers for a box, which one, and its IoU with it.
+  """For each cell: whether it is matched to a box, which one, and the IoU with it.
 
   `gt_index` and `iou` are 0 where `matched` is False.
   """
@@ -38,7 +38,7 @@ def simota(
   gt_mask: Bool[Array, "g"],
   grid: CellGrid,
 ) -> Assignment:
-  """Assigns cells to boxes by the least cost of predicting them; boxes are xyxy input pixels."""
+  """Assigns cells to boxes by lowest prediction cost; boxes are xyxy input pixels."""
   inside, near = inside_and_near(gt_boxes, gt_mask, grid)
   candidates = jnp.any(inside | near, axis=0)
   valid = candidates[None] & gt_mask[:, None]
@@ -49,7 +49,7 @@ def simota(
     + OUTSIDE_PENALTY * ~(inside & near)
   )
   cost = jnp.where(valid, cost, jnp.inf)
-  matched, gt_index = resolve_conflicts(cost, claim_cheapest(cost, dynamic_k(ious)))
+  matched, gt_index = resolve_conflicts(cost, select_cheapest(cost, dynamic_k(ious)))
   iou = jnp.take_along_axis(ious, gt_index[None], axis=0)[0]
   return Assignment(matched, gt_index, jnp.where(matched, iou, 0))
 
@@ -57,7 +57,7 @@ def simota(
 def inside_and_near(
   gt_boxes: Float[Array, "g 4"], gt_mask: Bool[Array, "g"], grid: CellGrid
 ) -> tuple[Bool[Array, "g a"], Bool[Array, "g a"]]:
-  """Cells whose centre lies inside each box, and within 2.5 strides of each box's centre."""
+  """Cells whose centre is inside each box, and within 2.5 strides of each box's centre."""
   centers = grid.centers[None]
   low, high = gt_boxes[:, None, :2], gt_boxes[:, None, 2:]
   inside = jnp.all((centers > low) & (centers < high), axis=-1)
@@ -71,9 +71,9 @@ def class_cost(
 ) -> Float[Array, "g a"]:
   """Binary cross-entropy of sqrt(objectness * class probability) with each box's one-hot label.
 
-  Only the box's own class differs between boxes, so no array over boxes, cells and classes is
-  made: all classes are summed as absent, then the box's own is exchanged. Logarithms are floored
-  at -100, as in the released program.
+  Only the term of the box's own class differs between boxes. So the sum over all classes as
+  absent is computed once, and only that term is replaced: no array over boxes, cells and classes
+  is needed. Logarithms are clamped at -100, as in the released program.
   """
   log_p = (jax.nn.log_sigmoid(cls_logits) + jax.nn.log_sigmoid(obj_logits)[:, None]) / 2
   present = jnp.maximum(log_p, -100.0).T
@@ -83,37 +83,37 @@ def class_cost(
 
 
 def dynamic_k(ious: Float[Array, "g a"]) -> Int[Array, "g"]:
-  """How many cells each box takes: the sum of its 10 largest IoUs, rounded down, at least 1."""
+  """The number of cells per box: the sum of its 10 largest IoUs, rounded down, at least 1."""
   largest, _ = _top_k(ious, min(MAX_CELLS, ious.shape[1]))
   return jnp.maximum(jnp.sum(largest, axis=1).astype(jnp.int32), 1)
 
 
-def claim_cheapest(cost: Float[Array, "g a"], k: Int[Array, "g"]) -> Bool[Array, "g a"]:
-  """The `k` cells of least finite cost of each box; of equal costs the lower index."""
+def select_cheapest(cost: Float[Array, "g a"], k: Int[Array, "g"]) -> Bool[Array, "g a"]:
+  """The `k` cells of lowest finite cost for each box; equal costs prefer the lower index."""
   negated, cells = _top_k(-cost, min(MAX_CELLS, cost.shape[1]))
   last = jnp.minimum(k, cells.shape[1])[:, None] - 1
   last_cost = -jnp.take_along_axis(negated, last, axis=1)
   last_cell = jnp.take_along_axis(cells, last, axis=1)
-  # Comparing with the k-th place instead of scattering the k indices runs well on every backend.
+  # Comparing with the k-th cost instead of scattering the k indices is fast on every backend.
   tied = (cost == last_cost) & (jnp.arange(cost.shape[1])[None] <= last_cell)
   return ((cost < last_cost) | tied) & jnp.isfinite(cost)
 
 
 def resolve_conflicts(
-  cost: Float[Array, "g a"], claimed: Bool[Array, "g a"]
+  cost: Float[Array, "g a"], selected: Bool[Array, "g a"]
 ) -> tuple[Bool[Array, "a"], Int[Array, "a"]]:
-  """Which cells answer for a box, and for which one (0 where for none).
+  """Which cells are matched, and to which box (0 where unmatched).
 
-  A cell that several boxes claim goes to the box of least cost, be it one of these or not, as in
-  YOLOX.
+  A cell that several boxes select is matched to the box of lowest cost among all boxes, even one
+  that did not select it, as in YOLOX.
   """
-  claims = jnp.sum(claimed, axis=0)
-  gt_index = jnp.where(claims > 1, jnp.argmin(cost, axis=0), jnp.argmax(claimed, axis=0))
-  return claims > 0, gt_index.astype(jnp.int32)
+  num_boxes = jnp.sum(selected, axis=0)
+  gt_index = jnp.where(num_boxes > 1, jnp.argmin(cost, axis=0), jnp.argmax(selected, axis=0))
+  return num_boxes > 0, gt_index.astype(jnp.int32)
 
 
 def _top_k(values: Float[Array, "g a"], k: int) -> tuple[Float[Array, "g k"], Int[Array, "g k"]]:
-  """The `k` largest of each row and their indices, by falling value, ties by rising index.
+  """The `k` largest of each row and their indices: decreasing values, ties by increasing index.
 
   `jax.lax.top_k` under `vmap` gathers a sharded batch onto every device; these passes do not.
   """

@@ -1,7 +1,7 @@
 """Boxes, and the cells of a detector's maps.
 
-Boxes are `xyxy`: left, top, right, bottom in pixels, continuous coordinates (a box of one pixel
-is one wide; nothing is added to widths).
+Boxes are `xyxy`: left, top, right, bottom in pixels. Coordinates are continuous: a box of one pixel
+has width 1, without the "+ 1" of integer coordinates.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ def xyxy_to_cxcywh(boxes: Float[Array, "*s 4"]) -> Float[Array, "*s 4"]:
 
 
 def box_area(boxes: Float[Array, "*s 4"]) -> Float[Array, "*s"]:
-  """Area in square pixels; 0 where the right edge lies left of the left one, or bottom of top."""
+  """Area in square pixels; 0 if right < left or bottom < top."""
   return jnp.prod(jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0), axis=-1)
 
 
@@ -62,14 +62,14 @@ def pairwise_iou(a: Float[Array, "n 4"], b: Float[Array, "m 4"]) -> Float[Array,
 
 
 def paired_iou(a: Float[Array, "*s 4"], b: Float[Array, "*s 4"]) -> Float[Array, "*s"]:
-  """Intersection over union of boxes in the same places."""
+  """Elementwise intersection over union of two arrays of boxes."""
   return _iou(a, b)
 
 
 def undo_placement(
   boxes: Float[Array, "*s n 4"], placement: Float[Array, "*s 6"]
 ) -> Float[Array, "*s n 4"]:
-  """Boxes from pixels of the model's input to pixels of the original image.
+  """Maps boxes from pixels of the model's input to pixels of the original image.
 
   `placement` is (scale x, scale y, left, top, width, height), see `ferjax.typing`.
   """
@@ -81,7 +81,7 @@ def undo_placement(
 def clip_boxes(
   boxes: Float[Array, "*s n 4"], width: Float[Array, "*s"], height: Float[Array, "*s"]
 ) -> Float[Array, "*s n 4"]:
-  """Boxes cut to an image of the given size; those outside of it get zero area."""
+  """Clips boxes to an image of the given size; boxes outside of it get zero area."""
   limit = jnp.stack([width, height, width, height], axis=-1)[..., None, :]
   return jnp.clip(boxes, 0, limit)
 

@@ -1,4 +1,4 @@
-"""Depthwise convolution, by whichever way is fast on the backend."""
+"""Depthwise convolution, with the implementation that is fast on the backend."""
 
 import functools
 import operator
@@ -17,10 +17,10 @@ def depthwise_conv(
   stride: int = 1,
   padding: int = 0,
 ) -> Float[Array, "b _ _ c"]:
-  """Convolves every channel with its own kernel; zeros outside, the same padding on each side.
+  """Convolves every channel with its own kernel; zero padding, equal on all sides.
 
-  On a CPU a grouped convolution is 5 to 30 times slower than adding up shifted copies of the
-  map; GPUs and TPUs have kernels for it.
+  On a CPU, a grouped convolution is 5 to 30 times slower than a sum of shifted copies of the map;
+  GPUs and TPUs have kernels for it.
   """
   if jax.default_backend() == "cpu":
     return _shifted_sum(x, kernel, stride, padding)
@@ -36,7 +36,7 @@ def depthwise_conv(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _shifted_sum(x, kernel, stride, padding):
-  """Its gradient is written out: what autodiff makes of 49 taps is up to 40 times slower."""
+  """Has a custom gradient: autodiff of 49 taps is up to 40 times slower."""
   dtype = jnp.result_type(x, kernel)
   x = _pad(x, padding)
   kernel_height, kernel_width = kernel.shape[:2]
@@ -50,8 +50,8 @@ def _shifted_sum(x, kernel, stride, padding):
     for j in range(kernel_width)
   )
   total = functools.reduce(operator.add, shifted)
-  # Changes nothing: XLA would else make the sum part of a normalisation that follows, and compute
-  # it some ten times slower.
+  # An identity: without it, XLA fuses the sum into a normalisation that follows, and computes
+  # it about ten times slower.
   precision = jnp.finfo(total.dtype)
   return lax.reduce_precision(total, precision.nexp, precision.nmant).astype(dtype)
 
@@ -80,7 +80,7 @@ def _pad(x, padding):
 
 
 def _input_gradient(shape, kernel, cotangent, stride, padding) -> jax.Array:
-  """The correlation of the cotangent, spread by the stride, with the kernel turned by 180°."""
+  """The correlation of the cotangent, spread by the stride, with the kernel rotated by 180°."""
 
   def spread(size, taps, outputs):
     before = taps - 1 - padding
@@ -93,10 +93,10 @@ def _input_gradient(shape, kernel, cotangent, stride, padding) -> jax.Array:
 
 
 def _kernel_gradient(x, shape, cotangent, stride) -> jax.Array:
-  """Adds up the windows of the map, each weighted by the cotangent of its output.
+  """Sums the windows of the map, each weighted by the cotangent of its output.
 
-  A loop over the outputs, whose body is one elementwise operation on all taps: XLA makes scalar
-  loops of a reduction for every tap.
+  Loops over the outputs with one elementwise operation on all taps: XLA compiles a reduction per
+  tap to scalar loops.
   """
   b, height, width, c = cotangent.shape
   kernel_height, kernel_width = shape[:2]

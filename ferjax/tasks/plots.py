@@ -1,6 +1,6 @@
-"""What the plots of both tasks share: the confusion matrix, and writing PNG files.
+"""Shared by the plots of both tasks: the confusion matrix, and writing PNG files.
 
-Drawn with Matplotlib's objects on an Agg canvas, not with `pyplot`: nothing is shared between
+The plots use Matplotlib's objects on an Agg canvas, not `pyplot`: no state is shared between
 threads, no display is needed, and nothing stays in memory.
 """
 
@@ -20,7 +20,7 @@ from ferjax.fonts import Lettering, lettering, set_letters
 def plot_confusion(
   matrix: Int[np.ndarray, "n n"], class_names: Sequence[str], path: str | os.PathLike[str]
 ) -> None:
-  """Counts, coloured by their share of the row (true class).
+  """Counts, coloured by their fraction of the row (true class).
 
   `matrix` is over the classes, or over the classes and the background as
   `DetectionMetrics.confusion_matrix` returns it.
@@ -80,7 +80,8 @@ def save_figure(
 ) -> None:
   """Writes a PNG file; `letters` are those of the class names in it.
 
-  Writes beside the target and renames, so that a reader never sees half a file."""
+  Writes to a temporary file and renames it, so a reader never sees a partial file.
+  """
   if letters is not None:
     set_letters(figure, letters)
   partial = f"{os.fspath(path)}.partial"

@@ -1,19 +1,19 @@
-"""What a model may be selected on.
+"""The split that checkpoints may be selected on.
 
-A model is never selected on the test split: its score there would be that of the luckiest of many
-checkpoints, not of one model.
+A model is never selected on the test split: its score there would be biased, the best of many
+checkpoints.
 """
 
 SELECT_ON = ("val", "test")
-_REASON_WORDS = 3  # fewer are no reason
+_REASON_WORDS = 3  # minimum length of a reason
 
 
 def check_selection(select_on: str, reason: str) -> str:
-  """What every report must say of the split that checkpoints are selected on.
+  """The note in every report about the split that checkpoints are selected on.
 
   Args:
     select_on: "val" or "test".
-    reason: words that say why it is the test split.
+    reason: why it is the test split, in words.
 
   Returns:
     A sentence for the reports; empty for "val".
@@ -35,7 +35,7 @@ def check_selection(select_on: str, reason: str) -> str:
     raise ValueError(
       f"train.select_on is 'test', with the reason {reason!r}: a checkpoint that was selected on "
       "the test split has no test score. Use train.select_on='val' (`ferjax data prepare` cuts a "
-      "validation split where a set has none), or say in words why not, as in "
+      "validation split where a set has none), or give a reason, such as "
       "--config.train.select_on_test_reason='the published protocol selects on it'"
     )
-  return f"Selected on the test split, so that its score there is too good: {reason}"
+  return f"Selected on the test split, so its score on it is optimistic: {reason}"

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from ferjax.ops.assignment import (
-  claim_cheapest,
   class_cost,
   dynamic_k,
   inside_and_near,
   resolve_conflicts,
+  select_cheapest,
   simota,
 )
 from ferjax.ops.boxes import CellGrid, cell_grid, pairwise_iou
@@ -177,20 +177,20 @@ def test_dynamic_k_sums_the_ten_largest():
   np.testing.assert_array_equal(dynamic_k(jnp.asarray(ious[:, 3:6])), [1, 2, 3, 1])
 
 
-def test_claims_go_to_the_cheapest_and_ties_to_the_lower_index():
+def test_selection_takes_the_cheapest_and_ties_to_the_lower_index():
   cost = np.full((3, 12), 5, np.float32)
   cost[0, [7, 2]] = 1
   cost[2] = np.inf
   cost[2, 4] = 3
-  claimed = claim_cheapest(jnp.asarray(cost), jnp.array([3, 2, 2]))
-  assert [np.flatnonzero(row).tolist() for row in claimed] == [[0, 2, 7], [0, 1], [4]]
+  selected = select_cheapest(jnp.asarray(cost), jnp.array([3, 2, 2]))
+  assert [np.flatnonzero(row).tolist() for row in selected] == [[0, 2, 7], [0, 1], [4]]
 
 
 def test_a_contested_cell_goes_to_the_cheapest_box_of_all():
   cost = jnp.array([[3.0, 1, 9, 1], [2.0, 5, 9, 1], [1.0, 2, 9, 0]])
-  claimed = jnp.array([[1, 0, 0, 1], [1, 1, 0, 1], [0, 0, 0, 1]], bool)
-  matched, gt_index = resolve_conflicts(cost, claimed)
-  # Contested by 0 and 1 but cheapest for 2; claimed by 1 alone, so its own; by none; by all.
+  selected = jnp.array([[1, 0, 0, 1], [1, 1, 0, 1], [0, 0, 0, 1]], bool)
+  matched, gt_index = resolve_conflicts(cost, selected)
+  # Selected by 0 and 1 but cheapest for 2; by 1 only; by none; by all.
   assert matched.tolist() == [True, True, False, True]
   assert gt_index.tolist() == [2, 1, 0, 2]
 

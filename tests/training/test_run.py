@@ -87,9 +87,7 @@ def test_selection_on_test_data_is_said_everywhere(small, tmp_path, capsys):
   small.train.select_on_test_reason = "the published protocol does"
   small.train.seeds = (3,)
   assert run.train(small, tmp_path)["num_images"] == 10
-  note = (
-    "Selected on the test split, so that its score there is too good: the published protocol does"
-  )
+  note = "Selected on the test split, so its score on it is optimistic: the published protocol does"
   printed = capsys.readouterr()
   assert printed.out.count(f"warning: {note}\n") == 1
   assert printed.err.count(f"Test figures:\n  {note}\n  accuracy ") == 1

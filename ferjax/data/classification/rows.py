@@ -1,6 +1,6 @@
 """Rows of a classifier's batches: `ferjax.typing.ClassificationBatch` without the first axis.
 
-Images are uint8 still, and of one channel if grey: `ferjax.data.pipeline` normalises batches.
+Images are still uint8, with one channel if grey: `ferjax.data.pipeline` normalises batches.
 """
 
 from typing import cast
@@ -60,7 +60,7 @@ class TrainRow(grain.transforms.Map):
 
 
 class EvalRow(grain.transforms.Map):
-  """Record number -> a row of one view or ten; a number beyond the source gives a filling row."""
+  """Record number -> a row of one or ten views; numbers beyond the source give padding rows."""
 
   def __init__(self, source: Source, config: DataConfig, *, ten_crop: bool):
     self._source = source
@@ -86,7 +86,7 @@ class EvalRow(grain.transforms.Map):
 def _filling(
   source: Source, config: DataConfig, views: tuple[int, ...], *, index: int, skipped: bool
 ) -> Row:
-  """A grey row that counts for nothing."""
+  """A grey row that is excluded from loss and metrics."""
   channels = 1 if config.grey else 3
   image = np.full((*views, config.image_size, config.image_size, channels), GREY, np.uint8)
   label = np.zeros(len(source.class_names), np.float32)

@@ -3,9 +3,9 @@
 An *example* is a dict of `image` u8[h w 3], `boxes` f32[m 4] (xyxy, pixels of that image) and
 `label` i32[m]. Nothing here changes the example it is given.
 
-A box follows its pixels and is cut with them. What is left is a label only if both sides exceed
-`MIN_SIDE` pixels and at least `MIN_VISIBLE` of its area is still seen: a chin alone does not show
-an expression.
+Boxes are transformed and cropped with the pixels. A cropped box remains a label only if both sides
+exceed `MIN_SIDE` pixels and at least `MIN_VISIBLE` of its area is visible: a chin alone does not
+show an expression.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,9 +20,9 @@ from ferjax.config import AugmentConfig
 from ferjax.data.image import GREY, mirrored
 
 MIN_SIDE = 1.0  # pixels
-MIN_VISIBLE = 0.2  # of the area before the cut
+MIN_VISIBLE = 0.2  # of the area before cropping
 MOSAIC_CUT = (0.3, 0.7)  # of the canvas, where the four tiles meet
-MOSAIC_SCALE = (0.4, 1.0)  # of a tile's picture, relative to the letterbox
+MOSAIC_SCALE = (0.4, 1.0)  # of a tile's image, relative to the letterbox
 
 
 class Example(TypedDict):
@@ -32,7 +32,7 @@ class Example(TypedDict):
 
 
 def check_ranges(config: AugmentConfig) -> None:
-  """Refuses ranges that no picture can be drawn from."""
+  """Refuses ranges that augmentation cannot sample from."""
   for name in ("flip", "mosaic", "mixup", "mosaic_until", "hue", "saturation", "value"):
     number = getattr(config, name)
     if not 0 <= number <= 1:
@@ -57,7 +57,7 @@ def training_example(
 
   Args:
     own: the example to augment.
-    load: reads an example of the same data set; only called for what a mosaic needs.
+    load: reads an example of the same data set; called only for mosaic and mixup partners.
     partners: numbers for `load`: three for the mosaic, one for mixup.
     rng: the only source of randomness.
     size: side of the result, pixels.
@@ -94,7 +94,7 @@ def resize_and_place(
 
 
 def flip(example: Example, rng: np.random.Generator, probability: float) -> Example:
-  """Mirrors left and right."""
+  """Flips horizontally."""
   if rng.random() >= probability:
     return example
   boxes = _mirrored_boxes(example["boxes"], example["image"].shape[1])
@@ -108,7 +108,7 @@ def _mirrored_boxes(boxes: Float[np.ndarray, "m 4"], width: int) -> Float[np.nda
 
 
 def hsv(example: Example, rng: np.random.Generator, config: AugmentConfig) -> Example:
-  """Multiplies hue (modulo a turn), saturation and value by gains around 1."""
+  """Multiplies hue (modulo 360 degrees), saturation and value by gains around 1."""
   ranges = np.array([config.hue, config.saturation, config.value])
   if not ranges.any():
     return example
@@ -120,9 +120,9 @@ def hsv(example: Example, rng: np.random.Generator, config: AugmentConfig) -> Ex
 def _recolored(
   image: UInt8[np.ndarray, "h w 3"], gains: Float[np.ndarray, "3"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-  """In float32: of bytes, OpenCV makes hues of two degrees each."""
+  """In float32: for uint8, OpenCV quantises hue to two degrees."""
   planes = cv2.split(cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2HSV))
-  highest = (np.inf, 1, 255)  # a hue beyond a turn is taken as the turn's remainder
+  highest = (np.inf, 1, 255)  # hue is used modulo 360 degrees
   planes = [np.minimum(x * gain, top) for x, gain, top in zip(planes, gains, highest, strict=True)]
   return cv2.convertScaleAbs(cv2.cvtColor(cv2.merge(planes), cv2.COLOR_HSV2RGB))
 
@@ -130,10 +130,10 @@ def _recolored(
 def mosaic(
   examples: Sequence[Example], rng: np.random.Generator, size: int, config: AugmentConfig
 ) -> Example:
-  """Four pictures that meet at a random point, each in its own quarter of the canvas.
+  """Four images that meet at a random point, each in its own tile of the canvas.
 
-  Each is flipped and resized at random and touches the meeting point with a corner. A picture
-  that is larger than its tile is cut, and so are its boxes.
+  Each image is flipped and resized at random, and one of its corners is at the meeting point. An
+  image larger than its tile is cropped with its boxes.
   """
   canvas = np.full((size, size, 3), GREY, np.uint8)
   cut_x, cut_y = (int(size * cut) for cut in rng.uniform(*MOSAIC_CUT, 2))
@@ -142,7 +142,7 @@ def mosaic(
     is_mirrored = rng.random() < config.flip
     width, height = _random_size(example["image"], rng, size, MOSAIC_SCALE, config.aspect_jitter)
     is_right, is_low = position % 2 == 1, position >= 2
-    # A mirrored picture is drawn as it is on the mirrored canvas: its tile is smaller than itself.
+    # Draws the unflipped image on a flipped view of the canvas: flipping the image costs more.
     cut = size - cut_x if is_mirrored else cut_x
     on_right = is_right != is_mirrored
     place = (cut if on_right else cut - width, cut_y if is_low else cut_y - height)
@@ -160,7 +160,7 @@ def mosaic(
 
 
 def mixup(a: Example, b: Example) -> Example:
-  """The mean of two pictures of one size, with the boxes of both."""
+  """The mean of two images of the same size, with the boxes of both."""
   image = (a["image"].astype(np.uint16) + b["image"] + 1) // 2
   return {
     "image": image.astype(np.uint8),
@@ -176,7 +176,7 @@ def _random_size(
   scale: tuple[float, float],
   aspect_jitter: float,
 ) -> tuple[int, int]:
-  """Width and height whose longer side is `size` times a random scale."""
+  """Width and height; the longer side is `size` times a random scale."""
   low, high = 1 - aspect_jitter, 1 + aspect_jitter
   aspect = image.shape[1] / image.shape[0] * rng.uniform(low, high) / rng.uniform(low, high)
   longer = size * rng.uniform(*scale)
@@ -195,23 +195,23 @@ def _paste(
   place: tuple[int, int, int, int],
   window: tuple[int, int, int, int],
 ) -> tuple[Float[np.ndarray, "n 4"], Int[np.ndarray, "n"]]:
-  """Draws a picture, resized, into a window of the canvas, in place.
+  """Draws a resized image into a window of the canvas, in place.
 
   Args:
-    example: the picture and its boxes.
-    canvas: is written to.
-    place: left, top, width, height of the whole picture on the canvas; may reach beyond it.
-    window: x1, y1, x2, y2 outside which nothing is drawn.
+    example: the image and its boxes.
+    canvas: modified.
+    place: left, top, width, height of the whole image on the canvas; may extend beyond it.
+    window: x1, y1, x2, y2; nothing is drawn outside.
 
   Returns:
-    Boxes and labels that are left, in pixels of the canvas.
+    The remaining boxes and labels, in pixels of the canvas.
   """
   height, width = example["image"].shape[:2]
   left, top, new_width, new_height = place
   scale_x, scale_y = new_width / width, new_height / height
   x1, y1 = max(left, window[0]), max(top, window[1])
   x2, y2 = min(left + new_width, window[2]), min(top + new_height, window[3])
-  # Only the part that is seen is resampled: half the time at a scale of two.
+  # Resamples only the visible part: half the time at a scale of two.
   seen = ((x1 - left) / scale_x, (y1 - top) / scale_y, (x2 - left) / scale_x, (y2 - top) / scale_y)
   seen = (seen[0], seen[1], min(seen[2], width), min(seen[3], height))
   image = Image.fromarray(np.ascontiguousarray(example["image"]))
@@ -227,7 +227,7 @@ def _cut(
   label: Int[np.ndarray, "m"],
   window: tuple[int, int, int, int],
 ) -> tuple[Float[np.ndarray, "n 4"], Int[np.ndarray, "n"]]:
-  """Clips boxes to a window and drops those of which too little is left."""
+  """Clips boxes to a window and drops those with too little area left."""
   low, high = window[:2] * 2, window[2:] * 2
   clipped = np.clip(boxes, low, high).astype(np.float32)
   sides = clipped[:, 2:] - clipped[:, :2]

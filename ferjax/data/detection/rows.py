@@ -1,6 +1,6 @@
 """Rows of a detector's batches: `ferjax.typing.DetectionBatch` without the first axis.
 
-Images are uint8 still: `ferjax.data.pipeline` normalises batches.
+Images are still uint8: `ferjax.data.pipeline` normalises batches.
 """
 
 import grain
@@ -12,7 +12,7 @@ from ferjax.data.datasets.records import Source, load_example
 from ferjax.data.detection import augment
 from ferjax.data.image import GREY, letterbox, place_boxes
 
-NUM_STREAMS = 5  # records a row may draw on: its own, three of a mosaic, one of mixup
+NUM_STREAMS = 5  # records a row may use: its own, three for a mosaic, one for mixup
 
 Row = dict[str, np.ndarray]
 
@@ -68,7 +68,7 @@ class TrainRow(grain.transforms.Map):
 
 
 class EvalRow(grain.transforms.Map):
-  """Record number -> a letterboxed row; a number beyond the source gives a filling row."""
+  """Record number -> a letterboxed row; numbers beyond the source give padding rows."""
 
   def __init__(self, source: Source, config: DataConfig):
     self._source = source
@@ -102,7 +102,7 @@ def _grey(size: int) -> augment.Example:
 
 
 def _largest(example: augment.Example, max_boxes: int) -> augment.Example:
-  """Drops the smallest boxes that are too many, keeping the order of the others."""
+  """Drops the smallest surplus boxes and keeps the order of the others."""
   count = len(example["label"])
   if count <= max_boxes:
     return example
@@ -131,7 +131,7 @@ def _row(
   mask: bool = True,
   skipped: bool = False,
 ) -> Row:
-  """Pads the boxes; without a placement, the input is the original."""
+  """Pads the boxes; without a placement, the input is the original image."""
   size, count = example["image"].shape[0], len(example["label"])
   if placement is None:
     placement = np.array([1, 1, 0, 0, size, size], np.float32)

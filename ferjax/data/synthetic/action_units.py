@@ -1,9 +1,9 @@
-"""From an expression's name to the movements of a face, by facial action units.
+"""Maps an expression's name to the movements of a face, with facial action units.
 
 An expression is a set of action units (EMFACS: Friesen & Ekman 1983, "EMFACS-7"; Ekman, Friesen &
-Hager 2002, "Facial Action Coding System"). A unit moves a few control values of the face; all are
-zero at rest and linear in the unit's intensity. Amplitudes are those of a clear illustration,
-larger than a person's.
+Hager 2002, "Facial Action Coding System"). A unit changes a few control values of the face, which
+are zero at rest and linear in the unit's intensity. Amplitudes are larger than in real faces, for a
+clear illustration.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ EMFACS = {
   "fear": (1, 2, 4, 5, 20, 26),
   "disgust": (9, 15, 16),
   "anger": (4, 5, 7, 23),
-  "contempt": (12, 14),  # of one side only
+  "contempt": (12, 14),  # on one side only
 }
 UNIT_NAMES = {
   1: "inner brow raiser",
@@ -49,7 +49,7 @@ class Movement(NamedTuple):
   """Control values; pairs are (image left, image right), positions in face heights.
 
   `brow_inner`, `brow_outer` and `lip_corner_up` point upwards, `lip_corner_out` and `brow_gather`
-  away from and towards the middle line. The remaining ones are degrees, 0 at rest.
+  away from and towards the middle line. The others are degrees of movement, 0 at rest.
   """
 
   brow_inner: _Pair

@@ -1,4 +1,4 @@
-"""Smooth curves, brush strokes and filled polygons, in coordinates of their own."""
+"""Smooth curves, brush strokes and filled polygons, in face coordinates."""
 
 import functools
 import math
@@ -16,7 +16,7 @@ _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], 1)
 
 
 class Pose(NamedTuple):
-  """Where a face's origin goes, pixels per face height, and the angle (radians, clockwise)."""
+  """Position of a face's origin, pixels per face height, and angle (radians, clockwise)."""
 
   x: float
   y: float
@@ -25,7 +25,7 @@ class Pose(NamedTuple):
 
 
 def mix(a: Color, b: Color, weight: float) -> Color:
-  """`a`, with `weight` of `b` in it."""
+  """The blend of `a` and `b`, with `weight` of `b`."""
   return tuple(round(p + (q - p) * weight) for p, q in zip(a, b, strict=True))
 
 
@@ -36,7 +36,7 @@ def scale(color: Color, factor: float) -> Color:
 
 @functools.cache
 def _spline_matrix(num: int, closed: bool, steps: int) -> Float[np.ndarray, "p n"]:
-  """Catmull-Rom weights of `num` control points at `steps` places of each piece."""
+  """Catmull-Rom weights of `num` control points at `steps` positions of each segment."""
   pieces = num if closed else num - 1
   t = np.arange(steps) / steps
   weights = 0.5 * np.stack(
@@ -60,7 +60,7 @@ def spline(points, *, closed: bool = False, steps: int = 5) -> Float[np.ndarray,
 
 
 def stroke(points: Float[np.ndarray, "n 2"], width) -> Float[np.ndarray, "_ 2"]:
-  """The polygon of a line of the given width (a number, or one for each point)."""
+  """The polygon of a line of the given width (a number, or one per point)."""
   tangent = np.empty_like(points)
   tangent[1:-1] = points[2:] - points[:-2]
   tangent[0], tangent[-1] = points[1] - points[0], points[-1] - points[-2]

@@ -1,7 +1,7 @@
-"""Drawn crops of one face with a known expression, from a seed and an index.
+"""Synthetic crops of one face with a known expression, from a seed and an index.
 
-For the demo, tests and benchmarks of classifiers, where no data set is at hand. Results on these
-pictures say nothing about people. What is drawn, and how: docs/synthetic.md.
+For the demo, tests and benchmarks of classifiers, without a data set. Results on these images say
+nothing about people. docs/synthetic.md describes the drawings.
 """
 
 import operator
@@ -17,10 +17,10 @@ from ferjax.data.synthetic.scenes import MIN_IMAGE_SIZE, render_face
 
 
 class SyntheticFaces:
-  """A source of `num_examples` drawn faces; every record depends on (seed, index) only.
+  """A source of `num_examples` synthetic faces; each record depends only on (seed, index).
 
-  Record i shows class `i % k`, so that all k occur equally often, and holds `image` u8[s s 3]
-  and `label` f32[k] (one-hot).
+  Record i shows class `i % k`, so all k occur equally often. It contains `image` u8[s s 3] and
+  `label` f32[k] (one-hot).
   """
 
   task = "classification"
@@ -34,14 +34,14 @@ class SyntheticFaces:
     class_names: Sequence[str] = expressions.SEVEN_EXPRESSIONS,
     intensity: tuple[float, float] = (0.5, 1.0),
   ):
-    """Checks the arguments; nothing is drawn yet.
+    """Checks the arguments; draws nothing yet.
 
     Args:
-      num_examples: Length of the source.
+      num_examples: Number of records.
       image_size: Side of the square images, in pixels.
       seed: Not negative; use different ones for training and validation.
       class_names: A subset of `expressions.EXPRESSIONS`.
-      intensity: Range of the expressions' intensity, within 0..1; neutral has none.
+      intensity: Range of the expressions' intensity, within 0..1; not used for neutral.
 
     Raises:
       ValueError: For an argument outside the ranges above.
@@ -83,7 +83,7 @@ class SyntheticFaces:
 
   @property
   def labels(self) -> Float[np.ndarray, "n k"]:
-    """Of all records, in order; nothing is drawn."""
+    """The labels of all records, in order; draws nothing."""
     num_classes = len(self.class_names)
     return np.eye(num_classes, dtype=np.float32)[np.arange(self._num_examples) % num_classes]
 

@@ -15,7 +15,7 @@ def _crown(identity: Identity, margin: float, low: float) -> Float[np.ndarray, "
 
 
 def behind(identity: Identity) -> list[Shape]:
-  """What the head covers."""
+  """The hair or headscarf behind the head."""
   w, style = identity.half_width, identity.hair_style
   color = scale(identity.hair, 0.8)
   if style in ("long", "bob"):
@@ -34,11 +34,11 @@ def behind(identity: Identity) -> list[Shape]:
 
 
 def in_front(identity: Identity) -> list[Shape]:
-  """What covers the head."""
+  """The hair, hat or headscarf in front of the head."""
   w, style = identity.half_width, identity.hair_style
   if style == "bald":
     return []
-  lock = identity.side - 0.5  # where the hair parts
+  lock = identity.side - 0.5  # position of the parting
   low = -0.12 if style in ("short", "spiky") else -0.05
   crown = _crown(identity, 0.05, low)
   line = [(0.97 * w, low), (0.9 * w, -0.28), (0.5 * w, -0.41), (0, -0.43)]

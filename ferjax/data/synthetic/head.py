@@ -1,8 +1,8 @@
 """One drawn face: the features of an `Identity` under a `Movement`.
 
-A face is a list of filled polygons in its own coordinates: the middle of the face is the origin,
-y points down, and the face at rest measures 1 from hairline (-0.5) to chin (0.5). A `Pose` moves
-the points, never pixels, so that the face's outline in the picture is known exactly.
+A face is a list of filled polygons in face coordinates: the middle of the face is the origin, y
+points down, and the face at rest has height 1 from hairline (-0.5) to chin (0.5). A `Pose`
+transforms points, never pixels, so the face's outline in the image is known exactly.
 """
 
 import numpy as np
@@ -54,7 +54,7 @@ def outline(identity: Identity, move: Movement) -> Float[np.ndarray, "p 2"]:
 def draw_face(
   draw: ImageDraw.ImageDraw, identity: Identity, move: Movement, pose: Pose, light: int = 1
 ) -> None:
-  """Paints a head; the side away from `light` (-1 left, 1 right) lies in shade."""
+  """Paints a head; the side away from `light` (-1 left, 1 right) is in shade."""
   contour = outline(identity, move)
   shapes = [
     *hair.behind(identity),
@@ -76,7 +76,7 @@ def draw_face(
 
 
 def draw_shoulders(draw: ImageDraw.ImageDraw, identity: Identity, pose: Pose) -> None:
-  """Paints neck and clothes; before all heads, so that nobody's shoulders hide a face."""
+  """Paints neck and clothes; called before all heads, so that no shoulder hides a face."""
   neck = np.array([(-0.19, 0.2), (0.19, 0.2), (0.2, 0.62), (-0.2, 0.62)])
   shoulders = spline(
     [
@@ -191,7 +191,7 @@ def _nose(identity: Identity, move: Movement) -> list[Shape]:
 
 
 def _lines(identity: Identity, move: Movement) -> list[Shape]:
-  """Folds of the skin, as deep as the movement that makes them; cheeks and freckles."""
+  """Skin folds, whose depth follows the movement; cheeks and freckles."""
   w = identity.half_width
   fold = scale(identity.skin, 0.55)
 
@@ -244,7 +244,7 @@ def _mouth(identity: Identity, move: Movement) -> list[Shape]:
   t = _LIP_T
   x = t * np.where(t < 0, half[0], half[1])
   y_corner = np.where(t < 0, corner[0], corner[1])
-  # Closed lips are parabolas; an open mouth is rounder, a stretched one squarer.
+  # Closed lips are parabolas; an open mouth is rounder, a stretched one is squarer.
   power = 2 + 2 * stretch + 1.2 * lower
   flat = 1 - np.abs(t) ** power
   roundness = min(1.0, opening / 0.08)

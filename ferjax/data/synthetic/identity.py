@@ -1,4 +1,4 @@
-"""Who a drawn face is: proportions, colours, hair and glasses."""
+"""The identity of a drawn face: proportions, colours, hair and glasses."""
 
 import dataclasses
 
@@ -34,7 +34,7 @@ _IRISES = ((70, 44, 26), (52, 34, 24), (58, 98, 140), (70, 116, 74), (96, 96, 10
 
 @dataclasses.dataclass(frozen=True)
 class Identity:
-  """What stays the same in a person while the expression changes; lengths in face heights."""
+  """Properties of a person that do not depend on the expression; lengths in face heights."""
 
   half_width: float
   jaw: float  # widths of the jaw and the chin, relative to half_width
@@ -42,7 +42,7 @@ class Identity:
   skin: Color
   hair: Color
   hair_style: str  # of `HAIR_STYLES`
-  hat: Color  # cloth of hat, headscarf and glasses
+  hat: Color  # of hat, headscarf and glasses
   cloth: Color
   ears: bool
   eye_size: float
@@ -59,22 +59,22 @@ class Identity:
   glasses: str  # "none", "round", "square"
   facial_hair: str  # "none", "moustache", "goatee", "beard"
   freckles: bool
-  side: int  # that moves in a one-sided expression: 0 left, 1 right of the image
+  side: int  # of the image that moves in a one-sided expression: 0 left, 1 right
 
 
 def random_color(rng: np.random.Generator) -> Color:
-  """A colour of cloth or paint: seldom a shrill one."""
+  """A colour of cloth or paint, rarely a saturated one."""
   color = rng.uniform(15, 240, 3)
   return tuple(round(c) for c in (0.7 * color + 0.3 * color.mean()).tolist())
 
 
 def random_identity(rng: np.random.Generator) -> Identity:
-  """Draws a person."""
+  """Samples a random person."""
   skin = rng.uniform(0, len(SKINS) - 1)
   low = SKINS[int(skin)]
   skin_color = mix(low, SKINS[int(skin) + 1], skin % 1)
   grey = rng.random() < 0.12
-  # Dark skin goes with the dark shades.
+  # Dark skin gets dark hair colours.
   shades = len(_HAIRS) if skin < 3 else 2
   hair_color = _GREY_HAIR if grey else _HAIRS[rng.integers(shades)]
   style = str(rng.choice(HAIR_STYLES))

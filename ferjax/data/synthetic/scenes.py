@@ -1,7 +1,7 @@
-"""Drawn scenes: people with known expressions and exact boxes, from a seed and an index.
+"""Synthetic scenes: people with known expressions and exact boxes, from a seed and an index.
 
-For the demo, tests, benchmarks and controlled robustness studies, where no data set is at hand.
-Results on these pictures say nothing about people. What is drawn, and how: docs/synthetic.md.
+For the demo, tests, benchmarks and controlled robustness studies, without a data set. Results on
+these images say nothing about people. docs/synthetic.md describes the drawings.
 
   python -m ferjax.data.synthetic.scenes --sheet OUT.png
 """
@@ -25,16 +25,16 @@ from ferjax.data.synthetic.identity import SKINS, Identity, random_color, random
 MIN_IMAGE_SIZE = 32  # pixels
 _SUPERSAMPLE = 3  # canvas pixels per pixel and axis
 _EMPTY = 0.05  # probability of a scene without faces
-_HAIR = 0.14  # what hair adds to a box at each side, relative to the box
+_HAIR = 0.14  # margin of the hair on each side of a box, relative to the box
 _MAX_COVERED = 0.15  # of a box by a nearer head; the IoU of two boxes is below 0.09
 _MAX_ANGLE = math.radians(30)
-_ATTEMPTS = 25  # to place a face, before it is left out
+_ATTEMPTS = 25  # to place a face before it is left out
 
 
 class SyntheticScenes:
-  """A source of `num_examples` drawn scenes; every record depends on (seed, index) only.
+  """A source of `num_examples` synthetic scenes; each record depends only on (seed, index).
 
-  A record holds `image` u8[s s 3], `boxes` f32[m 4] (xyxy pixels, of the face's outline from
+  A record contains `image` u8[s s 3], `boxes` f32[m 4] (xyxy pixels, of the face's outline from
   hairline to chin and cheek to cheek, hidden parts included, clipped to the image) and `label`
   i32[m] (index into `class_names`), with 0 <= m <= max_faces.
   """
@@ -53,19 +53,19 @@ class SyntheticScenes:
     scale: tuple[float, float] = (0.12, 0.8),
     intensity: tuple[float, float] = (0.5, 1.0),
   ):
-    """Checks the arguments; nothing is drawn yet.
+    """Checks the arguments; draws nothing yet.
 
     Args:
-      num_examples: Length of the source.
+      num_examples: Number of records.
       image_size: Side of the square images, in pixels.
       seed: Not negative; use different ones for training and validation.
-      class_names: Of the expressions that occur, each equally often; a subset of
+      class_names: The expressions that occur, each equally often; a subset of
         `expressions.EXPRESSIONS`.
-      min_faces: In an image; 0 for the mix of `docs/synthetic.md`, in which one face is likelier
-        than two, and so on; from 1 every number up to `max_faces` is drawn equally often.
-      max_faces: In an image. A face for which there is no room is left out.
+      min_faces: Minimum per image. With 0, the distribution of `docs/synthetic.md`: one face is
+        more likely than two, and so on. From 1, all numbers up to `max_faces` are equally likely.
+      max_faces: Maximum per image. A face that does not fit is left out.
       scale: Range of the longer side of a face's box, relative to the image's side.
-      intensity: Range of the expressions' intensity, within 0..1; neutral has none.
+      intensity: Range of the expressions' intensity, within 0..1; not used for neutral.
 
     Raises:
       ValueError: For an argument outside the ranges above.
@@ -148,7 +148,7 @@ def render_face(
     expression: One of `expressions.EXPRESSIONS`.
     intensity: 0 (neutral) to 1.
     size: Side of the image, in pixels.
-    rng: Decides all else.
+    rng: Source of all other choices.
 
   Raises:
     ValueError: For an unknown expression, an intensity outside 0..1, or a size below 32.
@@ -196,12 +196,12 @@ def _check(size, class_names, min_faces, max_faces, scale, intensity) -> None:
 
 
 def _cast(rng, class_names, min_faces, max_faces, scale, intensity) -> list[_Person]:
-  """Draws who stands where, largest first; whoever finds no free place is left out."""
+  """Samples people and positions, largest first; a person who does not fit is left out."""
   if min_faces == 0:
     count = int(rng.choice(max_faces + 1, p=np.r_[_EMPTY, (1 - _EMPTY) * _few(max_faces)]))
   else:
     count = int(rng.integers(min_faces, max_faces + 1))
-  # Many large faces do not fit: the upper end falls with the number of faces.
+  # Many large faces do not fit: the upper limit decreases with the number of faces.
   low, high = np.log(scale[0]), np.log(scale[1] / max(count, 1) ** 0.5)
   sizes = np.exp(low + max(high - low, 0) * rng.uniform(size=count) ** (0.25 + 0.12 * count))
   people: list[_Person] = []
@@ -221,7 +221,7 @@ def _few(max_faces: int) -> Float[np.ndarray, "n"]:
 
 
 def _person(rng, class_names, intensity, longest: float) -> _Person:
-  """A person at the origin, the longer side of whose box is `longest`."""
+  """A person at the origin; the longer side of the box is `longest`."""
   identity = random_identity(rng)
   label = int(rng.integers(len(class_names)))
   units = action_units.action_units(
@@ -236,7 +236,7 @@ def _person(rng, class_names, intensity, longest: float) -> _Person:
 
 
 def _moved(rng, person: _Person) -> _Person:
-  """The person at a random place; some are cut by the border, by at most an eighth."""
+  """The person at a random position; the border cuts off at most an eighth of some."""
   box = person.box
   extent = box[2:] - box[:2]
   beyond = extent / 8 if rng.random() < 0.15 else 0 * extent
@@ -258,7 +258,7 @@ def _enlarged(pose: Pose, side: int) -> Pose:
 
 
 def _background(rng, side: int, clutter: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-  """A smooth wall of few colours with shapes on it, and the pencil for what follows."""
+  """A smooth wall of few colours with shapes on it, and the ImageDraw for the people."""
   cells = int(rng.integers(2, 6))
   base = rng.uniform(50, 215) + rng.normal(0, 25, 3)
   contrast = rng.uniform(5, 40)
@@ -273,7 +273,7 @@ def _background(rng, side: int, clutter: int) -> tuple[Image.Image, ImageDraw.Im
 
 
 def _clutter(draw: ImageDraw.ImageDraw, rng, side: int) -> None:
-  """One thing that is no face: a board, a ball (now and then of skin's colour), a wire, blinds."""
+  """One object that is no face: a board, a ball (sometimes in skin colour), a wire, blinds."""
   kind = rng.integers(5)
   opacity = int(rng.integers(90, 256))
   color = (*(SKINS[rng.integers(len(SKINS))] if rng.random() < 0.2 else random_color(rng)), opacity)
@@ -295,7 +295,7 @@ def _clutter(draw: ImageDraw.ImageDraw, rng, side: int) -> None:
 
 
 def _occlude(draw: ImageDraw.ImageDraw, rng, person: _Person, pose: Pose) -> None:
-  """Hides a part of the face's rim: a ball, or an arm and hand."""
+  """Hides a part of the face's edge with a ball, or an arm and hand."""
   contour = head.outline(person.identity, person.move)
   x, y = contour[rng.integers(len(contour))] * 1.05
   radius = rng.uniform(0.1, 0.22)
@@ -309,7 +309,7 @@ def _occlude(draw: ImageDraw.ImageDraw, rng, person: _Person, pose: Pose) -> Non
 
 
 def _photograph(rng, canvas: Image.Image, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
-  """The picture that a camera takes of the canvas: light, blur, noise."""
+  """Simulates a camera: light, blur, noise."""
   image = canvas.reduce(_SUPERSAMPLE)
   radius = rng.uniform(0, 1.0) * size / 160 if rng.random() < 0.35 else 0.0
   if radius > 0:

@@ -1,8 +1,8 @@
-"""What speaks for a class, and where it lies on the original image.
+"""Attribution maps, and their position on the original image.
 
-Coordinates on a feature map are (u, v) in 0..1, from its upper left corner to its lower right one,
-whatever its number of cells. Those on an image are (x, y) in pixels, continuous: the centre of the
-first pixel is (0.5, 0.5). An affine map is f64[2 3] and is applied to (u, v, 1).
+Coordinates on a feature map are (u, v) in 0..1, from its upper left to its lower right corner,
+whatever its number of cells. Coordinates on an image are (x, y) in continuous pixels: the centre of
+the first pixel is (0.5, 0.5). An affine map is f64[2 3] and is applied to (u, v, 1).
 """
 
 import dataclasses
@@ -12,23 +12,23 @@ from jaxtyping import Bool, Float, UInt8
 
 from ferjax.inference.results import Box, Face
 
-_LEAST_AREA = 1e-3  # of a map on the image, square pixels: below, it is a line or a point
+_LEAST_AREA = 1e-3  # of a map on the image, square pixels; smaller ones are lines or points
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Explanation:
-  """Why a network gives a face the score of a class, as far as one feature map shows it.
+  """The evidence of one feature map for the score of a class of a face.
 
   Attributes:
-    face: what the network says, as a predictor returns it.
+    face: the prediction, as a predictor returns it.
     target: the class that is explained, not always `face.expression`.
-    layer: path of the submodule that returned the feature map; of a detector, with the level.
-    cells: what each cell adds to the score, to first order; negative: speaks against it.
+    layer: path of the submodule that returned the feature map; for a detector, with the level.
+    cells: contribution of each cell to the score, to first order; negative: evidence against it.
     to_image: affine map from the feature map to pixels of the original image.
-    view: the part of the original image that the network was given, xyxy pixels.
-    theta: the affine map of a spatial transformer, from what it returned to what it was given, in
-      coordinates of -1..1 between the centres of the border pixels; None without one.
-    resampled: what that transformer returned, RGB.
+    view: the part of the original image that was the network's input, xyxy pixels.
+    theta: the affine map of a spatial transformer from its output to its input, in coordinates of
+      -1..1 between the centres of the border pixels; None without one.
+    resampled: the output of that transformer, RGB.
   """
 
   face: Face
@@ -42,17 +42,17 @@ class Explanation:
 
   @property
   def score(self) -> float:
-    """Of the explained class, 0..1."""
+    """The score of the explained class, 0..1."""
     return self.face.scores[self.target]
 
   @property
   def peak(self) -> float:
-    """The largest contribution of a cell; 0 where none is positive."""
+    """The largest contribution of a cell; 0 if none is positive."""
     return max(float(self.cells.max()), 0.0)
 
   @property
   def outline(self) -> Float[np.ndarray, "4 2"]:
-    """Corners of the map on the original image, from the upper left one around; see `to_image`."""
+    """Corners of the map on the original image, clockwise from the upper left; see `to_image`."""
     return _apply(self.to_image, np.array([[0, 0], [1, 0], [1, 1], [0, 1]], np.float64))
 
   def heat(
@@ -62,12 +62,12 @@ class Explanation:
 
     Args:
       region: xyxy pixels of the original image.
-      height, width: of the result; those of the image for its whole, pixel by pixel.
+      height, width: of the result; those of the image for the whole image, pixel by pixel.
 
     Returns:
-      Contributions, those below 0 as 0, divided by `peak` and interpolated between the centres of
-      the cells: 0..1; and which pixels the network has seen. Where it has not, the heat is 0; of a
-      map without a positive cell it is 0 everywhere.
+      Contributions in 0..1: negative ones are 0, the others are divided by `peak` and interpolated
+      between the centres of the cells. Then, which pixels the network has seen. The heat is 0 for
+      pixels that it has not seen, and everywhere if no cell of the map is positive.
     """
     x1, y1, x2, y2 = region
     x = x1 + (np.arange(width) + 0.5) * ((x2 - x1) / width)
@@ -85,7 +85,7 @@ class Explanation:
 
 
 def placed(placement: Float[np.ndarray, "6"], size: int) -> Float[np.ndarray, "2 3"]:
-  """From a map over an input of `size` pixels to the image that was put into it.
+  """From a map over an input of `size` pixels to the original image.
 
   `placement` is as `ferjax.data.image.letterbox` returns it.
   """
@@ -94,7 +94,7 @@ def placed(placement: Float[np.ndarray, "6"], size: int) -> Float[np.ndarray, "2
 
 
 def sampled(theta: Float[np.ndarray, "2 3"], size: int) -> Float[np.ndarray, "2 3"]:
-  """From a map over what a spatial transformer returned to one over what it was given.
+  """From a map over the output of a spatial transformer to a map over its input.
 
   `theta` is that of `ferjax.ops.sampling.affine_grid` with `align_corners`, for squares of `size`
   pixels, at least 2: its -1 and 1 are half a pixel inside the edges, which are 0 and 1 here.
@@ -115,7 +115,7 @@ def after(
 
 
 def seen_part(placement: Float[np.ndarray, "6"], size: int) -> Box:
-  """The part of an image that lies in an input of `size` pixels: xyxy, cut to the image."""
+  """The part of an image inside an input of `size` pixels: xyxy, clipped to the image."""
   (x_scale, _, x1), (_, y_scale, y1) = placed(placement, size).tolist()
   width, height = placement[4:].tolist()
   return max(0.0, x1), max(0.0, y1), min(width, x1 + x_scale), min(height, y1 + y_scale)
@@ -128,7 +128,7 @@ def _apply(affine: np.ndarray, points: Float[np.ndarray, "*n 2"]) -> Float[np.nd
 def _interpolate(
   cells: Float[np.ndarray, "rows columns"], uv: Float[np.ndarray, "h w 2"]
 ) -> Float[np.ndarray, "h w"]:
-  """Bilinear between the centres of the cells; beyond the outermost ones their values."""
+  """Bilinear between the centres of the cells; constant beyond the outermost centres."""
   rows, columns = cells.shape
   column = np.clip(uv[..., 0] * columns - 0.5, 0, columns - 1)
   row = np.clip(uv[..., 1] * rows - 0.5, 0, rows - 1)

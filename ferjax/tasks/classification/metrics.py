@@ -1,4 +1,4 @@
-"""What a classifier is judged by, accumulated on the host."""
+"""Metrics of a classifier, accumulated on the host."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ _Z = 1.959963984540054  # quantile of the normal distribution for 95 %
 
 
 class Mistake(NamedTuple):
-  """An example whose class was not found: ids of classes, and the probability of the answer."""
+  """A misclassified example: class ids, and the probability of the predicted class."""
 
   index: int
   truth: int
@@ -23,7 +23,7 @@ class Mistake(NamedTuple):
 
 
 class Reliability(NamedTuple):
-  """Examples by the probability of the answer, in bins of equal width over 0..1.
+  """Examples by the probability of the predicted class, in bins of equal width over 0..1.
 
   `confidence` and `accuracy` are means over the bin's examples, 0 for an empty bin.
   """
@@ -34,13 +34,13 @@ class Reliability(NamedTuple):
 
 
 class ClassificationMetrics:
-  """Answers and true classes of many examples, and the figures computed from them.
+  """Predictions and true classes of many examples, and the metrics computed from them.
 
-  Adding in pieces, in any order, gives the figures of adding all at once.
+  Adding several batches, in any order, gives the same metrics as adding all examples at once.
 
   Attributes:
     class_names: names in the order of the class ids.
-    seed: of the resampling that the intervals come from.
+    seed: of the bootstrap for the intervals.
   """
 
   def __init__(self, class_names: Sequence[str], *, seed: int = 0):
@@ -56,13 +56,13 @@ class ClassificationMetrics:
 
     Args:
       classifications: NumPy arrays.
-      truth: a `ClassificationBatch`, or its fields `label`, `mask` and `index` alone. An example
-        is scored by the most probable class of its label (the first of several), also where
-        the label is soft.
+      truth: a `ClassificationBatch`, or only its fields `label`, `mask` and `index`. The true class
+        of an example is the most probable class of its label (the first of several), also for
+        soft labels.
 
     Raises:
-      ValueError: the batches differ in size, a row has another number of classes, a label is no
-        distribution, or a probability is not finite.
+      ValueError: the batches differ in size, a row has a different number of classes, a label is
+        not a distribution, or a probability is not finite.
     """
     probabilities, predicted = map(np.asarray, classifications)
     label, mask, index = (np.asarray(truth[key]) for key in ("label", "mask", "index"))
@@ -74,60 +74,60 @@ class ClassificationMetrics:
     self._probability.append(probabilities[rows, predicted[rows]].astype(np.float64))
 
   def __len__(self) -> int:
-    """The number of examples that count."""
+    """The number of examples in the metrics."""
     return sum(map(len, self._index))
 
   def compute(self) -> dict[str, float]:
-    """The figures by name, all in 0..1 but the counts.
+    """The metrics by name, all in 0..1 except the counts.
 
     `accuracy`, `balanced_accuracy` (mean recall) and `macro_f1` (mean F1), each with the 95 %
     interval `<name>_low`, `<name>_high` of the percentile bootstrap over the examples;
     `f1_accuracy` is 0.67 * macro_f1 + 0.33 * accuracy, the score of the released FERMam program;
-    `ece` is the expected calibration error of the answers, in 15 bins of equal width.
+    `ece` is the expected calibration error of the predictions, in 15 bins of equal width.
 
-    For every class: `count/<class>`, its true examples, and, where there are any,
+    For every class: `count/<class>`, the number of its examples, and, if it is not 0,
     `precision/<class>`, `recall/<class>`, `f1/<class>` and the 95 % Wilson interval
-    `recall_low/<class>`, `recall_high/<class>`. Classes without true examples have only the
-    count and do not enter the means, though taking an example for one of them is a mistake. The
-    precision of a class that was never answered is 0. `num_images` counts all examples.
+    `recall_low/<class>`, `recall_high/<class>`. Classes without examples have only the count and
+    are excluded from the means; predicting one of them is still an error. The precision of a
+    class that was never predicted is 0. `num_images` counts all examples.
 
     Raises:
       ValueError: no example was added.
     """
     matrix = self.confusion_matrix()
     self._check_not_empty()
-    figures = {name: float(value[0]) for name, value in _headline(matrix[None]).items()}
+    values = {name: float(value[0]) for name, value in _headline(matrix[None]).items()}
     for name, (low, high) in _bootstrap(matrix, self.seed).items():
-      figures |= {f"{name}_low": float(low), f"{name}_high": float(high)}
-    figures["f1_accuracy"] = 0.67 * figures["macro_f1"] + 0.33 * figures["accuracy"]
-    figures["ece"] = self.calibration_error()
+      values |= {f"{name}_low": float(low), f"{name}_high": float(high)}
+    values["f1_accuracy"] = 0.67 * values["macro_f1"] + 0.33 * values["accuracy"]
+    values["ece"] = self.calibration_error()
 
-    hits, counts, answers = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
+    hits, counts, predicted = np.diagonal(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     for i, name in enumerate(self.class_names):
-      figures[f"count/{name}"] = float(counts[i])
+      values[f"count/{name}"] = float(counts[i])
       if counts[i] == 0:
         continue
       low, high = wilson_interval(int(hits[i]), int(counts[i]))
-      figures |= {
-        f"precision/{name}": float(hits[i] / max(answers[i], 1)),
+      values |= {
+        f"precision/{name}": float(hits[i] / max(predicted[i], 1)),
         f"recall/{name}": float(hits[i] / counts[i]),
         f"recall_low/{name}": low,
         f"recall_high/{name}": high,
-        f"f1/{name}": float(2 * hits[i] / (counts[i] + answers[i])),
+        f"f1/{name}": float(2 * hits[i] / (counts[i] + predicted[i])),
       }
-    return {**figures, "num_images": float(len(self))}
+    return {**values, "num_images": float(len(self))}
 
   def confusion_matrix(self) -> Int[np.ndarray, "k k"]:
-    """Counts: row is the true class, column the answer."""
+    """Counts: row is the true class, column the predicted class."""
     k = len(self.class_names)
     cells = _join(self._truth, np.int64) * k + _join(self._predicted, np.int64)
     return np.bincount(cells, minlength=k * k).reshape(k, k)
 
   def reliability(self) -> Reliability:
-    """How often answers of similar probability are right."""
+    """The accuracy of predictions with similar probability."""
     probability = _join(self._probability, np.float64)
     right = _join(self._truth, np.int64) == _join(self._predicted, np.int64)
-    # A bin takes its upper edge and not its lower one.
+    # A bin includes its upper edge and excludes its lower edge.
     bins = np.clip(np.ceil(probability * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
     count = np.bincount(bins, minlength=NUM_BINS)
     confidence, accuracy = (
@@ -137,7 +137,7 @@ class ClassificationMetrics:
     return Reliability(count, confidence, accuracy)
 
   def calibration_error(self) -> float:
-    """The expected calibration error: |accuracy - confidence| of the bins, by their counts.
+    """The expected calibration error: |accuracy - confidence| of the bins, weighted by counts.
 
     Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
 
@@ -149,7 +149,7 @@ class ClassificationMetrics:
     return float(np.sum(count * np.abs(accuracy - confidence)) / np.sum(count))
 
   def mistakes(self, n: int) -> list[Mistake]:
-    """At most `n` wrong answers, those of the highest probability first."""
+    """At most `n` wrong predictions, in order of decreasing probability."""
     index, truth, predicted = (
       _join(x, np.int64) for x in (self._index, self._truth, self._predicted)
     )
@@ -193,7 +193,7 @@ class ClassificationMetrics:
 
 
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:
-  """The 95 % interval of a share of `count` examples (Wilson, JASA 1927), no correction."""
+  """The 95 % interval of a proportion of `count` examples (Wilson, JASA 1927), uncorrected."""
   share, spread = hits / count, _Z**2 / count
   center = (share + spread / 2) / (1 + spread)
   half = _Z / (1 + spread) * np.sqrt(share * (1 - share) / count + spread / (4 * count))
@@ -201,28 +201,29 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
 
 
 def _headline(matrices: Int[np.ndarray, "r k k"]) -> dict[str, Float[np.ndarray, "r"]]:
-  """The figures of each confusion matrix; classes without examples do not enter the means."""
+  """The metrics of each confusion matrix; the means exclude classes without examples."""
   hits = np.diagonal(matrices, axis1=1, axis2=2)
-  counts, answers = matrices.sum(axis=2), matrices.sum(axis=1)
-  # A class without examples has no hits, and so adds 0 to the sums below.
+  counts, predicted = matrices.sum(axis=2), matrices.sum(axis=1)
+  # A class without examples has no correct predictions, and adds 0 to the sums below.
   num_present = np.count_nonzero(counts, axis=1)
   return {
     "accuracy": hits.sum(axis=1) / counts.sum(axis=1),
     "balanced_accuracy": np.sum(hits / np.maximum(counts, 1), axis=1) / num_present,
-    "macro_f1": np.sum(2 * hits / np.maximum(counts + answers, 1), axis=1) / num_present,
+    "macro_f1": np.sum(2 * hits / np.maximum(counts + predicted, 1), axis=1) / num_present,
   }
 
 
 def _bootstrap(matrix: Int[np.ndarray, "k k"], seed: int) -> dict[str, Float[np.ndarray, "2"]]:
-  """(low, high) of each headline figure: percentiles over resamples.
+  """(low, high) of each headline metric: percentiles over resamples.
 
-  The figures depend on the counts alone, and those of a resample with replacement are multinomial:
-  drawing them is drawing the examples, but costs the same for any number of examples.
+  The metrics depend only on the counts, which are multinomial in a resample with replacement.
+  Sampling the counts is equivalent to sampling the examples, at a cost that does not depend on
+  their number.
   """
   count = matrix.sum()
   draws = np.random.default_rng(seed).multinomial(count, matrix.ravel() / count, NUM_RESAMPLES)
-  figures = _headline(draws.reshape(NUM_RESAMPLES, *matrix.shape))
-  return {name: np.percentile(values, (2.5, 97.5)) for name, values in figures.items()}
+  resampled = _headline(draws.reshape(NUM_RESAMPLES, *matrix.shape))
+  return {name: np.percentile(values, (2.5, 97.5)) for name, values in resampled.items()}
 
 
 def _join(pieces: list[np.ndarray], dtype: type) -> np.ndarray:

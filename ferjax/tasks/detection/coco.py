@@ -15,13 +15,13 @@ from ferjax.tasks.detection.voc import ImageResult
 def coco_average_precision(images: Sequence[ImageResult], num_classes: int) -> tuple[float, float]:
   """Mean over the classes of AP@[.5:.95] and of AP@.5, at most 100 detections per image.
 
-  Classes without ground-truth boxes do not enter; without any box both are nan.
+  Classes without ground-truth boxes are excluded; without any box both are nan.
   """
   truth, found = [], []
   for number, image in enumerate(images):
     truth += _annotations(number, image.truth_boxes, image.truth_labels)
     found += _annotations(number, image.boxes, image.labels, image.scores)
-  # pycocotools prints its progress, whatever the logging level.
+  # pycocotools prints its progress at every logging level.
   with contextlib.redirect_stdout(io.StringIO()):
     evaluation = COCOeval(
       _dataset(truth, len(images), num_classes), _dataset(found, len(images), num_classes), "bbox"
@@ -54,7 +54,7 @@ def _annotations(
 
 
 def _dataset(annotations: list[dict], num_images: int, num_classes: int) -> COCO:
-  # Ids start at 1: the evaluation stores "matched with nothing" as 0.
+  # Ids start at 1: the evaluation uses 0 for "no match".
   contents: Any = {
     "images": [{"id": number} for number in range(num_images)],
     "categories": [{"id": number} for number in range(num_classes)],

@@ -1,4 +1,4 @@
-"""What a detector is judged by, accumulated on the host."""
+"""Metrics of a detector, accumulated on the host."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,16 +10,16 @@ from ferjax.typing import Detections
 
 
 class DetectionMetrics:
-  """Detections and ground truth of many images, and the figures computed from them.
+  """Detections and ground truth of many images, and the metrics computed from them.
 
-  What is added is kept until the end, since average precision ranks the detections of all
-  images: adding in pieces gives the figures of adding all at once.
+  All added images are kept until the end, because average precision ranks the detections of all
+  images. Adding them in several batches gives the same metrics as adding them at once.
 
   Attributes:
     class_names: names in the order of the class ids.
-    score_threshold: detections below it do not enter precision, recall and the confusion
-      matrix. Average precision takes all detections.
-    images: what was added.
+    score_threshold: precision, recall and the confusion matrix exclude detections below it.
+      Average precision uses all detections.
+    images: the images added so far.
   """
 
   def __init__(self, class_names: Sequence[str], *, score_threshold: float = 0.5):
@@ -32,9 +32,9 @@ class DetectionMetrics:
 
     Args:
       detections: NumPy arrays [b d ...], boxes in pixels of the original images.
-      truth: a `DetectionBatch`, or its fields `boxes`, `label`, `box_mask` and `mask` alone.
-        With `placement` the boxes are in input pixels, as in any batch, and are mapped to
-        original pixels; without it they are in original pixels already.
+      truth: a `DetectionBatch`, or only its fields `boxes`, `label`, `box_mask` and `mask`. With
+        `placement` the boxes are in input pixels, as in any batch, and are mapped to original
+        pixels. Without it, they must be in original pixels.
 
     Raises:
       ValueError: the batches differ in size, or a label is not a class.
@@ -66,15 +66,15 @@ class DetectionMetrics:
       )
 
   def compute(self) -> dict[str, float]:
-    """The figures by name, all in 0..1 but the counts.
+    """The metrics by name, all in 0..1 except the counts.
 
     `map50` is the mean over the classes of VOC AP@0.5, `ap50/<class>` that of one class,
     `map` and `coco_map50` are COCO's AP@[.5:.95] and AP@.5 (interpolated at 101 recalls).
     Classes without ground truth have no AP and no key: `classes_without_boxes` names them.
     `precision50` and `recall50` are over all classes, for detections that score at least
-    `score_threshold`. `face_ap50` is the VOC AP@0.5 of finding faces, whatever the expression,
-    and `expression_accuracy` the share of the faces found whose expression is right; for both,
-    only the best of several detections of a face counts. A share of nothing is 0.
+    `score_threshold`. `face_ap50` is the class-agnostic VOC AP@0.5 of faces, and
+    `expression_accuracy` the fraction of detected faces with the correct expression; for both,
+    only the best of several detections of a face counts. A fraction of zero faces is 0.
 
     Raises:
       ValueError: no ground-truth box was added, so that no AP is defined.
@@ -87,26 +87,26 @@ class DetectionMetrics:
       )
     per_class = {f"ap50/{name}": average_precision(*curve) for name, curve in self.curves().items()}
     coco_map, coco_map50 = coco_average_precision(self.images, len(self.class_names))
-    figures = {
+    values = {
       "map50": np.mean(list(per_class.values())),
       "map": coco_map,
       "coco_map50": coco_map50,
       **per_class,
       **self._precision_recall(num_boxes),
-      **self._face_figures(),
+      **self._face_metrics(),
       "num_images": len(self.images),
       "num_boxes": num_boxes,
     }
-    return {name: float(value) for name, value in figures.items()}
+    return {name: float(value) for name, value in values.items()}
 
   @property
   def classes_without_boxes(self) -> tuple[str, ...]:
-    """Classes that no ground-truth box has."""
+    """Classes without ground-truth boxes."""
     present = set(np.concatenate([i.truth_labels for i in self.images])) if self.images else set()
     return tuple(name for label, name in enumerate(self.class_names) if label not in present)
 
   def curves(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Recall and precision, by falling score, of each class that has ground truth."""
+    """Recall and precision, by decreasing score, of each class with ground truth."""
     missing = self.classes_without_boxes
     return {
       name: _curve([image.of_class(label) for image in self.images])
@@ -117,8 +117,8 @@ class DetectionMetrics:
   def confusion_matrix(self) -> np.ndarray:
     """Counts [k + 1, k + 1]: row is the true class, column the detected one.
 
-    The last row holds detections without a face, the last column faces without a detection.
-    Of several detections of a face only the best counts.
+    The last row counts detections without a face, the last column faces without a detection.
+    Only the best of several detections of a face counts.
     """
     background = len(self.class_names)
     matrix = np.zeros((background + 1, background + 1), np.int64)
@@ -143,7 +143,7 @@ class DetectionMetrics:
       "recall50": num_correct / num_boxes,
     }
 
-  def _face_figures(self) -> dict[str, float]:
+  def _face_metrics(self) -> dict[str, float]:
     faces = self._faces()
     num_found = num_right = 0
     for image in faces:
@@ -157,7 +157,7 @@ class DetectionMetrics:
     }
 
   def _faces(self) -> list[ImageResult]:
-    """The images with one detection, the best, where several classes share a place."""
+    """The images with only the best of overlapping detections of several classes."""
     return [image.select(suppress(image.boxes, image.scores)) for image in self.images]
 
   def _check_labels(self, labels: np.ndarray) -> None:

@@ -9,13 +9,13 @@ from ferjax.tasks.detection.metrics import DetectionMetrics
 from ferjax.tasks.detection.voc import average_precision, interpolate
 from ferjax.tasks.plots import class_letters, save_figure
 
-# Okabe and Ito's colours, distinguishable by colour-blind readers; dashes tell the rest apart.
+# Okabe and Ito's colours, distinguishable by colour-blind readers; dashes distinguish the rest.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":", "-.")
 
 
 def plot_precision_recall(metrics: DetectionMetrics, path: str | os.PathLike[str]) -> None:
-  """Interpolated precision over recall at IoU 0.5; the area below each line is its class's AP.
+  """Interpolated precision over recall at IoU 0.5; the area under each line is its class's AP.
 
   Classes without ground truth have no line.
   """
@@ -23,7 +23,7 @@ def plot_precision_recall(metrics: DetectionMetrics, path: str | os.PathLike[str
   figure = Figure(figsize=(8, 5), layout="constrained")
   axes = figure.add_subplot()
   for number, (name, (recall, precision)) in enumerate(metrics.curves().items()):
-    # From recall 0, so that a class with a single hit, or with none, shows as a line too.
+    # From recall 0, so that a class with one match or none is visible as a line too.
     steps = interpolate(precision)
     first = steps[:1] if len(steps) else [0]
     axes.plot(

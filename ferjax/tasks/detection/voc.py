@@ -1,8 +1,9 @@
-"""Average precision as PASCAL VOC defines it since 2010, in NumPy.
+"""Average precision as defined by Pascal VOC since 2010, in NumPy.
 
 Everingham et al., *The PASCAL Visual Object Classes (VOC) Challenge*, IJCV 2010: a detection is
-right if its IoU with a box of its class that no better detection has taken is at least 0.5;
-further detections of the same box are wrong. Boxes are xyxy, in continuous coordinates.
+correct if its IoU with a box of its class is at least 0.5 and no detection with a higher score has
+matched that box. Further detections of the same box are wrong. Boxes are xyxy, in continuous
+coordinates.
 """
 
 import dataclasses
@@ -13,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 @dataclasses.dataclass(frozen=True)
 class ImageResult:
-  """Detections and ground truth of one image, without padding, boxes in the same pixels."""
+  """Detections and ground truth of one image, without padding, in the same pixel coordinates."""
 
   boxes: Float[np.ndarray, "n 4"]
   scores: Float[np.ndarray, "n"]
@@ -24,7 +25,7 @@ class ImageResult:
   def select(
     self, detections: Bool[np.ndarray, "n"], truth: Bool[np.ndarray, "m"] | None = None
   ) -> "ImageResult":
-    """The detections, and the ground truth, where the masks are True; None keeps all."""
+    """The detections and the ground truth where the masks are True; None keeps all."""
     truth = np.ones(len(self.truth_labels), bool) if truth is None else truth
     return ImageResult(
       self.boxes[detections],
@@ -39,7 +40,7 @@ class ImageResult:
     return self.select(self.labels == label, self.truth_labels == label)
 
   def match(self, iou_threshold: float = 0.5) -> Int[np.ndarray, "n"]:
-    """See `match_boxes`; classes are not looked at."""
+    """See `match_boxes`; ignores classes."""
     return match_boxes(self.boxes, self.scores, self.truth_boxes, iou_threshold)
 
 
@@ -59,10 +60,10 @@ def match_boxes(
   truth: Float[np.ndarray, "m 4"],
   iou_threshold: float = 0.5,
 ) -> Int[np.ndarray, "n"]:
-  """The ground-truth box that each detection of one image and class finds, or -1.
+  """The ground-truth box that each detection of one image and class matches, or -1.
 
-  By falling score, each detection looks at the box it overlaps most, and finds it if the IoU is
-  at least the threshold and no earlier detection has found it.
+  In order of decreasing score, each detection takes the box with the highest IoU. It matches if the
+  IoU is at least the threshold and no earlier detection has matched the box.
   """
   found = np.full(len(boxes), -1)
   if len(truth) == 0:
@@ -80,7 +81,7 @@ def match_boxes(
 def suppress(
   boxes: Float[np.ndarray, "n 4"], scores: Float[np.ndarray, "n"], iou_threshold: float = 0.5
 ) -> Bool[np.ndarray, "n"]:
-  """Which boxes greedy suppression keeps, whatever their class."""
+  """Which boxes greedy suppression keeps, ignoring classes."""
   overlaps = iou_matrix(boxes, boxes) > iou_threshold
   kept = np.zeros(len(boxes), bool)
   for index in np.argsort(-scores, kind="stable"):
@@ -91,16 +92,16 @@ def suppress(
 def precision_recall(
   scores: Float[np.ndarray, "n"], correct: Bool[np.ndarray, "n"], num_boxes: int
 ) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
-  """Recall and precision of the detections down to each score; `num_boxes` is at least 1."""
+  """Recall and precision at the score of each detection; `num_boxes` is at least 1."""
   hits = np.cumsum(correct[np.argsort(-scores, kind="stable")])
   return hits / num_boxes, hits / np.arange(1, len(hits) + 1)
 
 
 def average_precision(recall: Float[np.ndarray, "n"], precision: Float[np.ndarray, "n"]) -> float:
-  """Area under the interpolated curve, all points."""
+  """Area under the interpolated curve (all-point interpolation)."""
   return float(np.sum(np.diff(recall, prepend=0.0) * interpolate(precision)))
 
 
 def interpolate(precision: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
-  """Each precision raised to the best at the same or a higher recall."""
+  """The highest precision at the same or a higher recall."""
   return np.maximum.accumulate(precision[::-1])[::-1]
