@@ -5,8 +5,13 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
+from ferjax.models import create_model
+from ferjax.models.options import model_arguments
 from ferjax.training.command_line import check_overrides
+from ferjax.training.config_checks import validate
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs" / "fer_yolo_mamba.py")
@@ -38,9 +43,26 @@ def test_overrides_of_fields_that_do_not(argument, message):
     check_overrides(["train.py", argument])
 
 
+# How ml_collections imports a config file.
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_options_of_the_network_reach_it_from_the_flags():
+  values = flags.FlagValues()
+  config = config_flags.DEFINE_config_file("config", flag_values=values)
+  arguments = [
+    f"--config={ROOT / 'configs' / 'fermam.py'}:tiny",
+    "--config.model.options=mode=conv_only,dropout_rate=0.25",
+  ]
+  check_overrides(["train.py", *arguments])
+  values(["train.py", *arguments])
+  validate(config.value)
+  arguments = model_arguments(config.value.model)
+  model = create_model(num_classes=7, **arguments)
+  assert (model.size, model.mode, model.dropout_rate) == ("nano", "conv_only", 0.25)
+
+
 def test_config_files_that_do_not_exist():
   for arguments in (["--config", "nope.py:tiny"], ["--config=nope.py"]):
-    with pytest.raises(FileNotFoundError, match=r"no config file 'nope.py'; try configs/"):
+    with pytest.raises(FileNotFoundError, match=r"no config file 'nope.py'; try one of configs/"):
       check_overrides(["train.py", *arguments])
 
 
