@@ -46,17 +46,17 @@ def test_overrides_of_fields_that_do_not(argument, message):
 # How ml_collections imports a config file.
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
 def test_options_of_the_network_reach_it_from_the_flags():
-  values = flags.FlagValues()
-  config = config_flags.DEFINE_config_file("config", flag_values=values)
-  arguments = [
+  argv = [
+    "train.py",
     f"--config={ROOT / 'configs' / 'fermam.py'}:tiny",
     "--config.model.options=mode=conv_only,dropout_rate=0.25",
   ]
-  check_overrides(["train.py", *arguments])
-  values(["train.py", *arguments])
+  check_overrides(argv)
+  values = flags.FlagValues()
+  config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+  values(argv)
   validate(config.value)
-  arguments = model_arguments(config.value.model)
-  model = create_model(num_classes=7, **arguments)
+  model = create_model(num_classes=7, **model_arguments(config.value.model))
   assert (model.size, model.mode, model.dropout_rate) == ("nano", "conv_only", 0.25)
 
 
