@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from ferjax.checkpoint import FOLDER, Step, find_checkpoint, load_meta, load_variables
-from ferjax.config import Config
+from ferjax.config import Config, OptimizerConfig
 from ferjax.data.datasets import load_source
 from ferjax.data.pipeline import eval_dataset
 from ferjax.models import create_model
@@ -205,6 +205,7 @@ def _with_the_model_of(meta: dict[str, Any], config: Config) -> Config:
   own |= {name: tuple(own[name]) for name in ("mean", "std")}
   return dataclasses.replace(
     config,
+    optimizer=OptimizerConfig(),  # it is past, and need not be one that would be accepted today
     model=from_dict(meta["config"]).model,
     data=dataclasses.replace(config.data, **own),
   )
