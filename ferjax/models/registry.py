@@ -4,6 +4,7 @@ A network is entered once, by `register_model`; no other module asks for one by 
 """
 
 import dataclasses
+import importlib.metadata
 import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +17,8 @@ Path = tuple[str, ...]
 # name the tables and importers of `ferjax.interop` so, which itself imports the networks.
 Reference = Any
 
+# What a package of its own calls the entry point of its `ModelSpec`, by which the programs find it.
+ENTRY_POINTS = "ferjax.models"
 _REQUIRED_FIELDS = ("num_classes", "dtype", "frozen")
 
 
@@ -111,14 +114,25 @@ def register_model(name: str, spec: ModelSpec) -> None:
   MODELS[name] = spec
 
 
+def model_names() -> list[str]:
+  """The networks that are registered, and those that installed packages bring."""
+  installed = importlib.metadata.entry_points(group=ENTRY_POINTS).names
+  return [*MODELS, *sorted(installed - MODELS.keys())]
+
+
 def model_spec(name: str) -> ModelSpec:
-  """The network of that name.
+  """The network of that name; one of another package is registered when it is first asked for.
 
   Raises:
     ValueError: there is none; those that exist are named.
   """
   if name not in MODELS:
-    raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
+      spec = entry.load()
+      if name not in MODELS:  # which importing its module may have done
+        register_model(name, spec)
+  if name not in MODELS:
+    raise ValueError(f"unknown model {name!r}; known: {', '.join(model_names())}")
   return MODELS[name]
 
 
