@@ -34,7 +34,7 @@ def model_arguments(config: ModelConfig) -> dict[str, Any]:
   so that a checkpoint that holds them describes its network even if defaults change.
 
   Raises:
-    ValueError: an unknown model, or impossible `options`.
+    ValueError: an unknown model, impossible `options`, or one without a default is missing.
   """
   module = model_spec(config.name).module
   arguments: dict[str, Any] = {"name": config.name, "dtype": config.dtype}
@@ -43,10 +43,15 @@ def model_arguments(config: ModelConfig) -> dict[str, Any]:
     arguments["size"] = config.size or fields["size"]
   if "variant" in fields or config.variant != ModelConfig().variant:
     arguments["variant"] = config.variant
-  defaults = {
-    name: fields[name] for name in option_types(module) if fields[name] is not dataclasses.MISSING
-  }
-  return arguments | defaults | parse_options(config.name, config.options)
+  known = option_types(module)
+  defaults = {name: fields[name] for name in known if fields[name] is not dataclasses.MISSING}
+  options = defaults | parse_options(config.name, config.options)
+  missing = known.keys() - options.keys()
+  if missing:
+    raise ValueError(
+      f"model.options is {config.options!r}; {config.name} also needs {', '.join(sorted(missing))}"
+    )
+  return arguments | options
 
 
 def option_types(module: type[nn.Module]) -> dict[str, Any]:

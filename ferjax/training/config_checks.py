@@ -12,7 +12,7 @@ from ferjax.data.datasets import CLASSIFICATION_SOURCES, DETECTION_SOURCES
 from ferjax.data.datasets.records import ON_BAD_RECORD
 from ferjax.data.detection import augment as detection_augment
 from ferjax.interop.pretrained import check_pretrained
-from ferjax.models.options import parse_options
+from ferjax.models.options import model_arguments
 from ferjax.models.registry import ModelSpec, model_spec
 from ferjax.tasks import TASKS, task_name
 from ferjax.training.config_types import type_problems
@@ -162,7 +162,7 @@ def _problems_of_the_model(config: Config, spec: ModelSpec) -> Iterator[str]:
       "no attention to regularise; set it to 0"
     )
   for check in (
-    lambda: parse_options(config.model.name, config.model.options),
+    lambda: model_arguments(config.model),
     lambda: check_group_rates(config.optimizer.group_rates, spec.parts),
     lambda: check_pretrained(config.model.name, config.train.pretrained),
   ):
