@@ -115,7 +115,7 @@ class TrainConfig:
   seeds: tuple[int, ...] = ()  # several runs, one for each, below the workdir; () for `seed` alone
   epochs: int = 300
   batch_size: int = 16  # over all devices and hosts
-  accumulate: int = 1  # pieces of a batch that are computed one after the other, for memory
+  accumulate: int = 1  # microbatches of a batch, computed one after the other to save memory
   freeze: str = "backbone"  # "none", or parts of the network that it can freeze
   freeze_epochs: int = 0
   freeze_batch_size: int = 32
@@ -130,7 +130,7 @@ class TrainConfig:
   pretrained_parts: tuple[str, ...] = ("backbone",)  # of the model; others stay as initialised
   log_every: int = 50  # steps
   eval_every: int = 1  # epochs
-  select_by: str = ""  # figure of the validation that the best checkpoint has; "": the task's
+  select_by: str = ""  # validation metric by which the best checkpoint is chosen; "": the task's
   select_on: str = "val"  # or "test", which needs the next field, and which every report then says
   select_on_test_reason: str = ""
   checkpoint_every: int = 1  # epochs

@@ -168,7 +168,7 @@ def test_a_classifier(tmp_path, image, capsys):
   # How it was trained need not be possible any more.
   MODELS["toy_classifier"] = dataclasses.replace(CLASSIFIER, decay_rules={})
   report = eval_checkpoint(workdir)
-  assert report.figures["accuracy"] == figures["accuracy"]
+  assert report.metrics["accuracy"] == figures["accuracy"]
   assert (report.folder / "confusion.png").exists()
 
   (prediction,) = ferjax.load_predictor(workdir).predict([image])
@@ -190,7 +190,7 @@ def test_a_detector(tmp_path, image, capsys):
   config = _config("toy_detector", "synthetic", size="large")
   figures = train(config, tmp_path)
   report = eval_checkpoint(tmp_path)
-  assert report.figures["map50"] == pytest.approx(figures["map50"])
+  assert report.metrics["map50"] == pytest.approx(figures["map50"])
   assert ferjax.load_variables(tmp_path)["params"]["neck"]["stem"]["conv"]["bias"].shape == (8,)
 
   predictor = ferjax.load_predictor(tmp_path, score_threshold=0.0, max_detections=2)
