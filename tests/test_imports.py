@@ -30,7 +30,7 @@ ALLOWED = {
     "compilation_cache",
   },
   "interop": {"interop", "models"},
-  "checkpoint": {"training.state"},
+  "checkpoint": {"checkpoint"},
   "inference": {
     "inference",
     "models",
@@ -47,7 +47,7 @@ FORBIDDEN = {
   "models": {"grain", "PIL", "orbax"},
   "data": JAX,
 }
-HOMES = {"orbax": {"checkpoint.py"}}
+HOMES = {"orbax": {"checkpoint/reading.py", "checkpoint/writing.py"}}
 ONLY_IN_FUNCTIONS = {"torch", "onnx", "gradio", "tensorflow"}
 
 

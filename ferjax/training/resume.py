@@ -11,7 +11,7 @@ import optax
 from absl import logging
 
 from ferjax._version import __version__
-from ferjax.checkpoint import FOLDER, Checkpoints, load_meta
+from ferjax.checkpoint import FOLDER, Checkpoints
 from ferjax.config import Config
 from ferjax.interop.pretrained import import_pretrained, read_pretrained
 from ferjax.models import TASKS
@@ -106,7 +106,7 @@ def initial_state(
       key,
     )
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), like)
-    return checkpoints.restore(step, like)
+    return TrainState(**checkpoints.restore(step, like.as_dict()))
 
   # Read first: a file that cannot be read is told of before anything is compiled.
   pretrained = read_pretrained(config.train.pretrained)
@@ -127,7 +127,7 @@ def initial_state(
 
 def check_same_run(checkpoints: Checkpoints, step: int, config: Config, num_examples: int) -> None:
   """Raises a ValueError if the workdir's checkpoint is not of this very run."""
-  meta = load_meta(checkpoints.folder, step=step)
+  meta = checkpoints.open(step).meta
   before, now = flatten(to_dict(from_dict(meta["config"]))), flatten(to_dict(config))
   before["number of training examples"] = meta["num_examples"]
   now["number of training examples"] = num_examples
