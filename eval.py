@@ -34,7 +34,7 @@ def main() -> None:
   path = _WORKDIR.value if _WORKDIR.value is not None else _CHECKPOINT.value
   report = eval_checkpoint(path, _CONFIG.value, output=_OUTPUT.value, step=step, split=_SPLIT.value)
   if jax.process_index() == 0:
-    table = format_table(report.figures, selection=report.selection)
+    table = format_table(report.metrics, selection=report.selection)
     print(f"{report.checkpoint}\n{table}\nwritten to {report.folder}")
 
 

@@ -13,6 +13,7 @@ import jax
 from absl import app, flags, logging
 
 from ferjax.config import Config
+from ferjax.training.config_types import describe
 from ferjax.training.loop import Interrupted
 from ferjax.training.step_log import NonFiniteError
 
@@ -75,10 +76,19 @@ def _parse_checked(argv: Sequence[str]) -> list[str]:
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
-    # An error in a config file comes with its whole traceback in the text.
-    cause = re.search(r"^ *ValueError: (.+)\Z", str(error).rstrip(), re.MULTILINE | re.DOTALL)
-    raise ValueError(cause[1] if cause else str(error)) from error
+    raise ValueError(explain(error)) from error
   return rest
+
+
+def explain(error: flags.Error) -> str:
+  """An error of the flags as users want to read it."""
+  text = str(error)
+  if field := re.match(r"flag --config\.([\w.]+)=", text):
+    # Its own reason is which conversion failed.
+    return f"{text.removesuffix(f': {error.__context__}')}: expected {describe(_hint(field[1]))}"
+  # An error in a config file comes with its whole traceback in the text.
+  cause = re.search(r"^ *ValueError: (.+)\Z", text.rstrip(), re.MULTILINE | re.DOTALL)
+  return cause[1] if cause else text
 
 
 def _guarded(function: Callable[[], Any]) -> Any:
@@ -104,10 +114,11 @@ def check_overrides(argv: Sequence[str]) -> None:
       if not os.path.isfile(path):
         raise FileNotFoundError(f"no config file {path!r}; try configs/fer_yolo_mamba.py:demo")
     elif flag.startswith(("-config.", "--config.")):
-      _check_field(flag.lstrip("-").removeprefix("config."))
+      _hint(flag.lstrip("-").removeprefix("config."))
 
 
-def _check_field(path: str) -> None:
+def _hint(path: str) -> Any:
+  """The type of a field of the config; ValueError if there is none, or a group of fields."""
   kind, done = Config, "config"
   for name in path.split("."):
     known = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
@@ -119,3 +130,4 @@ def _check_field(path: str) -> None:
     raise ValueError(
       f"{done} is a group of fields: {', '.join(typing.get_type_hints(kind))}; set one of these"
     )
+  return kind

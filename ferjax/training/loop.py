@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import threading
-from typing import Any
 
 import flax.linen as nn
 import grain
@@ -14,7 +13,9 @@ from absl import logging
 
 from ferjax.checkpoint import Checkpoints
 from ferjax.config import Config
+from ferjax.data.datasets.records import Source
 from ferjax.data.pipeline import train_dataset
+from ferjax.tasks.base import Task
 from ferjax.training.config_checks import to_dict
 from ferjax.training.evaluation import evaluate, name_skipped
 from ferjax.training.interruption import catch_interruption, on_any_host
@@ -40,9 +41,9 @@ class Trainer:
     config: Config,
     workdir: str | os.PathLike,
     model: nn.Module,
-    task: Any,
-    train_source: Any,
-    val_source: Any,
+    task: Task,
+    train_source: Source,
+    val_source: Source,
     *,
     mesh: jax.sharding.Mesh | None = None,
   ):

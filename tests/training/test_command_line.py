@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
-from ferjax.training.command_line import check_overrides
+from ferjax.config import Config
+from ferjax.training.command_line import check_overrides, explain
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs" / "fer_yolo_mamba.py")
@@ -36,6 +39,24 @@ def test_overrides_of_fields_that_exist(arguments):
 def test_overrides_of_fields_that_do_not(argument, message):
   with pytest.raises(ValueError, match=message):
     check_overrides(["train.py", argument])
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "expected"),
+  [
+    ("train.epochs", "1.0", "a whole number of at most 64 bits"),
+    ("optimizer.momentum", "a: b", "a number"),
+    ("data.grey", "a", "True or False"),
+    ("data.class_names", "(1,", "a tuple of strings, such as ('a', 'b')"),
+  ],
+)
+def test_values_that_cannot_be_read(field, value, expected):
+  argv = ["train.py", f"--config.{field}={value}"]
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_dataclass("config", Config(), flag_values=values, sys_argv=argv)
+  with pytest.raises(flags.IllegalFlagValueError) as error:
+    values(argv)
+  assert explain(error.value) == f"flag --config.{field}={value}: expected {expected}"
 
 
 def test_config_files_that_do_not_exist():

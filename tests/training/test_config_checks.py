@@ -1,4 +1,7 @@
+import dataclasses
+import functools
 import json
+import math
 
 import pytest
 
@@ -61,6 +64,60 @@ def test_json_and_back():
   config.data.class_names = ("x", "y")
   config.data.augment.scale = (0.5, 1.5)
   assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "message"),
+  [
+    ("class_names", [1, 2], r"data\.class_names is \(1, 2\); expected a tuple of strings"),
+    ("augment", 3, r"data\.augment is 3; expected a AugmentConfig"),
+    ("image_size", "224", r"data\.image_size is '224'; expected a whole number"),
+  ],
+)
+def test_a_stored_value_of_another_type(field, value, message):
+  values = to_dict(Config())
+  values["data"][field] = value
+  with pytest.raises(ValueError, match=message):
+    from_dict(values)
+
+
+def test_types_come_before_values():
+  config = Config()
+  config.train.seeds, config.train.epochs = ("a",), 0
+  with pytest.raises(ValueError, match=r"^config: train\.seeds is \('a',\); expected .*\)$"):
+    validate(config)
+
+
+def leaves(values, prefix=()):
+  for field in dataclasses.fields(values):
+    value = getattr(values, field.name)
+    if dataclasses.is_dataclass(value):
+      yield from leaves(value, (*prefix, field.name))
+    else:
+      yield *prefix, field.name
+
+
+ODD_VALUES = [
+  *(None, "", "a", True, 1j, b"x", [1, 2], {"a": 1}),
+  *(0, -1, 1, 10**30, 10**400, 0.0, 0.5, math.nan, math.inf),
+  *((), (1,), (0.5,), ("a",), (None,), ("a", 1), ("a", "a"), ((1, 2), 3), ([1], [2])),
+  *((math.nan, 1), (1, math.nan), (math.inf, math.inf), (10**400, 10**400)),
+  *((1, 2, 3), (0, 0, 0), (math.nan, math.nan, math.nan)),
+]
+
+
+@pytest.mark.parametrize("path", list(leaves(Config())), ids=".".join)
+@pytest.mark.parametrize("model", ["fer_yolo_mamba", "fermam"])
+def test_no_value_gives_another_error(path, model):
+  for value in ODD_VALUES:
+    config = Config()
+    config.model.name = model
+    *groups, name = path
+    setattr(functools.reduce(getattr, groups, config), name, value)
+    try:
+      validate(config)
+    except ValueError as error:
+      assert str(error).startswith("config: ")  # noqa: PT017
 
 
 def test_unknown_field_of_a_stored_config():

@@ -91,7 +91,7 @@ def test_images_have_the_size_that_the_model_was_trained_for(trained, tiny, tmp_
   monkeypatch.setattr(evaluation, "create_task", lambda config: tiny.Task())
   monkeypatch.setattr(evaluation, "load_source", load_source)
   report = eval_checkpoint(workdir, config, output=tmp_path)
-  assert report.figures == pytest.approx(figures, rel=1e-6)
+  assert report.metrics == pytest.approx(figures, rel=1e-6)
   assert sizes == [32]
   assert (tmp_path / "report.txt").read_text() == "6 of 6"
   assert config.data.image_size == 64
