@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from ferjax.checkpoint import Checkpoints, load_meta
+from ferjax.checkpoint import Checkpoints
 from ferjax.config import Config
 from ferjax.data.datasets.records import Source
 from ferjax.data.pipeline import train_dataset
@@ -93,8 +93,9 @@ class Trainer:
     )
     self.best = self.checkpoints.best_score
     if self.first_step:
-      meta = load_meta(self.checkpoints.folder, step="latest")
-      self.figures, self.evaluations_since_best = meta["metrics"], meta["worse"]
+      meta = self.checkpoints.open(self.first_step).meta
+      self.figures = meta["metrics"]
+      self.evaluations_since_best = meta["evaluations_since_best"]
       if not self.figures:
         self.done_step = None  # saved on an interruption: its evaluation may be due
     self._open_files()
@@ -206,7 +207,7 @@ class Trainer:
     if step == self.first_step > phase.first_step:
       # A saved position is that of one host among as many, with as many workers. For others the
       # start is computed: it gives the same examples.
-      meta = load_meta(self.checkpoints.folder, step=step)
+      meta = self.checkpoints.open(step).meta
       position_saved = (
         meta["num_hosts"] == self.meta["num_hosts"]
         and meta["config"]["data"]["num_workers"] == self.config.data.num_workers
@@ -251,7 +252,7 @@ class Trainer:
     last = last or self._patience_exhausted()
     if step == self.checkpoints.latest_step:
       if figures is not None:
-        self.checkpoints.add_figures(step, figures)
+        self.checkpoints.add_metrics(step, figures)
     elif last or epoch % config.checkpoint_every == 0 or score > self.best:
       self._save(epoch, step, state, iterator, figures)
     self.best = max(self.best, score)
@@ -280,10 +281,17 @@ class Trainer:
       "step": step,
       "epoch": epoch,
       "data_start": self.data_start,
-      "worse": self.evaluations_since_best,
+      "evaluations_since_best": self.evaluations_since_best,
     }
     meta = {**self.meta, **position}
-    self.checkpoints.save(state, iterator, meta, figures)
+    self.checkpoints.save(
+      step,
+      variables=state.inference_variables(),
+      train=state.as_dict(),
+      iterator=iterator,
+      meta={**meta, "skipped_records": self.skipped, "training_seconds": 0.0},
+      metrics=figures,
+    )
 
   def _write_log(self, phase: Phase, step: int) -> None:
     means = self.log.drain()

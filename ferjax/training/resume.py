@@ -10,7 +10,7 @@ import optax
 from absl import logging
 
 from ferjax._version import __version__
-from ferjax.checkpoint import FOLDER, Checkpoints, load_meta
+from ferjax.checkpoint import FOLDER, Checkpoints
 from ferjax.config import Config
 from ferjax.interop.pretrained import import_pretrained, read_pretrained
 from ferjax.models.options import model_arguments
@@ -103,7 +103,7 @@ def initial_state(
       key,
     )
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), like)
-    return checkpoints.restore(step, like)
+    return TrainState(**checkpoints.restore(step, like.as_dict()))
 
   # Read first: a file that cannot be read is told of before anything is compiled.
   pretrained = read_pretrained(config.train.pretrained)
@@ -124,7 +124,7 @@ def initial_state(
 
 def check_same_run(checkpoints: Checkpoints, step: int, config: Config, num_examples: int) -> None:
   """Raises a ValueError if the workdir's checkpoint is not of this very run."""
-  meta = load_meta(checkpoints.folder, step=step)
+  meta = checkpoints.open(step).meta
   before, now = _fixed(from_dict(meta["config"])), _fixed(config)
   before["number of training examples"] = meta["num_examples"]
   now["number of training examples"] = num_examples

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ferjax.checkpoint import load_meta
+from ferjax.checkpoint import open_checkpoint
 from ferjax.config import Config, DataConfig
 from ferjax.data.datasets import load_source
 from ferjax.data.datasets.records import Source
@@ -87,7 +87,7 @@ def _train_seeds(config: Config, workdir: pathlib.Path) -> dict[str, float]:
     if jax.process_index() == 0:
       print(f"Seed {seed}: {folder}")
     figures = train(one, folder)
-    best = load_meta(folder, step="best")["metrics"]
+    best = open_checkpoint(folder, step="best").meta["metrics"]
     runs.append(best | {n: x for n, x in figures.items() if n.startswith("test/")})
   summary = summarize(runs)
   if jax.process_index() == 0:
