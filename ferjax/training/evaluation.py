@@ -190,10 +190,12 @@ def selection_note(config: Config) -> str:
 
 def _with_the_model_of(meta: Meta, config: Config) -> Config:
   """A config whose model, and what that expects of an image, are those of a checkpoint."""
-  own = {name: meta[name] for name in ("image_size", "mean", "std", "grey", "resize")}
-  own |= {name: tuple(own[name]) for name in ("mean", "std")}
-  return dataclasses.replace(
-    config,
-    model=ModelConfig(**meta["model"]),
-    data=dataclasses.replace(config.data, **own),
+  data = dataclasses.replace(
+    config.data,
+    image_size=meta["image_size"],
+    mean=tuple(meta["mean"]),
+    std=tuple(meta["std"]),
+    grey=meta["grey"],
+    resize=meta["resize"],
   )
+  return dataclasses.replace(config, model=ModelConfig(**meta["model"]), data=data)
