@@ -24,7 +24,6 @@ from ferjax.checkpoint.reading import (
   Checkpoint,
   finite_score,
   open_checkpoint,
-  read_json,
   read_score,
   restore_tree,
   saved_tree,
@@ -142,11 +141,18 @@ class Checkpoints:
     )
     self._manager.save(step, args=args, metrics=score)
 
-  def add_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+  def add_metrics(
+    self, step: int, metrics: Mapping[str, float], *, evaluations_since_best: int
+  ) -> None:
     """Gives a checkpoint that was saved without metrics those of evaluating its state."""
     folder = self.folder / str(step)
     if jax.process_index() == 0:
-      meta = {**read_json(folder / "meta" / "metadata"), "metrics": dict(metrics)}
+      meta = {
+        **self.open(step).meta,
+        "format": FORMAT,
+        "metrics": dict(metrics),
+        "evaluations_since_best": evaluations_since_best,
+      }
       _write_json(folder / "metrics" / "metrics", {"score": metrics[self._metric]})
       _write_json(folder / "meta" / "metadata", meta)
     multihost_utils.sync_global_devices("metrics")
@@ -170,11 +176,6 @@ class Checkpoints:
     if iterator is not None:
       items["data"] = grain.checkpoint.CheckpointRestore(iterator)
     return self._manager.restore(step, args=ocp.args.Composite(**items))["train"]
-
-  def restore_iterator(self, step: int, iterator: grain.DatasetIterator) -> None:
-    """Sets a freshly made iterator to where it was."""
-    args = ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(iterator))
-    self._manager.restore(step, args=args)
 
   def close(self) -> None:
     self._manager.close()

@@ -190,16 +190,17 @@ def selection_note(config: Config) -> str:
 
 def _with_the_model_of(meta: Meta, config: Config) -> Config:
   """A config whose model, and what that expects of an image, are those of a checkpoint."""
+  data = dataclasses.replace(
+    config.data,
+    image_size=meta["image_size"],
+    mean=tuple(meta["mean"]),
+    std=tuple(meta["std"]),
+    grey=meta["grey"],
+    resize=meta["resize"],
+  )
   return dataclasses.replace(
     config,
-    optimizer=OptimizerConfig(),  # it is past, and need not be one that would be accepted today
     model=from_dict(meta["config"]).model,
-    data=dataclasses.replace(
-      config.data,
-      image_size=meta["image_size"],
-      mean=tuple(meta["mean"]),
-      std=tuple(meta["std"]),
-      grey=meta["grey"],
-      resize=meta["resize"],
-    ),
+    data=data,
+    optimizer=OptimizerConfig(),  # it is past, and need not be one that would be accepted today
   )

@@ -41,8 +41,10 @@ def test_the_format_is_written(saved):
 
 def test_metrics_of_a_checkpoint_that_was_saved_without(saved):
   saved.save(1)
-  saved.checkpoints.add_metrics(1, {"map50": 0.75})
-  assert load_meta(saved.folder, step="best")["metrics"] == {"map50": 0.75}
+  saved.checkpoints.add_metrics(1, {"map50": 0.75}, evaluations_since_best=2)
+  meta = load_meta(saved.folder, step="best")
+  assert (meta["metrics"], meta["evaluations_since_best"]) == ({"map50": 0.75}, 2)
+  assert meta["class_names"] == saved.meta["class_names"]
   assert saved.checkpoints.best_score == 0.75
 
 
