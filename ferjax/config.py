@@ -66,7 +66,7 @@ class DataConfig:
   val: str = ""
   test: str = ""  # looked at once, at the end, with the checkpoint that was best on `val`
   class_names: tuple[str, ...] = SEVEN_EXPRESSIONS
-  image_size: int = 320  # pixels, divisible by the stride of the network (32)
+  image_size: int = 320  # pixels, divisible by the stride of the network
   max_boxes: int = 32  # boxes of one image that training keeps (a mosaic holds four images')
   on_bad_record: str = "error"  # or "skip": counted, named in the log, and left out
   num_workers: int = 0  # processes that prepare batches; 0: threads of this process

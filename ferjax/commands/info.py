@@ -86,11 +86,11 @@ def add_info(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-  from ferjax.models.registry import MODELS
+  from ferjax.models.registry import model_names
 
   try:
     _check(arguments)
-    names = [arguments.model] if arguments.model else list(MODELS)
+    names = [arguments.model] if arguments.model else model_names()
     networks = {name: _networks(name, arguments) for name in names}
   except ValueError as error:
     raise CommandError(error) from error
@@ -104,17 +104,16 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
   """Raises a ValueError for a number out of its range, or an option that has no meaning."""
-  from ferjax.models.registry import MODELS, model_spec
+  from ferjax.models.registry import model_names, model_spec
 
-  specs = MODELS if arguments.model is None else {arguments.model: model_spec(arguments.model)}
+  names = model_names() if arguments.model is None else [arguments.model]
+  specs = {name: model_spec(name) for name in names}
   for option in _CHOICES:
     value = getattr(arguments, option)
     if value is None:
       continue
     if arguments.model is None:
-      raise ValueError(
-        f"--{option} is {value!r}, but no model is named; known: {', '.join(MODELS)}"
-      )
+      raise ValueError(f"--{option} is {value!r}, but no model is named; known: {', '.join(names)}")
     if option not in specs[arguments.model].choices:
       raise ValueError(f"--{option} is {value!r}, but {arguments.model} has none; leave it out")
   side = arguments.image_size

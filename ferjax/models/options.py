@@ -12,7 +12,7 @@ from typing import Any
 import flax.linen as nn
 
 from ferjax.config import ModelConfig
-from ferjax.models.registry import model_spec
+from ferjax.models.registry import model_names, model_spec
 
 # Fields that another part of a config sets.
 _SET_ELSEWHERE = {
@@ -34,7 +34,7 @@ def model_arguments(config: ModelConfig) -> dict[str, Any]:
   so that a checkpoint that holds them describes its network even if defaults change.
 
   Raises:
-    ValueError: an unknown model, or impossible `options`.
+    ValueError: an unknown model, impossible `options`, or one without a default is missing.
   """
   module = model_spec(config.name).module
   arguments: dict[str, Any] = {"name": config.name, "dtype": config.dtype}
@@ -43,10 +43,15 @@ def model_arguments(config: ModelConfig) -> dict[str, Any]:
     arguments["size"] = config.size or fields["size"]
   if "variant" in fields or config.variant != ModelConfig().variant:
     arguments["variant"] = config.variant
-  defaults = {
-    name: fields[name] for name in option_types(module) if fields[name] is not dataclasses.MISSING
-  }
-  return arguments | defaults | parse_options(config.name, config.options)
+  known = option_types(module)
+  defaults = {name: fields[name] for name in known if fields[name] is not dataclasses.MISSING}
+  options = defaults | parse_options(config.name, config.options)
+  missing = known.keys() - options.keys()
+  if missing:
+    raise ValueError(
+      f"model.options is {config.options!r}; {config.name} also needs {', '.join(sorted(missing))}"
+    )
+  return arguments | options
 
 
 def option_types(module: type[nn.Module]) -> dict[str, Any]:
@@ -90,6 +95,17 @@ def parse_options(name: str, text: str) -> dict[str, Any]:
       )
     options[field] = value
   return options
+
+
+def unknown_arguments(arguments: Mapping[str, Any]) -> list[str]:
+  """The names among what a checkpoint has for `create_model` that its network does not take.
+
+  Of a network that is not registered, which `create_model` says, all may be right.
+  """
+  if arguments.get("name") not in model_names():
+    return []
+  options = option_types(model_spec(arguments["name"]).module)
+  return sorted(arguments.keys() - {"name", "size", "variant", "dtype", *options})
 
 
 def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,18 +4,21 @@ A network is entered once, by `register_model`; no other module asks for one by 
 """
 
 import dataclasses
+import importlib.metadata
 import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 
-Path = tuple[str, ...]
+ParameterPath = tuple[str, ...]
 
-# An object, or where it is: "package.module:name", imported when it is first needed. The networks
+# A function, or where it is: "package.module:name", imported when it is first needed. The networks
 # name the tables and importers of `ferjax.interop` so, which itself imports the networks.
-Reference = Any
+Reference = str | Callable[..., Any]
 
+# What a package of its own calls the entry point of its `ModelSpec`, by which the programs find it.
+ENTRY_POINTS = "ferjax.models"
 _REQUIRED_FIELDS = ("num_classes", "dtype", "frozen")
 
 
@@ -26,8 +29,8 @@ class DecayRule:
   Both are asked for the path of a parameter, such as ("neck", "vss_p4", "norm", "scale").
   """
 
-  decays: Callable[[Path], bool]
-  held: Callable[[Path], bool] = lambda path: False
+  decays: Callable[[ParameterPath], bool]
+  held: Callable[[ParameterPath], bool] = lambda path: False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,14 +114,25 @@ def register_model(name: str, spec: ModelSpec) -> None:
   MODELS[name] = spec
 
 
+def model_names() -> list[str]:
+  """The networks that are registered, and those that installed packages bring."""
+  installed = importlib.metadata.entry_points(group=ENTRY_POINTS).names
+  return [*MODELS, *sorted(installed - MODELS.keys())]
+
+
 def model_spec(name: str) -> ModelSpec:
-  """The network of that name.
+  """The network of that name; one of another package is registered when it is first asked for.
 
   Raises:
     ValueError: there is none; those that exist are named.
   """
   if name not in MODELS:
-    raise ValueError(f"unknown model {name!r}; known: {', '.join(MODELS)}")
+    for entry in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
+      spec = entry.load()
+      if name not in MODELS:  # which importing its module may have done
+        register_model(name, spec)
+  if name not in MODELS:
+    raise ValueError(f"unknown model {name!r}; known: {', '.join(model_names())}")
   return MODELS[name]
 
 
@@ -128,7 +142,7 @@ def spec_of(model: nn.Module) -> ModelSpec | None:
 
 
 def resolve(reference: Reference) -> Any:
-  """The object that a reference is, or is the place of."""
+  """The function that a reference is, or is the place of."""
   return pkgutil.resolve_name(reference) if isinstance(reference, str) else reference
 
 

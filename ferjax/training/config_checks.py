@@ -12,8 +12,8 @@ from ferjax.data.datasets import CLASSIFICATION_SOURCES, DETECTION_SOURCES
 from ferjax.data.datasets.records import ON_BAD_RECORD
 from ferjax.data.detection import augment as detection_augment
 from ferjax.interop.pretrained import check_pretrained
-from ferjax.models.options import parse_options
-from ferjax.models.registry import MODELS, model_spec
+from ferjax.models.options import model_arguments
+from ferjax.models.registry import ModelSpec, model_spec
 from ferjax.tasks import TASKS, task_name
 from ferjax.training.config_types import type_problems
 from ferjax.training.optimizers import BY_EPOCH, BY_STEP, check_group_rates, decay_rules
@@ -122,10 +122,12 @@ def _problems(config: Config) -> Iterator[str]:
     yield f"train.seeds is {config.train.seeds}; expected numbers from 0 on, none twice"
   if 0 in config.data.std or not all(map(math.isfinite, (*config.data.mean, *config.data.std))):
     yield f"data.mean and data.std are {config.data.mean}, {config.data.std}; std must not be 0"
-  if config.model.name in MODELS:
-    yield from _problems_of_the_model(config)
+  try:
+    spec = model_spec(config.model.name)
+  except ValueError as error:
+    yield f"model.name: {error}"
   else:
-    yield f"model.name is {config.model.name!r}; known: {', '.join(MODELS)}"
+    yield from _problems_of_the_model(config, spec)
   try:
     check_selection(config.train.select_on, config.train.select_on_test_reason)
   except ValueError as error:
@@ -140,10 +142,12 @@ def _problems(config: Config) -> Iterator[str]:
       yield f"data.{error}"
 
 
-def _problems_of_the_model(config: Config) -> Iterator[str]:
-  spec = model_spec(config.model.name)
-  if config.data.image_size % spec.stride:
-    yield f"data.image_size is {config.data.image_size}; it must be divisible by {spec.stride}"
+def _problems_of_the_model(config: Config, spec: ModelSpec) -> Iterator[str]:
+  size = config.data.image_size
+  if size % spec.stride:
+    below = size // spec.stride * spec.stride
+    near = f"{below} or {below + spec.stride}" if below > 0 else f"{spec.stride}"
+    yield f"data.image_size is {size}; it must be divisible by {spec.stride}; nearest: {near}"
   rules = decay_rules(config.model.name)
   if config.optimizer.decay not in rules:
     yield (
@@ -158,7 +162,7 @@ def _problems_of_the_model(config: Config) -> Iterator[str]:
       "no attention to regularise; set it to 0"
     )
   for check in (
-    lambda: parse_options(config.model.name, config.model.options),
+    lambda: model_arguments(config.model),
     lambda: check_group_rates(config.optimizer.group_rates, spec.parts),
     lambda: check_pretrained(config.model.name, config.train.pretrained),
   ):
