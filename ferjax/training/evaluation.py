@@ -15,7 +15,7 @@ from ferjax.checkpoint import FOLDER, Checkpoint, Meta, Step, open_checkpoint
 from ferjax.config import Config, ModelConfig
 from ferjax.data.datasets import load_source
 from ferjax.data.datasets.records import Source
-from ferjax.data.pipeline import eval_dataset
+from ferjax.data.pipeline import close, eval_dataset
 from ferjax.models import create_model
 from ferjax.tasks import create_task, task_name
 from ferjax.tasks.base import Accumulator, Loss, Task, merge_losses
@@ -80,7 +80,7 @@ def evaluate(
       skipped += int(np.sum(truth["skipped"]))
       progress.advance()
   finally:
-    iterator.close()
+    close(iterator, config.data)
     progress.close()
   mean_loss = {name: float(x) for name, x in merge_losses(losses).scalars().items()}
   metrics = {**accumulator.compute(), **mean_loss, "skipped_records": float(skipped)}
