@@ -13,7 +13,7 @@ import jax
 from absl import app, flags, logging
 
 from ferjax.config import Config
-from ferjax.training.config_types import describe
+from ferjax.hints import describe
 from ferjax.training.loop import Interrupted
 from ferjax.training.step_log import NonFiniteError
 
