@@ -9,9 +9,13 @@ Images are NHWC, RGB. Boxes are `xyxy` in pixels of the model's input. Class ids
 the order of the model's class names; there is no background class. Padding is a boolean mask.
 """
 
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from jaxtyping import Array, Bool, Float, Int
+
+# The size of an axis: an int, or a symbolic one where a program is exported for all sizes
+# (`jax.export.symbolic_shape`), whose type JAX does not name.
+DimSize = Any
 
 
 class Batch(TypedDict):

@@ -68,7 +68,7 @@ def load_predictor(
   if _task(detector) != "detection":
     raise ValueError(
       f"the detector {detector.folder} holds a classifier, which finds no faces; expected the "
-      "checkpoint of a detector, such as a fer_yolo_mamba"
+      "checkpoint of a network that detects"
     )
   return DetectAndClassify(
     Predictor(detector, batch_size=batch_size, **detection),

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from ferjax import models
 from ferjax.config import Config
+from ferjax.models.registry import model_spec
 from ferjax.tasks.base import Task
 from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.tasks.detection.task import DetectionTask
@@ -13,11 +13,13 @@ TASKS: Mapping[str, type[Task]] = {task.name: task for task in (DetectionTask, C
 
 
 def task_name(config: Config) -> str:
-  """What the config's model is for, a key of `TASKS`; a ValueError for an unknown model."""
-  name = config.model.name
-  if name not in models.TASKS:
-    raise ValueError(f"unknown model.name {name!r}; known: {', '.join(models.TASKS)}")
-  return models.TASKS[name]
+  """What the config's model is for, a key of `TASKS`; a ValueError for an unknown model or task."""
+  name = model_spec(config.model.name).task
+  if name not in TASKS:
+    raise ValueError(
+      f"the model {config.model.name} is for the task {name!r}; known: {', '.join(TASKS)}"
+    )
+  return name
 
 
 def create_task(config: Config) -> Task:

@@ -152,7 +152,7 @@ class Task(Protocol[Output, TaskBatch, Predictions, Accumulator]):
 
     Args:
       output: of the model, one row for each example of the batch.
-      batch: without what the examples are: images and how they were placed are used, labels not.
+      batch: its fields but the labels, such as how its images were placed.
       image_size: side of the model's input, pixels.
       config: thresholds.
     """

@@ -13,7 +13,7 @@ import jax
 from absl import app, flags, logging
 
 from ferjax.config import Config
-from ferjax.training.config_types import describe
+from ferjax.hints import describe
 from ferjax.training.loop import Interrupted
 from ferjax.training.step_log import NonFiniteError
 
@@ -112,7 +112,9 @@ def check_overrides(argv: Sequence[str]) -> None:
     if flag.lstrip("-") == "config" and flag.startswith("-"):
       path = (value if given else following).partition(":")[0]
       if not os.path.isfile(path):
-        raise FileNotFoundError(f"no config file {path!r}; try configs/fer_yolo_mamba.py:demo")
+        raise FileNotFoundError(
+          f"no config file {path!r}; try one of configs/, and its variant demo: FILE:demo"
+        )
     elif flag.startswith(("-config.", "--config.")):
       _hint(flag.lstrip("-").removeprefix("config."))
 

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from ferjax.checkpoint import FOLDER, Checkpoint, Meta, Step, open_checkpoint
-from ferjax.config import Config, ModelConfig
+from ferjax.config import Config
 from ferjax.data.datasets import load_source
 from ferjax.data.datasets.records import Source
 from ferjax.data.pipeline import close, eval_dataset
@@ -150,7 +150,7 @@ def eval_checkpoint(
   task = create_task(config)
   mesh = make_mesh()
   check_batch_size(config.eval.batch_size, mesh)
-  model = create_model(num_classes=len(class_names), **meta["model"])
+  model = opened.build_model(create_model)
   eval_step = make_eval_step(model, task, config.eval, config.data.image_size, mesh)
   # By way of host memory: an array of one device cannot be spread over those of other hosts.
   variables = jax.device_put(jax.device_get(opened.variables()), replicated(mesh))
@@ -198,4 +198,4 @@ def _with_the_model_of(meta: Meta, config: Config) -> Config:
     grey=meta["grey"],
     resize=meta["resize"],
   )
-  return dataclasses.replace(config, model=ModelConfig(**meta["model"]), data=data)
+  return dataclasses.replace(config, model=from_dict(meta["config"]).model, data=data)

@@ -19,7 +19,7 @@ from ferjax.training.config_checks import from_dict
 from ferjax.training.evaluation import evaluate, name_skipped
 from ferjax.training.interruption import Interruption, catch_interruption
 from ferjax.training.metric_writer import format_table
-from ferjax.training.optimizers import Schedule, make_optimizer, make_schedule
+from ferjax.training.optimizers import Schedule, decay_rules, make_optimizer, make_schedule
 from ferjax.training.phases import Phase, make_phases
 from ferjax.training.resume import abstract_state, check_same_run, describe, initial_state
 from ferjax.training.run_log import RunLog, introduction, log_skipped, tell, warnings_about_parts
@@ -234,7 +234,9 @@ class Trainer:
       first_step=phase.first_step,
       first_epoch=phase.first_epoch,
     )
-    return make_optimizer(self.config.optimizer, schedule, frozen=phase.frozen), schedule
+    rules = decay_rules(self.config.model.name)
+    optimizer = make_optimizer(self.config.optimizer, schedule, frozen=phase.frozen, rules=rules)
+    return optimizer, schedule
 
   def _batches(self, phase: Phase, start: int) -> grain.DatasetIterator:
     """The batches of a phase, from example number `start` on."""

@@ -7,7 +7,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
@@ -16,6 +15,7 @@ from ferjax.config import Config, DataConfig
 from ferjax.data.datasets import load_source
 from ferjax.data.datasets.records import Source
 from ferjax.models import create_model
+from ferjax.models.options import model_arguments
 from ferjax.tasks import create_task
 from ferjax.training.config_checks import validate
 from ferjax.training.evaluation import check_source, eval_checkpoint, selection_note
@@ -45,7 +45,7 @@ def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
   if config.train.seeds:
     return _train_seeds(config, pathlib.Path(workdir).expanduser())
   task = create_task(config)
-  model = _create_model(config, len(task.class_names))
+  model = create_model(num_classes=len(task.class_names), **model_arguments(config.model))
   train_source = load_source(config.data, "train", seed=config.train.seed)
   val_source = load_source(config.data, config.train.select_on, seed=config.train.seed)
   check_source(train_source, config)
@@ -117,11 +117,6 @@ def _table(summary: Mapping[str, Any], note: str) -> str:
   width = max(map(len, names))
   rows = [f"  {name:<{width}}  {mean[name]:.4f} +- {std[name]:.4f}" for name in names]
   return "\n".join([f"  {note}", *rows] if note else rows)
-
-
-def _create_model(config: Config, num_classes: int) -> nn.Module:
-  options = dataclasses.asdict(config.model)
-  return create_model(options.pop("name"), num_classes=num_classes, **options)
 
 
 def _check_boxes(source: Source, config: DataConfig) -> None:

@@ -15,6 +15,7 @@ from ferjax.config import (
   Config,
   DataConfig,
   EvalConfig,
+  ModelConfig,
   OptimizerConfig,
   TrainConfig,
 )
@@ -139,6 +140,7 @@ def tiny_config(**train):
   """16 images in batches of 4 give 4 steps an epoch."""
   defaults = TrainConfig(epochs=2, batch_size=4, freeze="none", log_every=2, ema_ramp=5.0, seed=3)
   return Config(
+    model=ModelConfig(name="fer_yolo_mamba", size="s"),
     data=DataConfig(
       image_size=32,
       max_boxes=2,

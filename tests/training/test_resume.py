@@ -1,4 +1,6 @@
 import itertools
+import json
+import json
 import re
 
 import chex
@@ -21,6 +23,12 @@ def workdir(tiny, tmp_path_factory):
   [
     ("model", "name", "fermam", "model.name is 'fermam', the checkpoint has 'fer_yolo_mamba'"),
     ("model", "size", "x", "model.size is 'x', the checkpoint has 's'"),
+    (
+      "model",
+      "options",
+      "drop_path_rate=0.5",
+      "model.drop_path_rate is 0.5, the checkpoint has 0.0",
+    ),
     ("data", "class_names", ("a", "b"), r"data.class_names is \('a', 'b'\), the checkpoint has"),
     ("data", "image_size", 64, "data.image_size is 64, the checkpoint has 32"),
     ("train", "seed", 4, "train.seed is 4, the checkpoint has 3"),
@@ -45,6 +53,44 @@ def test_other_parameters_are_refused(workdir, tiny):
   message = re.escape("params/neck/bias has shape (3,), not (4,)")
   with pytest.raises(ValueError, match=message):
     tiny.train(workdir, tiny.config(epochs=2), model=tiny.Model(width=4))
+
+
+def test_a_checkpoint_from_before_there_were_options_goes_on(tiny, tmp_path):
+  tiny.train(tmp_path, tiny.config(epochs=1))
+  for file in (tmp_path / "checkpoints").glob("*/meta/metadata"):
+    meta = json.loads(file.read_text())
+    del meta["config"]["model"]["options"]
+    meta["model"] = meta["config"]["model"]
+    file.write_text(json.dumps(meta))
+  tiny.train(tmp_path, tiny.config(epochs=2))
+  assert load_meta(tmp_path, step="latest")["step"] == 8
+
+
+def test_a_run_of_the_first_format_goes_on(tiny, tmp_path):
+  """Its description has no number, another word, and lacks what was not counted then."""
+  tiny.train(tmp_path / "whole", tiny.config(epochs=2))
+  tiny.train(tmp_path / "run", tiny.config(epochs=1))
+  file = tmp_path / "run" / "checkpoints" / "4" / "meta" / "metadata"
+  meta = json.loads(file.read_text())
+  for name in ("format", "skipped_records", "training_seconds"):
+    del meta[name]
+  meta["worse"] = meta.pop("evaluations_since_best")
+  file.write_text(json.dumps(meta))
+  tiny.train(tmp_path / "run", tiny.config(epochs=2))
+  found, expected = (load_variables(tmp_path / run, step="latest") for run in ("run", "whole"))
+  chex.assert_trees_all_equal(found, expected)
+
+
+def test_a_newer_version_is_named(tiny, tmp_path):
+  tiny.train(tmp_path, tiny.config(epochs=1))
+  file = tmp_path / "checkpoints" / "4" / "meta" / "metadata"
+  meta = json.loads(file.read_text())
+  meta["config"]["train"]["new_field"] = 1
+  file.write_text(json.dumps(meta))
+  before = (tmp_path / "config.json").read_text()
+  with pytest.raises(ValueError, match=r"written by ferjax .*know: config\.train\.new_field"):
+    tiny.train(tmp_path, tiny.config(epochs=2))
+  assert (tmp_path / "config.json").read_text() == before
 
 
 def test_longer_training_goes_on(tiny, tmp_path):
