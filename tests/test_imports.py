@@ -15,7 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 NAMES = [file.relative_to(ROOT).as_posix() for file in FILES]
 
 # What each package may import of ferjax; the neutral modules are open to all.
-NEUTRAL = {"typing", "config", "expressions", "output", "_version"}
+NEUTRAL = {"typing", "config", "expressions", "hints", "output", "_version"}
 ALLOWED = {
   "ops": {"ops"},
   "models": {"models", "ops"},
@@ -31,7 +31,7 @@ ALLOWED = {
     "compilation_cache",
   },
   "interop": {"interop", "models"},
-  "checkpoint": {"checkpoint", "models.options"},
+  "checkpoint": {"checkpoint"},
   "inference": {
     "inference",
     "models",

@@ -7,7 +7,6 @@ from typing import Any, TypedDict
 
 from ferjax._version import __version__
 from ferjax.config import Config
-from ferjax.models.options import unknown_arguments
 
 FORMAT = 2
 
@@ -82,8 +81,13 @@ def read_meta(saved: Mapping[str, Any], name: str) -> Meta:
     problem = f"it lacks fields that this version needs: {', '.join(sorted(missing))}"
   else:
     return typing.cast(Meta, meta)
+  raise unreadable(meta, name, problem)
+
+
+def unreadable(meta: Mapping[str, Any], name: str, problem: str) -> ValueError:
+  """The error for a checkpoint that another version of the package wrote; it names both."""
   writer = meta.get("versions", {}).get("ferjax", "of an unknown version")
-  raise ValueError(
+  return ValueError(
     f"the checkpoint {name} was written by ferjax {writer}, and ferjax {__version__} cannot read "
     f"it: {problem}. Use the ferjax that wrote it, or a newer one"
   )
@@ -91,7 +95,6 @@ def read_meta(saved: Mapping[str, Any], name: str) -> Meta:
 
 def _unknown(meta: Mapping[str, Any]) -> Iterator[str]:
   yield from sorted(meta.keys() - Meta.__annotations__.keys())
-  yield from (f"model.{field}" for field in unknown_arguments(meta.get("model", {})))
   yield from _unknown_fields(meta.get("config", {}), Config, "config")
 
 

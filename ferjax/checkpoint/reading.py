@@ -4,17 +4,18 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ferjax.checkpoint.meta import Meta, read_meta
+from ferjax.checkpoint.meta import Meta, read_meta, unreadable
 
 FOLDER = "checkpoints"
 
+Model = TypeVar("Model")
 Step = int | Literal["best", "latest"] | None
 
 
@@ -64,6 +65,21 @@ class Checkpoint:
       if item.is_dir():
         raise
       raise CheckpointRemovedError(self.folder) from error
+
+  def build_model(self, create_model: Callable[..., Model]) -> Model:
+    """The network that the checkpoint describes.
+
+    Args:
+      create_model: `ferjax.create_model`.
+
+    Raises:
+      ValueError: this version has no such network; the message names both versions.
+    """
+    names = self.meta["class_names"]
+    try:
+      return create_model(num_classes=len(names), **self.meta["model"])
+    except (TypeError, ValueError) as error:
+      raise unreadable(self.meta, str(self.folder), str(error)) from error
 
   def check_task(self, task: str) -> None:
     """Raises a ValueError if the model is for another task."""

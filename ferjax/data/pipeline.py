@@ -8,6 +8,7 @@ no more than a position. Batches of NumPy arrays are `ferjax.typing.DetectionBat
 """
 
 import functools
+import gc
 import signal
 import sys
 from collections.abc import Sequence
@@ -110,6 +111,16 @@ def eval_dataset(
   return _batches(rows, local, config, ahead=1 if ten_crop else _AHEAD)
 
 
+def close(iterator: grain.DatasetIterator, config: DataConfig) -> None:
+  """Stops the threads and the workers of an iterator of these data sets."""
+  iterator.close()
+  if config.num_workers > 0:
+    # At the end of the data, and after an error, the stack traces of grain's threads keep their
+    # last batches in reference cycles. These lie in shared memory, which has to be given back
+    # before the program ends.
+    gc.collect()
+
+
 def _detection_rows(
   source: Source, config: DataConfig, seed: int, epochs: int
 ) -> detection_rows.TrainRow:
@@ -195,7 +206,10 @@ def _batches(
 def _normalized(
   batch: dict[str, np.ndarray], mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, np.ndarray]:
-  return {**batch, "image": normalize(batch["image"], mean, std)}
+  # Workers hand batches over in shared memory, which is given back when nothing refers to them: so
+  # all is copied, images by normalising.
+  rest = {name: np.array(value) for name, value in batch.items() if name != "image"}
+  return {**rest, "image": normalize(batch["image"], mean, std)}
 
 
 def _use_no_threads_in_opencv() -> None:

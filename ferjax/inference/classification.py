@@ -65,7 +65,7 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
     meta = opened.meta
     self.step = opened.step
     self._build(
-      create_model(num_classes=len(meta["class_names"]), **meta["model"]),
+      opened.build_model(create_model),
       opened.variables(),
       meta["class_names"],
       meta["image_size"],

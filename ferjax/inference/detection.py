@@ -61,7 +61,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     meta = opened.meta
     self.step = opened.step
     self._build(
-      create_model(num_classes=len(meta["class_names"]), **meta["model"]),
+      opened.build_model(create_model),
       opened.variables(),
       meta["class_names"],
       meta["image_size"],

@@ -12,7 +12,8 @@ from typing import Any
 import flax.linen as nn
 
 from ferjax.config import ModelConfig
-from ferjax.models.registry import model_names, model_spec
+from ferjax.hints import describe, fits
+from ferjax.models.registry import model_spec
 
 # Fields that another part of a config sets.
 _SET_ELSEWHERE = {
@@ -91,21 +92,10 @@ def parse_options(name: str, text: str) -> dict[str, Any]:
     value = written if known[field] is str else _evaluated(written)
     if not _fits(value, known[field]):
       raise ValueError(
-        f"model.options sets {field} of {name} to {written!r}; expected {_described(known[field])}"
+        f"model.options sets {field} of {name} to {written!r}; expected {describe(known[field])}"
       )
     options[field] = value
   return options
-
-
-def unknown_arguments(arguments: Mapping[str, Any]) -> list[str]:
-  """The names among what a checkpoint has for `create_model` that its network does not take.
-
-  Of a network that is not registered, which `create_model` says, all may be right.
-  """
-  if arguments.get("name") not in model_names():
-    return []
-  options = option_types(model_spec(arguments["name"]).module)
-  return sorted(arguments.keys() - {"name", "size", "variant", "dtype", *options})
 
 
 def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +113,7 @@ def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     value = tuple(value) if isinstance(value, list) else value
     expected = types_of_options.get(field)
     if expected is not None and not _fits(value, expected):
-      raise TypeError(f"{field} of {name} is {value!r}; expected {_described(expected)}")
+      raise TypeError(f"{field} of {name} is {value!r}; expected {describe(expected)}")
     checked[field] = value
   return checked
 
@@ -154,20 +144,6 @@ def _evaluated(text: str) -> Any:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-  arguments = typing.get_args(hint)
-  if typing.get_origin(hint) in (typing.Union, types.UnionType):
-    return any(_fits(value, x) for x in arguments)
-  if typing.get_origin(hint) is tuple:
-    if not isinstance(value, tuple):
-      return False
-    types_of_items = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
-    return len(value) == len(types_of_items) and all(map(_fits, value, types_of_items))
-  if isinstance(value, bool):
-    return hint is bool
-  if hint is float:
-    return isinstance(value, int | float) and math.isfinite(value)
-  return isinstance(value, hint)
-
-
-def _described(hint: Any) -> str:
-  return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+  """Whether a value is of a type, and finite."""
+  numbers = value if isinstance(value, tuple) else (value,)
+  return fits(value, hint) and all(not isinstance(x, float) or math.isfinite(x) for x in numbers)

@@ -13,8 +13,8 @@ import jax
 from absl import app, flags, logging
 
 from ferjax.config import Config
+from ferjax.hints import describe
 from ferjax.output import escape_what_terminals_cannot_show
-from ferjax.training.config_types import describe
 from ferjax.training.loop import Interrupted
 from ferjax.training.step_log import NonFiniteError
 

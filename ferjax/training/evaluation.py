@@ -15,7 +15,7 @@ from ferjax.checkpoint import FOLDER, Checkpoint, Meta, Step, open_checkpoint
 from ferjax.config import Config, OptimizerConfig
 from ferjax.data.datasets import load_source
 from ferjax.data.datasets.records import Source
-from ferjax.data.pipeline import eval_dataset
+from ferjax.data.pipeline import close, eval_dataset
 from ferjax.models import create_model
 from ferjax.output import check_writable, replacing
 from ferjax.tasks import create_task, task_name
@@ -81,7 +81,7 @@ def evaluate(
       skipped += int(np.sum(truth["skipped"]))
       progress.advance()
   finally:
-    iterator.close()
+    close(iterator, config.data)
     progress.close()
   mean_loss = {name: float(x) for name, x in merge_losses(losses).scalars().items()}
   metrics = {**accumulator.compute(), **mean_loss, "skipped_records": float(skipped)}
@@ -165,7 +165,7 @@ def eval_checkpoint(
   task = create_task(config)
   mesh = make_mesh()
   check_batch_size(config.eval.batch_size, mesh)
-  model = create_model(num_classes=len(class_names), **meta["model"])
+  model = opened.build_model(create_model)
   eval_step = make_eval_step(model, task, config.eval, config.data.image_size, mesh)
   # By way of host memory: an array of one device cannot be spread over those of other hosts.
   variables = jax.device_put(jax.device_get(opened.variables()), replicated(mesh))

@@ -13,7 +13,7 @@ import optax
 from ferjax.checkpoint import Checkpoint, Checkpoints
 from ferjax.config import Config
 from ferjax.data.datasets.records import Source
-from ferjax.data.pipeline import train_dataset
+from ferjax.data.pipeline import close, train_dataset
 from ferjax.tasks.base import Task
 from ferjax.training.config_checks import from_dict
 from ferjax.training.evaluation import evaluate, name_skipped
@@ -114,7 +114,7 @@ class Trainer:
       log.line(f"training took {seconds}, without compiling, evaluating and saving")
       self._conclude(position, log.line)
     finally:
-      run.iterator.close()
+      close(run.iterator, self.config.data)
       log.close()
     return position.metrics
 
@@ -254,7 +254,7 @@ class Trainer:
 
   def _replace_data(self, run: RunState, phase: Phase) -> None:
     """The batches of the phase that begins."""
-    run.iterator.close()
+    close(run.iterator, self.config.data)
     run.position.data_start = phase.example(run.position.step)
     run.iterator = self._batches(phase, run.position.data_start)
 

@@ -61,7 +61,6 @@ VERSIONS = rf"(?s)the checkpoint run/8 was written by ferjax 0\.0\.7.*ferjax {fe
     ({"colour": "green"}, "fields that this version does not know: colour"),
     ({"config": {"data": {"zoom": 1}}}, r"does not know: config\.data\.zoom"),
     ({"config": {"data": {"augment": {"zoom": 1}}}}, r"know: config\.data\.augment\.zoom"),
-    ({"model": {"name": "emonext", "depth": 3}}, r"does not know: model\.depth"),
   ],
 )
 def test_newer_versions_are_named(change, problem):

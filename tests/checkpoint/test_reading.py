@@ -129,6 +129,21 @@ def test_a_newer_version_is_named(saved, opener):
     opener(saved.folder)
 
 
+def test_a_network_that_this_version_does_not_have(saved):
+  def create_model(name, *, num_classes, **options):
+    if options != {"size": "atto"}:
+      raise TypeError(f"{name} has no option 'depth'")
+    return name, num_classes
+
+  saved.save(1)
+  opened = open_checkpoint(saved.folder)
+  assert opened.build_model(create_model) == ("emonext", 2)
+  opened.meta["model"]["depth"] = 3
+  message = r"by ferjax 0\.0\.9, and ferjax .* cannot read it: emonext has no option 'depth'\. Use"
+  with pytest.raises(ValueError, match=message):
+    opened.build_model(create_model)
+
+
 def test_a_path_with_the_characters_of_patterns(saved, tmp_path):
   saved.save(1)
   moved = shutil.copytree(tmp_path / "checkpoints", tmp_path / "a [1]*?" / "checkpoints")

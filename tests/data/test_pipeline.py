@@ -328,12 +328,15 @@ def test_workers_give_the_same_batches_and_errors_despite_an_interrupt():
       rest = [next(iterator) for _ in range(2)]
       iterator.set_state(state)
       again = [next(iterator) for _ in range(2)]
-      iterator.close()
+      pipeline.close(iterator, config)
       return first + rest + again
+
+    kept = []  # to the end of the program
 
     def main(_):
       for name in ("synthetic", "synthetic_faces"):
         threads, workers = batches(name, 0), batches(name, 2)
+        kept.append(workers)
         for a, b in zip(threads, workers, strict=True):
           for key in a:
             np.testing.assert_array_equal(a[key], b[key], err_msg=key)
@@ -346,7 +349,12 @@ def test_workers_give_the_same_batches_and_errors_despite_an_interrupt():
         next(iterator)
       except image.ImageError as error:
         print("equal,", error)
-      iterator.close()
+      pipeline.close(iterator, config)
+      config = DataConfig(source="synthetic_faces", image_size=32, val_examples=3, num_workers=1)
+      source = load_source(config, "val", seed=1)
+      iterator = iter(pipeline.eval_dataset(source, config, batch_size=2))
+      kept.extend(iterator)
+      pipeline.close(iterator, config)
 
     if __name__ == "__main__":
       app.run(main)
@@ -355,3 +363,4 @@ def test_workers_give_the_same_batches_and_errors_despite_an_interrupt():
     [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
   )
   assert done.stdout.strip() == "equal, list.txt:1: damaged", done.stderr
+  assert "leaked" not in done.stderr, done.stderr

@@ -65,15 +65,15 @@ def test_values_of_every_kind(text, options):
     ("num_classes=3", "sets num_classes, which config.data.class_names decides; set that"),
     ("frozen=stem", "sets frozen, which config.train.freeze decides"),
     ("dtype=float32", "sets dtype, which config.model.dtype decides"),
-    ("rate=fast", "sets rate of everything to 'fast'; expected float"),
-    ("rate=True", "sets rate of everything to 'True'; expected float"),
-    ("rate=1e999", "sets rate of everything to '1e999'; expected float"),
-    ("required=1.5", "to '1.5'; expected int"),
-    ("gated=1", "to '1'; expected bool"),
-    ("scale=(1,2,3)", r"to '\(1,2,3\)'; expected tuple\[float, float\]"),
-    ("depths=(1,a)", r"to '\(1,a\)'; expected tuple\[int, ...\]"),
-    ("depths=3", "to '3'; expected tuple"),
-    ("limit=low", r"to 'low'; expected float \| None"),
+    ("rate=fast", "sets rate of everything to 'fast'; expected a number"),
+    ("rate=True", "sets rate of everything to 'True'; expected a number"),
+    ("rate=1e999", "sets rate of everything to '1e999'; expected a number"),
+    ("required=1.5", "to '1.5'; expected a whole number"),
+    ("gated=1", "to '1'; expected True or False"),
+    ("scale=(1,2,3)", r"to '\(1,2,3\)'; expected a tuple of 2 numbers, such as"),
+    ("depths=(1,a)", r"to '\(1,a\)'; expected a tuple of whole numbers, such as"),
+    ("depths=3", "to '3'; expected a tuple"),
+    ("limit=low", r"to 'low'; expected a number or None"),
     ("rate", "wrong at 'rate'; expected field=value,field=value"),
     ("rate=0.1,rate=0.2", "wrong at 'rate=0.2'; expected .* named once"),
     ("rate=0.1,", "wrong at ''"),
@@ -121,7 +121,7 @@ def test_every_field_of_every_network_is_reached():
 def test_options_are_checked_however_they_come():
   with pytest.raises(TypeError, match="everything has no option 'widht'; known: num_classes, req"):
     ferjax.create_model("everything", num_classes=3, required=1, widht=2)
-  with pytest.raises(TypeError, match=r"rate of everything is '0.1'; expected float"):
+  with pytest.raises(TypeError, match=r"rate of everything is '0.1'; expected a number"):
     ferjax.create_model("everything", num_classes=3, required=1, rate="0.1")
   with pytest.raises(ValueError, match=r"rate is 2.0; it must be at most 1"):
     ferjax.create_model("everything", num_classes=3, required=1, rate=2.0)

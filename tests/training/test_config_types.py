@@ -1,11 +1,8 @@
-import dataclasses
-from typing import Any
-
 import ml_collections
 import pytest
 
 from ferjax.config import AugmentConfig, Config
-from ferjax.training.config_types import describe, type_problems
+from ferjax.training.config_types import type_problems
 
 
 def problems_with(field, value):
@@ -79,37 +76,3 @@ def test_all_fields_are_told():
 def test_what_is_no_config():
   (problem,) = type_problems(ml_collections.ConfigDict())
   assert problem.endswith("is a ConfigDict; expected a ferjax.config.Config")
-
-
-@dataclasses.dataclass
-class Options(Config):
-  options: dict[str, Any] = dataclasses.field(default_factory=dict)
-  limit: int | None = None
-  anything: Any = 3
-  pairs: tuple[tuple[int, int], ...] = ()
-
-
-@pytest.mark.parametrize(
-  ("values", "told"),
-  [
-    ({}, []),
-    ({"options": {"mode": "both", "sizes": [1, 2]}, "limit": 3, "anything": [None]}, []),
-    ({"options": [1]}, ["options is [1]; expected dict"]),
-    ({"limit": "3"}, ["limit is '3'; expected int | None"]),
-    ({"pairs": ((1, 2), (3, 4))}, []),
-    ({"pairs": ((1, 2), 3)}, ["pairs is ((1, 2), 3); expected tuple["]),
-  ],
-)
-def test_other_kinds_of_hints(values, told):
-  config = Options()
-  for name, value in values.items():
-    setattr(config, name, value)
-  found = list(type_problems(config))
-  assert len(found) == len(told)
-  for problem, start in zip(found, told, strict=True):
-    assert problem.startswith(start)
-
-
-def test_descriptions():
-  assert describe(tuple[int, int, int]) == "a tuple of 3 whole numbers, such as (1, 2, 3)"
-  assert describe(dict[str, Any]) == "dict[str, typing.Any]"

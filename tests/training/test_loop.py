@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ferjax.checkpoint import load_meta, load_variables
+from ferjax.checkpoint import Checkpoints, load_meta, load_variables
 from ferjax.config import OptimizerConfig
 from ferjax.data.image import ImageError
 from ferjax.data.pipeline import eval_dataset
@@ -247,6 +247,26 @@ def test_a_run_is_left_alone_at_its_end_and_beyond(uninterrupted, tiny, capsys, 
   told = capsys.readouterr().err
   assert f"is at step 6 already, of {6 if epochs == 2 else 2}: nothing is done or changed" in told
   assert "Validation metrics:" in told
+
+
+@pytest.mark.parametrize("name", ["w [1]", "w*"])
+def test_a_path_with_the_characters_of_patterns(tiny, tmp_path, name):
+  config = tiny.config(epochs=1)
+  tiny.train(tmp_path / name, config)
+  config.train.epochs = 2
+  tiny.train(tmp_path / name, config)
+  assert load_variables(tmp_path / name, step=8).keys() == {"params", "batch_stats"}
+  assert folders(tmp_path / name) == [4, 8]
+
+
+def test_a_folder_that_cannot_be_read_is_refused_before_the_first_step(tiny, tmp_path, monkeypatch):
+  def check_readable(self):
+    raise OSError("checkpoints cannot be read after they are written")
+
+  monkeypatch.setattr(Checkpoints, "check_readable", check_readable)
+  with pytest.raises(OSError, match="cannot be read after they are written"):
+    tiny.train(tmp_path)
+  assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_settings_are_written_when_a_run_goes_on(tiny, tmp_path):

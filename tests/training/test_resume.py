@@ -65,6 +65,33 @@ def test_a_checkpoint_from_before_there_were_options_goes_on(tiny, tmp_path):
   assert load_meta(tmp_path, step="latest")["step"] == 8
 
 
+def test_a_run_of_the_first_format_goes_on(tiny, tmp_path):
+  """Its description has no number, another word, and lacks what was not counted then."""
+  tiny.train(tmp_path / "whole", tiny.config(epochs=2))
+  tiny.train(tmp_path / "run", tiny.config(epochs=1))
+  file = tmp_path / "run" / "checkpoints" / "4" / "meta" / "metadata"
+  meta = json.loads(file.read_text())
+  for name in ("format", "skipped_records", "training_seconds"):
+    del meta[name]
+  meta["worse"] = meta.pop("evaluations_since_best")
+  file.write_text(json.dumps(meta))
+  tiny.train(tmp_path / "run", tiny.config(epochs=2))
+  found, expected = (load_variables(tmp_path / run, step="latest") for run in ("run", "whole"))
+  chex.assert_trees_all_equal(found, expected)
+
+
+def test_a_newer_version_is_named(tiny, tmp_path):
+  tiny.train(tmp_path, tiny.config(epochs=1))
+  file = tmp_path / "checkpoints" / "4" / "meta" / "metadata"
+  meta = json.loads(file.read_text())
+  meta["config"]["train"]["new_field"] = 1
+  file.write_text(json.dumps(meta))
+  before = (tmp_path / "config.json").read_text()
+  with pytest.raises(ValueError, match=r"written by ferjax .*know: config\.train\.new_field"):
+    tiny.train(tmp_path, tiny.config(epochs=2))
+  assert (tmp_path / "config.json").read_text() == before
+
+
 def test_longer_training_goes_on(tiny, tmp_path):
   tiny.train(tmp_path, tiny.config(epochs=1))
   before = load_variables(tmp_path, step="latest")
