@@ -74,7 +74,8 @@ def _add_choices(command: argparse.ArgumentParser) -> None:
     action="append",
     default=[],
     metavar="SPLIT=FILE",
-    help="annotation list or COCO json of a split, below the folder; may be repeated",
+    help="what a split of your own data is called: annotation list or COCO json below the folder, "
+    "image set, folder, or value in the table; may be repeated",
   )
   add("--table", default="labels.csv", metavar="FILE", help="of the set csv (default: %(default)s)")
   add(
@@ -165,8 +166,8 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> "Plan":
+  from ferjax.data.datasets.base import Options
   from ferjax.data.datasets.catalog import find_data_set
-  from ferjax.data.datasets.layout import Options
   from ferjax.data.preparation.plan import Splitting, make_plan
 
   names = EXPRESSIONS[: arguments.classes] if arguments.classes else ()
@@ -205,6 +206,8 @@ def _progress(plan: "Plan") -> "tqdm":
 
 def _print_counts(plan: "Plan") -> None:
   """Found against official numbers, and what was done about splits."""
+  from ferjax.data.image_files import describe_passed_over
+
   print(f"{plan.data_set.title}, release {plan.release.name}, for {plan.options.task}")
   print(f"{'split':<6} {'class':<12} {'found':>9} {'official':>9}")
   for count in plan.counts:
@@ -213,6 +216,8 @@ def _print_counts(plan: "Plan") -> None:
     print(f"{count.split:<6} {count.name:<12} {count.found:>9,} {official:>9}{mark}")
   for reason, number in plan.dropped.items():
     print(f"left out by the set's rules: {number:,} ({reason})")
+  if passed_over := describe_passed_over(plan.passed_over):
+    print(passed_over)
   if plan.problems:
     print(f"bad records: {len(plan.problems):,}, the first: {plan.problems[0]}")
   if plan.cut:

@@ -9,7 +9,7 @@ from PIL import Image
 from ferjax.commands.data import add_data
 from ferjax.commands.main import main
 from ferjax.data.datasets.catalog import DATA_SETS
-from ferjax.data.datasets.prepared import open_prepared
+from ferjax.data.prepared import open_prepared
 from ferjax.expressions import SEVEN_EXPRESSIONS
 
 

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ferjax.data.datasets.base import DataSet, LayoutError, Options, Reading, Release
+from ferjax.data.datasets.entries import Entry, RecordError
 from ferjax.data.datasets.fer2013 import COLUMNS, TABLE, parse_pixels, parse_usage
-from ferjax.data.datasets.layout import DataSet, Entry, LayoutError, Options, Reading, Release
-from ferjax.data.datasets.records import RecordError
-from ferjax.data.datasets.tables import Row, read_rows
+from ferjax.data.datasets.parsing import TableRow, read_rows
 from ferjax.expressions import FERPLUS_COLUMNS, FERPLUS_NO_EXPRESSION
 
 VOTES_TABLE = "fer2013new.csv"
@@ -74,7 +74,7 @@ def _read(root: pathlib.Path, options: Options) -> Reading:
   return reading
 
 
-def _parse(rows: tuple[Row | None, Row | None], *, options: Options) -> Entry | str:
+def _parse(rows: tuple[TableRow | None, TableRow | None], *, options: Options) -> Entry | str:
   picture, votes_row = rows
   if picture is None or votes_row is None:
     longer, shorter = (TABLE, VOTES_TABLE) if votes_row is None else (VOTES_TABLE, TABLE)
@@ -131,4 +131,5 @@ FERPLUS = DataSet(
   ),
   class_counts=(8,),
   takes=("rule",),
+  votes=FERPLUS_COLUMNS,
 )

@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from jaxtyping import Int, UInt64
 
-from ferjax.data.datasets.layout import Entry
-from ferjax.data.preparation.examples import Loaded, in_threads, load
+from ferjax.data.datasets.entries import Entry
+from ferjax.data.examples import Loaded, in_threads, load
 from ferjax.data.preparation.plan import Plan, class_counts
 
 ERRORS = ("annotation", "image", "duplicate", "label", "group")

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 import tensorflow_datasets as tfds
 from absl import logging
 
-from ferjax.data.datasets.prepared import INCOMPLETE, open_prepared
-from ferjax.data.preparation.builders import BUILDERS, Config, describe
+from ferjax.data.preparation.builders import Config, builder_of, describe
 from ferjax.data.preparation.plan import Plan
 from ferjax.data.preparation.report import write_report
+from ferjax.data.prepared import INCOMPLETE, open_prepared
 
 REPORT = "report"
 
@@ -56,7 +56,7 @@ def prepare(
   plan.require_no_problems(on_bad_record)
   config = Config(name=variant(plan), options=plan.options, on_bad_record=on_bad_record)
   with _quiet():
-    builder = BUILDERS[plan.data_set.name](data_dir=out, config=config)
+    builder = builder_of(plan.data_set)(data_dir=out, config=config)
     folder = pathlib.Path(builder.data_dir)
     if folder.exists():
       raise ValueError(
@@ -83,7 +83,7 @@ def variant(plan: Plan) -> str:
   """Name of the folder for the choices that were made: "classification_7"."""
   options = plan.options
   parts = [options.task, str(len(options.class_names))]
-  if plan.data_set.name == "ferplus":
+  if "rule" in plan.data_set.takes:
     parts.append(options.rule)
   return "_".join(parts)
 

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from ferjax.data.datasets.layout import Entry
-from ferjax.data.datasets.prepared import PreparedDetection, PreparedFaces
+from ferjax.data.datasets.entries import Entry
 from ferjax.data.preparation.plan import Plan, class_counts
+from ferjax.data.prepared import PreparedDetection, PreparedFaces
 
 _COLORS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73"}
 _DARK = "#222222"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ferjax.commands.main import main
-from ferjax.data.datasets import load_source
+from ferjax.data.loading import load_source
 from ferjax.data.pipeline import eval_dataset, train_dataset
 from ferjax.expressions import EXPRESSIONS, FERPLUS_COLUMNS
 

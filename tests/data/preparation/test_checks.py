@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ferjax.data.datasets.layout import Entry
+from ferjax.data.datasets.entries import Entry
 from ferjax.data.preparation import checks
 from ferjax.data.preparation.checks import near_pairs
 
