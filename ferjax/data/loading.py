@@ -8,9 +8,9 @@ from absl import logging
 
 from ferjax.config import DataConfig
 from ferjax.data.classification.views import short_side
-from ferjax.data.datasets.base import SPLITS, DataSet, LayoutError, Options, Reading
+from ferjax.data.datasets.base import SPLITS, DataSet, Options, Reading
 from ferjax.data.datasets.catalog import DATA_SETS, DRAWN, PREPARED
-from ferjax.data.datasets.entries import Entry, RecordError
+from ferjax.data.datasets.entries import Entry, LayoutError, RecordError
 from ferjax.data.image_files import describe_passed_over
 from ferjax.data.preparation.plan import without_doubles
 from ferjax.data.preparation.splits import choose_validation

@@ -91,7 +91,7 @@ def test_check_counts_findings_and_fails(run, folder):
       r"--rule is given \('probability'\), but means nothing to csv",
     ),
     (("raf_db", "--table", "x.csv"), r"--table is given \('x.csv'\), but means nothing to RAF-DB"),
-    (("voc", "--file", "train=x"), r"--file is given .* but means nothing to Pascal VOC folder"),
+    (("raf_db", "--file", "train=x"), r"--file is given .* but means nothing to RAF-DB"),
     (("csv", "--margin", "-1"), "--margin -1.0; expected 0 or more"),
     (("csv", "--margin", "0.2"), "--margin 0.2 is for faces that are cut out of photographs; csv"),
     (("csv", "--seed", "-1"), r"seed \(-1\) of the validation split must not be negative"),

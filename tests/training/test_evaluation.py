@@ -83,7 +83,7 @@ def test_images_have_the_size_that_the_model_was_trained_for(trained, tiny, tmp_
   config, sizes = tiny.config(), []
   config.data.image_size = 64
 
-  def load_source(data, split, *, seed):
+  def load_source(data, split, **options):
     sizes.append(data.image_size)
     return tiny.Source(6)
 

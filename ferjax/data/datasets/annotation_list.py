@@ -13,7 +13,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from ferjax.data.datasets.base import DataSet, Options, Reading, Release, find_splits
+from ferjax.data.datasets.base import DataSet, Options, Reading, Release
 from ferjax.data.datasets.entries import Entry, RecordError
 from ferjax.data.datasets.parsing import (
   check_box,
@@ -22,6 +22,7 @@ from ferjax.data.datasets.parsing import (
   relative_key,
   whole_number,
 )
+from ferjax.data.datasets.splits import expect_splits, find_splits
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _BOX = re.compile(rf"{_NUMBER}(?:,{_NUMBER}){{4}}")
@@ -109,10 +110,7 @@ ANNOTATION_LIST = DataSet(
   releases=(
     Release(
       "txt",
-      lambda root, options: {
-        file: f"annotation list of the {split} split"
-        for split, file in _files(root, options).items()
-      },
+      lambda root, options: expect_splits(_files(root, options), "annotation list of the {} split"),
       _read,
     ),
   ),

@@ -11,16 +11,10 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ferjax.data.datasets.base import (
-  DataSet,
-  LayoutError,
-  Options,
-  Reading,
-  Release,
-  find_splits,
-)
-from ferjax.data.datasets.entries import Box, Entry, RecordError
+from ferjax.data.datasets.base import DataSet, Options, Reading, Release
+from ferjax.data.datasets.entries import Box, Entry, LayoutError, RecordError
 from ferjax.data.datasets.parsing import check_box, find_image, parse_class, relative_key
+from ferjax.data.datasets.splits import expect_splits, find_splits
 
 _ANNOTATIONS = "annotations"
 # Where a file name may start from, besides the folder of the json; {name} is train2017 for
@@ -170,6 +164,10 @@ def _box(value: Any, origin: str) -> Box:
   return box
 
 
+def _expected(root: pathlib.Path, options: Options) -> dict[str, str]:
+  return expect_splits(_files(root, options), "annotations of the {} split")
+
+
 COCO_JSON = DataSet(
   name="coco_json",
   title="COCO json",
@@ -179,9 +177,7 @@ COCO_JSON = DataSet(
   releases=(
     Release(
       "json",
-      lambda root, options: {
-        file: f"annotations of the {split} split" for split, file in _files(root, options).items()
-      },
+      _expected,
       _read,
     ),
   ),

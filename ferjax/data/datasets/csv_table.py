@@ -12,7 +12,7 @@ import functools
 import os
 import pathlib
 
-from ferjax.data.datasets.base import DataSet, Options, Reading, Release, find_splits
+from ferjax.data.datasets.base import DataSet, Options, Reading, Release
 from ferjax.data.datasets.entries import Entry, RecordError
 from ferjax.data.datasets.parsing import (
   TableRow,
@@ -21,6 +21,7 @@ from ferjax.data.datasets.parsing import (
   read_rows,
   relative_key,
 )
+from ferjax.data.datasets.splits import find_splits
 
 COLUMNS = ("image", "label", "split")
 # Columns that tell who or what is shown; the first that is there and not empty is the group.

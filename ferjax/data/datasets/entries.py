@@ -93,3 +93,7 @@ class RecordError(ValueError):
   def __init__(self, message: object, *, example: Entry | None = None):
     super().__init__(message)
     self.example = example
+
+
+class LayoutError(ValueError):
+  """A folder is not what was expected; the message says which file, and what to do."""

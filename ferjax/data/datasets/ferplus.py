@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ferjax.data.datasets.base import DataSet, LayoutError, Options, Reading, Release
-from ferjax.data.datasets.entries import Entry, RecordError
+from ferjax.data.datasets.base import DataSet, Options, Reading, Release
+from ferjax.data.datasets.entries import Entry, LayoutError, RecordError
 from ferjax.data.datasets.fer2013 import COLUMNS, TABLE, parse_pixels, parse_usage
 from ferjax.data.datasets.parsing import TableRow, read_rows
 from ferjax.expressions import FERPLUS_COLUMNS, FERPLUS_NO_EXPRESSION

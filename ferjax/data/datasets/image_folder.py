@@ -11,17 +11,10 @@ import functools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 
-from ferjax.data.datasets.base import (
-  SPLITS,
-  DataSet,
-  LayoutError,
-  Options,
-  Reading,
-  Release,
-  find_splits,
-)
-from ferjax.data.datasets.entries import Entry, RecordError
+from ferjax.data.datasets.base import SPLITS, DataSet, Options, Reading, Release
+from ferjax.data.datasets.entries import Entry, LayoutError, RecordError
 from ferjax.data.datasets.parsing import relative_key
+from ferjax.data.datasets.splits import expect_splits, find_splits
 from ferjax.data.image_files import list_folders
 from ferjax.expressions import index_of_spelling
 
@@ -167,10 +160,9 @@ IMAGE_FOLDER = DataSet(
   releases=(
     Release(
       "folders",
-      lambda root, options: {
-        name: f"a folder for each class, of the {split} split"
-        for split, name in _folders(root, options).items()
-      },
+      lambda root, options: expect_splits(
+        _folders(root, options), "a folder for each class, of the {} split"
+      ),
       lambda root, options: read_class_folders(root, _folders(root, options), options),
     ),
   ),

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from ferjax.data.datasets.base import LayoutError
-from ferjax.data.datasets.entries import RecordError
+from ferjax.data.datasets.entries import LayoutError, RecordError
 from ferjax.expressions import index_of, index_of_spelling
 
 TableRow = tuple[int, dict[str, str]]  # line number, cells by column

@@ -10,7 +10,7 @@ import pathlib
 import re
 import xml.etree.ElementTree as ElementTree
 
-from ferjax.data.datasets.base import DataSet, Options, Reading, Release, find_splits
+from ferjax.data.datasets.base import DataSet, Options, Reading, Release
 from ferjax.data.datasets.entries import Box, Entry, RecordError
 from ferjax.data.datasets.parsing import (
   check_box,
@@ -22,6 +22,7 @@ from ferjax.data.datasets.parsing import (
   relative_key,
   whole_number,
 )
+from ferjax.data.datasets.splits import expect_splits, find_splits
 from ferjax.data.image_files import image_suffixes
 
 _USUAL = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".JPG", ".JPEG", ".PNG")
@@ -137,10 +138,9 @@ VOC = DataSet(
       lambda root, options: {
         "Annotations": "an XML file for each image",
         "JPEGImages": "the images",
-        **{
-          f"{_SETS}/{name}.txt": f"names of the images of the {split} split"
-          for split, name in _sets(root, options).items()
-        },
+        **expect_splits(
+          _sets(root, options), "names of the images of the {} split", f"{_SETS}/{{}}.txt"
+        ),
       },
       _read,
     ),

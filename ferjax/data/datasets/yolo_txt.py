@@ -10,15 +10,8 @@ import functools
 import pathlib
 from collections.abc import Callable, Iterator
 
-from ferjax.data.datasets.base import (
-  DataSet,
-  LayoutError,
-  Options,
-  Reading,
-  Release,
-  find_splits,
-)
-from ferjax.data.datasets.entries import Box, Entry, RecordError
+from ferjax.data.datasets.base import DataSet, Options, Reading, Release
+from ferjax.data.datasets.entries import Box, Entry, LayoutError, RecordError
 from ferjax.data.datasets.parsing import (
   decode_text,
   parse_class,
@@ -29,6 +22,7 @@ from ferjax.data.datasets.parsing import (
   split_lines,
   whole_number,
 )
+from ferjax.data.datasets.splits import find_splits
 from ferjax.data.image_files import list_folders, list_images
 
 _CLASSES = "classes.txt"

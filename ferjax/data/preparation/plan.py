@@ -5,8 +5,8 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
-from ferjax.data.datasets.base import SPLITS, DataSet, LayoutError, Options, Release
-from ferjax.data.datasets.entries import Entry
+from ferjax.data.datasets.base import SPLITS, DataSet, Options, Release
+from ferjax.data.datasets.entries import Entry, LayoutError
 from ferjax.data.preparation.splits import VALIDATION_FRACTION, choose_validation
 from ferjax.data.sources import check_on_bad_record
 

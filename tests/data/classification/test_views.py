@@ -74,6 +74,6 @@ def test_grey_is_luma_in_all_channels():
 
 @pytest.mark.parametrize("resize", [31, -1])
 def test_view_larger_than_the_picture_is_refused(resize):
-  for view in (views.center_view, views.ten_views):
+  for view in (views_module.center_view, views_module.ten_views):
     with pytest.raises(ValueError, match=rf"resize \({resize}\) must be at least .*\(32\), or 0"):
       view(_noise(40, 40), 32, resize=resize)

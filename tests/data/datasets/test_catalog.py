@@ -125,7 +125,7 @@ def test_a_new_set_is_trained_on_as_released_and_as_prepared(toy, tmp_path):
     (batch,) = eval_dataset(val, data, batch_size=4)
     assert batch["mask"].tolist() == [True, True, True, False]
   assert losses[0] == losses[1] == losses[2]
-  assert np.mean(losses[0][-3:]) < 0.7 * losses[0][0]
+  assert np.mean(losses[0][-3:]) < 0.85 * losses[0][0]
 
 
 def test_names_are_taken_once():

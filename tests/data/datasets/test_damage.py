@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from ferjax.data.datasets.base import LayoutError, Options
+from ferjax.data.datasets.base import Options
+from ferjax.data.datasets.entries import LayoutError
 from ferjax.expressions import FERPLUS_COLUMNS
 
 RAF_LIST = "basic/EmoLabel/list_patition_label.txt"

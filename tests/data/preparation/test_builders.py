@@ -14,8 +14,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from ferjax.config import DataConfig
-from ferjax.data.datasets.base import LayoutError, Options
-from ferjax.data.datasets.entries import RecordError
+from ferjax.data.datasets.base import Options
+from ferjax.data.datasets.entries import LayoutError, RecordError
 from ferjax.data.datasets.raf_db import RAF_DB
 from ferjax.data.image import decode
 from ferjax.data.loading import load_source
