@@ -62,6 +62,18 @@ def test_prepare_says_what_it_did(run, folder):
   assert len(open_prepared(folder / "out", "val", SEVEN_EXPRESSIONS)) == 14
 
 
+def test_files_that_are_no_images_are_counted(run, tmp_path):
+  for i in range(20):
+    path = tmp_path / "train" / ("fear", "anger")[i % 2] / f"{i}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.linear_gradient("L").rotate(9 * i).resize((40, 40)).save(path)
+  for name in ("notes.pdf", "more.pdf", "Thumbs.db", "._0.png"):
+    (tmp_path / "train/fear" / name).write_bytes(b"x")
+  code, text = run("check", "image_folder", "--source", tmp_path)
+  assert code == 0
+  assert "2 files passed over: 2 .pdf\n" in text
+
+
 def test_check_counts_findings_and_fails(run, folder):
   code, text = run("check", "csv", "--source", folder, "--out", folder / "findings.json")
   assert code == 1

@@ -176,7 +176,8 @@ def test_every_set_is_read_as_released_and_as_prepared(
 ):
   """The same records, in the same splits, of the same origin."""
   monkeypatch.setattr(preparation, "write_report", lambda *args: None)
-  root, data_set = make_layout(layout), set_of(layout)
+  root = make_layout(layout).rename(tmp_path / "released [x] *")  # no pattern
+  data_set = set_of(layout)
   changes = LAYOUTS.get(layout, {})
   plan = plan_of(layout, root, task=task, **changes)
   folder = prepare(plan, root, tmp_path / "out [1]").folder

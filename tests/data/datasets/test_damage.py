@@ -336,6 +336,16 @@ def test_empty_box_and_label_files(make_layout, plan_of):
   assert re.search("labels/train/train4.txt .*file not found.*has an empty one", problem)
 
 
+@pytest.mark.parametrize(
+  "content", [b"PK\x03\x04 no zip", b"\x93NUMPY\x01\x00\xff\xff{'descr'", b"\x80\x04pickle", b"3\n"]
+)
+def test_foreign_label_files_are_bad_records(make_layout, plan_of, content):
+  root = make_layout("affectnet_npy")
+  (root / "train_set/annotations/4_exp.npy").write_bytes(content)
+  (problem,) = plan_of("affectnet_npy", root).problems
+  assert re.search(r"train_set/annotations/4_exp.npy \(4.jpg\): not a .npy file", problem)
+
+
 def test_choices_that_a_set_does_not_have(make_layout, plan_of):
   root = make_layout("fer2013_csv")
   for options, message in (
