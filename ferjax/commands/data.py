@@ -6,11 +6,12 @@ import json
 import pathlib
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ferjax.commands.errors import CommandError
 from ferjax.expressions import EXPRESSIONS, SEVEN_EXPRESSIONS
+from ferjax.output import check_writable
 
 if TYPE_CHECKING:
   from tqdm import tqdm
@@ -22,14 +23,10 @@ if TYPE_CHECKING:
 _SHOWN = 10  # findings of a kind that are printed
 
 
-class DataError(ValueError):
-  """What the user can mend: to be shown without a traceback."""
-
-
 def add_data(commands: argparse._SubParsersAction) -> None:
   """Adds `data` to the subcommands of a program.
 
-  `arguments.run(arguments)` gives the exit code, or raises a DataError.
+  `arguments.run(arguments)` gives the exit code, or raises a CommandError.
   """
   data = commands.add_parser("data", help="list, check and prepare data sets")
   actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -119,7 +116,7 @@ def _run(action: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
   try:
     return action(arguments)
   except (ValueError, OSError) as error:
-    raise DataError(error) from error
+    raise CommandError(error) from error
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -140,7 +137,7 @@ def _check(arguments: argparse.Namespace) -> int:
   from ferjax.data.preparation.checks import check_plan, summary
 
   if arguments.out:
-    _check_writable(arguments.out, is_folder=False)
+    _check_file(pathlib.Path(arguments.out))
   plan = _plan(arguments)
   _print_counts(plan)
   with _progress(plan) as progress:
@@ -156,7 +153,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _prepare(arguments: argparse.Namespace) -> int:
   from ferjax.data.preparation.prepare import REPORT, prepare
 
-  _check_writable(arguments.out, is_folder=True)
+  check_writable(arguments.out)
   plan = _plan(arguments)
   _print_counts(plan)
   with _progress(plan, rounds=1 if arguments.drop_duplicates == "none" else 2) as progress:
@@ -216,22 +213,6 @@ def _train_flags(folder: str, class_names: tuple[str, ...]) -> str:
   return shlex.join(flags)
 
 
-def _check_writable(out: str, *, is_folder: bool) -> None:
-  """Refuses what cannot be written before the work is done; leaves nothing behind."""
-  path = pathlib.Path(out)
-  try:
-    if path.exists() and not is_folder:
-      path.open("ab").close()
-      return
-    folder = path if is_folder else path.parent
-    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    with tempfile.TemporaryFile(dir=nearest):
-      pass
-  except OSError as error:
-    what = "folder" if is_folder else "file"
-    raise ValueError(f"--out {out}: no such {what} can be written: {error}") from error
-
-
 def _plan(arguments: argparse.Namespace) -> "Plan":
   from ferjax.data.datasets.catalog import find_data_set
   from ferjax.data.datasets.layout import Options
@@ -285,6 +266,14 @@ def _print_counts(plan: "Plan") -> None:
     print(f"bad records: {len(plan.problems):,}, the first: {plan.problems[0]}")
   if plan.cut:
     print(plan.cut)
+
+
+def _check_file(path: pathlib.Path) -> None:
+  """As `check_writable`, also for what is no file in a folder of the user's: /dev/stdout."""
+  if path.exists() and not path.is_dir():
+    path.open("ab").close()
+  else:
+    check_writable(path.parent, [path.name])
 
 
 def _write_findings(file: str, findings: Sequence["Finding"]) -> None:

@@ -4,13 +4,17 @@ Drawn with Matplotlib's objects on an Agg canvas, not with `pyplot`: nothing is 
 threads, no display is needed, and nothing stays in memory.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 
 import numpy as np
+from absl import logging
 from jaxtyping import Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from ferjax.fonts import Lettering, lettering, set_letters
 
 
 def plot_confusion(
@@ -24,7 +28,8 @@ def plot_confusion(
   Raises:
     ValueError: the matrix does not fit the number of names.
   """
-  names = list(class_names)
+  letters = class_letters(class_names)
+  names = [letters.names[name] for name in class_names]
   background = len(matrix) == len(names) + 1
   if background:
     names.append("background")
@@ -54,11 +59,30 @@ def plot_confusion(
   axes.set_yticks(range(len(names)), names)
   axes.set(xlabel="predicted", ylabel="true")
   figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
-  save_figure(figure, path)
+  save_figure(figure, path, letters)
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-  """Writes beside the target and renames, so that a reader never sees half a file."""
+def class_letters(class_names: Sequence[str]) -> Lettering:
+  """How to write the names of classes; says once in the log if there is no font for some."""
+  letters = lettering(class_names)
+  if letters.warning:
+    _warn_once(letters.warning)
+  return letters
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+  logging.warning("%s", message)
+
+
+def save_figure(
+  figure: Figure, path: str | os.PathLike[str], letters: Lettering | None = None
+) -> None:
+  """Writes a PNG file; `letters` are those of the class names in it.
+
+  Writes beside the target and renames, so that a reader never sees half a file."""
+  if letters is not None:
+    set_letters(figure, letters)
   partial = f"{os.fspath(path)}.partial"
   FigureCanvasAgg(figure).print_png(partial)
   os.replace(partial, path)

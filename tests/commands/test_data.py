@@ -174,12 +174,15 @@ def test_every_way_to_drop_duplicates_is_a_choice(capsys):
 def test_outputs_are_tried_before_anything_is_read(run, folder):
   """The source does not exist either; of that nothing is said."""
   given = ("csv", "--source", folder / "nowhere")
-  for out in (folder, folder / "labels.csv" / "findings.json"):
-    with pytest.raises(ValueError, match=rf"--out {re.escape(str(out))}: no such file can be wr"):
-      run("check", *given, "--out", out)
-  for out in (folder / "labels.csv", folder / "labels.csv" / "out"):
-    with pytest.raises(ValueError, match=rf"--out {re.escape(str(out))}: no such folder can be"):
-      run("prepare", *given, "--out", out)
+  table = folder / "labels.csv"
+  for command, out, message in (
+    ("check", folder, f"{folder}: is a folder; expected to write a file there"),
+    ("check", table / "findings.json", f"{table}: is a file; expected a folder for the results"),
+    ("prepare", table, f"{table}: is a file; expected a folder for the results"),
+    ("prepare", table / "out", f"{table / 'out'}: results cannot be written there (Not a direct"),
+  ):
+    with pytest.raises(CommandError, match=re.escape(message)):
+      run(command, *given, "--out", out)
   for out in (folder / "new" / "deep" / "findings.json", folder / "new" / "out"):
     with pytest.raises(ValueError, match=r"folder not found: .*nowhere"):
       run("check" if out.suffix else "prepare", *given, "--out", out)

@@ -30,6 +30,7 @@ from ferjax.data.preparation.examples import Loaded, in_threads, load
 from ferjax.data.preparation.plan import Plan, Splitting, make_plan
 from ferjax.data.preparation.shards import Notes, ShardStore, fingerprint
 from ferjax.expressions import FERPLUS_COLUMNS
+from ferjax.output import escaped
 
 RECORDS_PER_SHARD = 2048
 Result = TypeVar("Result")
@@ -150,8 +151,9 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _example(self, entry: Entry, loaded: Loaded) -> dict[str, Any]:
     example: dict[str, Any] = {
       "image": loaded.encoded,
-      "origin": entry.origin.encode("utf-8", "backslashreplace"),
-      "group": entry.group.encode("utf-8", "backslashreplace"),
+      # Names of files may hold bytes that are not UTF-8, and shards no other text.
+      "origin": escaped(entry.origin),
+      "group": escaped(entry.group),
     }
     if entry.boxes is not None:
       example["boxes"] = loaded.boxes

@@ -16,6 +16,7 @@ from PIL import Image
 from ferjax.data.datasets.layout import Entry
 from ferjax.data.datasets.prepared import PreparedDetection, PreparedFaces
 from ferjax.data.preparation.plan import Plan, class_counts
+from ferjax.output import escaped
 
 DUPLICATES = "duplicates.txt"
 _COLORS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73"}
@@ -57,7 +58,7 @@ def write_report(
   dropped = [line for lines in summary["duplicates"].values() for line in lines]
   if dropped:
     text = "".join(f"{line}\n" for line in dropped)
-    (path / DUPLICATES).write_text(text, "utf-8", "backslashreplace")
+    (path / DUPLICATES).write_text(escaped(text), "utf-8")
   plot_classes(plan, path / "classes.png")
   plot_sizes(plan, sizes, path / "sizes.png")
   sheet = sample_sheet(plan, sources)

@@ -10,7 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from ferjax.tasks.classification.metrics import NUM_BINS, ClassificationMetrics
-from ferjax.tasks.plots import save_figure
+from ferjax.tasks.plots import class_letters, save_figure
 
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#888888"
 _COLUMNS = 6  # of the sheet of mistakes
@@ -63,6 +63,7 @@ def plot_mistakes(
     path: of the PNG file.
     count: pictures on the sheet, at most.
   """
+  letters = class_letters(metrics.class_names)
   mistakes = metrics.mistakes(count)
   rows = max(-(-len(mistakes) // _COLUMNS), 1)
   figure = Figure(
@@ -76,10 +77,12 @@ def plot_mistakes(
     axes.set_axis_off()
   for axes, mistake in zip(cells, mistakes, strict=False):
     _show(axes, source[mistake.index]["image"])
-    truth, predicted = (metrics.class_names[i] for i in (mistake.truth, mistake.predicted))
+    truth, predicted = (
+      letters.names[metrics.class_names[i]] for i in (mistake.truth, mistake.predicted)
+    )
     _caption(axes, f"true: {truth}", 4)
     _caption(axes, f"{predicted}  {mistake.probability:.3f}", 17, color=_ORANGE)
-  save_figure(figure, path)
+  save_figure(figure, path, letters)
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:

@@ -1,0 +1,140 @@
+"""The image files of a folder, as data sets and commands look for them."""
+
+import collections
+import functools
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
+
+from PIL import Image
+
+from ferjax.data.image import register_plugins
+
+# Formats that Pillow opens by name only: data without pixels of its own, video, and drawings that
+# need another program.
+_NOT_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+
+# What operating systems and storage devices leave behind, besides hidden files.
+_SYSTEM_NAMES = frozenset(
+  {
+    "$recycle.bin",
+    "@eadir",
+    "__macosx",
+    "desktop.ini",
+    "ehthumbs.db",
+    "icon\r",
+    "lost+found",
+    "system volume information",
+    "thumbs.db",
+  }
+)
+
+
+class ImageListing(NamedTuple):
+  """The images of a folder.
+
+  Attributes:
+    files: their paths, sorted by folder and name; each starts with the folder as it was given.
+    passed_over: suffix in lower case ("" for none) -> number of files that are not images.
+  """
+
+  files: list[pathlib.Path]
+  passed_over: Mapping[str, int]
+
+  def describe(self) -> str:
+    """What was passed over, in one line; empty if nothing was."""
+    return describe_passed_over(self.passed_over)
+
+
+def describe_passed_over(passed_over: Mapping[str, int]) -> str:
+  """`12 files passed over: 9 .heic, 3 without a suffix`; empty if nothing was passed over.
+
+  Args:
+    passed_over: suffix -> number of files, as in an `ImageListing`, or a sum of several.
+  """
+  total = sum(passed_over.values())
+  if not total:
+    return ""
+  ordered = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
+  kinds = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in ordered)
+  return f"{total:,} {'file' if total == 1 else 'files'} passed over: {kinds}"
+
+
+@functools.cache
+def image_suffixes() -> frozenset[str]:
+  """Suffixes, in lower case with the dot, of the pictures that the installed Pillow opens.
+
+  .heic and .heif are among them where pillow-heif is installed.
+  """
+  register_plugins()
+  Image.init()
+  formats = (set(Image.OPEN) | {"MPO"}) - _NOT_PICTURES  # MPO is opened as JPEG
+  return frozenset(
+    suffix for suffix, name in Image.registered_extensions().items() if name in formats
+  )
+
+
+def is_image_name(name: str | os.PathLike) -> bool:
+  """Whether a file of this name is taken for an image: neither hidden nor of the system."""
+  path = pathlib.PurePath(name)
+  return not _is_hidden(path.name) and path.suffix.lower() in image_suffixes()
+
+
+def list_images(
+  folder: str | os.PathLike,
+  *,
+  recursive: bool = True,
+  leave_out: Iterable[str | os.PathLike] = (),
+) -> ImageListing:
+  """The image files of a folder, by their suffix (`image_suffixes`, in any case).
+
+  Hidden and system files and folders (`.x`, `._x.jpg`, `Thumbs.db`, `desktop.ini`, `__MACOSX`) are
+  skipped and not counted. Links to folders are followed; a folder that can be reached in several
+  ways is listed once, by its own path if that lies below `folder`.
+
+  Args:
+    folder: where to look.
+    recursive: whether to look into its folders as well.
+    leave_out: folders below it that are not looked into, however they are reached.
+
+  Raises:
+    OSError: a folder does not exist or cannot be read.
+  """
+  files, passed_over = [], collections.Counter()
+  left_out = {os.path.realpath(path) for path in leave_out} - {os.path.realpath(folder)}
+  for path in _walk(pathlib.Path(folder), recursive, left_out):
+    if path.suffix.lower() in image_suffixes():
+      files.append(path)
+    else:
+      passed_over[path.suffix.lower()] += 1
+  return ImageListing(sorted(files), dict(passed_over))
+
+
+def _is_hidden(name: str) -> bool:
+  return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+
+
+def _walk(folder: pathlib.Path, recursive: bool, seen: set[str]) -> Iterator[pathlib.Path]:
+  """Every file; `seen` holds the real paths of folders that are passed by, and grows."""
+  # Links wait until the folders themselves were looked into, so that these keep their own paths.
+  starts = collections.deque([folder])
+  while starts:
+    start = starts.popleft()
+    links = []
+    for root, folders, files in os.walk(start, onerror=_raise):
+      here = os.path.realpath(root)
+      if here in seen:
+        folders.clear()
+        continue
+      seen.add(here)
+      inner = [pathlib.Path(root, name) for name in folders if not _is_hidden(name)]
+      links += [path for path in inner if path.is_symlink()]
+      folders[:] = [path.name for path in inner if recursive]  # os.walk enters no links
+      yield from (pathlib.Path(root, name) for name in files if not _is_hidden(name))
+    if recursive:
+      starts.extend(sorted(links))
+
+
+def _raise(error: OSError) -> None:
+  raise error
