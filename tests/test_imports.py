@@ -19,7 +19,7 @@ ALLOWED = {
   "ops": {"ops"},
   "models": {"models", "ops"},
   "tasks": {"tasks", "models", "ops", "fonts"},
-  "data": {"data"},
+  "data": {"data", "fonts"},
   "training": {
     "training",
     "checkpoint",
