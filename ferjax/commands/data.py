@@ -205,12 +205,11 @@ def _print_first(messages: Sequence[str]) -> None:
 
 def _train_flags(folder: str, class_names: tuple[str, ...]) -> str:
   """What training needs to read a prepared set, quoted for a shell."""
-  flags = ["--config.data.source=prepared", f"--config.data.dir={folder}"]
-  if class_names != SEVEN_EXPRESSIONS:
-    # A list in JSON is one of Python as well, and has no single quotes, which shells take badly.
-    names = json.dumps(class_names, ensure_ascii=False)
-    flags.append(f"--config.data.class_names={names}")
-  return shlex.join(flags)
+  from ferjax.data.datasets.prepared import class_names_flag
+
+  flags = f"--config.data.source=prepared {shlex.quote(f'--config.data.dir={folder}')}"
+  is_default = class_names == SEVEN_EXPRESSIONS
+  return flags if is_default else f"{flags} {class_names_flag(class_names)}"
 
 
 def _plan(arguments: argparse.Namespace) -> "Plan":

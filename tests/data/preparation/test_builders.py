@@ -208,7 +208,11 @@ def test_what_cannot_be_opened(make_layout, plan_of, tmp_path):
   prepare(plan_of("image_folder", root), root, tmp_path / "out")
   with pytest.raises(ValueError, match="has no split 'test'; splits there: train, val"):
     open_prepared(tmp_path / "out", "test")
-  with pytest.raises(ValueError, match=r"for the classes neutral, .* data.class_names is a, b"):
+  with pytest.raises(
+    ValueError,
+    match=r"for the classes neutral, .* data.class_names is a, b; pass "
+    r"'--config.data.class_names=\[\"neutral\", .*\"anger\"\]', or prepare",
+  ):
     open_prepared(tmp_path / "out", "train", ("a", "b"))
   with pytest.raises(IndexError, match="record 14 of 14"):
     open_prepared(tmp_path / "out", "train")[14]
