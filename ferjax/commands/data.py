@@ -85,7 +85,8 @@ def _add_choices(command: argparse.ArgumentParser) -> None:
     action="append",
     default=[],
     metavar="SPLIT=FILE",
-    help="annotation list or COCO json of a split, below the folder; may be repeated",
+    help="what a split of your own data is called: annotation list or COCO json below the folder, "
+    "image set, folder, or value in the table; may be repeated",
   )
   add("--table", default="labels.csv", metavar="FILE", help="of the set csv (default: %(default)s)")
   add(
@@ -205,7 +206,7 @@ def _print_first(messages: Sequence[str]) -> None:
 
 def _train_flags(folder: str, class_names: tuple[str, ...]) -> str:
   """What training needs to read a prepared set, quoted for a shell."""
-  from ferjax.data.datasets.prepared import class_names_flag
+  from ferjax.data.prepared import class_names_flag
 
   flags = f"--config.data.source=prepared {shlex.quote(f'--config.data.dir={folder}')}"
   is_default = class_names == SEVEN_EXPRESSIONS
@@ -213,8 +214,8 @@ def _train_flags(folder: str, class_names: tuple[str, ...]) -> str:
 
 
 def _plan(arguments: argparse.Namespace) -> "Plan":
+  from ferjax.data.datasets.base import Options
   from ferjax.data.datasets.catalog import find_data_set
-  from ferjax.data.datasets.layout import Options
   from ferjax.data.preparation.plan import Splitting, make_plan
 
   names = EXPRESSIONS[: arguments.classes] if arguments.classes else ()
@@ -253,6 +254,8 @@ def _progress(plan: "Plan", rounds: int = 1) -> "tqdm":
 
 def _print_counts(plan: "Plan") -> None:
   """Found against official numbers, and what was done about splits."""
+  from ferjax.data.image_files import describe_passed_over
+
   print(f"{plan.data_set.title}, release {plan.release.name}, for {plan.options.task}")
   print(f"{'split':<6} {'class':<12} {'found':>9} {'official':>9}")
   for count in plan.counts:
@@ -261,6 +264,8 @@ def _print_counts(plan: "Plan") -> None:
     print(f"{count.split:<6} {count.name:<12} {count.found:>9,} {official:>9}{mark}")
   for reason, number in plan.dropped.items():
     print(f"left out by the set's rules: {number:,} ({reason})")
+  if passed_over := describe_passed_over(plan.passed_over):
+    print(passed_over)
   if plan.problems:
     print(f"bad records: {len(plan.problems):,}, the first: {plan.problems[0]}")
   if plan.cut:

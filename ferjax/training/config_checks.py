@@ -8,9 +8,10 @@ from typing import Any
 
 from ferjax.config import Config
 from ferjax.data.classification import augment as classification_augment
-from ferjax.data.datasets import CLASSIFICATION_SOURCES, DETECTION_SOURCES
-from ferjax.data.datasets.records import ON_BAD_RECORD
+from ferjax.data.datasets.base import RULES
 from ferjax.data.detection import augment as detection_augment
+from ferjax.data.loading import source_names
+from ferjax.data.sources import ON_BAD_RECORD
 from ferjax.models import TASKS, emonext, fer_yolo_mamba, fermam
 from ferjax.models.fer_yolo_mamba import COARSEST_STRIDE
 from ferjax.tasks.classification.task import PRIMARY_METRICS, check_loss_config
@@ -24,6 +25,7 @@ _CHOICES = {
   "optimizer.decay": ("kernels", "all", "released"),
   "train.ema_rule": ("ramp", "power"),
   "data.on_bad_record": ON_BAD_RECORD,
+  "data.rule": RULES,
 }
 _AT_LEAST_ONE = (
   "data.max_boxes",
@@ -46,6 +48,7 @@ _NOT_NEGATIVE = (
   "data.val_examples",
   "data.test_examples",
   "data.resize",
+  "data.margin",
   "optimizer.weight_decay",
   "optimizer.clip_norm",
   "optimizer.sam_rho",
@@ -78,8 +81,7 @@ _PARTS = {
   "emonext": emonext.PARTS,
   "fermam": fermam.PARTS,
 }
-# By task: the sources it can be trained on, and the figures that can choose a checkpoint.
-_SOURCES = {"detection": DETECTION_SOURCES, "classification": CLASSIFICATION_SOURCES}
+# By task: the figures that can choose a checkpoint.
 _FIGURES = {"detection": ("map50", "map"), "classification": PRIMARY_METRICS}
 
 
@@ -155,10 +157,10 @@ def _problems_of_the_task(config: Config) -> Iterator[str]:
     check_group_rates(config.optimizer.group_rates, _PARTS[config.model.name])
   except ValueError as error:
     yield str(error)
-  if config.data.source not in _SOURCES[task]:
+  if config.data.source not in source_names(task):
     yield (
       f"data.source is {config.data.source!r}; the model {config.model.name} is for {task}, "
-      f"whose sources are: {', '.join(_SOURCES[task])}"
+      f"whose sources are: {', '.join(source_names(task))}"
     )
   if config.train.select_by not in ("", *_FIGURES[task]):
     yield f"train.select_by is {config.train.select_by!r}; known: {', '.join(_FIGURES[task])}"

@@ -15,7 +15,7 @@ from absl import logging
 
 from ferjax.checkpoint import FOLDER, Step, find_checkpoint, load_meta, load_variables
 from ferjax.config import Config, ModelConfig
-from ferjax.data.datasets import load_source
+from ferjax.data.loading import load_source
 from ferjax.data.pipeline import eval_dataset
 from ferjax.models import TASKS, create_model
 from ferjax.output import check_writable, replacing
@@ -181,7 +181,7 @@ def eval_checkpoint(
   eval_step = make_eval_step(model, task, config.eval, config.data.image_size, mesh)
   # By way of host memory: an array of one device cannot be spread over those of other hosts.
   variables = jax.device_put(jax.device_get(load_variables(path)), replicated(mesh))
-  source = load_source(config.data, split, seed=config.train.seed)
+  source = load_source(config.data, split, seed=config.train.seed, task=TASKS[config.model.name])
   check_source(source, config)
   ten_crop = config.eval.ten_crop and split == "test"
   figures, metrics = evaluate(eval_step, variables, source, config, task, mesh, ten_crop=ten_crop)

@@ -16,9 +16,9 @@ from ferjax.commands.errors import CommandError
 from ferjax.commands.main import main
 from ferjax.config import Config
 from ferjax.data.datasets.catalog import DATA_SETS
-from ferjax.data.datasets.prepared import open_prepared
 from ferjax.data.preparation import prepare as preparation
 from ferjax.data.preparation.duplicates import DROP_DUPLICATES
+from ferjax.data.prepared import open_prepared
 from ferjax.expressions import SEVEN_EXPRESSIONS
 
 

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from ferjax.data.datasets.layout import Entry
-from ferjax.data.datasets.prepared import PreparedDetection, PreparedFaces
+from ferjax.data.datasets.entries import Entry
 from ferjax.data.preparation.plan import Plan, class_counts
+from ferjax.data.prepared import PreparedDetection, PreparedFaces
 from ferjax.fonts import set_letters, warned_lettering
 from ferjax.output import escaped
 

@@ -9,9 +9,9 @@ from PIL import Image
 from ferjax.config import DataConfig, FaceAugmentConfig
 from ferjax.data import pipeline
 from ferjax.data.classification import views
-from ferjax.data.datasets import load_source
-from ferjax.data.datasets.records import RecordError
+from ferjax.data.datasets.entries import RecordError
 from ferjax.data.image import ImageError, normalize
+from ferjax.data.loading import load_source
 
 PLAIN = FaceAugmentConfig(flip=0.0, rotation=0.0)
 NAMES = ("a", "b", "c")
