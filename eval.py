@@ -9,9 +9,10 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
+from ferjax.commands.options import parse_step
 from ferjax.compilation_cache import enable_compilation_cache
 from ferjax.training import command_line
-from ferjax.training.evaluation import eval_checkpoint
+from ferjax.training.evaluation import Report, ReportError, eval_checkpoint
 from ferjax.training.metric_writer import format_table
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -28,14 +29,24 @@ flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
 def main() -> None:
   command_line.join_hosts()
   enable_compilation_cache()
-  step = _STEP.value
-  if step is not None and step.isdecimal():
-    step = int(step)
+  step = None if _STEP.value is None else parse_step(_STEP.value)
   path = _WORKDIR.value if _WORKDIR.value is not None else _CHECKPOINT.value
-  report = eval_checkpoint(path, _CONFIG.value, output=_OUTPUT.value, step=step, split=_SPLIT.value)
+  try:
+    report = eval_checkpoint(
+      path, _CONFIG.value, output=_OUTPUT.value, step=step, split=_SPLIT.value
+    )
+  except ReportError as error:
+    _print(error.report)
+    raise
+  _print(report)
+  if jax.process_index() == 0:
+    print(f"written to {report.folder}")
+
+
+def _print(report: Report) -> None:
   if jax.process_index() == 0:
     table = format_table(report.figures, selection=report.selection)
-    print(f"{report.checkpoint}\n{table}\nwritten to {report.folder}")
+    print(f"{report.checkpoint}\n{table}", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ FILES = sorted(ROOT.rglob("*.py"))
 NAMES = [file.relative_to(ROOT).as_posix() for file in FILES]
 
 # What each package may import of ferjax; the neutral modules are open to all.
-NEUTRAL = {"typing", "config", "expressions", "_version"}
+NEUTRAL = {"typing", "config", "expressions", "output", "_version"}
 ALLOWED = {
   "ops": {"ops"},
   "models": {"models", "ops"},
-  "tasks": {"tasks", "models", "ops"},
-  "data": {"data"},
+  "tasks": {"tasks", "models", "ops", "fonts"},
+  "data": {"data", "fonts"},
   "training": {
     "training",
     "checkpoint",
@@ -36,10 +36,20 @@ ALLOWED = {
     "models",
     "tasks",
     "data.image",
+    "data.image_files",
     "data.classification.views",
     "checkpoint",
+    "fonts",
   },
-  "commands": {"commands", "inference", "models", "interop", "data", "compilation_cache"},
+  "commands": {
+    "commands",
+    "inference",
+    "models",
+    "interop",
+    "data",
+    "compilation_cache",
+    "fonts",
+  },
 }
 JAX = {"jax", "jaxlib", "flax", "optax", "chex", "orbax"}
 FORBIDDEN = {

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ferjax._version import __version__
+from ferjax.commands.errors import CommandError
 
 if TYPE_CHECKING:
   from ferjax.models.cost import CompiledCost, Cost
@@ -25,10 +26,6 @@ _COUNTED = (
   "activations/M",
 )
 _COMPILED = ("XLA FLOPs/M", "memory/MB", "gradient/MB")
-
-
-class InfoError(ValueError):
-  """What the user can mend: to be shown without a traceback."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +55,7 @@ class Network:
 def add_info(commands: argparse._SubParsersAction) -> None:
   """Adds `info` to the subcommands of a program.
 
-  `arguments.run(arguments)` prints, or raises an InfoError.
+  `arguments.run(arguments)` prints, or raises a CommandError.
   """
   command = commands.add_parser(
     "info",
@@ -96,7 +93,7 @@ def _run(arguments: argparse.Namespace) -> None:
     names = [arguments.model] if arguments.model else IMAGE_SIZES
     networks = {name: _networks(name, arguments) for name in names}
   except ValueError as error:
-    raise InfoError(error) from error
+    raise CommandError(error) from error
   if arguments.json:
     _print_json([x for found in networks.values() for x in found], arguments)
     return

@@ -5,17 +5,21 @@ import functools
 import importlib
 import io
 import os
+import pathlib
 import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
 import simplejpeg
 from jaxtyping import Float, UInt8
 from PIL import Image
+
+from ferjax.data.metadata import without_metadata
+from ferjax.data.pixel_modes import PixelError, to_rgb, transparent_level
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -32,6 +36,7 @@ _DAMAGED = (
   IndexError,
   KeyError,
   OverflowError,
+  MemoryError,
   struct.error,
   zlib.error,
   Image.DecompressionBombError,
@@ -73,8 +78,9 @@ def decode(
 ) -> UInt8[np.ndarray, "h w 3"]:
   """Decodes an image of any mode to upright 8-bit RGB.
 
-  EXIF orientation is applied, transparent pixels are laid on white, 16-bit grey is scaled to
-  8 bits, and of an animation the first frame is taken.
+  EXIF orientation is applied, transparent pixels are laid on white, deep pixels are scaled to
+  8 bits (`ferjax.data.pixel_modes`), and of an animation the first frame is taken. Damaged
+  metadata are passed over: an orientation that cannot be parsed is upright.
 
   Args:
     source: a path, or the encoded bytes.
@@ -85,31 +91,83 @@ def decode(
   Raises:
     ImageError: the image is missing, damaged, not an image, or too large.
   """
-  if not origin:
-    origin = _name(source)
+  try:
+    return _decoded(source, max_pixels)
+  except _DAMAGED as error:
+    origin = origin or _name(source)
+    raise ImageError(f"{origin}: {_reason(error, source)}") from error
+
+
+def _decoded(source: str | os.PathLike | bytes, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
   try:
     pixels = _plain_jpeg(source, max_pixels)
-    if pixels is not None:
-      return pixels
-    with _open(source) as image:
-      width, height = image.size
-      if width * height > max_pixels:
-        raise ImageError(
-          f"{origin}: {width}x{height} pixels are more than the limit of {max_pixels}; "
-          "scale the image down"
-        )
-      image.load()
-      return np.array(_rgb(_upright(image)))
-  except ImageError:
+    return _by_pillow(source, max_pixels) if pixels is None else pixels
+  except (FileNotFoundError, ImageError, PixelError, MemoryError, Image.DecompressionBombError):
     raise
-  except FileNotFoundError:
-    raise ImageError(f"{origin}: file not found: {_name(source)}") from None
-  except Image.UnidentifiedImageError:
-    raise ImageError(f"{origin}: not an image in a known format (or an empty file)") from None
-  except Image.DecompressionBombError as error:
-    raise ImageError(f"{origin}: too many pixels: {error}; scale the image down") from None
   except _DAMAGED as error:
-    raise ImageError(f"{origin}: cannot be read, damaged or truncated: {error}") from error
+    # Metadata must not decide whether the pixels are read. The first error is the one to tell.
+    try:
+      plain = without_metadata(_content(source))
+      if plain is None:
+        raise error
+      return _by_pillow(plain, max_pixels)
+    except _DAMAGED:
+      raise error from None
+
+
+def _by_pillow(source: str | os.PathLike | bytes, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
+  with _open(source) as image:
+    width, height = image.size
+    if width * height > max_pixels:
+      raise ImageError(
+        f"{width}x{height} pixels are more than the limit of {max_pixels}; scale the image down"
+      )
+    transparent = transparent_level(image)
+    # Of a TIFF file, Pillow reads further metadata with the pixels.
+    with _silenced() if image.format == "TIFF" else contextlib.nullcontext():
+      image.load()
+    if transparent is not None:
+      image.info["transparency"] = transparent
+    turn = _UPRIGHT.get(_orientation(image))
+    rgb = to_rgb(image)
+    return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def _content(source: str | os.PathLike | bytes) -> bytes:
+  return source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
+
+
+def _reason(error: Exception, source: str | os.PathLike | bytes) -> str:
+  if isinstance(error, ImageError | PixelError):
+    return str(error)
+  if isinstance(error, FileNotFoundError):
+    return f"file not found: {_name(source)}"
+  if isinstance(error, MemoryError):
+    return "its pixels need more memory than is free; scale the image down"
+  if isinstance(error, Image.DecompressionBombError):
+    return f"too many pixels: {error}; scale the image down"
+  if isinstance(error, Image.UnidentifiedImageError):
+    return _why_unidentified(_content(source))
+  return f"cannot be read, damaged or truncated: {error}"
+
+
+def _why_unidentified(data: bytes) -> str:
+  """Names the format that a file has by its first bytes, and what Pillow cannot open of it."""
+  for name, (factory, accepts) in Image.OPEN.items():
+    if accepts is None or not _is_accepted(data, accepts):
+      continue
+    try:
+      with _silenced():
+        factory(io.BytesIO(data), "").close()
+    except _DAMAGED as error:
+      return f"a {name} file that cannot be opened, damaged or of an unknown kind: {error}"
+  return "not an image in a known format (or an empty file)"
+
+
+def _is_accepted(data: bytes, accepts: Callable[[bytes], bool | str]) -> bool:
+  with contextlib.suppress(*_DAMAGED):
+    return accepts(data[:16]) is True  # a text says what Pillow was built without
+  return False
 
 
 def _name(source: str | os.PathLike | bytes) -> str:
@@ -157,34 +215,23 @@ def _pillow_limit() -> int:
 
 def _open(source: str | os.PathLike | bytes) -> Image.Image:
   register_plugins()
-  with _filters_lock, warnings.catch_warnings():
-    _ignore_pillow_warnings()
+  with _silenced():
     return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _orientation(image: Image.Image) -> int:
+  """What EXIF or XMP says; 1, upright, where that cannot be parsed."""
+  with _silenced(), contextlib.suppress(*_DAMAGED):
+    return image.getexif().get(_ORIENTATION, 1)
+  return 1
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
   with _filters_lock, warnings.catch_warnings():
-    _ignore_pillow_warnings()
-    orientation = image.getexif().get(_ORIENTATION, 1)
-  return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
-
-
-def _ignore_pillow_warnings() -> None:
-  warnings.filterwarnings("ignore", module=r"PIL\.")
-  warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-  """To RGB. Pillow's own conversion clips 16-bit grey and drops transparency."""
-  if image.mode.startswith("I"):
-    grey = np.clip(np.asarray(image, np.int64), 0, 65535)
-    return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert("RGB")
-  if image.has_transparency_data:
-    # La holds premultiplied grey, which Pillow converts to LA only.
-    image = image.convert("LA") if image.mode == "La" else image
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-  return image.convert("RGB")
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    yield
 
 
 def letterbox(

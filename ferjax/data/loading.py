@@ -12,8 +12,8 @@ from ferjax.data.datasets.base import SPLITS, DataSet, Options, Reading
 from ferjax.data.datasets.catalog import DATA_SETS, DRAWN, PREPARED
 from ferjax.data.datasets.entries import Entry, LayoutError, RecordError
 from ferjax.data.image_files import describe_passed_over
-from ferjax.data.preparation.plan import without_doubles
-from ferjax.data.preparation.splits import choose_validation
+from ferjax.data.preparation.plan import describe_absent, without_doubles
+from ferjax.data.preparation.splits import NoSplitError, choose_validation
 from ferjax.data.prepared import find_prepared, is_prepared, open_prepared
 from ferjax.data.sources import (
   Opening,
@@ -192,7 +192,11 @@ def _cut(reading: Reading, split: str, num_classes: int) -> tuple[list[Entry], l
   bad = {entry.key: (problem, entry) for problem, entry in reading.unreadable}
   bad = {key: both for key, both in bad.items() if key not in known}
   everything = [*entries, *(entry for _, entry in bad.values())]
-  chosen = choose_validation(everything, num_classes)
+  try:
+    chosen = choose_validation(everything, num_classes)
+  except NoSplitError as error:
+    absent = describe_absent([*reading.problems, *doubles], reading.dropped)
+    raise LayoutError(f"{error}{absent}") from error
   val = {entry.key for entry, is_val in zip(everything, chosen, strict=True) if is_val}
   of_val = [problem for key, (problem, _) in bad.items() if key in val]
   if split == "val":

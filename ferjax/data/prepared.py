@@ -11,6 +11,7 @@ import io
 import json
 import os
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,12 @@ _HOW = "write it with `ferjax data prepare NAME --source DIR --out DIR`"
 def labels_file(split: str) -> str:
   """Name of the array of a split's labels, f32[n k]."""
   return f"{split}.labels.npy"
+
+
+def class_names_flag(class_names: tuple[str, ...]) -> str:
+  """What tells training the classes of a prepared set, quoted for a shell."""
+  # A list in JSON is one of Python as well, and has no single quotes, which shells take badly.
+  return shlex.quote(f"--config.data.class_names={json.dumps(class_names, ensure_ascii=False)}")
 
 
 class PreparedSource:
@@ -239,8 +246,7 @@ def open_prepared(
   if class_names is not None and tuple(class_names) != names:
     raise ValueError(
       f"{folder} was prepared for the classes {', '.join(names)}, but data.class_names is "
-      f'{", ".join(class_names)}; pass --config.data.class_names="{names}", or prepare the set '
-      "for yours"
+      f"{', '.join(class_names)}; pass {class_names_flag(names)}, or prepare the set for yours"
     )
   kind = PreparedFaces if index["task"] == "classification" else PreparedDetection
   source = kind(local_copy(folder, split), index, split)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from ferjax.fonts import Lettering, lettering
 from ferjax.inference.results import Face
 
 # The palette of Okabe and Ito (2008), told apart with every common colour vision, black replaced
@@ -25,6 +26,7 @@ _COLOURS = {
 _TEXT_HEIGHT = 0.035  # of the image's shorter side
 _SMALLEST_TEXT = 8  # pixels
 _LARGEST_TEXT = 64
+_LEGEND_COLOUR = (255, 255, 255)
 
 
 class _Rectangle(NamedTuple):
@@ -34,33 +36,48 @@ class _Rectangle(NamedTuple):
   bottom: int
 
 
-def draw_faces(image: UInt8[np.ndarray, "h w 3"], faces: Sequence[Face]) -> np.ndarray:
+def draw_faces(
+  image: UInt8[np.ndarray, "h w 3"], faces: Sequence[Face], letters: Lettering | None = None
+) -> np.ndarray:
   """A copy of `image` (RGB) with the box and the label, as "happiness 0.87", of each face.
 
   The label of a face without a box, an image that was classified as it is, stands in the upper
   left corner. Labels stay inside the image, keep off faces where they can, and are left out where
-  not even the smallest text fits. Returns u8[h w 3].
+  not even the smallest text fits. Of a class whose name no font can draw, the label has the index,
+  and a legend stands in a corner.
+
+  Args:
+    image: RGB.
+    faces: what to draw; of one predictor.
+    letters: of the class names; None chooses among the installed fonts.
+
+  Returns:
+    u8[h w 3].
   """
+  if letters is None:
+    letters = lettering(tuple(faces[0].scores) if faces else ())
   canvas = Image.fromarray(image)
   pen = ImageDraw.Draw(canvas)
   whole = (0, 0, *canvas.size)
   boxes = [_Rectangle(*map(round, whole if face.box is None else face.box)) for face in faces]
-  drawn = [box for face, box in zip(faces, boxes, strict=True) if face.box is not None]
+  occupied = [box for face, box in zip(faces, boxes, strict=True) if face.box is not None]
   # The stroke follows the text, so that both read at the same distance.
   text_size = _text_size(canvas)
   stroke = max(2, round(text_size / 6))
   for face, box in zip(faces, boxes, strict=True):
     if face.box is not None:
       _draw_box(pen, box, _colour(face), stroke)
-  labels: list[_Rectangle] = []
   for face, box in zip(faces, boxes, strict=True):
-    text, font = _fit_text(f"{face.expression} {face.score:.2f}", text_size, canvas.width)
+    words = f"{letters.names.get(face.expression, face.expression)} {face.score:.2f}"
+    text, font = _fit_text(words, text_size, canvas.width, letters.font)
     size = _label_size(text, font)
     if not text or size[1] > canvas.height:
       continue
-    place = _place_label(box, size, canvas.size, stroke, drawn + labels)
+    place = _place_label(box, size, canvas.size, stroke, occupied)
     _draw_label(pen, place, text, font, _colour(face))
-    labels.append(place)
+    occupied.append(place)
+  legend = dict.fromkeys(face.expression for face in faces if face.expression in letters.legend)
+  _draw_legend(pen, [letters.legend[name] for name in legend], text_size, occupied)
   return np.array(canvas)
 
 
@@ -88,8 +105,8 @@ def _draw_box(pen: ImageDraw.ImageDraw, box: _Rectangle, colour, stroke: int) ->
 
 
 @functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-  font = ImageFont.load_default(size)
+def _font(size: int, path: str) -> ImageFont.FreeTypeFont:
+  font = ImageFont.truetype(path, size) if path else ImageFont.load_default(size)
   if not isinstance(font, ImageFont.FreeTypeFont):
     raise RuntimeError("this Pillow was built without FreeType; install a wheel from PyPI")
   return font
@@ -106,12 +123,12 @@ def _label_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
   return round(font.getlength(text)) + 2 * pad, ascent + descent + pad
 
 
-def _fit_text(text: str, size: int, width: int) -> tuple[str, ImageFont.FreeTypeFont]:
+def _fit_text(text: str, size: int, width: int, path: str) -> tuple[str, ImageFont.FreeTypeFont]:
   """The text and the largest font that fit the width: smaller, else shortened, else empty."""
   for smaller in range(size, _SMALLEST_TEXT, -1):
-    if _label_size(text, _font(smaller))[0] <= width:
-      return text, _font(smaller)
-  font = _font(_SMALLEST_TEXT)
+    if _label_size(text, _font(smaller, path))[0] <= width:
+      return text, _font(smaller, path)
+  font = _font(_SMALLEST_TEXT, path)
   name, _, score = text.rpartition(" ")
   shortened = (f"{name[:length]}. {score}" for length in range(len(name) - 1, 0, -1))
   fitting = (words for words in (text, *shortened, score) if _label_size(words, font)[0] <= width)
@@ -149,3 +166,34 @@ def _draw_label(pen, place: _Rectangle, text: str, font, colour: tuple[int, int,
   pen.rectangle((place.left, place.top, place.right - 1, place.bottom - 1), fill=colour)
   pad = _padding(font)
   pen.text((place.left + pad, place.top + pad // 2), text, font=font, fill=ink)
+
+
+def _draw_legend(
+  pen: ImageDraw.ImageDraw,
+  lines: Sequence[str],
+  text_size: int,
+  occupied: Sequence[_Rectangle],
+) -> None:
+  """In the corner that covers least, in the largest font that fits; else left out."""
+  if not lines:
+    return
+  width, height = pen.im.size
+  for size in range(text_size, _SMALLEST_TEXT - 1, -1):
+    font = _font(size, "")
+    sizes = [_label_size(line, font) for line in lines]
+    across, line_height = max(size[0] for size in sizes), sizes[0][1]
+    down = line_height * len(lines)
+    if across <= width and down <= height:
+      break
+  else:
+    return
+  corners = [
+    _Rectangle(left, top, left + across, top + down)
+    for top in (height - down, 0)
+    for left in (0, width - across)
+  ]
+  place = min(corners, key=lambda corner: sum(_overlap(corner, other) for other in occupied))
+  for number, line in enumerate(lines):
+    top = place.top + number * line_height
+    row = _Rectangle(place.left, top, place.right, top + line_height)
+    _draw_label(pen, row, line, font, _LEGEND_COLOUR)

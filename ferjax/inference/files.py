@@ -1,11 +1,11 @@
 """Image files in, prediction files out."""
 
-import contextlib
+import collections
 import csv
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, TextIO
 
@@ -13,14 +13,16 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from ferjax.data.image_files import ImageListing, image_suffixes, list_images
 from ferjax.inference.draw import draw_faces
 from ferjax.inference.results import Face, Prediction
+from ferjax.output import replacing, results_folder
 
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Formats that the annotated copy keeps; the others become PNG, which loses nothing.
 _KEPT_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
-_ANNOTATED = "annotated"
+ANNOTATED = "annotated"
 EXPLAINED = "explained"
+PREDICTION_FILES = ("predictions.json", "predictions.csv")
 
 
 class ImageFile(NamedTuple):
@@ -30,28 +32,37 @@ class ImageFile(NamedTuple):
   name: pathlib.PurePath
 
 
+class FoundImages(NamedTuple):
+  """`passed_over` counts the other files of the folders by their suffix, as `ImageListing`."""
+
+  files: list[ImageFile]
+  passed_over: Mapping[str, int]
+
+
 def find_images(
   paths: Iterable[str | os.PathLike], *, recursive: bool, output: str | os.PathLike
-) -> list[ImageFile]:
+) -> FoundImages:
   """The image files that `paths` stand for: files as given, folders by their sorted images.
 
-  A file is listed once, however often it is named. Hidden files, and the pictures of an earlier run
-  in `output`, are not looked for in folders.
+  A file is listed once, however its folder is named or linked. Hidden files, and the pictures of an
+  earlier run in `output`, are not looked for in folders.
 
   Raises:
     FileNotFoundError: a path does not exist, or a folder holds no image.
   """
   found: dict[str, ImageFile] = {}
+  passed_over: collections.Counter[str] = collections.Counter()
   names: set[str] = set()
-  own = {_identity(pathlib.Path(output) / folder) for folder in (_ANNOTATED, EXPLAINED)}
+  own = [pathlib.Path(output) / folder for folder in (ANNOTATED, EXPLAINED)]
   for path in map(pathlib.Path, paths):
     if path.is_dir():
-      files = [(file, file.relative_to(path)) for file in _images_in(path, recursive, own)]
-      if not files:
-        hint = "" if recursive else "; --recursive looks into its folders as well"
-        raise FileNotFoundError(
-          f"{path}: a folder without images ({', '.join(IMAGE_SUFFIXES)}){hint}"
-        )
+      listing = list_images(path, recursive=recursive, leave_out=own)
+      if not listing.files:
+        raise FileNotFoundError(_without_images(path, listing, recursive))
+      passed_over.update(listing.passed_over)
+      # The files of a folder come before those of the folders in it.
+      ordered = sorted(listing.files, key=lambda file: (file.parent.parts, file.name))
+      files = [(file, file.relative_to(path)) for file in ordered]
     elif path.exists():
       files = [(path, pathlib.PurePath(path.name))]
     else:
@@ -59,26 +70,19 @@ def find_images(
     for file, name in files:
       if _identity(file) not in found:
         found[_identity(file)] = ImageFile(str(file), _unused(name, names))
-  return list(found.values())
+  return FoundImages(list(found.values()), passed_over)
+
+
+def _without_images(folder: pathlib.Path, listing: ImageListing, recursive: bool) -> str:
+  found = listing.describe() or "it is empty"
+  hint = "" if recursive else "; --recursive looks into its folders as well"
+  known = ", ".join(sorted(image_suffixes()))
+  return f"{folder}: a folder without images ({found}; images are {known}){hint}"
 
 
 def _identity(path: pathlib.Path) -> str:
-  return os.path.abspath(path)
-
-
-def _images_in(folder: pathlib.Path, recursive: bool, left_out: set[str]) -> Iterator[pathlib.Path]:
-  for root, folders, files in os.walk(folder, onerror=_raise):
-    kept = (name for name in folders if recursive and not name.startswith("."))
-    folders[:] = sorted(
-      name for name in kept if _identity(pathlib.Path(root, name)) not in left_out
-    )
-    for name in sorted(files):
-      if not name.startswith(".") and pathlib.PurePath(name).suffix.lower() in IMAGE_SUFFIXES:
-        yield pathlib.Path(root, name)
-
-
-def _raise(error: OSError) -> None:
-  raise error
+  """The same for all ways to a file's folder; two links to one file are two images."""
+  return os.path.join(os.path.realpath(path.parent), path.name)
 
 
 def _unused(name: pathlib.PurePath, names: set[str]) -> pathlib.PurePath:
@@ -92,15 +96,6 @@ def _unused(name: pathlib.PurePath, names: set[str]) -> pathlib.PurePath:
     candidate = name.with_stem(f"{name.stem}-{number}")
   names.add(str(candidate).lower())
   return candidate
-
-
-def results_folder(output: str | os.PathLike) -> pathlib.Path:
-  """Makes a folder; raises a NotADirectoryError if it is a file."""
-  folder = pathlib.Path(output)
-  if folder.exists() and not folder.is_dir():
-    raise NotADirectoryError(f"{output}: is a file; expected a folder for the results")
-  folder.mkdir(parents=True, exist_ok=True)
-  return folder
 
 
 class PredictionWriter:
@@ -153,7 +148,7 @@ class PredictionWriter:
     """
     annotated = None
     if self._annotated:
-      annotated = pathlib.PurePath(_ANNOTATED) / name
+      annotated = pathlib.PurePath(ANNOTATED) / name
       target = self.output / annotated
       target.parent.mkdir(parents=True, exist_ok=True)
       _save(Image.fromarray(draw_faces(image, prediction.faces)), target)
@@ -187,10 +182,10 @@ class PredictionWriter:
       "images": self.images,
       "skipped": self.skipped,
     }
-    with replacing(self.output / "predictions.json") as file:
+    with replacing(self.output / PREDICTION_FILES[0]) as file:
       json.dump(document, file, indent=2)
       file.write("\n")
-    with replacing(self.output / "predictions.csv") as file:
+    with replacing(self.output / PREDICTION_FILES[1]) as file:
       self._write_csv(file)
 
   def _write_csv(self, file: TextIO) -> None:
@@ -238,16 +233,3 @@ def _score_fields(face: Face) -> dict[str, Any]:
     "expression": face.expression,
     "scores": {name: round(score, 6) for name, score in face.scores.items()},
   }
-
-
-@contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[TextIO]:
-  """A text file that takes its place only once it is written."""
-  partial = path.with_name(f".{path.name}.partial")
-  try:
-    # File names may hold bytes that are not UTF-8; they are written as they came.
-    with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-      yield file
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)

@@ -12,6 +12,8 @@ from jaxtyping import Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ferjax.fonts import Lettering, set_letters, warned_lettering
+
 
 def plot_confusion(
   matrix: Int[np.ndarray, "n n"], class_names: Sequence[str], path: str | os.PathLike[str]
@@ -24,7 +26,8 @@ def plot_confusion(
   Raises:
     ValueError: the matrix does not fit the number of names.
   """
-  names = list(class_names)
+  letters = warned_lettering(class_names)
+  names = [letters.names[name] for name in class_names]
   background = len(matrix) == len(names) + 1
   if background:
     names.append("background")
@@ -54,11 +57,17 @@ def plot_confusion(
   axes.set_yticks(range(len(names)), names)
   axes.set(xlabel="predicted", ylabel="true")
   figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
-  save_figure(figure, path)
+  save_figure(figure, path, letters)
 
 
-def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-  """Writes beside the target and renames, so that a reader never sees half a file."""
+def save_figure(
+  figure: Figure, path: str | os.PathLike[str], letters: Lettering | None = None
+) -> None:
+  """Writes a PNG file; `letters` are those of the class names in it.
+
+  Writes beside the target and renames, so that a reader never sees half a file."""
+  if letters is not None:
+    set_letters(figure, letters)
   partial = f"{os.fspath(path)}.partial"
   FigureCanvasAgg(figure).print_png(partial)
   os.replace(partial, path)

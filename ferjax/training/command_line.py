@@ -13,6 +13,7 @@ import jax
 from absl import app, flags, logging
 
 from ferjax.config import Config
+from ferjax.output import escape_what_terminals_cannot_show
 from ferjax.training.loop import Interrupted
 from ferjax.training.step_log import NonFiniteError
 
@@ -55,6 +56,7 @@ def run(main: Callable[[], None]) -> None:
 
   With FERJAX_TRACEBACK=1 in the environment errors are raised as they are.
   """
+  escape_what_terminals_cannot_show()
   app.run(lambda argv: _guarded(lambda: _main(main, argv)), flags_parser=_parse)
 
 

@@ -18,6 +18,7 @@ from ferjax.config import Config, ModelConfig
 from ferjax.data.loading import load_source
 from ferjax.data.pipeline import eval_dataset
 from ferjax.models import TASKS, create_model
+from ferjax.output import check_writable, replacing
 from ferjax.tasks import create_task
 from ferjax.training.config_checks import from_dict, validate
 from ferjax.training.metric_writer import Progress
@@ -116,7 +117,7 @@ def _is_loss(name: str) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """The figures of a checkpoint, and where they and the plots were written.
+  """The figures of a checkpoint, and where they and the plots are written.
 
   `selection` is what must be said of a checkpoint that was selected on test data; else empty.
   """
@@ -125,6 +126,14 @@ class Report:
   checkpoint: pathlib.Path
   folder: pathlib.Path
   selection: str
+
+
+class ReportError(OSError):
+  """A report could not be written; `report` has its figures."""
+
+  def __init__(self, report: Report, error: OSError):
+    super().__init__(f"the report cannot be written to {report.folder}: {error}")
+    self.report = report
 
 
 def eval_checkpoint(
@@ -148,8 +157,14 @@ def eval_checkpoint(
   Raises:
     ValueError: the config's class names are not the model's, or its data are for another task.
     FileNotFoundError: there is no such checkpoint.
+    OSError: the folder for the files cannot be written, which is tried first.
+    ReportError: writing failed after all.
   """
   path = find_checkpoint(checkpoint, step=step)
+  workdir = path.parent.parent if path.parent.name == FOLDER else path.parent
+  folder = pathlib.Path(output or pathlib.Path(workdir) / ("eval" if split == "val" else split))
+  if jax.process_index() == 0:
+    check_writable(folder, ["eval.json"])
   meta = load_meta(path)
   config = _with_the_model_of(meta, from_dict(meta["config"]) if config is None else config)
   validate(config)
@@ -171,15 +186,18 @@ def eval_checkpoint(
   ten_crop = config.eval.ten_crop and split == "test"
   figures, metrics = evaluate(eval_step, variables, source, config, task, mesh, ten_crop=ten_crop)
 
-  workdir = path.parent.parent if path.parent.name == FOLDER else path.parent
-  folder = pathlib.Path(output or pathlib.Path(workdir) / ("eval" if split == "val" else split))
+  report = Report(figures, pathlib.Path(path), folder, meta["selection"])
   if jax.process_index() == 0:
-    folder.mkdir(parents=True, exist_ok=True)
     content = {"checkpoint": str(path), "step": meta["step"], "epoch": meta["epoch"], **figures}
     content |= {"split": split, "ten_crop": ten_crop, "selection": meta["selection"]}
-    (folder / "eval.json").write_text(json.dumps(content, indent=2) + "\n")
-    task.write_report(metrics, source, folder)
-  return Report(figures, pathlib.Path(path), folder, meta["selection"])
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      with replacing(folder / "eval.json") as file:
+        file.write(json.dumps(content, indent=2) + "\n")
+      task.write_report(metrics, source, folder)
+    except OSError as error:
+      raise ReportError(report, error) from error
+  return report
 
 
 def check_source(source: Any, config: Config) -> None:

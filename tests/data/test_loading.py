@@ -147,6 +147,7 @@ LAYOUTS = {
   "affectnet_csv": {"class_names": EXPRESSIONS, "margin": 0.2},
   "affectnet_npy": {"class_names": EXPRESSIONS},
   "ferplus": {"class_names": EXPRESSIONS, "rule": "probability"},
+  "ferplus_folders": {"class_names": EXPRESSIONS},
 }
 
 
@@ -164,7 +165,10 @@ _USES = [
   *(("raf_db", task) for task in ("classification", "detection")),
   *(("expw", task) for task in ("classification", "detection")),
   *((name, "classification") for name in ("affectnet_csv", "affectnet_npy", "fer2013_csv")),
-  *((name, "classification") for name in ("fer2013_folders", "ferplus", "sfew", "csv")),
+  *(
+    (name, "classification")
+    for name in ("fer2013_folders", "ferplus", "ferplus_folders", "sfew", "csv")
+  ),
   ("image_folder", "classification"),
   *((name, "detection") for name in ("voc", "coco_json", "yolo_txt", "annotation_list")),
 ]

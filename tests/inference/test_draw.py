@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ferjax.expressions import EXPRESSIONS
+from ferjax.fonts import Lettering, lettering
 from ferjax.inference.draw import draw_faces
 from ferjax.inference.results import Face
 
@@ -125,3 +126,29 @@ def test_text_grows_with_the_image():
 
   assert label_height(1) >= 12
   assert label_height(4) > 2 * label_height(1)
+
+
+def test_names_without_letters_have_an_index_and_a_legend(image):
+  names = ("happiness", "\U0010fffd")  # of a private plane, for which no font has a letter
+  letters = lettering(names)
+  box = (100, 60, 180, 160)
+  face, plain = _face(box, names[1], names=names), _face(box, "1", names=("happiness", "1"))
+  drawn = draw_faces(image, [face])
+  np.testing.assert_array_equal(drawn, draw_faces(image, [face], letters))
+  # In a corner, where the face is not; the label is that of a class called "1".
+  expected = draw_faces(image, [plain], Lettering({"1": "1"}, letters.font, {}))
+  rows, columns = np.nonzero((drawn != expected).any(-1))
+  assert columns.min() == 0
+  assert rows.max() == 239
+  assert (drawn[rows.min() : 240, : columns.max() + 1] == 255).mean() > 0.5
+  assert columns.max() < 100
+  assert rows.min() > 160
+  # Faces of other classes need no legend, and an image without room has none.
+  other = _face(box, names=names)
+  np.testing.assert_array_equal(_corner(draw_faces(image, [other])), _corner(image))
+  tiny = np.zeros((6, 6, 3), np.uint8)
+  assert not draw_faces(tiny, [_face(None, names[1], names=names)]).any()
+
+
+def _corner(image):
+  return image[170:, :90]

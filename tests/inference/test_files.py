@@ -23,7 +23,7 @@ def _touch(root, *names):
 def _found(*paths, recursive=False, output="out"):
   return [
     (pathlib.Path(file.path).name, file.name.as_posix())
-    for file in find_images(paths, recursive=recursive, output=output)
+    for file in find_images(paths, recursive=recursive, output=output).files
   ]
 
 
@@ -62,11 +62,42 @@ def test_pictures_of_an_earlier_run_are_not_images(tmp_path):
   assert names == ["x.jpg", "out/other.jpg"]
 
 
+def test_results_are_recognised_through_links(tmp_path):
+  _touch(tmp_path, "x.jpg", "out/annotated/x.jpg", "out/explained/x.jpg.png")
+  (tmp_path / "linked").symlink_to(tmp_path / "out", target_is_directory=True)
+  (tmp_path / "copies").symlink_to(tmp_path / "out" / "annotated", target_is_directory=True)
+  for output in (tmp_path / "out", tmp_path / "linked"):
+    assert _found(tmp_path, recursive=True, output=output) == [("x.jpg", "x.jpg")]
+
+
+def test_a_folder_and_a_link_to_it_are_the_same_images(tmp_path):
+  _touch(tmp_path, "a/x.jpg")
+  (tmp_path / "b").symlink_to(tmp_path / "a", target_is_directory=True)
+  assert _found(tmp_path / "a", tmp_path / "b") == [("x.jpg", "x.jpg")]
+  assert _found(tmp_path / "b", tmp_path / "a" / "x.jpg") == [("x.jpg", "x.jpg")]
+
+
+def test_what_is_passed_over_is_counted(tmp_path):
+  _touch(tmp_path, "x.jpg", "a.xyz", "Thumbs.db", "._x.jpg", "more/y.jpg", "more/b.XYZ", "more/c")
+  found = find_images([tmp_path], recursive=True, output=tmp_path / "out")
+  assert [file.name.as_posix() for file in found.files] == ["x.jpg", "more/y.jpg"]
+  assert found.passed_over == {".xyz": 2, "": 1}
+
+
+def test_every_suffix_of_a_picture(tmp_path):
+  _touch(tmp_path, "a.jfif", "b.JPE", "c.jp2", "d.webp")
+  names = [name for _, name in _found(tmp_path)]
+  assert names == ["a.jfif.png", "b.JPE.png", "c.jp2.png", "d.webp"]
+
+
 def test_paths_that_lead_nowhere(tmp_path):
   _touch(tmp_path, "sub/x.jpg")
   with pytest.raises(FileNotFoundError, match=r"nowhere: no such file or folder"):
     _found(tmp_path / "nowhere")
   with pytest.raises(FileNotFoundError, match=r"without images .*--recursive"):
+    _found(tmp_path)
+  _touch(tmp_path, "list.txt")
+  with pytest.raises(FileNotFoundError, match=r"images \(1 file passed over: 1 \.txt; images are"):
     _found(tmp_path)
 
 
@@ -252,7 +283,7 @@ def test_file_names_that_are_not_text(tmp_path):
   name = os.fsdecode(b"caf\xe9.png")
   document = _write(tmp_path, [Prediction(name, 50, 60, (_face(),))], annotated=False)
   assert document["images"][0]["image"] == name
-  assert b"caf\xe9.png" in (tmp_path / "predictions.csv").read_bytes()
+  assert b"caf\\udce9.png" in (tmp_path / "predictions.csv").read_bytes()
 
 
 def test_the_output_is_a_file(tmp_path):

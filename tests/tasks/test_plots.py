@@ -76,3 +76,13 @@ def test_a_new_figure_replaces_the_old_one(tmp_path):
   path.write_bytes(b"old")
   plot_confusion(np.eye(2, dtype=np.int64), ("a", "b"), path)
   assert _ink(path).ndim == 3
+
+
+def test_class_names_of_any_script(tmp_path, caplog):
+  """Warnings are errors here: Matplotlib warns of every letter that it cannot draw."""
+  names = ("中性", "高兴", "\U0010fffd")  # the last is of a private plane, which no font has
+  for _ in range(2):
+    plot_confusion(np.eye(3, dtype=np.int64), names, tmp_path / "confusion.png")
+    plot_precision_recall(_metrics(names), tmp_path / "curves.png")
+  said = [record.getMessage() for record in caplog.records]
+  assert len([text for text in said if "no font has all letters of the class names" in text]) == 1

@@ -9,6 +9,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 NUM_VIEWS = 10  # of `ten_views`
+# Of a picture whose sides differ by more, the middle is cut out before it is resized: its long side
+# would be enlarged with the short one, to gigabytes for a picture of one line.
+MAX_ASPECT = 32
 
 
 def center_view(
@@ -37,10 +40,12 @@ def center_placement(
 
   An input pixel is `original * scale + (left, top)`; `left` and `top` are not positive here.
   """
-  new_width, new_height = scaled_size(width, height, short_side(size, resize))
-  left, top = -((new_width - size) // 2), -((new_height - size) // 2)
-  placement = (new_width / width, new_height / height, left, top, width, height)
-  return np.array(placement, np.float32)
+  x1, y1, x2, y2 = middle_part(width, height)
+  new_width, new_height = scaled_size(x2 - x1, y2 - y1, short_side(size, resize))
+  scale_x, scale_y = new_width / (x2 - x1), new_height / (y2 - y1)
+  left = -((new_width - size) // 2) - scale_x * x1
+  top = -((new_height - size) // 2) - scale_y * y1
+  return np.array((scale_x, scale_y, left, top, width, height), np.float32)
 
 
 def ten_views(
@@ -68,7 +73,12 @@ def short_side(size: int, resize: int) -> int:
 
 
 def scaled(image: UInt8[np.ndarray, "h w 3"], short: int, *, grey: bool) -> Image.Image:
-  """The picture with a short side of `short` pixels, RGB or 8-bit grey: bilinear, antialiased."""
+  """The picture with a short side of `short` pixels, RGB or 8-bit grey: bilinear, antialiased.
+
+  Of a longer picture the middle (`middle_part`): at most `MAX_ASPECT * short**2` pixels.
+  """
+  x1, y1, x2, y2 = middle_part(image.shape[1], image.shape[0])
+  image = image[y1:y2, x1:x2]
   picture = Image.fromarray(np.ascontiguousarray(image))
   if grey:
     picture = picture.convert("L")
@@ -76,6 +86,13 @@ def scaled(image: UInt8[np.ndarray, "h w 3"], short: int, *, grey: bool) -> Imag
   if new_size == picture.size:
     return picture
   return picture.resize(new_size, Image.Resampling.BILINEAR)
+
+
+def middle_part(width: int, height: int) -> tuple[int, int, int, int]:
+  """Left, top, right and bottom, pixels, of what is left after cutting to `MAX_ASPECT`."""
+  longest = MAX_ASPECT * min(width, height)
+  left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
+  return left, top, left + min(width, longest), top + min(height, longest)
 
 
 def as_rgb(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:

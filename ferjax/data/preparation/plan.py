@@ -4,10 +4,11 @@ import collections
 import dataclasses
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ferjax.data.datasets.base import SPLITS, DataSet, Options, Release
 from ferjax.data.datasets.entries import Entry, LayoutError
-from ferjax.data.preparation.splits import VALIDATION_FRACTION, choose_validation
+from ferjax.data.preparation.splits import VALIDATION_FRACTION, NoSplitError, choose_validation
 from ferjax.data.sources import check_on_bad_record
 
 _NAMED = 10  # problems that a message names
@@ -64,6 +65,24 @@ class Plan:
         + f"{more}\nMend them, or leave them out with --on-bad-record skip"
       )
 
+  def describe(self) -> dict[str, Any]:
+    """What `ferjax.json` and the report say of it."""
+    return {
+      "format": 1,
+      "data_set": self.data_set.name,
+      "title": self.data_set.title,
+      "terms": self.data_set.terms,
+      "release": self.release.name,
+      "task": self.options.task,
+      "class_names": list(self.options.class_names),
+      "rule": self.options.rule,
+      "margin": self.options.margin,
+      "validation": self.cut,
+      "counts": [dataclasses.asdict(count) for count in self.counts],
+      "dropped": self.dropped,
+      "problems": self.problems,
+    }
+
 
 def make_plan(
   data_set: DataSet, root: str | os.PathLike, options: Options, splitting: Splitting
@@ -81,10 +100,14 @@ def make_plan(
   by_split = {split: [e for e in entries if e.split == split] for split in SPLITS}
   by_split = {split: members for split, members in by_split.items() if members}
   if not by_split:
-    reason = f"; the first of {len(problems)} problems: {problems[0]}" if problems else ""
-    raise LayoutError(f"{root}: no records of {data_set.title} to read{reason}")
+    raise LayoutError(
+      f"{root}: no records of {data_set.title} to read{describe_absent(problems, reading.dropped)}"
+    )
   counts = _compare(by_split, data_set, release, options)
-  by_split, cut = _split(by_split, splitting, len(options.class_names))
+  try:
+    by_split, cut = _split(by_split, splitting, len(options.class_names))
+  except NoSplitError as error:
+    raise LayoutError(f"{error}{describe_absent(problems, reading.dropped)}") from error
   return Plan(
     data_set,
     options,
@@ -96,6 +119,18 @@ def make_plan(
     cut,
     passed_over=reading.passed_over,
   )
+
+
+def describe_absent(problems: Sequence[str], dropped: Mapping[str, int]) -> str:
+  """Why records are not there, for the message that too few are; lines that follow it."""
+  lines = [
+    f"left out by the set's rules: {number:,} ({reason})" for reason, number in dropped.items()
+  ]
+  if problems:
+    more = ["  ..."] if len(problems) > _NAMED else []
+    named = [f"  {problem}" for problem in problems[:_NAMED]]
+    lines += [f"{len(problems):,} records could not be read:", *named, *more]
+  return "".join(f"\n{line}" for line in lines)
 
 
 def without_doubles(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
@@ -137,7 +172,7 @@ def _split(
   said = ""
   if splitting.val_as_test:
     if "test" in by_split or "val" not in by_split:
-      raise ValueError(
+      raise NoSplitError(
         "--val-as-test is for a set with a validation split and without a test split; this has "
         f"{', '.join(by_split)}"
       )

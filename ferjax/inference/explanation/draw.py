@@ -16,6 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from PIL import Image
 
+from ferjax.fonts import Lettering, lettering, set_letters
 from ferjax.inference.explanation.maps import Explanation
 from ferjax.inference.results import Box
 
@@ -30,21 +31,40 @@ _REST = 0.25  # of the peak: a face's panel shows the cells above it
 
 
 def draw_explanations(
-  image: UInt8[np.ndarray, "h w 3"], explanations: Sequence[Explanation]
+  image: UInt8[np.ndarray, "h w 3"],
+  explanations: Sequence[Explanation],
+  letters: Lettering | None = None,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
   """A sheet of the image (RGB) and its explanations.
 
   Of a face without a box, the image and the heat on it stand side by side; then, where there is a
   spatial transformer, what it returned, and the heat on that. Of faces with boxes, each has its
   surroundings as a panel.
+
+  `letters` are those of the class names; None chooses among the installed fonts.
   """
+  if letters is None:
+    letters = lettering(tuple(explanations[0].face.scores) if explanations else ())
+  explanations = [_lettered(explanation, letters) for explanation in explanations]
   if explanations and explanations[0].face.box is None:
     figure = _face_sheet(image, explanations[0])
   else:
     figure = _photograph_sheet(image, explanations)
+  set_letters(figure, letters)
   canvas = FigureCanvasAgg(figure)
   canvas.draw()
   return np.array(canvas.buffer_rgba())[..., :3]
+
+
+def _lettered(explanation: Explanation, letters: Lettering) -> Explanation:
+  """With the names of classes as they are drawn."""
+  names, face = letters.names, explanation.face
+  face = dataclasses.replace(
+    face,
+    expression=names[face.expression],
+    scores={names[name]: score for name, score in face.scores.items()},
+  )
+  return dataclasses.replace(explanation, face=face, target=names[explanation.target])
 
 
 def _face_sheet(image: UInt8[np.ndarray, "h w 3"], explanation: Explanation) -> Figure:

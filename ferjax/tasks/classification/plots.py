@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
+from ferjax.fonts import warned_lettering
 from ferjax.tasks.classification.metrics import NUM_BINS, ClassificationMetrics
 from ferjax.tasks.plots import save_figure
 
@@ -63,6 +64,7 @@ def plot_mistakes(
     path: of the PNG file.
     count: pictures on the sheet, at most.
   """
+  letters = warned_lettering(metrics.class_names)
   mistakes = metrics.mistakes(count)
   rows = max(-(-len(mistakes) // _COLUMNS), 1)
   figure = Figure(
@@ -76,10 +78,12 @@ def plot_mistakes(
     axes.set_axis_off()
   for axes, mistake in zip(cells, mistakes, strict=False):
     _show(axes, source[mistake.index]["image"])
-    truth, predicted = (metrics.class_names[i] for i in (mistake.truth, mistake.predicted))
+    truth, predicted = (
+      letters.names[metrics.class_names[i]] for i in (mistake.truth, mistake.predicted)
+    )
     _caption(axes, f"true: {truth}", 4)
     _caption(axes, f"{predicted}  {mistake.probability:.3f}", 17, color=_ORANGE)
-  save_figure(figure, path)
+  save_figure(figure, path, letters)
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:

@@ -5,6 +5,7 @@ import os
 import numpy as np
 from matplotlib.figure import Figure
 
+from ferjax.fonts import warned_lettering
 from ferjax.tasks.detection.metrics import DetectionMetrics
 from ferjax.tasks.detection.voc import average_precision, interpolate
 from ferjax.tasks.plots import save_figure
@@ -19,6 +20,7 @@ def plot_precision_recall(metrics: DetectionMetrics, path: str | os.PathLike[str
 
   Classes without ground truth have no line.
   """
+  letters = warned_lettering(metrics.class_names)
   figure = Figure(figsize=(8, 5), layout="constrained")
   axes = figure.add_subplot()
   for number, (name, (recall, precision)) in enumerate(metrics.curves().items()):
@@ -31,11 +33,11 @@ def plot_precision_recall(metrics: DetectionMetrics, path: str | os.PathLike[str
       drawstyle="steps-pre",
       color=_COLORS[number % len(_COLORS)],
       linestyle=_DASHES[number // len(_COLORS) % len(_DASHES)],
-      label=f"{name}  {average_precision(recall, precision):.3f}",
+      label=f"{letters.names[name]}  {average_precision(recall, precision):.3f}",
     )
   axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
   axes.set_title("Precision (interpolated) and recall at IoU 0.5")
   axes.grid(alpha=0.3)
   if axes.get_lines():
     axes.legend(title="class, AP50", loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-  save_figure(figure, path)
+  save_figure(figure, path, letters)

@@ -231,3 +231,17 @@ def test_impossible_ranges_are_refused(changes, message):
   augment.check_ranges(FaceAugmentConfig())
   with pytest.raises(ValueError, match=message):
     augment.check_ranges(dataclasses.replace(PLAIN, **changes))
+
+
+@pytest.mark.parametrize("shape", [(1, 200000, 3), (200000, 1, 3)])
+@pytest.mark.parametrize("grey", [False, True])
+def test_of_a_very_long_picture_the_middle_is_seen(shape, grey):
+  """Enlarged whole, it would take gigabytes."""
+  image = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+  middle = image[:, 99984:100016] if shape[0] == 1 else image[99984:100016]
+  options = {"resize": 40, "grey": grey, "scale": (0.9, 1.5)}
+  for seed in range(4):
+    for rotation in (0.0, 10.0):
+      view = _view(image, seed, rotation=rotation, **options)
+      np.testing.assert_array_equal(view, _view(middle, seed, rotation=rotation, **options))
+    assert _view(image, seed, **options).any()

@@ -77,3 +77,34 @@ def test_view_larger_than_the_picture_is_refused(resize):
   for view in (views_module.center_view, views_module.ten_views):
     with pytest.raises(ValueError, match=rf"resize \({resize}\) must be at least .*\(32\), or 0"):
       view(_noise(40, 40), 32, resize=resize)
+
+
+@pytest.mark.parametrize(("width", "height"), [(200000, 1), (1, 200000), (3001, 4)])
+def test_the_middle_of_a_very_long_picture(width, height):
+  """A line of 200000 pixels, enlarged as it is, would be one of 51 million by 256."""
+  image = _noise(height, width)
+  longest = 32 * min(width, height)
+  left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
+  cut = image[top : top + longest, left : left + longest]
+  assert max(cut.shape) == longest
+  scaled = views_module.scaled(image, 40, grey=False)
+  assert sorted(scaled.size) == [40, 32 * 40]
+  for grey in (False, True):
+    options = {"resize": 40, "grey": grey}
+    view = views_module.center_view(image, 32, **options)
+    np.testing.assert_array_equal(view, views_module.center_view(cut, 32, **options))
+    ten = views_module.ten_views(image, 32, **options)
+    np.testing.assert_array_equal(ten, views_module.ten_views(cut, 32, **options))
+  own, of_cut = (
+    views_module.center_placement(x.shape[1], x.shape[0], 32, resize=40) for x in (image, cut)
+  )
+  # A pixel of the picture lies where the same pixel of the cut lies.
+  np.testing.assert_allclose(own[2:4] + own[:2] * (left, top), of_cut[2:4], rtol=0, atol=0.5)
+  np.testing.assert_array_equal(own[:2], of_cut[:2])
+  assert own[4:].tolist() == [width, height]
+
+
+def test_pictures_of_a_usual_shape_are_not_cut():
+  assert views_module.middle_part(640, 20) == (0, 0, 640, 20)
+  assert views_module.middle_part(20, 640) == (0, 0, 20, 640)
+  assert views_module.middle_part(642, 20) == (1, 0, 641, 20)

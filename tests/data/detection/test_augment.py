@@ -279,3 +279,14 @@ def test_impossible_ranges_are_refused(changes, message):
   augment.check_ranges(AugmentConfig())
   with pytest.raises(ValueError, match=message):
     augment.check_ranges(dataclasses.replace(AugmentConfig(), **changes))
+
+
+@pytest.mark.parametrize("shape", [(1, 200000), (200000, 1)])
+def test_very_long_pictures_are_never_enlarged_whole(shape):
+  example = _example([], *shape, background=200)
+  canvas = augment.resize_and_place(example, np.random.default_rng(0), SIZE, AugmentConfig())
+  assert canvas["image"].shape == (SIZE, SIZE, 3)
+  rows, columns = np.nonzero((canvas["image"] != 128).any(-1))
+  assert 1 in (len(set(rows)), len(set(columns)))  # still a line
+  out = augment.mosaic([example] * 4, np.random.default_rng(0), SIZE, AugmentConfig())
+  assert out["image"].shape == (SIZE, SIZE, 3)

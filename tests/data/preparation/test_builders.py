@@ -21,26 +21,16 @@ from ferjax.data.image import decode
 from ferjax.data.loading import load_source
 from ferjax.data.pipeline import eval_dataset
 from ferjax.data.preparation import builders
-from ferjax.data.preparation import prepare as preparation
 from ferjax.data.preparation.prepare import prepare
 from ferjax.data.prepared import find_prepared, open_prepared
 
 BOXED = ("voc", "coco_json", "yolo_txt", "annotation_list")
 
 
-@pytest.fixture
-def small_shards(monkeypatch):
-  """Five records in each; no pictures are drawn."""
-
-  def config(*args, **kwargs):
-    return builders.Config(*args, **kwargs, records_per_shard=5)
-
-  monkeypatch.setattr(preparation, "Config", config)
-  monkeypatch.setattr(preparation, "write_report", lambda *args: None)
-
-
 @pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("layout", ["affectnet_npy", "fer2013_csv", "ferplus", "expw", "csv"])
+@pytest.mark.parametrize(
+  "layout", ["affectnet_npy", "fer2013_csv", "ferplus", "ferplus_folders", "expw", "csv"]
+)
 def test_faces_come_back(make_layout, plan_of, tmp_path, layout):
   root = make_layout(layout)
   plan = plan_of(layout, root)
@@ -219,7 +209,11 @@ def test_what_cannot_be_opened(make_layout, plan_of, tmp_path):
   prepare(plan_of("image_folder", root), root, tmp_path / "out")
   with pytest.raises(ValueError, match="has no split 'test'; splits there: train, val"):
     open_prepared(tmp_path / "out", "test")
-  with pytest.raises(ValueError, match=r"for the classes neutral, .* data.class_names is a, b"):
+  with pytest.raises(
+    ValueError,
+    match=r"for the classes neutral, .* data.class_names is a, b; pass "
+    r"'--config.data.class_names=\[\"neutral\", .*\"anger\"\]', or prepare",
+  ):
     open_prepared(tmp_path / "out", "train", ("a", "b"))
   with pytest.raises(IndexError, match="record 14 of 14"):
     open_prepared(tmp_path / "out", "train")[14]

@@ -1,0 +1,66 @@
+"""Options that several commands have."""
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+Add = Callable[..., Any]  # `add_argument` of a parser or a group
+
+
+def parse_step(text: str) -> int | str:
+  """The number of a step, or "best" or "latest"; a ValueError for other text."""
+  if text in ("best", "latest"):
+    return text
+  if text.isascii() and text.isdecimal():
+    return int(text)
+  raise ValueError(f"the step is {text!r}; expected a number, 'best' or 'latest'")
+
+
+def _step(text: str) -> int | str:
+  try:
+    return parse_step(text)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(error) from error
+
+
+def add_image_options(add: Add) -> None:
+  """Which images, which checkpoint, and where the results go."""
+  add("paths", nargs="+", metavar="PATH", help="image, or folder of images")
+  add("--checkpoint", required=True, metavar="DIR", help="folder that training wrote")
+  add("--output", required=True, metavar="DIR", help="folder for the results")
+  add(
+    "--step",
+    type=_step,
+    metavar="N",
+    help="which checkpoint: its step, 'best' or 'latest' (default: best, where one was evaluated)",
+  )
+  add(
+    "--on-bad-image",
+    choices=("error", "skip"),
+    default="error",
+    help="stop at an image that cannot be read, or name it and go on (default: %(default)s)",
+  )
+  add("--recursive", action="store_true", help="look into the folders of folders as well")
+
+
+def add_detection_options(add: Add, *, max_detections: int) -> None:
+  """Which faces a detector finds. `max_detections` is the default, for the help."""
+  add(
+    "--score-threshold",
+    type=float,
+    metavar="P",
+    help="least score of a face that a detector finds, 0..1 (default: 0.3)",
+  )
+  add(
+    "--iou-threshold",
+    type=float,
+    metavar="P",
+    help="of two boxes of one expression that overlap by more than this (intersection over "
+    "union), the one with the smaller score is dropped (default: 0.3)",
+  )
+  add(
+    "--max-detections",
+    type=int,
+    metavar="N",
+    help=f"most faces of one image, by falling score (default: {max_detections})",
+  )

@@ -1,0 +1,143 @@
+"""The subcommand `ferjax predict`: faces and their expressions in images."""
+
+import argparse
+import collections
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ferjax._version import __version__
+from ferjax.commands.errors import CommandError
+from ferjax.commands.images import open_paths, passed_over, progress_of, warn_of_letters, writing
+from ferjax.commands.options import Add, add_detection_options, add_image_options
+
+if TYPE_CHECKING:
+  from ferjax.inference.base import ImagePredictor
+  from ferjax.inference.files import FoundImages, ImageFile, PredictionWriter
+
+
+def add_predict(commands: argparse._SubParsersAction) -> None:
+  """Adds `predict` to the subcommands of a program.
+
+  `arguments.run(arguments)` writes the results, or raises a CommandError.
+  """
+  command = commands.add_parser(
+    "predict",
+    help="find faces and their expressions in images, or classify images of faces",
+    description="Finds faces and their expressions with the checkpoint of a detector, or with that "
+    "of a classifier and --detector. With a classifier alone, each image is taken to be a face. "
+    "Writes predictions.json, predictions.csv and copies of the images with boxes.",
+  )
+  command.set_defaults(run=_run)
+  add = command.add_argument
+  add_image_options(add)
+  add(
+    "--batch-size",
+    type=int,
+    default=8,
+    metavar="N",
+    help="images that the model sees at once (default: %(default)s)",
+  )
+  add("--no-annotated", action="store_true", help="write no copies with boxes and labels")
+  _add_detection(command.add_argument_group("where faces are looked for").add_argument)
+
+
+def _add_detection(add: Add) -> None:
+  add(
+    "--detector",
+    metavar="DIR",
+    help="checkpoint of a detector that finds the faces, if --checkpoint is a classifier's",
+  )
+  add(
+    "--crop-scale",
+    type=float,
+    metavar="S",
+    help="side of the square that the classifier sees, relative to the longer side of the "
+    "detector's box (default: 1.2)",
+  )
+  add_detection_options(add, max_detections=100)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+  # Imported here so that `ferjax --help` does not wait for JAX.
+  from ferjax.compilation_cache import enable_compilation_cache
+  from ferjax.inference.files import ANNOTATED, PREDICTION_FILES, PredictionWriter
+  from ferjax.inference.loading import load_predictor
+
+  try:
+    folders = () if arguments.no_annotated else (ANNOTATED,)
+    found = open_paths(arguments, files=PREDICTION_FILES, folders=folders)
+    enable_compilation_cache()
+    predictor = load_predictor(
+      arguments.checkpoint,
+      step=arguments.step,
+      detector=arguments.detector,
+      crop_scale=arguments.crop_scale,
+      batch_size=arguments.batch_size,
+      score_threshold=arguments.score_threshold,
+      iou_threshold=arguments.iou_threshold,
+      max_detections=arguments.max_detections,
+    )
+    writer = PredictionWriter(
+      arguments.output,
+      header=_header(arguments, predictor),
+      class_names=predictor.class_names,
+      annotated=not arguments.no_annotated,
+      with_detections=arguments.detector is not None,
+    )
+  except (ValueError, OSError) as error:
+    raise CommandError(error) from error
+
+  if not arguments.no_annotated:
+    warn_of_letters(predictor.class_names)
+  start = time.perf_counter()
+  with writing(writer, len(found.files)), writer:
+    _write_predictions(predictor, writer, found.files, skip=arguments.on_bad_image == "skip")
+  _print_summary(writer, found, time.perf_counter() - start)
+
+
+def _header(arguments: argparse.Namespace, predictor: "ImagePredictor") -> dict[str, Any]:
+  """What predictions.json says about how it came about."""
+  detector = {} if arguments.detector is None else {"detector": arguments.detector}
+  return {
+    "ferjax": __version__,
+    "checkpoint": arguments.checkpoint,
+    "step": predictor.step,
+    **detector,
+    **predictor.settings,
+  }
+
+
+def _write_predictions(
+  predictor: "ImagePredictor",
+  writer: "PredictionWriter",
+  files: Sequence["ImageFile"],
+  *,
+  skip: bool,
+) -> None:
+  names = {file.path: file.name for file in files}
+  with progress_of(writer, len(files), skip=skip) as (advance, leave_out):
+    for prediction, image in predictor.predict_files(names, on_bad_image=leave_out):
+      writer.add(prediction, image, names[str(prediction.image)])
+      advance()
+
+
+def _print_summary(writer: "PredictionWriter", found: "FoundImages", seconds: float) -> None:
+  faces = [face for image in writer.images for face in image["faces"]]
+  counts = collections.Counter(face["expression"] for face in faces)
+  searched = all(face["box"] is not None for face in faces)
+  without = {"  without a face": sum(not image["faces"] for image in writer.images)}
+  rows = {
+    "images": len(writer.images),
+    **(without if searched else {}),
+    "skipped": len(writer.skipped),
+    "faces": len(faces),
+    **{f"  {name}": count for name, count in counts.most_common()},
+    "images per second": f"{len(writer.images) / seconds:.1f}",
+  }
+  width = max(map(len, rows))
+  for name, value in rows.items():
+    print(f"{name:<{width}}  {value:>8}")
+  if passed_over(found):
+    print(passed_over(found))
+  print(f"Results in {writer.output}")

@@ -1,0 +1,63 @@
+import os
+import pathlib
+import stat
+
+import pytest
+
+from ferjax.output import check_writable, escaped, replacing, results_folder
+
+
+def test_escaped_names_are_unicode():
+  assert escaped("caf\xe9 结果") == "caf\xe9 结果"
+  assert escaped(os.fsdecode(b"caf\xe9.jpg")) == "caf\\udce9.jpg"
+
+
+def test_a_check_leaves_nothing_behind(tmp_path):
+  check_writable(tmp_path / "a" / "b", ["x.json"])
+  check_writable(tmp_path)
+  assert list(tmp_path.iterdir()) == []
+  assert results_folder(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+  (tmp_path / "a" / "b" / "x.json").touch()
+  check_writable(tmp_path / "a" / "b", ["x.json"])
+  assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["x.json"]
+
+
+def test_folders_that_cannot_be_written(tmp_path):
+  (tmp_path / "file").touch()
+  with pytest.raises(NotADirectoryError, match="file: is a file; expected a folder"):
+    check_writable(tmp_path / "file")
+  with pytest.raises(OSError, match=r"file/below: results cannot be written there \(Not a dir"):
+    check_writable(tmp_path / "file" / "below")
+  with pytest.raises(OSError, match="results cannot be written there"):
+    check_writable(tmp_path / ("x" * 300))
+  (tmp_path / "out" / "x.json").mkdir(parents=True)
+  with pytest.raises(IsADirectoryError, match=r"x\.json: is a folder"):
+    check_writable(tmp_path / "out", ["x.json"])
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path):
+  tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+  try:
+    with pytest.raises(OSError, match=r"results cannot be written there \(Permission denied\)"):
+      check_writable(tmp_path / "out")
+  finally:
+    tmp_path.chmod(stat.S_IRWXU)
+
+
+def test_a_file_takes_its_place_whole(tmp_path):
+  path = tmp_path / "a.txt"
+  path.write_text("before")
+
+  def stop_half_way():
+    with replacing(path) as file:
+      file.write("half")
+      raise RuntimeError("stop")
+
+  with pytest.raises(RuntimeError, match="stop"):
+    stop_half_way()
+  assert path.read_text() == "before"
+  with replacing(path) as file:
+    file.write("结果 caf\xe9 " + os.fsdecode(b"\xe9"))
+  assert path.read_text(encoding="utf-8") == "结果 caf\xe9 \\udce9"
+  assert list(tmp_path.iterdir()) == [pathlib.Path(path)]
