@@ -16,8 +16,9 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ferjax.config import DataConfig
 from ferjax.data.classification.views import center_view
-from ferjax.data.datasets.csv_table import CsvTable
+from ferjax.data.loading import load_source
 from ferjax.tasks.classification.metrics import ClassificationMetrics
 from ferjax.training.metric_writer import format_table
 from ferjax.typing import Classifications
@@ -45,10 +46,8 @@ def main() -> None:
   parser.add_argument("--classes", required=True, help="names, separated by commas")
   arguments = parser.parse_args()
   names = tuple(arguments.classes.split(","))
-  train, val = (
-    features(CsvTable(arguments.dir, arguments.csv, split, names, "error"))
-    for split in ("train", "val")
-  )
+  config = DataConfig(source="csv", dir=arguments.dir, csv=arguments.csv, class_names=names)
+  train, val = (features(load_source(config, split)) for split in ("train", "val"))
   counts = f"{len(train[0])} faces for training, {len(val[0])} for validation"
   print(f"{counts}, {train[0].shape[1]} features")
   search = GridSearchCV(

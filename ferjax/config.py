@@ -56,18 +56,21 @@ class FaceAugmentConfig:
 class DataConfig:
   """Where the examples come from."""
 
-  # For detectors: "synthetic", "raf_db", "annotation_list", "voc".
-  # For classifiers: "synthetic_faces", "image_folder", "csv".
-  # For either, what `ferjax data prepare` wrote: "prepared".
+  # A set of `ferjax data list`, for the task of the model; "prepared", for whatever `ferjax data
+  # prepare` wrote; "synthetic" for detectors and "synthetic_faces" for classifiers are drawn.
   source: str = "synthetic"
-  dir: str = ""  # root of the data set, as released
+  dir: str = ""  # root of the data set, as released or as prepared
   csv: str = "labels.csv"  # table below `dir`, for the source "csv"
-  train: str = ""  # split: annotation list or VOC image set below `dir`, folder, value of a column
+  # What a split is called: annotation list or json below `dir`, VOC image set, folder, value of a
+  # column; of a released or prepared set another of its splits. "": train, val, test.
+  train: str = ""
   val: str = ""
   test: str = ""  # looked at once, at the end, with the checkpoint that was best on `val`
   class_names: tuple[str, ...] = SEVEN_EXPRESSIONS
   image_size: int = 320  # pixels, divisible by the stride of the network
   max_boxes: int = 32  # boxes of one image that training keeps (a mosaic holds four images')
+  rule: str = "majority"  # of the labels that FERPlus is trained on; or "probability"
+  margin: float = 0.0  # part of a face box's side added around a face that is cut out of a picture
   on_bad_record: str = "error"  # or "skip": counted, named in the log, and left out
   num_workers: int = 0  # processes that prepare batches; 0: threads of this process
   train_examples: int = 0  # synthetic source only

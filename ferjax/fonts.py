@@ -5,7 +5,10 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from absl import logging
+
 if TYPE_CHECKING:
+  from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
 _FIRST = "DejaVu Sans"  # which Matplotlib brings along
@@ -70,6 +73,19 @@ def _lettering(class_names: tuple[str, ...], fonts: tuple[str, ...] | None) -> L
   return Lettering(names, font, legend)
 
 
+def warned_lettering(class_names: Sequence[str]) -> Lettering:
+  """As `lettering` of the installed fonts; a warning is said once, in the log."""
+  letters = lettering(class_names)
+  if letters.warning:
+    _warn_once(letters.warning)
+  return letters
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+  logging.warning("%s", message)
+
+
 def _covered(path: str, class_names: Sequence[str]) -> set[str]:
   """The names that a font has all letters of; none if it cannot be used or lacks plain ones."""
   # Matplotlib is slow to import, and most class names need none of this.
@@ -109,13 +125,16 @@ def _installed() -> Iterator[str]:
   yield from dict.fromkeys(entry.fname for entry in entries)
 
 
-def set_letters(figure: "Figure", letters: Lettering) -> None:
-  """Gives all text of a figure the font, and a legend below it where indices are drawn."""
+def set_letters(figure: "Figure", letters: Lettering, axes: "Axes | None" = None) -> None:
+  """Gives all text of a figure the font, and a legend where indices are drawn.
+
+  The legend stands below the figure, or is the label below `axes`, which has no other.
+  """
   from matplotlib.text import Text
 
   if letters.legend:
-    lines = "\n".join(letters.legend.values())
-    figure.supxlabel(lines, fontsize=_LEGEND_SIZE, parse_math=False)
+    add = figure.supxlabel if axes is None else axes.set_xlabel
+    add("\n".join(letters.legend.values()), fontsize=_LEGEND_SIZE, parse_math=False)
   if letters.font:
     for text in figure.findobj(Text):
       properties = text.get_fontproperties().copy()

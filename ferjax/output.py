@@ -1,6 +1,7 @@
 """What programs write: text on the terminal, and files in a folder for results."""
 
 import contextlib
+import io
 import os
 import pathlib
 import sys
@@ -16,7 +17,7 @@ def escape_what_terminals_cannot_show() -> None:
   once, before anything is printed.
   """
   for stream in (sys.stdout, sys.stderr):
-    if hasattr(stream, "reconfigure"):  # not what tests and notebooks put in their place
+    if isinstance(stream, io.TextIOWrapper):  # not what tests and notebooks put in their place
       stream.reconfigure(errors="backslashreplace")
 
 

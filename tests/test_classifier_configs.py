@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from ferjax.data.datasets import load_source
+from ferjax.data.loading import load_source
 from ferjax.models import create_model
 from ferjax.training.config_checks import validate
 

@@ -20,7 +20,7 @@ ALLOWED = {
   "ops": {"ops"},
   "models": {"models", "ops"},
   "tasks": {"tasks", "models", "ops", "fonts"},
-  "data": {"data"},
+  "data": {"data", "fonts"},
   "training": {
     "training",
     "checkpoint",
@@ -194,14 +194,14 @@ class K:
       "jax jaxlib flax orbax grain tensorflow tensorflow_datasets",
     ),
     # What a program and its workers wait for only if they read or write prepared data.
-    ("import ferjax.data.datasets", "tensorflow tensorflow_datasets imagehash scipy"),
+    ("import ferjax.data.loading", "tensorflow tensorflow_datasets imagehash scipy"),
     (
       "import ferjax.data.preparation.prepare, ferjax.data.preparation.checks",
       "jax jaxlib flax orbax grain tensorflow",
     ),
     # grain, in the pipeline, imports jax by itself.
     (
-      "import ferjax.data.detection.augment, ferjax.data.datasets",
+      "import ferjax.data.detection.augment, ferjax.data.loading",
       "jax jaxlib flax orbax grain tensorflow",
     ),
     ("from ferjax import create_model", "orbax grain tensorflow tensorflow_datasets torch"),

@@ -6,12 +6,12 @@ import json
 import pathlib
 import shlex
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ferjax.commands.errors import CommandError
 from ferjax.expressions import EXPRESSIONS, SEVEN_EXPRESSIONS
+from ferjax.output import check_writable
 
 if TYPE_CHECKING:
   from tqdm import tqdm
@@ -85,7 +85,8 @@ def _add_choices(command: argparse.ArgumentParser) -> None:
     action="append",
     default=[],
     metavar="SPLIT=FILE",
-    help="annotation list or COCO json of a split, below the folder; may be repeated",
+    help="what a split of your own data is called: annotation list or COCO json below the folder, "
+    "image set, folder, or value in the table; may be repeated",
   )
   add("--table", default="labels.csv", metavar="FILE", help="of the set csv (default: %(default)s)")
   add(
@@ -137,7 +138,7 @@ def _check(arguments: argparse.Namespace) -> int:
   from ferjax.data.preparation.checks import check_plan, summary
 
   if arguments.out:
-    _check_writable(arguments.out, is_folder=False)
+    _check_file(pathlib.Path(arguments.out))
   plan = _plan(arguments)
   _print_counts(plan)
   with _progress(plan) as progress:
@@ -153,7 +154,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _prepare(arguments: argparse.Namespace) -> int:
   from ferjax.data.preparation.prepare import REPORT, prepare
 
-  _check_writable(arguments.out, is_folder=True)
+  check_writable(arguments.out)
   plan = _plan(arguments)
   _print_counts(plan)
   with _progress(plan, rounds=1 if arguments.drop_duplicates == "none" else 2) as progress:
@@ -205,33 +206,16 @@ def _print_first(messages: Sequence[str]) -> None:
 
 def _train_flags(folder: str, class_names: tuple[str, ...]) -> str:
   """What training needs to read a prepared set, quoted for a shell."""
-  flags = ["--config.data.source=prepared", f"--config.data.dir={folder}"]
-  if class_names != SEVEN_EXPRESSIONS:
-    # A list in JSON is one of Python as well, and has no single quotes, which shells take badly.
-    names = json.dumps(class_names, ensure_ascii=False)
-    flags.append(f"--config.data.class_names={names}")
-  return shlex.join(flags)
+  from ferjax.data.prepared import class_names_flag
 
-
-def _check_writable(out: str, *, is_folder: bool) -> None:
-  """Refuses what cannot be written before the work is done; leaves nothing behind."""
-  path = pathlib.Path(out)
-  try:
-    if path.exists() and not is_folder:
-      path.open("ab").close()
-      return
-    folder = path if is_folder else path.parent
-    nearest = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    with tempfile.TemporaryFile(dir=nearest):
-      pass
-  except OSError as error:
-    what = "folder" if is_folder else "file"
-    raise ValueError(f"--out {out}: no such {what} can be written: {error}") from error
+  flags = f"--config.data.source=prepared {shlex.quote(f'--config.data.dir={folder}')}"
+  is_default = class_names == SEVEN_EXPRESSIONS
+  return flags if is_default else f"{flags} {class_names_flag(class_names)}"
 
 
 def _plan(arguments: argparse.Namespace) -> "Plan":
+  from ferjax.data.datasets.base import Options
   from ferjax.data.datasets.catalog import find_data_set
-  from ferjax.data.datasets.layout import Options
   from ferjax.data.preparation.plan import Splitting, make_plan
 
   names = EXPRESSIONS[: arguments.classes] if arguments.classes else ()
@@ -270,6 +254,8 @@ def _progress(plan: "Plan", rounds: int = 1) -> "tqdm":
 
 def _print_counts(plan: "Plan") -> None:
   """Found against official numbers, and what was done about splits."""
+  from ferjax.data.image_files import describe_passed_over
+
   print(f"{plan.data_set.title}, release {plan.release.name}, for {plan.options.task}")
   print(f"{'split':<6} {'class':<12} {'found':>9} {'official':>9}")
   for count in plan.counts:
@@ -278,10 +264,20 @@ def _print_counts(plan: "Plan") -> None:
     print(f"{count.split:<6} {count.name:<12} {count.found:>9,} {official:>9}{mark}")
   for reason, number in plan.dropped.items():
     print(f"left out by the set's rules: {number:,} ({reason})")
+  if passed_over := describe_passed_over(plan.passed_over):
+    print(passed_over)
   if plan.problems:
     print(f"bad records: {len(plan.problems):,}, the first: {plan.problems[0]}")
   if plan.cut:
     print(plan.cut)
+
+
+def _check_file(path: pathlib.Path) -> None:
+  """As `check_writable`, also for what is no file in a folder of the user's: /dev/stdout."""
+  if path.exists() and not path.is_dir():
+    path.open("ab").close()
+  else:
+    check_writable(path.parent, [path.name])
 
 
 def _write_findings(file: str, findings: Sequence["Finding"]) -> None:

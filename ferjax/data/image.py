@@ -36,6 +36,7 @@ _DAMAGED = (
   IndexError,
   KeyError,
   OverflowError,
+  MemoryError,
   struct.error,
   zlib.error,
   Image.DecompressionBombError,
@@ -101,7 +102,7 @@ def _decoded(source: str | os.PathLike | bytes, max_pixels: int) -> UInt8[np.nda
   try:
     pixels = _plain_jpeg(source, max_pixels)
     return _by_pillow(source, max_pixels) if pixels is None else pixels
-  except (FileNotFoundError, ImageError, PixelError, Image.DecompressionBombError):
+  except (FileNotFoundError, ImageError, PixelError, MemoryError, Image.DecompressionBombError):
     raise
   except _DAMAGED as error:
     # Metadata must not decide whether the pixels are read. The first error is the one to tell.
@@ -141,6 +142,8 @@ def _reason(error: Exception, source: str | os.PathLike | bytes) -> str:
     return str(error)
   if isinstance(error, FileNotFoundError):
     return f"file not found: {_name(source)}"
+  if isinstance(error, MemoryError):
+    return "its pixels need more memory than is free; scale the image down"
   if isinstance(error, Image.DecompressionBombError):
     return f"too many pixels: {error}; scale the image down"
   if isinstance(error, Image.UnidentifiedImageError):

@@ -111,6 +111,12 @@ def list_images(
   return ImageListing(sorted(files), dict(passed_over))
 
 
+def list_folders(folder: str | os.PathLike) -> list[pathlib.Path]:
+  """The folders in a folder, sorted; hidden ones and those of the system are skipped."""
+  paths = sorted(pathlib.Path(folder).iterdir())
+  return [path for path in paths if path.is_dir() and not _is_hidden(path.name)]
+
+
 def _is_hidden(name: str) -> bool:
   return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 

@@ -22,11 +22,11 @@ from ferjax.config import DataConfig
 from ferjax.data.classification import augment as classification_augment
 from ferjax.data.classification import rows as classification_rows
 from ferjax.data.classification.views import short_side
-from ferjax.data.datasets.records import LabelledSource, Source, check_on_bad_record
 from ferjax.data.detection import augment as detection_augment
 from ferjax.data.detection import rows as detection_rows
 from ferjax.data.image import normalize
 from ferjax.data.samplers import BalancedOrder, shuffled
+from ferjax.data.sources import LabelledSource, Source, check_on_bad_record
 
 _AHEAD = 4  # batches made at once, each by a thread; 39 MB each at 32 images of 320 pixels
 

@@ -34,7 +34,8 @@ def transparent_level(image: Image.Image) -> int | tuple[int, ...] | None:
   Pillow keeps it as the file has it. To be asked before the pixels are loaded.
   """
   level = image.info.get("transparency")
-  rawmode = image.tile[0][3] if image.format == "PNG" and getattr(image, "tile", None) else None
+  tiles: Any = getattr(image, "tile", None)
+  rawmode = tiles[0][3] if image.format == "PNG" and tiles else None
   scale = _PNG_LEVELS.get(rawmode) if isinstance(rawmode, str) else None
   if scale is None or not isinstance(level, int | tuple):
     return None

@@ -4,17 +4,15 @@ The plots use Matplotlib's objects on an Agg canvas, not `pyplot`: no state is s
 threads, no display is needed, and nothing stays in memory.
 """
 
-import functools
 import os
 from collections.abc import Sequence
 
 import numpy as np
-from absl import logging
 from jaxtyping import Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ferjax.fonts import Lettering, lettering, set_letters
+from ferjax.fonts import Lettering, set_letters, warned_lettering
 
 
 def plot_confusion(
@@ -28,7 +26,7 @@ def plot_confusion(
   Raises:
     ValueError: the matrix does not fit the number of names.
   """
-  letters = class_letters(class_names)
+  letters = warned_lettering(class_names)
   names = [letters.names[name] for name in class_names]
   background = len(matrix) == len(names) + 1
   if background:
@@ -60,19 +58,6 @@ def plot_confusion(
   axes.set(xlabel="predicted", ylabel="true")
   figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
   save_figure(figure, path, letters)
-
-
-def class_letters(class_names: Sequence[str]) -> Lettering:
-  """How to write the names of classes; says once in the log if there is no font for some."""
-  letters = lettering(class_names)
-  if letters.warning:
-    _warn_once(letters.warning)
-  return letters
-
-
-@functools.cache
-def _warn_once(message: str) -> None:
-  logging.warning("%s", message)
 
 
 def save_figure(

@@ -8,9 +8,10 @@ from typing import Any
 
 from ferjax.config import Config
 from ferjax.data.classification import augment as classification_augment
-from ferjax.data.datasets import CLASSIFICATION_SOURCES, DETECTION_SOURCES
-from ferjax.data.datasets.records import ON_BAD_RECORD
+from ferjax.data.datasets.base import RULES
 from ferjax.data.detection import augment as detection_augment
+from ferjax.data.loading import source_names
+from ferjax.data.sources import ON_BAD_RECORD
 from ferjax.interop.pretrained import check_pretrained
 from ferjax.models.options import model_arguments
 from ferjax.models.registry import ModelSpec, model_spec
@@ -24,6 +25,7 @@ _CHOICES = {
   "optimizer.schedule": (*BY_EPOCH, *BY_STEP),
   "train.ema_rule": ("ramp", "power"),
   "data.on_bad_record": ON_BAD_RECORD,
+  "data.rule": RULES,
 }
 _AT_LEAST_ONE = (
   "data.max_boxes",
@@ -46,6 +48,7 @@ _NOT_NEGATIVE = (
   "data.val_examples",
   "data.test_examples",
   "data.resize",
+  "data.margin",
   "optimizer.weight_decay",
   "optimizer.clip_norm",
   "optimizer.sam_rho",
@@ -66,8 +69,6 @@ _POSITIVE = (
 )
 _BELOW_ONE = ("optimizer.momentum", "train.ema_decay", "loss.label_smoothing")
 _FRACTIONS = ("eval.score_threshold", "eval.iou_threshold", "optimizer.final_fraction")
-# By task: the sources it can be trained on.
-_SOURCES = {"detection": DETECTION_SOURCES, "classification": CLASSIFICATION_SOURCES}
 
 
 def validate(config: Config) -> None:
@@ -175,10 +176,11 @@ def _problems_of_the_model(config: Config, spec: ModelSpec) -> Iterator[str]:
 
 def _problems_of_the_task(config: Config) -> Iterator[str]:
   task = TASKS[task_name(config)]
-  if config.data.source not in _SOURCES[task.name]:
+  sources = source_names(task.name)
+  if config.data.source not in sources:
     yield (
       f"data.source is {config.data.source!r}; the model {config.model.name} is for {task.name}, "
-      f"whose sources are: {', '.join(_SOURCES[task.name])}"
+      f"whose sources are: {', '.join(sources)}"
     )
   if config.train.select_by not in ("", *task.selection_metrics):
     yield (

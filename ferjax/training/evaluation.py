@@ -13,9 +13,9 @@ from absl import logging
 
 from ferjax.checkpoint import FOLDER, Checkpoint, Meta, Step, open_checkpoint
 from ferjax.config import Config, OptimizerConfig
-from ferjax.data.datasets import load_source
-from ferjax.data.datasets.records import Source
+from ferjax.data.loading import load_source
 from ferjax.data.pipeline import close, eval_dataset
+from ferjax.data.sources import Source
 from ferjax.models import create_model
 from ferjax.output import check_writable, replacing
 from ferjax.tasks import create_task, task_name
@@ -169,7 +169,7 @@ def eval_checkpoint(
   eval_step = make_eval_step(model, task, config.eval, config.data.image_size, mesh)
   # By way of host memory: an array of one device cannot be spread over those of other hosts.
   variables = jax.device_put(jax.device_get(opened.variables()), replicated(mesh))
-  source = load_source(config.data, split, seed=config.train.seed)
+  source = load_source(config.data, split, seed=config.train.seed, task=task_name(config))
   check_source(source, config)
   ten_crop = config.eval.ten_crop and split == "test"
   metrics, accumulator = evaluate(

@@ -12,8 +12,8 @@ import optax
 
 from ferjax.checkpoint import Checkpoint, Checkpoints
 from ferjax.config import Config
-from ferjax.data.datasets.records import Source
 from ferjax.data.pipeline import close, train_dataset
+from ferjax.data.sources import Source
 from ferjax.tasks.base import Task
 from ferjax.training.config_checks import from_dict
 from ferjax.training.evaluation import evaluate, name_skipped

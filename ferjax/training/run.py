@@ -12,11 +12,11 @@ import numpy as np
 
 from ferjax.checkpoint import open_checkpoint
 from ferjax.config import Config, DataConfig
-from ferjax.data.datasets import load_source
-from ferjax.data.datasets.records import Source
+from ferjax.data.loading import load_source
+from ferjax.data.sources import Source
 from ferjax.models import create_model
 from ferjax.models.options import model_arguments
-from ferjax.tasks import create_task
+from ferjax.tasks import create_task, task_name
 from ferjax.training.config_checks import validate
 from ferjax.training.evaluation import check_source, eval_checkpoint, selection_note
 from ferjax.training.loop import Trainer
@@ -46,14 +46,14 @@ def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
     return _train_seeds(config, pathlib.Path(workdir).expanduser())
   task = create_task(config)
   model = create_model(num_classes=len(task.class_names), **model_arguments(config.model))
-  train_source = load_source(config.data, "train", seed=config.train.seed)
-  val_source = load_source(config.data, config.train.select_on, seed=config.train.seed)
+  train_source = _load(config, "train")
+  val_source = _load(config, config.train.select_on)
   check_source(train_source, config)
   note = selection_note(config)
   if note and jax.process_index() == 0:
     print(f"warning: {note}")
   if has_test(config.data):
-    load_source(config.data, "test", seed=config.train.seed)  # what is wrong with it is told now
+    _load(config, "test")  # what is wrong with it is told now
   _check_boxes(val_source, config.data)
   trainer = Trainer(config, workdir, model, task, train_source, val_source)
   try:
@@ -61,6 +61,16 @@ def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
   finally:
     trainer.close()
   return metrics | _test(config, workdir)
+
+
+def _load(config: Config, split: str) -> Source:
+  return load_source(
+    config.data,
+    split,
+    seed=config.train.seed,
+    task=task_name(config),
+    validates=config.train.select_on == "val",
+  )
 
 
 def has_test(config: DataConfig) -> bool:

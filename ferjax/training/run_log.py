@@ -9,7 +9,7 @@ import jax
 from absl import logging
 
 from ferjax.config import Config
-from ferjax.data.datasets.records import Source
+from ferjax.data.sources import Source
 from ferjax.training.config_checks import to_dict
 from ferjax.training.metric_writer import MetricWriter, Progress
 from ferjax.training.optimizers import parse_group_rates

@@ -12,12 +12,13 @@ from ml_collections import config_flags
 from PIL import Image
 
 from ferjax.commands.data import add_data
+from ferjax.commands.errors import CommandError
 from ferjax.commands.main import main
 from ferjax.config import Config
 from ferjax.data.datasets.catalog import DATA_SETS
-from ferjax.data.datasets.prepared import open_prepared
 from ferjax.data.preparation import prepare as preparation
 from ferjax.data.preparation.duplicates import DROP_DUPLICATES
+from ferjax.data.prepared import open_prepared
 from ferjax.expressions import SEVEN_EXPRESSIONS
 
 
@@ -66,8 +67,20 @@ def test_prepare_says_what_it_did(run, folder):
   assert ["train", "total", "70", "-"] in lines
   assert "14 of 70 train records are the validation split: 20%, stratified, seed 0, grouped" in text
   assert "train 56, val 14 records" in text
-  assert f"--config.data.dir={folder}/out/csv/classification_7/1.0.0" in text
+  assert text.endswith(f" --config.data.dir={folder}/out/csv/classification_7/1.0.0\n")
   assert len(open_prepared(folder / "out", "val", SEVEN_EXPRESSIONS)) == 14
+
+
+def test_files_that_are_no_images_are_counted(run, tmp_path):
+  for i in range(20):
+    path = tmp_path / "train" / ("fear", "anger")[i % 2] / f"{i}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.linear_gradient("L").rotate(9 * i).resize((40, 40)).save(path)
+  for name in ("notes.pdf", "more.pdf", "Thumbs.db", "._0.png"):
+    (tmp_path / "train/fear" / name).write_bytes(b"x")
+  code, text = run("check", "image_folder", "--source", tmp_path)
+  assert code == 0
+  assert "2 files passed over: 2 .pdf\n" in text
 
 
 def test_check_counts_findings_and_fails(run, folder):
@@ -99,7 +112,7 @@ def test_check_counts_findings_and_fails(run, folder):
       r"--rule is given \('probability'\), but means nothing to csv",
     ),
     (("raf_db", "--table", "x.csv"), r"--table is given \('x.csv'\), but means nothing to RAF-DB"),
-    (("voc", "--file", "train=x"), r"--file is given .* but means nothing to Pascal VOC folder"),
+    (("raf_db", "--file", "train=x"), r"--file is given .* but means nothing to RAF-DB"),
     (("csv", "--margin", "-1"), "--margin -1.0; expected 0 or more"),
     (("csv", "--margin", "0.2"), "--margin 0.2 is for faces that are cut out of photographs; csv"),
     (("csv", "--seed", "-1"), r"seed \(-1\) of the validation split must not be negative"),
@@ -107,21 +120,25 @@ def test_check_counts_findings_and_fails(run, folder):
   ],
 )
 def test_wrong_arguments(run, folder, arguments, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(CommandError, match=message):
     run("check", *arguments, "--source", folder)
 
 
 def test_what_is_not_a_folder_of_this_machine(run, folder):
-  with pytest.raises(ValueError, match=r"labels.csv is a file; expected the folder"):
+  with pytest.raises(CommandError, match=r"labels.csv is a file; expected the folder"):
     run("check", "csv", "--source", folder / "labels.csv")
-  with pytest.raises(ValueError, match=r"gs://bucket/faces is not on this machine; copy the data"):
+  with pytest.raises(
+    CommandError, match=r"gs://bucket/faces is not on this machine; copy the data"
+  ):
     run("check", "csv", "--source", "gs://bucket/faces")
-  with pytest.raises(ValueError, match=r"--out gs://bucket/out: shards are written to local files"):
+  with pytest.raises(
+    CommandError, match=r"--out gs://bucket/out: shards are written to local files"
+  ):
     run("prepare", "csv", "--source", folder, "--out", "gs://bucket/out")
 
 
 @pytest.mark.parametrize(
-  "others", [("boredom",), ("l'ennui", 'a "b" \\c', "$HOME", "d&e; f", "$1 $2", "ennui é")]
+  "others", [("boredom",), ("l'ennui", 'a "b" \\c', "$HOME", "d&e; f", "$1 \\foo$", "ennui é")]
 )
 def test_the_train_with_line_is_what_a_shell_and_training_take(run, folder, others):
   """Names and folders with whatever a shell takes for its own."""
@@ -142,11 +159,6 @@ def test_the_train_with_line_is_what_a_shell_and_training_take(run, folder, othe
   data = values.config.data
   assert (data.source, data.class_names) == ("prepared", names)
   assert len(open_prepared(data.dir, "val", names)) == 6
-
-
-def test_the_seven_classes_need_not_be_named(run, folder):
-  _, text = run("prepare", "csv", "--source", folder, "--out", folder / "out")
-  assert "class_names" not in text
 
 
 def test_prepare_says_which_duplicates_it_dropped(run, folder):
@@ -174,20 +186,23 @@ def test_every_way_to_drop_duplicates_is_a_choice(capsys):
 def test_outputs_are_tried_before_anything_is_read(run, folder):
   """The source does not exist either; of that nothing is said."""
   given = ("csv", "--source", folder / "nowhere")
-  for out in (folder, folder / "labels.csv" / "findings.json"):
-    with pytest.raises(ValueError, match=rf"--out {re.escape(str(out))}: no such file can be wr"):
-      run("check", *given, "--out", out)
-  for out in (folder / "labels.csv", folder / "labels.csv" / "out"):
-    with pytest.raises(ValueError, match=rf"--out {re.escape(str(out))}: no such folder can be"):
-      run("prepare", *given, "--out", out)
+  table = folder / "labels.csv"
+  for command, out, message in (
+    ("check", folder, f"{folder}: is a folder; expected to write a file there"),
+    ("check", table / "findings.json", f"{table}: is a file; expected a folder for the results"),
+    ("prepare", table, f"{table}: is a file; expected a folder for the results"),
+    ("prepare", table / "out", f"{table / 'out'}: results cannot be written there (Not a direct"),
+  ):
+    with pytest.raises(CommandError, match=re.escape(message)):
+      run(command, *given, "--out", out)
   for out in (folder / "new" / "deep" / "findings.json", folder / "new" / "out"):
-    with pytest.raises(ValueError, match=r"folder not found: .*nowhere"):
+    with pytest.raises(CommandError, match=r"folder not found: .*nowhere"):
       run("check" if out.suffix else "prepare", *given, "--out", out)
   assert not (folder / "new").exists()
 
 
 def test_findings_are_printed_even_if_they_cannot_be_written(run, folder, capsys):
-  with pytest.raises(ValueError, match="No space left on device"):
+  with pytest.raises(CommandError, match="No space left on device"):
     run("check", "csv", "--source", folder, "--out", "/dev/full")
   assert "duplicate         1\n" in capsys.readouterr().out
 
@@ -197,7 +212,7 @@ def test_records_are_counted_even_if_the_report_cannot_be_written(run, folder, c
     raise OSError("no space left")
 
   monkeypatch.setattr(preparation, "write_report", full)
-  with pytest.raises(ValueError, match="no space left"):
+  with pytest.raises(CommandError, match="no space left"):
     run("prepare", "csv", "--source", folder, "--out", folder / "out", "--validation", 0.2)
   assert "train 56, val 14 records" in capsys.readouterr().out
 

@@ -81,6 +81,21 @@ def test_a_classifier_and_a_broken_image_that_is_skipped(
   assert f"ferjax: warning: skipped {photographs / 'aa.png'}: " in captured.err
 
 
+def test_a_very_long_picture_and_other_files(classifier_checkpoint, tmp_path, capsys):
+  folder, output = tmp_path / "in", tmp_path / "out"
+  folder.mkdir()
+  pixels = np.random.default_rng(0).integers(256, size=(1, 20000, 3), dtype=np.uint8)
+  Image.fromarray(pixels).save(folder / "long.png")
+  (folder / "notes.txt").touch()
+  assert _explain(classifier_checkpoint, output, str(folder)) == 0
+  (image,) = _document(output)["images"]
+  # The short side of 1 becomes 40; of the middle 32 pixels, that are then 1280, 32 are seen.
+  (left, _, right, _) = image["faces"][0]["seen"]
+  assert (left + right) / 2 == pytest.approx(10000, abs=0.5)
+  assert right - left == pytest.approx(32 / 40, abs=0.1)
+  assert "1 file passed over: 1 .txt" in capsys.readouterr().out
+
+
 def test_a_detector(photographs, tiny_checkpoint, tmp_path):
   output = tmp_path / "out"
   image = str(photographs / "more" / "a.jpg")
@@ -138,6 +153,10 @@ def test_a_broken_image_stops_and_keeps_what_was_done(
     (["--checkpoint", "nowhere"], "no such folder"),
     (["--step", "7"], "no checkpoint of step 7"),
     (["--output", "{photographs}/a.png"], "is a file; expected a folder"),
+    (
+      ["--checkpoint", "nowhere", "--output", "{photographs}/a.png/below"],
+      "results cannot be written there (Not a directory)",
+    ),
     (["nowhere.jpg"], "nowhere.jpg: no such file or folder"),
   ],
 )

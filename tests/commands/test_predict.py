@@ -1,5 +1,7 @@
 import csv
 import json
+import os
+import sys
 
 import numpy as np
 import pytest
@@ -33,7 +35,7 @@ def photographs(tmp_path):
 
 
 def _results(output):
-  with (output / "predictions.csv").open(newline="") as file:
+  with (output / "predictions.csv").open(newline="", encoding="utf-8") as file:
     rows = list(csv.DictReader(file))
   return json.loads((output / "predictions.json").read_text()), rows
 
@@ -214,6 +216,41 @@ def test_a_broken_image_stops_and_keeps_what_was_done(
   assert "--on-bad-image skip" in error
 
 
+def test_what_is_passed_over_is_said(tiny_checkpoint, photographs, tmp_path, capsys):
+  for name in ("a.xyz", "list.txt", "b.txt", "._a.png", "Thumbs.db"):
+    (photographs / name).touch()
+  assert _run(tiny_checkpoint, tmp_path / "out", photographs) == 0
+  assert "3 files passed over: 2 .txt, 1 .xyz\n" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are Linux's")
+def test_names_of_any_bytes(tiny_checkpoint, photographs, tmp_path):
+  name = os.fsdecode(b"caf\xe9 [1].png")
+  (photographs / "a.png").rename(photographs / name)
+  output = tmp_path / os.fsdecode(b"out\xe9")
+  arguments = ["--checkpoint", str(tiny_checkpoint), "--output", str(output), *SETTINGS]
+  assert main(["predict", str(photographs / name), *arguments]) == 0
+  document, rows = _results(output)
+  (image,) = document["images"]
+  assert image["image"] == str(photographs / name)
+  assert (output / image["annotated"]).is_file()
+  escaped = str(photographs / "caf\\udce9 [1].png")
+  assert rows
+  assert {row["image"] for row in rows} == {escaped}
+  assert escaped.encode() in (output / "predictions.json").read_bytes()
+
+
+def test_names_of_other_scripts(classifier_checkpoint, photographs, tmp_path, capsys):
+  """The photograph's name and the folder's; class names are tried with the drawing."""
+  (photographs / "a.png").rename(photographs / "表情.png")
+  arguments = ["--checkpoint", str(classifier_checkpoint), "--batch-size", "3"]
+  arguments += ["--output", str(tmp_path / "结果")]
+  assert main(["predict", str(photographs / "表情.png"), *arguments]) == 0
+  document, _ = _results(tmp_path / "结果")
+  assert [image["annotated"] for image in document["images"]] == ["annotated/表情.png"]
+  assert "warning" not in capsys.readouterr().err  # the class names are plain
+
+
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
@@ -240,6 +277,10 @@ def test_a_broken_image_stops_and_keeps_what_was_done(
     (
       ["{photographs}", "--checkpoint={classifier}", "--detector={detector}", "--crop-scale=0"],
       "crop_scale is 0.0; expected above 0",
+    ),
+    (
+      ["{photographs}", "--checkpoint=nowhere", "--output={photographs}/a.png/below"],
+      "results cannot be written there (Not a directory)",
     ),
     (["nowhere.jpg"], "nowhere.jpg: no such file or folder"),
     (["{empty}"], "without images"),

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ferjax.data.datasets.base import Options
 from ferjax.data.datasets.catalog import find_data_set
-from ferjax.data.datasets.layout import Options
 from ferjax.data.preparation.plan import Splitting, make_plan
 from ferjax.expressions import EXPRESSIONS, FERPLUS_COLUMNS, SEVEN_EXPRESSIONS
 
@@ -247,6 +247,12 @@ LAYOUTS = {
 @pytest.fixture(scope="session")
 def layout_names():
   return tuple(LAYOUTS)
+
+
+@pytest.fixture(scope="session")
+def layout_sets():
+  """Layout name -> name of its data set."""
+  return {layout: name for layout, (name, _) in LAYOUTS.items()}
 
 
 @pytest.fixture

@@ -211,6 +211,18 @@ def test_decode_refuses_too_many_pixels_before_decoding(monkeypatch):
     image_lib.decode(data, max_pixels=4999)
 
 
+def test_too_little_memory_is_an_error_of_the_image(monkeypatch):
+  def load(self):
+    raise MemoryError
+
+  data = _encode(Image.new("L", (100, 50)))
+  monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+  with pytest.raises(
+    image_lib.ImageError, match=r"^photo: its pixels need more memory than is free"
+  ):
+    image_lib.decode(data, origin="photo")
+
+
 def test_decode_silences_pillow_and_leaves_its_settings(monkeypatch):
   data = _encode(Image.new("L", (100, 50)))
   monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # Pillow warns from here on

@@ -12,7 +12,7 @@ import pytest
 from ferjax.config import AugmentConfig, DataConfig
 from ferjax.data import image as image_lib
 from ferjax.data import pipeline
-from ferjax.data.datasets.records import RecordError
+from ferjax.data.datasets.entries import RecordError
 
 PLAIN = AugmentConfig(
   scale=(1.0, 1.0), aspect_jitter=0.0, flip=0.0, hue=0.0, saturation=0.0, value=0.0, mosaic=0.0
@@ -294,7 +294,7 @@ def test_workers_give_the_same_batches_and_errors_despite_an_interrupt():
     from absl import app
     from ferjax.config import DataConfig
     from ferjax.data import image, pipeline
-    from ferjax.data.datasets import load_source
+    from ferjax.data.loading import load_source
 
     class Damaged:
       task, class_names, skipped = "detection", ("a",), []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ferjax.config import Config, LossConfig, ModelConfig
-from ferjax.data.datasets.records import RecordSource
+from ferjax.data.sources import ReleasedDetection
 from ferjax.data.synthetic.faces import SyntheticFaces
 from ferjax.models.registry import model_spec
 from ferjax.tasks import TASKS, create_task, task_name
@@ -136,7 +136,7 @@ def test_tasks_of_the_models():
 
 
 def test_sources_have_what_reports_show():
-  for source in (RecordSource([], ("a",), []), SyntheticFaces(1, image_size=32, seed=0)):
+  for source in (ReleasedDetection([], ("a",)), SyntheticFaces(1, image_size=32, seed=0)):
     assert isinstance(source, Examples)
 
 

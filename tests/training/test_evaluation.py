@@ -10,7 +10,7 @@ from ferjax.data.pipeline import eval_dataset
 from ferjax.data.synthetic.faces import SyntheticFaces
 from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.training import evaluation
-from ferjax.training.evaluation import eval_checkpoint, evaluate
+from ferjax.training.evaluation import ReportError, eval_checkpoint, evaluate
 from ferjax.training.sharding import make_mesh, replicated
 from ferjax.training.state import init_variables
 from ferjax.training.step import make_eval_step
@@ -83,7 +83,7 @@ def test_images_have_the_size_that_the_model_was_trained_for(trained, tiny, tmp_
   config, sizes = tiny.config(), []
   config.data.image_size = 64
 
-  def load_source(data, split, *, seed):
+  def load_source(data, split, **options):
     sizes.append(data.image_size)
     return tiny.Source(6)
 
@@ -95,6 +95,30 @@ def test_images_have_the_size_that_the_model_was_trained_for(trained, tiny, tmp_
   assert sizes == [32]
   assert (tmp_path / "report.txt").read_text() == "6 of 6"
   assert config.data.image_size == 64
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(trained, tiny, monkeypatch):
+  workdir, _ = trained
+  (workdir / "file").touch()
+  monkeypatch.setattr(evaluation, "load_source", lambda *_, **__: pytest.fail("evaluates"))
+  with pytest.raises(OSError, match=r"file/below: results cannot be written there"):
+    eval_checkpoint(workdir, tiny.config(), output=workdir / "file" / "below")
+  assert not (workdir / "eval").exists()
+
+
+def test_figures_outlive_an_error_of_writing(trained, tiny, tmp_path, monkeypatch):
+  workdir, figures = trained
+
+  class Full(tiny.Task):
+    def write_report(self, metrics, source, folder):
+      raise OSError("no space left on device")
+
+  monkeypatch.setattr(evaluation, "create_model", lambda **_: tiny.Model())
+  monkeypatch.setattr(evaluation, "create_task", lambda config: Full())
+  monkeypatch.setattr(evaluation, "load_source", lambda data, split, *, seed: tiny.Source(6))
+  with pytest.raises(ReportError, match=r"cannot be written to .*no space left") as caught:
+    eval_checkpoint(workdir, tiny.config(), output=tmp_path)
+  assert caught.value.report.figures == pytest.approx(figures, rel=1e-6)
 
 
 def test_data_of_another_task_are_refused(trained, tiny):

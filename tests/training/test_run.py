@@ -37,7 +37,7 @@ def small(monkeypatch, classifier):
 
 
 def test_a_validation_split_without_boxes_is_refused(tiny, tmp_path, monkeypatch):
-  def load_source(config, split, *, seed):
+  def load_source(config, split, **options):
     source = tiny.Source(16)
     source.max_boxes = 0 if split == "val" else 1
     return source

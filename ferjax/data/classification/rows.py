@@ -12,9 +12,9 @@ from jaxtyping import Float, UInt8
 from ferjax.config import DataConfig
 from ferjax.data.classification.augment import training_view
 from ferjax.data.classification.views import NUM_VIEWS, center_view, ten_views
-from ferjax.data.datasets.records import Source, load_example
 from ferjax.data.image import GREY
 from ferjax.data.samplers import BalancedOrder
+from ferjax.data.sources import Source, load_example
 
 Row = dict[str, np.ndarray]
 

@@ -6,26 +6,27 @@ split.
 """
 
 import functools
+import io
 import os
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
 
-from ferjax.data.datasets.layout import (
-  DataSet,
-  Entry,
-  LayoutError,
-  Options,
-  Reading,
-  Release,
+from ferjax.data.datasets.base import DataSet, Options, Reading, Release
+from ferjax.data.datasets.entries import Entry, RecordError
+from ferjax.data.datasets.parsing import (
+  TableRow,
+  check_box,
+  check_image_file,
   code_index,
   parse_number,
+  read_file,
+  read_rows,
   relative_key,
+  whole_number,
 )
-from ferjax.data.datasets.records import RecordError, check_box, check_image_file
-from ferjax.data.datasets.tables import Row, read_rows
-from ferjax.expressions import AFFECTNET_CODES, AFFECTNET_WITHOUT_EXPRESSION
+from ferjax.expressions import AFFECTNET_CODES, AFFECTNET_WITHOUT_EXPRESSION, EXPRESSIONS
 
 _LISTS = "Manually_Annotated_file_lists"
 _IMAGES = "Manually_Annotated_Images"
@@ -33,6 +34,8 @@ _TABLES = {"train": f"{_LISTS}/training.csv", "val": f"{_LISTS}/validation.csv"}
 _FOLDERS = {"train": "train_set", "val": "val_set"}
 _PATH = "subDirectory_filePath"
 _FACE = ("face_x", "face_y", "face_width", "face_height")
+# What NumPy raises on a damaged file: of its header, of its values, and of more than there is.
+_DAMAGED = (ValueError, EOFError, OSError, SyntaxError, TypeError, KeyError, MemoryError)
 _CODES = {**AFFECTNET_CODES, **AFFECTNET_WITHOUT_EXPRESSION}
 # Neutral, happiness, sadness, surprise, fear, disgust, anger, contempt.
 _TRAIN = (74874, 134415, 25459, 14090, 6378, 3803, 24882, 3750)
@@ -52,15 +55,16 @@ def _expected_folders(root: pathlib.Path, options: Options) -> dict[str, str]:
 
 
 def _read_tables(root: pathlib.Path, options: Options) -> Reading:
-  reading = Reading()
-  for split, path in _TABLES.items():
+  reading = Reading(wanted=options.splits)
+  for split, path in reading.choose(_TABLES):
     parse = functools.partial(_parse_row, root=root, table=path, split=split, options=options)
-    reading.add_all(read_rows(root / path, (_PATH, *_FACE, "expression")), parse)
+    rows = read_rows(root / path, (_PATH, *_FACE, "expression"))
+    reading.add_all(rows, parse, split=split, where=root / path)
   return reading
 
 
 def _parse_row(
-  row: Row, *, root: pathlib.Path, table: str, split: str, options: Options
+  row: TableRow, *, root: pathlib.Path, table: str, split: str, options: Options
 ) -> Entry | str:
   line, cells = row
   origin = f"{table}:{line} ({cells[_PATH]})"
@@ -79,41 +83,38 @@ def _parse_row(
 
 def _label(code: str, options: Options, origin: str) -> int | str:
   """A class index, or why the row is left out."""
-  name = _CODES.get(int(code)) if code.isdecimal() else None
+  number = whole_number(code)
+  name = None if number is None else _CODES.get(number)
   if name is not None and name not in options.class_names:
     return f"expression {name!r}"
   return code_index(code, AFFECTNET_CODES, options.class_names, origin)
 
 
 def _read_folders(root: pathlib.Path, options: Options) -> Reading:
-  reading = Reading()
-  for split, folder in _FOLDERS.items():
-    names = sorted(os.listdir(root / folder / "images"))
-    stems = [pathlib.PurePath(name) for name in names if not name.startswith(".")]
-    if not stems:
-      raise LayoutError(f"no images in {root / folder / 'images'}; expected <id>.jpg")
+  reading = Reading(wanted=options.splits)
+  for split, folder in reading.choose(_FOLDERS):
+    paths = reading.list_images(root / folder / "images")
     parse = functools.partial(_parse_file, root=root, folder=folder, split=split, options=options)
-    reading.add_all(stems, parse)
-    known = {path.stem for path in stems}
+    where = root / folder / "images"
+    reading.add_all(paths, parse, split=split, where=where, expected="expected <id>.jpg")
+    known = {path.stem for path in paths}
     for name in sorted(os.listdir(root / folder / "annotations")):
       image = name.removesuffix("_exp.npy")
-      if image != name and image not in known:
-        path = root / folder / "images" / f"{image}.jpg"
+      if image != name and image not in known and not name.startswith("."):
+        path = where / f"{image}.jpg"
         reading.problems.append(f"{folder}/annotations/{name}: image file not found: {path}")
   return reading
 
 
 def _parse_file(
-  name: pathlib.PurePath, *, root: pathlib.Path, folder: str, split: str, options: Options
+  path: pathlib.Path, *, root: pathlib.Path, folder: str, split: str, options: Options
 ) -> Entry | str:
-  path = root / folder / "images" / name
-  label_file = f"{folder}/annotations/{name.stem}_exp.npy"
-  origin = f"{label_file} ({name})"
+  label_file = f"{folder}/annotations/{path.stem}_exp.npy"
+  origin = f"{label_file} ({path.name})"
+  content = read_file(root / label_file, origin)
   try:
-    value = np.load(root / label_file, allow_pickle=False)
-  except FileNotFoundError:
-    raise RecordError(f"{origin}: file not found: {root / label_file}") from None
-  except (ValueError, EOFError) as error:
+    value = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+  except _DAMAGED as error:
     raise RecordError(f"{origin}: not a .npy file with one number: {error}") from error
   if value.size != 1:
     raise RecordError(f"{origin}: holds {value.size} values; expected one number")
@@ -127,15 +128,15 @@ def _parse_file(
 
 def _official_tables(options: Options) -> Mapping[str, Mapping[str, int]]:
   names = options.class_names
-  train = dict(zip(names, _TRAIN, strict=False))
+  train = {n: count for n, count in zip(EXPRESSIONS, _TRAIN, strict=True) if n in names}
   return {
     "train": {**train, "total": sum(train.values())},
-    "val": {**dict.fromkeys(names, 500), "total": 500 * len(names)},
+    "val": {**dict.fromkeys(train, 500), "total": 500 * len(train)},
   }
 
 
 def _official_folders(options: Options) -> Mapping[str, Mapping[str, int]]:
-  return {"val": {"total": 3999 if len(options.class_names) == 8 else 3500}}
+  return {"val": {"total": 3999 if "contempt" in options.class_names else 3500}}
 
 
 AFFECTNET = DataSet(

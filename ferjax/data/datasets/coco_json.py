@@ -6,41 +6,37 @@ are not faces and are left out.
 
 import functools
 import json
+import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from ferjax.data.datasets.layout import (
-  Box,
-  DataSet,
-  Entry,
-  LayoutError,
-  Options,
-  Reading,
-  Release,
-  relative_key,
-)
-from ferjax.data.datasets.records import RecordError, check_box, check_image_file, parse_class
+from ferjax.data.datasets.base import DataSet, Options, Reading, Release
+from ferjax.data.datasets.entries import Box, Entry, LayoutError, RecordError
+from ferjax.data.datasets.parsing import check_box, find_image, parse_class, relative_key
+from ferjax.data.datasets.splits import expect_splits, find_splits
 
-_SPLITS = ("train", "val", "test")
-_FOLDERS = ("", "images", "{split}", "images/{split}")  # where a file name may start from
+_ANNOTATIONS = "annotations"
+# Where a file name may start from, besides the folder of the json; {name} is train2017 for
+# instances_train2017.json.
+_FOLDERS = ("", "images", "{split}", "images/{split}", "{name}", "images/{name}")
 _Id = int | str
 _Faces = list[tuple[int, dict[str, Any]]]  # place in the list of annotations, annotation
 
 
 def _files(root: pathlib.Path, options: Options) -> dict[str, str]:
-  if options.files:
-    return dict(options.files)
-  names = {split: f"annotations/{split}.json" for split in _SPLITS}
-  there = {split: name for split, name in names.items() if (root / name).is_file()}
-  return {"train": names["train"], **there}
+  """Split -> json file."""
+  folder = root / _ANNOTATIONS
+  names = sorted(os.listdir(folder)) if folder.is_dir() else []
+  found = [f"{_ANNOTATIONS}/{name}" for name in names if name.endswith(".json")]
+  default = f"{_ANNOTATIONS}/{{}}.json"
+  return find_splits(found, options, root=root, what="the file", default=default)
 
 
 def _read(root: pathlib.Path, options: Options) -> Reading:
-  reading = Reading()
-  for split, file in _files(root, options).items():
+  reading = Reading(wanted=options.splits)
+  for split, file in reading.choose(_files(root, options)):
     content = _load(root / file)
-    labels = _labels(content["categories"], options.class_names, file)
     images = _by_id(content["images"], file, reading.problems)
     faces: dict[_Id, _Faces] = {key: [] for key in images}
     for place, annotation in enumerate(content["annotations"]):
@@ -52,9 +48,16 @@ def _read(root: pathlib.Path, options: Options) -> Reading:
       elif not annotation.get("iscrowd"):
         faces[image_id].append((place, annotation))
     parse = functools.partial(
-      _entry, root=root, file=file, split=split, images=images, faces=faces, labels=labels
+      _entry,
+      root=root,
+      file=file,
+      split=split,
+      images=images,
+      faces=faces,
+      categories=_categories(content["categories"]),
+      class_names=options.class_names,
     )
-    reading.add_all(images, parse)
+    reading.add_all(images, parse, split=split, where=root / file)
   return reading
 
 
@@ -75,8 +78,8 @@ def _by_id(images: list[dict[str, Any]], file: str, problems: list[str]) -> dict
 
 def _load(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
   try:
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
-  except ValueError as error:
+    content = json.loads(path.read_bytes())
+  except (ValueError, RecursionError) as error:
     raise LayoutError(f"{path}: malformed json: {error}") from error
   for key in ("images", "annotations", "categories"):
     rows = content.get(key) if isinstance(content, dict) else None
@@ -89,16 +92,30 @@ def _load(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
   return content
 
 
-def _labels(
-  categories: list[dict[str, Any]], class_names: tuple[str, ...], file: str
-) -> dict[_Id, int]:
-  labels = {}
-  for place, category in enumerate(categories):
-    category_id, origin = category.get("id"), f"{file}: categories[{place}]"
-    if not isinstance(category_id, _Id):
-      raise LayoutError(f"{origin}: id {category_id!r}; expected a number or text")
-    labels[category_id] = parse_class(str(category.get("name")), class_names, origin)
-  return labels
+def _categories(rows: list[dict[str, Any]]) -> dict[_Id, list[Any]]:
+  """Id -> the names that it has; which of them are good is asked only of those in use."""
+  names: dict[_Id, list[Any]] = {}
+  for row in rows:
+    category_id, name = row.get("id"), row.get("name")
+    if isinstance(category_id, _Id) and name not in names.setdefault(category_id, []):
+      names[category_id].append(name)
+  return names
+
+
+def _label(
+  annotation: dict[str, Any],
+  categories: Mapping[_Id, list[Any]],
+  class_names: tuple[str, ...],
+  origin: str,
+) -> int:
+  category = annotation.get("category_id")
+  if not isinstance(category, _Id) or category not in categories:
+    known = ", ".join(map(str, categories))
+    raise RecordError(f"{origin}: category_id {category!r}; known: {known}")
+  if len(categories[category]) > 1:
+    names = ", ".join(map(repr, categories[category]))
+    raise RecordError(f"{origin}: category_id {category!r} has several names: {names}")
+  return parse_class(str(categories[category][0]), class_names, f"{origin}: category {category}")
 
 
 def _entry(
@@ -109,44 +126,46 @@ def _entry(
   split: str,
   images: Mapping[_Id, dict[str, Any]],
   faces: Mapping[_Id, _Faces],
-  labels: Mapping[_Id, int],
+  categories: Mapping[_Id, list[Any]],
+  class_names: tuple[str, ...],
 ) -> Entry:
   image = images[image_id]
   name = image.get("file_name")
   origin = f"{file}: image {image_id} ({name})"
   if not isinstance(name, str) or not name:
     raise RecordError(f"{origin}: no file_name")
-  path = _find(root, name, split, origin)
+  path = _find(root, file, name, split, origin)
   boxes, label = [], []
   for place, annotation in faces[image_id]:
     face_origin = f"{file}: annotations[{place}] ({name})"
-    category = annotation.get("category_id")
-    if not isinstance(category, _Id) or category not in labels:
-      known = ", ".join(map(str, labels))
-      raise RecordError(f"{face_origin}: category_id {category!r}; known: {known}")
+    label.append(_label(annotation, categories, class_names, face_origin))
     boxes.append(_box(annotation.get("bbox"), face_origin))
-    label.append(labels[category])
   width, height = image.get("width"), image.get("height")
   size = (width, height) if isinstance(width, int) and isinstance(height, int) else None
   key = relative_key(path, root)
-  return Entry(origin, key, str(path), split, tuple(label), boxes=tuple(boxes), size=size)
+  return Entry(origin, key, path, split, tuple(label), boxes=tuple(boxes), size=size)
 
 
-def _find(root: pathlib.Path, name: str, split: str, origin: str) -> pathlib.Path:
-  candidates = [root / folder.format(split=split) / name for folder in _FOLDERS]
-  found = next((path for path in candidates if path.is_file()), candidates[1])
-  check_image_file(found, origin)
-  return found
+def _find(root: pathlib.Path, file: str, name: str, split: str, origin: str) -> str:
+  json_file = root / file
+  of_file = json_file.stem.rpartition("_")[2]
+  folders = [root / folder.format(split=split, name=of_file) for folder in _FOLDERS]
+  candidates = [folder / name for folder in (*folders, json_file.parent)]
+  return find_image(candidates, origin, expected=root / "images" / name)
 
 
 def _box(value: Any, origin: str) -> Box:
   try:
     x, y, width, height = (float(number) for number in value)
-  except (TypeError, ValueError):
+  except (TypeError, ValueError, OverflowError):
     raise RecordError(f"{origin}: bbox {value!r}; expected [x, y, width, height]") from None
   box = (x, y, x + width, y + height)
   check_box(box, origin)
   return box
+
+
+def _expected(root: pathlib.Path, options: Options) -> dict[str, str]:
+  return expect_splits(_files(root, options), "annotations of the {} split")
 
 
 COCO_JSON = DataSet(
@@ -158,9 +177,7 @@ COCO_JSON = DataSet(
   releases=(
     Release(
       "json",
-      lambda root, options: {
-        file: f"annotations of the {split} split" for split, file in _files(root, options).items()
-      },
+      _expected,
       _read,
     ),
   ),

@@ -7,19 +7,16 @@ IJCV 2018. One list, no splits. Layout and counts: spec: datasets.
 import functools
 import pathlib
 
-from ferjax.data.datasets.layout import (
-  Box,
-  DataSet,
-  Entry,
-  LayoutError,
-  Options,
-  Reading,
-  Release,
+from ferjax.data.datasets.base import TASKS, DataSet, Options, Reading, Release
+from ferjax.data.datasets.entries import Box, Entry, RecordError
+from ferjax.data.datasets.parsing import (
+  check_box,
+  check_image_file,
   code_index,
   parse_number,
+  read_lines,
   relative_key,
 )
-from ferjax.data.datasets.records import RecordError, check_box, check_image_file, read_lines
 from ferjax.expressions import EXPW_CODES
 
 _LIST = "label/label.lst"
@@ -29,12 +26,11 @@ _Line = tuple[int, list[str]]
 
 
 def _read(root: pathlib.Path, options: Options) -> Reading:
+  reading = Reading(wanted=options.splits)
   lines = [(i, line.split()) for i, line in read_lines(root / _LIST)]
-  if not lines:
-    raise LayoutError(f"{root / _LIST}: empty; expected lines `{' '.join(_COLUMNS)}`")
-  reading = Reading()
   parse = functools.partial(_face, root=root, options=options)
-  reading.add_all(lines, parse)
+  expected = f"expected lines `{' '.join(_COLUMNS)}`"
+  reading.add_all(lines, parse, split="train", where=root / _LIST, expected=expected)
   if options.task == "detection":
     reading.entries = _photographs(reading.entries)
   return reading
@@ -89,6 +85,6 @@ EXPW = DataSet(
       _official,
     ),
   ),
-  tasks=("classification", "detection"),
+  tasks=TASKS,
   class_counts=(7,),
 )

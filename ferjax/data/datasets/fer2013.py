@@ -9,18 +9,10 @@ import functools
 import pathlib
 from collections.abc import Mapping
 
+from ferjax.data.datasets.base import DataSet, Options, Reading, Release
+from ferjax.data.datasets.entries import Entry, Pixels, RecordError
 from ferjax.data.datasets.image_folder import read_class_folders
-from ferjax.data.datasets.layout import (
-  DataSet,
-  Entry,
-  Options,
-  Pixels,
-  Reading,
-  Release,
-  code_index,
-)
-from ferjax.data.datasets.records import RecordError
-from ferjax.data.datasets.tables import Row, read_rows
+from ferjax.data.datasets.parsing import TableRow, code_index, read_rows
 from ferjax.expressions import FER2013_CODES
 
 TABLE = "fer2013.csv"
@@ -51,16 +43,21 @@ def parse_pixels(text: str, origin: str) -> Pixels:
 
 
 def _read_table(root: pathlib.Path, options: Options) -> Reading:
-  reading = Reading()
+  reading = Reading(wanted=options.splits)
   parse = functools.partial(_parse, options=options)
-  reading.add_all(read_rows(root / TABLE, COLUMNS), parse)
+  rows = read_rows(root / TABLE, COLUMNS)
+  reading.add_all(rows, parse, split=_split, where=root / TABLE)
   return reading
 
 
-def _parse(row: Row, *, options: Options) -> Entry:
+def _split(row: TableRow) -> str:
+  return parse_usage(row[1]["Usage"], f"{TABLE}:{row[0]}")
+
+
+def _parse(row: TableRow, *, options: Options) -> Entry:
   line, cells = row
   origin = f"{TABLE}:{line}"
-  split = parse_usage(cells["Usage"], origin)
+  split = _split(row)
   label = code_index(cells["emotion"], FER2013_CODES, options.class_names, origin)
   return Entry(origin, f"{line}", parse_pixels(cells["pixels"], origin), split, label)
 

@@ -23,20 +23,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ferjax.data.datasets.base import DataSet, Options, Reading, Release
+from ferjax.data.datasets.entries import Box, Entry, LayoutError, RecordError
 from ferjax.data.datasets.fer2013 import COLUMNS, SIDE, TABLE, parse_pixels, parse_usage
-from ferjax.data.datasets.layout import (
-  Box,
-  DataSet,
-  Entry,
-  LayoutError,
-  Options,
-  Reading,
-  Release,
+from ferjax.data.datasets.parsing import (
+  TableRow,
+  check_box,
+  check_image_file,
+  read_lines,
+  read_rows,
 )
-from ferjax.data.datasets.records import RecordError, check_box, check_image_file, read_lines
-from ferjax.data.datasets.tables import Row, read_rows
 from ferjax.expressions import FERPLUS_COLUMNS, FERPLUS_NO_EXPRESSION
 
+Rows = tuple[TableRow | None, TableRow | None]  # of pixels, of votes
 VOTES_TABLE = "fer2013new.csv"
 LABELS = "label.csv"
 FOLDERS = {"train": "FER2013Train", "val": "FER2013Valid", "test": "FER2013Test"}
@@ -87,16 +86,26 @@ _RULES = {"majority": majority, "probability": probability}
 
 
 def _read_table(root: pathlib.Path, options: Options) -> Reading:
-  reading = Reading()
+  reading = Reading(wanted=options.splits)
   columns = ("Usage", "Image name", *FERPLUS_COLUMNS)
   pairs = itertools.zip_longest(
     read_rows(root / TABLE, COLUMNS), read_rows(root / VOTES_TABLE, columns)
   )
-  reading.add_all(pairs, functools.partial(_parse_rows, options=options))
+  parse = functools.partial(_parse_rows, options=options)
+  reading.add_all(pairs, parse, split=_split, where=root / VOTES_TABLE)
   return reading
 
 
-def _parse_rows(rows: tuple[Row | None, Row | None], *, options: Options) -> Entry | str:
+def _split(rows: Rows) -> str:
+  """By the votes; "" beyond the end of either table, which `_parse_rows` says."""
+  picture, votes_row = rows
+  if picture is None or votes_row is None:
+    return ""
+  line, cells = votes_row
+  return parse_usage(cells["Usage"], f"{VOTES_TABLE}:{line} ({cells['Image name']})")
+
+
+def _parse_rows(rows: Rows, *, options: Options) -> Entry | str:
   picture, votes_row = rows
   if picture is None or votes_row is None:
     longer, shorter = (TABLE, VOTES_TABLE) if votes_row is None else (VOTES_TABLE, TABLE)
@@ -113,7 +122,7 @@ def _parse_rows(rows: tuple[Row | None, Row | None], *, options: Options) -> Ent
   if not name:
     return "removed face (empty name)"
   votes = _votes([cells[column] for column in FERPLUS_COLUMNS], origin)
-  split = parse_usage(cells["Usage"], origin)
+  split = _split(rows)
   label = _label(votes, split, options)
   if isinstance(label, str):
     return label
@@ -138,14 +147,13 @@ def _base(root: pathlib.Path) -> pathlib.PurePath:
 
 
 def _read_folders(root: pathlib.Path, options: Options) -> Reading:
-  reading = Reading()
-  for split, folder in FOLDERS.items():
+  reading = Reading(wanted=options.splits)
+  for split, folder in reading.choose(FOLDERS):
     place = _base(root) / folder
     parse = functools.partial(_parse_line, root=root, place=place, split=split, options=options)
-    lines = read_lines(root / place / LABELS)
-    if not lines:
-      raise LayoutError(f"{root / place / LABELS}: empty; expected a line for each picture")
-    reading.add_all(lines, parse)
+    where = root / place / LABELS
+    expected = "expected a line for each picture"
+    reading.add_all(read_lines(where), parse, split=split, where=where, expected=expected)
   return reading
 
 
@@ -235,4 +243,5 @@ FERPLUS = DataSet(
   ),
   class_counts=(8,),
   takes=("rule",),
+  votes=FERPLUS_COLUMNS,
 )

@@ -4,123 +4,21 @@
     DIR/val/happiness/any folder/0417.png
 
 Class folders are named like the classes, in any case, or by another spelling that
-`ferjax.expressions` knows ("Happy"). Pictures may lie deeper in them; hidden files are not read.
+`ferjax.expressions` knows ("Happy"). Pictures may lie deeper in them.
 """
 
 import functools
-import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from ferjax.data.datasets.face_records import FaceRecord, FaceSource
-from ferjax.data.datasets.layout import (
-  DataSet,
-  Entry,
-  LayoutError,
-  Options,
-  Reading,
-  Release,
-  relative_key,
-)
-from ferjax.data.datasets.records import RecordError, check_on_bad_record, read_records
-from ferjax.data.preparation.splits import SPLITS
+from ferjax.data.datasets.base import SPLITS, DataSet, Options, Reading, Release
+from ferjax.data.datasets.entries import Entry, LayoutError, RecordError
+from ferjax.data.datasets.parsing import relative_key
+from ferjax.data.datasets.splits import expect_splits, find_splits
+from ferjax.data.image_files import list_folders
 from ferjax.expressions import index_of_spelling
 
-SUFFIXES = frozenset(
-  (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
-)
 _LAYOUT = "DIR/<split>/<class>/*.jpg"
-
-
-class ImageFolder(FaceSource):
-  """Random access to the pictures of a split, ordered by path.
-
-  Args:
-    dir: holds a folder for each split.
-    split: name of that folder.
-    class_names: classes without a folder, or with an empty one, have no pictures.
-    on_bad_record: "error", or "skip" to leave out pictures that lie outside the class folders.
-
-  Raises:
-    ValueError: naming the folder: it is missing, is named like no class, or holds no pictures.
-  """
-
-  def __init__(
-    self,
-    dir: str | os.PathLike,
-    split: str,
-    class_names: tuple[str, ...],
-    on_bad_record: str = "error",
-  ):
-    check_on_bad_record(on_bad_record)
-    root = pathlib.Path(dir) / split
-    if not root.is_dir():
-      raise ValueError(_without_split(pathlib.Path(dir), split, class_names))
-    class_of = {folder.name: _class_of(folder, class_names) for folder in _folders(root)}
-    paths = sorted(_images(root))
-    if not paths:
-      found = ", ".join(sorted(class_of)) or "none"
-      raise ValueError(f"no images in {root}; expected {_LAYOUT}; class folders there: {found}")
-    parse = functools.partial(_parse, root=root, class_of=class_of)
-    records, skipped = read_records(paths, parse, origin=str(root), on_bad_record=on_bad_record)
-    super().__init__(records, class_names, skipped, origin=str(root))
-
-
-def _parse(path: pathlib.Path, *, root: pathlib.Path, class_of: dict[str, int]) -> FaceRecord:
-  place = path.relative_to(root)
-  if len(place.parts) == 1:
-    raise RecordError(f"{path}: lies outside the class folders; expected {_LAYOUT}")
-  return FaceRecord(f"{root.name}/{place}", str(path), class_of[place.parts[0]])
-
-
-def _images(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Symbolic links are followed, unlike by `Path.rglob`."""
-  for parent, folders, files in os.walk(folder, followlinks=True):
-    folders[:] = [name for name in folders if not name.startswith(".")]
-    for name in files:
-      if not name.startswith(".") and pathlib.PurePath(name).suffix.lower() in SUFFIXES:
-        yield pathlib.Path(parent, name)
-
-
-def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
-  return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-
-
-def _class_of(folder: pathlib.Path, class_names: tuple[str, ...]) -> int:
-  try:
-    return index_of_spelling(folder.name, class_names)
-  except ValueError:
-    raise ValueError(
-      f"folder {folder} is named like no class; known: {', '.join(class_names)} "
-      "(data.class_names, or --class-names of `ferjax data`); rename it, move it away, or name it "
-      "there"
-    ) from None
-
-
-def _without_split(dir: pathlib.Path, split: str, class_names: tuple[str, ...]) -> str:
-  """What to say where the folder of a split is missing."""
-  if not dir.is_dir():
-    return f"folder not found: {dir}; expected {_LAYOUT}"
-  names = [folder.name for folder in _folders(dir)]
-  classes = [name for name in names if _is_class(name, class_names)]
-  if classes:
-    return (
-      f"{dir} holds the class folders {', '.join(classes)} themselves, and no folder {split!r}; "
-      f"expected {_LAYOUT}: move them into {dir / 'train'}, and a part of the pictures, of other "
-      f"people, into {dir / 'val'}"
-    )
-  return (
-    f"split folder not found: {dir / split}; expected {_LAYOUT}; "
-    f"folders there: {', '.join(names) or 'none'}"
-  )
-
-
-def _is_class(name: str, class_names: tuple[str, ...]) -> bool:
-  try:
-    index_of_spelling(name, class_names)
-  except ValueError:
-    return False
-  return True
 
 
 def _no_group(path: pathlib.PurePath) -> str:
@@ -135,43 +33,96 @@ def read_class_folders(
   group_of: Callable[[pathlib.PurePath], str] = _no_group,
   every_class: bool = False,
 ) -> Reading:
-  """The pictures of all splits.
+  """The pictures of all splits that are wanted, ordered by path.
 
   Args:
     dir: holds a folder for each split.
     folders: split -> name of that folder.
-    options: class names.
+    options: class names, and the splits that are wanted.
     group_of: path -> subject or clip.
     every_class: a set as released has pictures of each class in each split.
 
   Raises:
-    LayoutError: a folder that is named like no class, or a split or class without pictures.
+    LayoutError: a folder that is named like no class, or a split or class without pictures, or a
+      folder of classes beside those of the splits.
   """
-  reading = Reading()
-  for split, name in folders.items():
+  if every_class:
+    _require_no_other(dir, folders, options)
+  reading = Reading(wanted=options.splits)
+  for split, name in reading.choose(folders):
     root = dir / name
-    try:
-      class_of = {folder.name: _class_of(folder, options.class_names) for folder in _folders(root)}
-    except ValueError as error:
-      raise LayoutError(str(error)) from None
-    paths = sorted(_images(root))
-    if not paths:
-      raise LayoutError(f"no images in {root}; expected {root}/<class>/*.jpg")
+    class_of = {
+      folder.name: _class_of(folder, options.class_names) for folder in list_folders(root)
+    }
+    paths = reading.list_images(root)
     if every_class:
       _require_every_class(root, paths, class_of, options.class_names)
-
-    def parse(
-      path: pathlib.Path,
-      root: pathlib.Path = root,
-      split: str = split,
-      class_of: dict[str, int] = class_of,
-    ) -> Entry:
-      record = _parse(path, root=root, class_of=class_of)
-      key = relative_key(path, dir)
-      return Entry(record.origin, key, record.path, split, record.label, group=group_of(path))
-
-    reading.add_all(paths, parse)
+    parse = functools.partial(
+      _entry, dir=dir, root=root, split=split, class_of=class_of, group_of=group_of
+    )
+    there = ", ".join(sorted(class_of)) or "none"
+    expected = f"no images; expected {_LAYOUT}; class folders there: {there}"
+    reading.add_all(paths, parse, split=split, where=root, expected=expected)
   return reading
+
+
+def _entry(
+  path: pathlib.Path,
+  *,
+  dir: pathlib.Path,
+  root: pathlib.Path,
+  split: str,
+  class_of: Mapping[str, int],
+  group_of: Callable[[pathlib.PurePath], str],
+) -> Entry:
+  place = path.relative_to(root)
+  if len(place.parts) == 1:
+    raise RecordError(f"{path}: lies outside the class folders; expected {_LAYOUT}")
+  label, key = class_of[place.parts[0]], relative_key(path, dir)
+  return Entry(f"{root.name}/{place}", key, str(path), split, label, group=group_of(path))
+
+
+def _class_of(folder: pathlib.Path, class_names: tuple[str, ...]) -> int:
+  try:
+    return index_of_spelling(folder.name, class_names)
+  except ValueError:
+    raise LayoutError(
+      f"folder {folder} is named like no class; known: {', '.join(class_names)} "
+      "(data.class_names, or --class-names of `ferjax data`); rename it, move it away, or name it "
+      "there"
+    ) from None
+
+
+def _class_folders(folder: pathlib.Path, class_names: tuple[str, ...]) -> list[str]:
+  """The names of the folders in it that are named like classes."""
+  names = []
+  for path in list_folders(folder):
+    try:
+      index_of_spelling(path.name, class_names)
+    except ValueError:
+      continue
+    names.append(path.name)
+  return names
+
+
+def _split_folders(dir: pathlib.Path, class_names: tuple[str, ...]) -> list[str]:
+  """The names of the folders in it that are called like splits, or hold folders of classes."""
+  return [
+    path.name
+    for path in list_folders(dir)
+    if path.name in SPLITS or _class_folders(path, class_names)
+  ]
+
+
+def _require_no_other(dir: pathlib.Path, folders: Mapping[str, str], options: Options) -> None:
+  """Validation is not cut from train where another folder may hold it."""
+  others = set(_split_folders(dir, options.class_names)) - set(folders.values())
+  if others and "val" not in folders:
+    raise LayoutError(
+      f"{dir}: {', '.join(sorted(others))} holds folders of classes, but is no split of this "
+      f"release, which has {', '.join(folders.values())}; move it away, or read the folder as "
+      "image_folder"
+    )
 
 
 def _require_every_class(
@@ -189,14 +140,16 @@ def _require_every_class(
     )
 
 
-def _split_folders(root: pathlib.Path, class_names: tuple[str, ...]) -> dict[str, str]:
-  for folder in _folders(root):
-    if folder.name not in SPLITS and any(_is_class(f.name, class_names) for f in _folders(folder)):
-      raise LayoutError(
-        f"{folder} holds folders of classes, but is no split; expected {', '.join(SPLITS)}: rename "
-        "it, or move it away"
-      )
-  return {split: split for split in SPLITS if (root / split).is_dir()}
+def _folders(root: pathlib.Path, options: Options) -> dict[str, str]:
+  """Split -> folder."""
+  found = _split_folders(root, options.class_names)
+  if not found and (classes := _class_folders(root, options.class_names)):
+    raise LayoutError(
+      f"{root} holds the class folders {', '.join(classes)} themselves, and no folder of a split; "
+      f"expected {_LAYOUT}: move them into {root / 'train'}, and a part of the pictures, of other "
+      f"people, into {root / 'val'}"
+    )
+  return find_splits(found, options, root=root, what="the folder of classes")
 
 
 IMAGE_FOLDER = DataSet(
@@ -207,10 +160,11 @@ IMAGE_FOLDER = DataSet(
   releases=(
     Release(
       "folders",
-      lambda root, options: {"train": "a folder for each class; val and test likewise"},
-      lambda root, options: read_class_folders(
-        root, _split_folders(root, options.class_names), options
+      lambda root, options: expect_splits(
+        _folders(root, options), "a folder for each class, of the {} split"
       ),
+      lambda root, options: read_class_folders(root, _folders(root, options), options),
     ),
   ),
+  takes=("files",),
 )

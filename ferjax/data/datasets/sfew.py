@@ -8,8 +8,8 @@ import pathlib
 import re
 from collections.abc import Mapping
 
+from ferjax.data.datasets.base import DataSet, Options, Reading, Release
 from ferjax.data.datasets.image_folder import read_class_folders
-from ferjax.data.datasets.layout import DataSet, Options, Reading, Release
 
 _FOLDERS = {"train": "Train", "val": "Val"}
 _NAME = re.compile(r"(?P<clip>.+_\d{9})_\d+")  # <Movie>_<HHMMSSmmm>_<frame>

@@ -6,115 +6,106 @@ marked difficult are objects like any other: a detector that finds one is not wr
 """
 
 import functools
-import os
 import pathlib
+import re
 import xml.etree.ElementTree as ElementTree
 
-from ferjax.data.datasets.layout import (
-  DataSet,
-  Entry,
-  LayoutError,
-  Options,
-  Reading,
-  Release,
-  relative_key,
-)
-from ferjax.data.datasets.records import (
-  Record,
-  RecordError,
-  RecordSource,
+from ferjax.data.datasets.base import DataSet, Options, Reading, Release
+from ferjax.data.datasets.entries import Box, Entry, RecordError
+from ferjax.data.datasets.parsing import (
   check_box,
-  check_image_file,
+  decode_text,
+  find_image,
   parse_class,
+  read_file,
   read_lines,
-  read_records,
+  relative_key,
+  whole_number,
 )
+from ferjax.data.datasets.splits import expect_splits, find_splits
+from ferjax.data.image_files import image_suffixes
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".JPG", ".JPEG", ".PNG")
-
-
-class PascalVOC(RecordSource):
-  """Random access to an image set of a Pascal VOC folder.
-
-  Args:
-    dir: the folder that holds `Annotations`, `JPEGImages` and `ImageSets`.
-    split: name of the image set: `ImageSets/Main/<split>.txt`, one image name a line.
-    class_names: objects are mapped to these by name, in any case or spelling that
-      `ferjax.expressions` knows.
-    on_bad_record: "error", or "skip" to leave bad images out.
-
-  Raises:
-    ValueError: naming the file: a missing set, annotation or image, malformed XML, an unknown
-      class name, a box without area, or an empty set.
-  """
-
-  def __init__(
-    self,
-    dir: str | os.PathLike,
-    split: str,
-    class_names: tuple[str, ...],
-    on_bad_record: str = "error",
-  ):
-    root = pathlib.Path(dir)
-    image_set = root / "ImageSets" / "Main" / f"{split}.txt"
-    if not image_set.is_file():
-      known = sorted(path.stem for path in image_set.parent.glob("*.txt"))
-      raise ValueError(
-        f"image set not found: {image_set}; image sets there: {', '.join(known) or 'none'}"
-      )
-    names = [name for _, name in read_lines(image_set)]
-    parse = functools.partial(_parse, root=root, class_names=class_names)
-    records, skipped = read_records(
-      names, parse, origin=str(image_set), on_bad_record=on_bad_record
-    )
-    super().__init__(records, class_names, skipped)
+_USUAL = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".JPG", ".JPEG", ".PNG")
+_SETS = "ImageSets/Main"
+# Image sets of the challenge itself that are no splits: a union, and the images of one class.
+_NO_SPLIT = re.compile(r"trainval|.+_(train|val|trainval|test)")
+_DECLARATION = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
 
 
-def _parse(name: str, *, root: pathlib.Path, class_names: tuple[str, ...]) -> Record:
-  tree = _tree(name, root)
-  return _record(tree, name, root=root, class_names=class_names)
+def _sets(root: pathlib.Path, options: Options) -> dict[str, str]:
+  """Split -> name of its image set."""
+  folder = root / _SETS
+  found = [path.stem for path in folder.glob("*.txt")] if folder.is_dir() else []
+  named = options.files.values()
+  found = [name for name in found if name in named or not _NO_SPLIT.fullmatch(name)]
+  return find_splits(found, options, root=folder, what="the image set")
 
 
-def _tree(name: str, root: pathlib.Path) -> ElementTree.Element:
+def _read(root: pathlib.Path, options: Options) -> Reading:
+  reading = Reading(wanted=options.splits)
+  for split, name in reading.choose(_sets(root, options)):
+    path = root / _SETS / f"{name}.txt"
+    names = [line for _, line in read_lines(path)]
+    parse = functools.partial(_entry, root=root, split=split, options=options)
+    expected = "expected one image name a line"
+    reading.add_all(names, parse, split=split, where=path, expected=expected)
+  return reading
+
+
+def _entry(name: str, *, root: pathlib.Path, split: str, options: Options) -> Entry:
   origin = f"Annotations/{name}.xml"
-  try:
-    text = (root / "Annotations" / f"{name}.xml").read_bytes()
-  except FileNotFoundError:
-    raise RecordError(f"{origin}: annotation not found in {root}") from None
-  if b"<!ENTITY" in text:  # entities that refer to entities can fill the memory
-    raise RecordError(f"{origin}: XML entities are not allowed in an annotation")
-  try:
-    return ElementTree.fromstring(text)
-  except ElementTree.ParseError as error:
-    raise RecordError(f"{origin}: malformed XML: {error}") from error
-
-
-def _record(
-  tree: ElementTree.Element, name: str, *, root: pathlib.Path, class_names: tuple[str, ...]
-) -> Record:
-  origin = f"Annotations/{name}.xml"
-  path = _image_path(root / "JPEGImages", name, tree.findtext("filename"), origin)
+  tree = _tree(root / "Annotations" / f"{name}.xml", origin)
+  path = _image_path(root, name, tree.findtext("filename"), origin)
   origin = f"{origin} ({path.name})"
   boxes, label = [], []
   for number, item in enumerate(tree.iter("object"), start=1):
     item_origin = f"{origin}: object {number}"
     class_name = (item.findtext("name") or "").strip()
-    label.append(parse_class(class_name, class_names, item_origin))
+    label.append(parse_class(class_name, options.class_names, item_origin))
     boxes.append(_box(item.find("bndbox"), item_origin))
-  return Record(origin, str(path), tuple(boxes), tuple(label))
+  key, size = relative_key(path, root), _size(tree)
+  return Entry(origin, key, str(path), split, tuple(label), boxes=tuple(boxes), size=size)
 
 
-def _image_path(images: pathlib.Path, name: str, filename: str | None, origin: str) -> pathlib.Path:
+def _tree(path: pathlib.Path, origin: str) -> ElementTree.Element:
+  text = _decode(read_file(path, origin), origin)
+  if "<!ENTITY" in text:  # entities that refer to entities can fill the memory
+    raise RecordError(f"{origin}: XML entities are not allowed in an annotation")
+  try:
+    return ElementTree.fromstring(text)
+  except (ElementTree.ParseError, ValueError) as error:
+    raise RecordError(f"{origin}: malformed XML: {error}") from error
+
+
+def _decode(content: bytes, origin: str) -> str:
+  """By Python's own codecs, which know more encodings than the parser of XML."""
+  declared = _DECLARATION.match(content)
+  if declared is None:
+    return decode_text(content, origin)
+  encoding = declared[1].decode("ascii", "replace")
+  try:
+    return content.decode(encoding)
+  except LookupError:
+    raise RecordError(
+      f"{origin}: unknown encoding {encoding!r} in its XML declaration; save the file as UTF-8"
+    ) from None
+  except UnicodeError as error:
+    raise RecordError(f"{origin}: not {encoding} text, as its XML declaration says: {error}") from (
+      error
+    )
+
+
+def _image_path(root: pathlib.Path, name: str, filename: str | None, origin: str) -> pathlib.Path:
   """By the name of the annotation; else what it calls its file, often a stale path."""
-  candidates = [images / f"{name}{suffix}" for suffix in _SUFFIXES]
+  names = [f"{name}{suffix}" for suffix in _USUAL]
   if filename:
-    candidates.append(images / pathlib.PurePosixPath(filename.strip().replace("\\", "/")).name)
-  found = next((path for path in candidates if path.is_file()), candidates[0])
-  check_image_file(found, origin)
-  return found
+    names.append(pathlib.PurePosixPath(filename.strip().replace("\\", "/")).name)
+  names += [f"{name}{suffix}" for suffix in sorted(image_suffixes())]
+  folders = (root / "JPEGImages", (root / "Annotations" / name).parent)
+  return pathlib.Path(find_image([folder / name for folder in folders for name in names], origin))
 
 
-def _box(element: ElementTree.Element | None, origin: str) -> tuple[float, float, float, float]:
+def _box(element: ElementTree.Element | None, origin: str) -> Box:
   texts = {}
   for key in ("xmin", "ymin", "xmax", "ymax"):
     texts[key] = None if element is None else element.findtext(key)
@@ -128,36 +119,12 @@ def _box(element: ElementTree.Element | None, origin: str) -> tuple[float, float
   return (x1 - 1, y1 - 1, x2, y2)
 
 
-def _sets(root: pathlib.Path) -> dict[str, pathlib.Path]:
-  paths = {s: root / "ImageSets" / "Main" / f"{s}.txt" for s in ("train", "val", "test")}
-  return {split: path for split, path in paths.items() if path.is_file()}
-
-
-def _read(root: pathlib.Path, options: Options) -> Reading:
-  reading = Reading()
-  for split, path in _sets(root).items():
-    names = [name for _, name in read_lines(path)]
-    if not names:
-      raise LayoutError(f"{path}: empty; expected one image name a line")
-    parse = functools.partial(_entry, root=root, split=split, options=options)
-    reading.add_all(names, parse)
-  return reading
-
-
-def _entry(name: str, *, root: pathlib.Path, split: str, options: Options) -> Entry:
-  tree = _tree(name, root)
-  record = _record(tree, name, root=root, class_names=options.class_names)
-  key = relative_key(record.path, root)
-  size = _size(tree)
-  return Entry(record.origin, key, record.path, split, record.label, boxes=record.boxes, size=size)
-
-
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
   """What the annotation claims; None where it does not, or writes zeros, as some tools do."""
-  width, height = ((tree.findtext(f"size/{side}") or "").strip() for side in ("width", "height"))
-  if not (width.isdecimal() and height.isdecimal()) or int(width) * int(height) == 0:
-    return None
-  return int(width), int(height)
+  width, height = (
+    whole_number(tree.findtext(f"size/{side}") or "") for side in ("width", "height")
+  )
+  return (width, height) if width and height else None
 
 
 VOC = DataSet(
@@ -171,10 +138,13 @@ VOC = DataSet(
       lambda root, options: {
         "Annotations": "an XML file for each image",
         "JPEGImages": "the images",
-        "ImageSets/Main/train.txt": "names of the train split; val.txt and test.txt likewise",
+        **expect_splits(
+          _sets(root, options), "names of the images of the {} split", f"{_SETS}/{{}}.txt"
+        ),
       },
       _read,
     ),
   ),
   tasks=("detection",),
+  takes=("files",),
 )

@@ -8,90 +8,111 @@ lost than meant.
 
 import functools
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from ferjax.data.datasets.image_folder import SUFFIXES
-from ferjax.data.datasets.layout import (
-  Box,
-  DataSet,
-  Entry,
-  LayoutError,
-  Options,
-  Reading,
-  Release,
+from ferjax.data.datasets.base import DataSet, Options, Reading, Release
+from ferjax.data.datasets.entries import Box, Entry, LayoutError, RecordError
+from ferjax.data.datasets.parsing import (
+  decode_text,
+  parse_class,
   parse_number,
+  read_file,
+  read_lines,
   relative_key,
+  split_lines,
+  whole_number,
 )
-from ferjax.data.datasets.records import RecordError, parse_class, read_lines
+from ferjax.data.datasets.splits import find_splits
+from ferjax.data.image_files import list_folders, list_images
 
 _CLASSES = "classes.txt"
 _FIELDS = ("class", "cx", "cy", "w", "h")
 _ROUNDING = 1e-3  # of a relative coordinate, beyond the edge
+_Classify = Callable[[str, str], int]  # class number of the files, origin -> class index
+
+
+def _folders(root: pathlib.Path, options: Options) -> dict[str, str]:
+  """Split -> folder below `images` and `labels`."""
+  images = root / "images"
+  found = [path.name for path in list_folders(images)] if images.is_dir() else []
+  return find_splits(found, options, root=images, what="the folder")
 
 
 def _read(root: pathlib.Path, options: Options) -> Reading:
-  reading = Reading()
-  labels = _labels(root, options.class_names)
-  for split in ("train", "val", "test"):
-    folder = root / "images" / split
-    if not folder.is_dir():
-      continue
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not paths:
-      raise LayoutError(f"no images in {folder}")
-    reading.add_all(paths, functools.partial(_entry, root=root, split=split, labels=labels))
-    reading.problems += _without_image(root, split, paths)
+  reading = Reading(wanted=options.splits)
+  classify = _classifier(root, options.class_names)
+  for split, name in reading.choose(_folders(root, options)):
+    # Some tools write the labels beside the images, or the images beside the labels.
+    images, labels = root / "images" / name, root / "labels" / name
+    paths = reading.list_images(images) + (list_images(labels).files if labels.is_dir() else [])
+    reading.passed_over.pop(".txt", None)
+    parse = functools.partial(_entry, root=root, name=name, split=split, classify=classify)
+    reading.add_all(paths, parse, split=split, where=images, expected="no images in it")
+    reading.problems += _without_image(root, name, paths)
   return reading
 
 
-def _without_image(root: pathlib.Path, split: str, images: list[pathlib.Path]) -> Iterator[str]:
+def _place(path: pathlib.Path, root: pathlib.Path, name: str) -> pathlib.Path:
+  """Path below the folder of its split, without suffix: what image and label have in common."""
+  parts = path.relative_to(root).parts[1:]
+  return pathlib.Path(*parts).relative_to(name).with_suffix("")
+
+
+def _without_image(root: pathlib.Path, name: str, images: list[pathlib.Path]) -> Iterator[str]:
   """A label file is all that tells of an image that was lost."""
-  images_of, labels_of = root / "images" / split, root / "labels" / split
-  known = {path.relative_to(images_of).with_suffix("") for path in images}
-  for path in sorted(labels_of.rglob("*.txt")):
-    place = path.relative_to(labels_of).with_suffix("")
-    if place not in known and path.name != _CLASSES:  # which labelling tools write beside them
-      file = f"labels/{split}/{place.as_posix()}.txt"
-      yield f"{file}: image file not found: {images_of / place}.jpg, or another image of that name"
+  known = {_place(path, root, name) for path in images}
+  for path in sorted((root / "labels" / name).rglob("*.txt")):
+    place = _place(path, root, name)
+    is_hidden = any(part.startswith(".") for part in place.parts)
+    if place not in known and path.name != _CLASSES and not is_hidden:
+      file, image = path.relative_to(root).as_posix(), root / "images" / name / place
+      yield f"{file}: image file not found: {image}.jpg, or another image of that name"
 
 
-def _labels(root: pathlib.Path, class_names: tuple[str, ...]) -> list[int]:
-  """Class number of the files -> class index, by the names in classes.txt where it exists."""
+def _classifier(root: pathlib.Path, class_names: tuple[str, ...]) -> _Classify:
+  """By the names in classes.txt where it exists, of which only those that occur must be known."""
   path = root / _CLASSES
-  if not path.is_file():
-    return list(range(len(class_names)))
-  lines = read_lines(path)
-  labels = [parse_class(name, class_names, f"{path}:{number}") for number, name in lines]
-  if not labels:
+  lines = read_lines(path) if path.is_file() else None
+  if lines == []:
     raise LayoutError(f"{path}: empty; expected one class name a line")
-  return labels
+  count = len(class_names if lines is None else lines)
+
+  def classify(text: str, origin: str) -> int:
+    number = whole_number(text)
+    if number is None or number >= count:
+      raise RecordError(f"{origin}: class {text!r}; expected 0..{count - 1}")
+    if lines is None:
+      return number
+    line, name = lines[number]
+    return parse_class(name, class_names, f"{origin}: {path}:{line}")
+
+  return classify
 
 
-def _entry(path: pathlib.Path, *, root: pathlib.Path, split: str, labels: list[int]) -> Entry:
-  place = path.relative_to(root / "images").with_suffix(".txt")
-  file = f"labels/{place.as_posix()}"
-  name = relative_key(path, root)
-  try:
-    lines = read_lines(root / file)
-  except FileNotFoundError:
-    raise RecordError(
-      f"{file} ({name}): file not found: {root / file}; an image without faces has an empty one"
-    ) from None
+def _entry(
+  path: pathlib.Path, *, root: pathlib.Path, name: str, split: str, classify: _Classify
+) -> Entry:
+  place = f"{name}/{_place(path, root, name).as_posix()}.txt"
+  beside = path.with_suffix(".txt")
+  file = pathlib.Path("labels", place)
+  if not (root / file).exists() and beside.exists():
+    file = beside.relative_to(root)
+  image = relative_key(path, root)
+  origin = f"{file.as_posix()} ({image})"
+  hint = "; an image without faces has an empty one"
+  text = decode_text(read_file(root / file, origin, hint=hint), root / file)
   boxes, label = [], []
-  for number, line in lines:
-    index, box = _face(line.split(), labels, f"{file}:{number} ({name})")
+  for number, line in split_lines(text):
+    index, box = _face(line.split(), classify, f"{file.as_posix()}:{number} ({image})")
     label.append(index)
     boxes.append(box)
-  return Entry(
-    f"{file} ({name})", name, str(path), split, tuple(label), boxes=tuple(boxes), relative=True
-  )
+  return Entry(origin, image, str(path), split, tuple(label), boxes=tuple(boxes), relative=True)
 
 
-def _face(fields: list[str], labels: list[int], origin: str) -> tuple[int, Box]:
+def _face(fields: list[str], classify: _Classify, origin: str) -> tuple[int, Box]:
   if len(fields) != len(_FIELDS):
     raise RecordError(f"{origin}: {len(fields)} fields; expected `{' '.join(_FIELDS)}`")
-  if not fields[0].isdecimal() or int(fields[0]) >= len(labels):
-    raise RecordError(f"{origin}: class {fields[0]!r}; expected 0..{len(labels) - 1}")
+  label = classify(fields[0], origin)
   cx, cy, width, height = (
     parse_number(text, what, origin) for text, what in zip(fields[1:], _FIELDS[1:], strict=True)
   )
@@ -101,7 +122,16 @@ def _face(fields: list[str], labels: list[int], origin: str) -> tuple[int, Box]:
       f"{origin}: {' '.join(fields[1:])} is no box inside the image; expected centre and size as "
       "parts of its width and height, 0..1"
     )
-  return labels[int(fields[0])], box
+  return label, box
+
+
+def _expected(root: pathlib.Path, options: Options) -> dict[str, str]:
+  expected = {}
+  for split, name in _folders(root, options).items():
+    expected[f"images/{name}"] = f"images of the {split} split"
+    if not any((root / "images" / name).glob("**/*.txt")):
+      expected[f"labels/{name}"] = f"a text file for each image of the {split} split"
+  return expected
 
 
 YOLO_TXT = DataSet(
@@ -112,12 +142,10 @@ YOLO_TXT = DataSet(
   releases=(
     Release(
       "txt",
-      lambda root, options: {
-        "images/train": "images; val and test likewise",
-        "labels/train": "a text file for each image; val and test likewise",
-      },
+      _expected,
       _read,
     ),
   ),
   tasks=("detection",),
+  takes=("files",),
 )

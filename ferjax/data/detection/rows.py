@@ -8,9 +8,9 @@ import numpy as np
 from absl import logging
 
 from ferjax.config import DataConfig
-from ferjax.data.datasets.records import Source, load_example
 from ferjax.data.detection import augment
 from ferjax.data.image import GREY, letterbox, place_boxes
+from ferjax.data.sources import Source, load_example
 
 NUM_STREAMS = 5  # records a row may use: its own, three for a mosaic, one for mixup
 

@@ -1,4 +1,4 @@
-"""The builders that tfds knows: one for each data set, all of one base.
+"""The builders that tfds knows: one is made for each data set.
 
 A builder takes the folder of a set as released (`manual_dir`) and writes ArrayRecord shards, with
 images as the encoded files that they came as. Beside tfds's own files lie `ferjax.json` and, for
@@ -10,8 +10,10 @@ shards wait beside the target until all are there (`ferjax.data.preparation.shar
 """
 
 import dataclasses
+import functools
 import io
 import json
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, TypeVar
 
@@ -20,16 +22,15 @@ import tensorflow_datasets as tfds
 from etils import epath
 from tensorflow_datasets.core import example_serializer
 
-from ferjax.data.datasets import catalog
-from ferjax.data.datasets.layout import DataSet, Entry, Options
-from ferjax.data.datasets.prepared import INDEX, labels_file
-from ferjax.data.datasets.records import RecordError
+from ferjax.data.datasets.base import DataSet, Options
+from ferjax.data.datasets.catalog import DATA_SETS
+from ferjax.data.datasets.entries import Entry, RecordError
+from ferjax.data.examples import Loaded, in_threads, load
 from ferjax.data.preparation.deduplication import without_duplicates
 from ferjax.data.preparation.duplicates import signature
-from ferjax.data.preparation.examples import Loaded, in_threads, load
 from ferjax.data.preparation.plan import Plan, Splitting, make_plan
 from ferjax.data.preparation.shards import Notes, ShardStore, fingerprint
-from ferjax.expressions import FERPLUS_COLUMNS
+from ferjax.data.prepared import INDEX, labels_file
 from ferjax.output import escaped
 
 RECORDS_PER_SHARD = 2048
@@ -100,8 +101,8 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     else:
       shape = (len(self._options.class_names),)
       features["label"] = tfds.features.Tensor(shape=shape, dtype=np.float32)
-    if self.DATA_SET is catalog.FERPLUS:
-      shape = (len(FERPLUS_COLUMNS),)
+    if self.DATA_SET.votes:
+      shape = (len(self.DATA_SET.votes),)
       features["votes"] = tfds.features.Tensor(shape=shape, dtype=np.int32)
     return features
 
@@ -159,7 +160,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       example["boxes"] = loaded.boxes
       example["labels"] = np.array(entry.classes, np.int32)
     else:
-      example["label"] = label_of(entry, len(self._options.class_names))
+      example["label"] = entry.distribution(len(self._options.class_names))
     if entry.votes:
       example["votes"] = np.array(entry.votes, np.int32)
     return example
@@ -235,7 +236,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self.sizes[split] = [size for notes in shards.values() for size in notes["sizes"]]
     self.left_out[split] = [text for notes in shards.values() for text in notes["left_out"]]
     if self._options.task == "classification":
-      labels = np.stack([label_of(entry, len(self._options.class_names)) for entry in kept])
+      labels = np.stack([entry.distribution(len(self._options.class_names)) for entry in kept])
       file = io.BytesIO()
       np.save(file, labels)
       (self.data_path / labels_file(split)).write_bytes(file.getvalue())
@@ -258,92 +259,24 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     }
 
 
-def label_of(entry: Entry, num_classes: int) -> np.ndarray:
-  """The label of a face as a distribution, f32[k]."""
-  if isinstance(entry.label, int):
-    return np.eye(num_classes, dtype=np.float32)[entry.label]
-  return np.array(entry.label, np.float32)
-
-
 def _kept(entries: Sequence[Entry], shards: dict[str, Notes]) -> list[Entry]:
   return [entries[notes["start"] + place] for notes in shards.values() for place in notes["kept"]]
 
 
-class RafDb(RecordsBuilder):
-  DATA_SET = catalog.RAF_DB
-  name = DATA_SET.name
+@functools.cache
+def builder_of(data_set: DataSet) -> type[RecordsBuilder]:
+  """The class of the builders of a set: `builder_of(RAF_DB)(data_dir=OUT, config=...)`.
 
-
-class AffectNet(RecordsBuilder):
-  DATA_SET = catalog.AFFECTNET
-  name = DATA_SET.name
-
-
-class Fer2013(RecordsBuilder):
-  DATA_SET = catalog.FER2013
-  name = DATA_SET.name
-
-
-class FerPlus(RecordsBuilder):
-  DATA_SET = catalog.FERPLUS
-  name = DATA_SET.name
-
-
-class Sfew(RecordsBuilder):
-  DATA_SET = catalog.SFEW
-  name = DATA_SET.name
-
-
-class ExpW(RecordsBuilder):
-  DATA_SET = catalog.EXPW
-  name = DATA_SET.name
-
-
-# The names of the generic ones are taken by tfds, or too common for its register of all data sets.
-class PascalVocFolder(RecordsBuilder, skip_registration=True):
-  DATA_SET = catalog.VOC
-  name = DATA_SET.name
-
-
-class CocoJson(RecordsBuilder, skip_registration=True):
-  DATA_SET = catalog.COCO_JSON
-  name = DATA_SET.name
-
-
-class YoloTxt(RecordsBuilder, skip_registration=True):
-  DATA_SET = catalog.YOLO_TXT
-  name = DATA_SET.name
-
-
-class AnnotationListFile(RecordsBuilder, skip_registration=True):
-  DATA_SET = catalog.ANNOTATION_LIST
-  name = DATA_SET.name
-
-
-class ClassFolders(RecordsBuilder, skip_registration=True):
-  DATA_SET = catalog.IMAGE_FOLDER
-  name = DATA_SET.name
-
-
-class LabelTable(RecordsBuilder, skip_registration=True):
-  DATA_SET = catalog.CSV
-  name = DATA_SET.name
-
-
-BUILDERS: dict[str, type[RecordsBuilder]] = {
-  builder.name: builder
-  for builder in (
-    RafDb,
-    AffectNet,
-    Fer2013,
-    FerPlus,
-    Sfew,
-    ExpW,
-    PascalVocFolder,
-    CocoJson,
-    YoloTxt,
-    AnnotationListFile,
-    ClassFolders,
-    LabelTable,
+  Released sets are entered in tfds's register of all data sets. The names of data of one's own are
+  too common for it.
+  """
+  name = "".join(part.capitalize() for part in data_set.name.split("_"))
+  fields = {"DATA_SET": data_set, "name": data_set.name, "__module__": __name__}
+  is_own = not data_set.class_counts
+  return types.new_class(
+    name, (RecordsBuilder,), {"skip_registration": is_own}, lambda body: body.update(fields)
   )
-}
+
+
+for _data_set in DATA_SETS.values():
+  builder_of(_data_set)

@@ -13,9 +13,9 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 
-from ferjax.data.datasets.layout import Entry
+from ferjax.data.datasets.entries import Entry
+from ferjax.data.examples import Loaded, in_threads, load
 from ferjax.data.preparation.duplicates import Seen, describe_pair, near_pairs, place, signature
-from ferjax.data.preparation.examples import Loaded, in_threads, load
 from ferjax.data.preparation.plan import Plan, class_counts
 
 ERRORS = ("annotation", "image", "duplicate", "label", "group")

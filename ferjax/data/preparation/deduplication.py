@@ -8,8 +8,7 @@ import dataclasses
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
-from ferjax.data.datasets.layout import Entry
-from ferjax.data.datasets.records import RecordError
+from ferjax.data.datasets.entries import Entry, RecordError
 from ferjax.data.preparation.duplicates import Seen, Signature, check_mode, find_dropped
 from ferjax.data.preparation.plan import Plan
 from ferjax.data.preparation.shards import Notes, ShardStore

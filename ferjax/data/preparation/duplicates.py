@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from jaxtyping import Int, UInt8, UInt64
 
-from ferjax.data.datasets.layout import Entry
+from ferjax.data.datasets.entries import Entry
 
 DROP_DUPLICATES = ("none", "across-splits", "conflicting", "all")
 NEAR_BITS = 32  # of 256 that may differ; see docs/datasets.md

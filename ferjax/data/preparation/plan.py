@@ -3,18 +3,13 @@
 import collections
 import dataclasses
 import os
-import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ferjax.data.datasets.layout import DataSet, Entry, LayoutError, Options, Release
-from ferjax.data.datasets.records import check_on_bad_record
-from ferjax.data.preparation.splits import (
-  SPLITS,
-  VALIDATION_FRACTION,
-  NoSplitError,
-  cut_validation,
-)
+from ferjax.data.datasets.base import SPLITS, DataSet, Options, Release
+from ferjax.data.datasets.entries import Entry, LayoutError
+from ferjax.data.preparation.splits import VALIDATION_FRACTION, NoSplitError, choose_validation
+from ferjax.data.sources import check_on_bad_record
 
 _NAMED = 10  # problems that a message names
 
@@ -57,6 +52,7 @@ class Plan:
   problems: list[str]
   dropped: dict[str, int]
   cut: str  # a sentence about the validation split; "" where it was released
+  passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)  # files, by suffix
 
   def require_no_problems(self, on_bad_record: str) -> None:
     """Raises a LayoutError that names the first problems, unless they are to be skipped."""
@@ -79,6 +75,8 @@ class Plan:
       "release": self.release.name,
       "task": self.options.task,
       "class_names": list(self.options.class_names),
+      "rule": self.options.rule,
+      "margin": self.options.margin,
       "validation": self.cut,
       "counts": [dataclasses.asdict(count) for count in self.counts],
       "dropped": self.dropped,
@@ -96,31 +94,35 @@ def make_plan(
     ValueError: a choice that the set does not have.
   """
   options = data_set.complete(options)
-  release = data_set.find_release(root, options)
-  reading = release.read(pathlib.Path(root), options)
-  entries, doubles = _without_doubles(reading.entries)
+  release, reading = data_set.read(root, options)
+  entries, doubles = without_doubles(reading.entries)
   problems = [*reading.problems, *doubles]
   by_split = {split: [e for e in entries if e.split == split] for split in SPLITS}
   by_split = {split: members for split, members in by_split.items() if members}
   if not by_split:
     raise LayoutError(
-      f"{root}: no records of {data_set.title} to read{_absent(problems, reading.dropped)}"
-    )
-  if options.margin and not any(entry.crop for entry in entries):
-    raise ValueError(
-      f"--margin {options.margin} is for faces that are cut out of photographs; {data_set.title}, "
-      f"release {release.name}, for {options.task} has none: drop it"
+      f"{root}: no records of {data_set.title} to read{describe_absent(problems, reading.dropped)}"
     )
   counts = _compare(by_split, data_set, release, options)
   try:
     by_split, cut = _split(by_split, splitting, len(options.class_names))
   except NoSplitError as error:
-    raise LayoutError(f"{error}{_absent(problems, reading.dropped)}") from error
-  return Plan(data_set, options, release, by_split, counts, problems, reading.dropped, cut)
+    raise LayoutError(f"{error}{describe_absent(problems, reading.dropped)}") from error
+  return Plan(
+    data_set,
+    options,
+    release,
+    by_split,
+    counts,
+    problems,
+    reading.dropped,
+    cut,
+    passed_over=reading.passed_over,
+  )
 
 
-def _absent(problems: Sequence[str], dropped: Mapping[str, int]) -> str:
-  """Why records are not there, for the message that too few are."""
+def describe_absent(problems: Sequence[str], dropped: Mapping[str, int]) -> str:
+  """Why records are not there, for the message that too few are; lines that follow it."""
   lines = [
     f"left out by the set's rules: {number:,} ({reason})" for reason, number in dropped.items()
   ]
@@ -131,7 +133,8 @@ def _absent(problems: Sequence[str], dropped: Mapping[str, int]) -> str:
   return "".join(f"\n{line}" for line in lines)
 
 
-def _without_doubles(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+def without_doubles(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+  """The entries whose keys come first, and a problem for each other."""
   first: dict[str, Entry] = {}
   doubles = []
   for entry in entries:
@@ -178,14 +181,7 @@ def _split(
   if "val" in by_split or splitting.fraction == 0 or not by_split.get("train"):
     return by_split, said
   train = by_split["train"]
-  chosen = cut_validation(
-    [entry.key for entry in train],
-    # Photographs without faces are a class as well: without them false alarms are not seen.
-    [entry.classes or (num_classes,) for entry in train],
-    [entry.group for entry in train],
-    fraction=splitting.fraction,
-    seed=splitting.seed,
-  )
+  chosen = choose_validation(train, num_classes, fraction=splitting.fraction, seed=splitting.seed)
   grouped = "grouped by subject or clip" if any(e.group for e in train) else "no groups known"
   said += (
     f"{int(chosen.sum())} of {len(train)} train records are the validation split: "

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 import tensorflow_datasets as tfds
 from absl import logging
 
-from ferjax.data.datasets.prepared import INCOMPLETE, open_prepared
-from ferjax.data.preparation.builders import BUILDERS, Config
+from ferjax.data.preparation.builders import Config, builder_of
 from ferjax.data.preparation.duplicates import check_mode
 from ferjax.data.preparation.plan import Plan
 from ferjax.data.preparation.report import write_report
+from ferjax.data.prepared import INCOMPLETE, open_prepared
 
 REPORT = "report"
 
@@ -75,7 +75,7 @@ def prepare(
     drop_duplicates=drop_duplicates,
   )
   with _quiet():
-    builder = BUILDERS[plan.data_set.name](data_dir=out, config=config)
+    builder = builder_of(plan.data_set)(data_dir=out, config=config)
     folder = pathlib.Path(builder.data_dir)
     if folder.exists():
       raise ValueError(
@@ -110,7 +110,7 @@ def variant(plan: Plan, drop_duplicates: str = "none") -> str:
   """Name of the folder for the choices that were made: "classification_7"."""
   options = plan.options
   parts = [options.task, str(len(options.class_names))]
-  if plan.data_set.name == "ferplus":
+  if "rule" in plan.data_set.takes:
     parts.append(options.rule)
   if drop_duplicates != "none":
     parts.append(f"drop_{drop_duplicates.replace('-', '_')}")

@@ -13,9 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from ferjax.data.datasets.layout import Entry
-from ferjax.data.datasets.prepared import PreparedDetection, PreparedFaces
+from ferjax.data.datasets.entries import Entry
 from ferjax.data.preparation.plan import Plan, class_counts
+from ferjax.data.prepared import PreparedDetection, PreparedFaces
+from ferjax.fonts import set_letters, warned_lettering
+from ferjax.output import escaped
 
 DUPLICATES = "duplicates.txt"
 _COLORS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73"}
@@ -57,7 +59,7 @@ def write_report(
   dropped = [line for lines in summary["duplicates"].values() for line in lines]
   if dropped:
     text = "".join(f"{line}\n" for line in dropped)
-    (path / DUPLICATES).write_text(text, "utf-8", "backslashreplace")
+    (path / DUPLICATES).write_text(escaped(text), "utf-8")
   plot_classes(plan, path / "classes.png")
   plot_sizes(plan, sizes, path / "sizes.png")
   sheet = sample_sheet(plan, sources)
@@ -80,7 +82,8 @@ def plot_classes(plan: Plan, path: str | os.PathLike) -> None:
     x = np.arange(len(names)) + (place + 0.5) * width - 0.4
     bars = axes.bar(x, counts, width, color=_COLORS[split], label=f"{split} ({len(members):,})")
     axes.bar_label(bars, [f"{count:,}" for count in counts], fontsize=8, padding=2)
-  axes.set_xticks(range(len(names)), names, parse_math=False)
+  letters = warned_lettering(names)
+  axes.set_xticks(range(len(names)), [letters.names[name] for name in names], parse_math=False)
   axes.yaxis.set_major_locator(MaxNLocator(integer=True))
   axes.set_ylabel("labels")
   axes.margins(y=0.12)
@@ -88,6 +91,7 @@ def plot_classes(plan: Plan, path: str | os.PathLike) -> None:
   axes.grid(axis="y", alpha=0.3)
   axes.set_axisbelow(True)
   figure.legend(loc="outside lower center", ncols=len(plan.entries))
+  set_letters(figure, letters, axes)
   _save(figure, path)
 
 
@@ -132,6 +136,7 @@ def _box_sides(members: Sequence[Entry], sizes: Sequence[Sequence[int]]) -> Floa
 def sample_sheet(plan: Plan, sources: Mapping[str, PreparedFaces | PreparedDetection]) -> Figure:
   """A row of faces for each class, read back from the prepared records of train."""
   names = plan.options.class_names
+  letters = warned_lettering(names)
   split = next(iter(sources))
   source = sources[split]
   rows = _choose(source, len(names))
@@ -142,12 +147,15 @@ def sample_sheet(plan: Plan, sources: Mapping[str, PreparedFaces | PreparedDetec
   for name, row, faces in zip(names, grid, rows, strict=True):
     row[0].set_axis_on()
     row[0].set(xticks=[], yticks=[])
-    row[0].set_ylabel(name, rotation=0, ha="right", va="center", color=_DARK, parse_math=False)
+    row[0].set_ylabel(
+      letters.names[name], rotation=0, ha="right", va="center", color=_DARK, parse_math=False
+    )
     for spine in row[0].spines.values():
       spine.set_visible(False)
     for axes, (index, box) in zip(row, faces, strict=False):
       axes.imshow(_thumbnail(source, index, box))
   figure.suptitle(f"{plan.data_set.title}: samples of {split}")
+  set_letters(figure, letters)
   return figure
 
 

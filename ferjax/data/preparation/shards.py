@@ -13,7 +13,7 @@ from typing import Any
 
 from etils import epath
 
-from ferjax.data.datasets.layout import Entry, Pixels
+from ferjax.data.datasets.entries import Entry, Pixels
 
 _FINGERPRINT = "fingerprint.txt"
 Notes = dict[str, Any]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool
 
-SPLITS = ("train", "val", "test")
+from ferjax.data.datasets.entries import Entry
+
 VALIDATION_FRACTION = 0.1
 
 
@@ -71,6 +72,24 @@ def cut_validation(
       "(--validation; 0 for none)"
     )
   return chosen
+
+
+def choose_validation(
+  entries: Sequence[Entry],
+  num_classes: int,
+  *,
+  fraction: float = VALIDATION_FRACTION,
+  seed: int = 0,
+) -> Bool[np.ndarray, "n"]:
+  """`cut_validation` for the n entries of train."""
+  return cut_validation(
+    [entry.key for entry in entries],
+    # Photographs without faces are a class as well: without them false alarms are not seen.
+    [entry.classes or (num_classes,) for entry in entries],
+    [entry.group for entry in entries],
+    fraction=fraction,
+    seed=seed,
+  )
 
 
 def _count(

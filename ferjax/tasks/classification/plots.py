@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
+from ferjax.fonts import warned_lettering
 from ferjax.tasks.base import Examples
 from ferjax.tasks.classification.metrics import NUM_BINS, ClassificationMetrics
-from ferjax.tasks.plots import class_letters, save_figure
+from ferjax.tasks.plots import save_figure
 
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#888888"
 _COLUMNS = 6  # of the sheet of mistakes
@@ -63,7 +64,7 @@ def plot_mistakes(
     path: of the PNG file.
     count: pictures on the sheet, at most.
   """
-  letters = class_letters(metrics.class_names)
+  letters = warned_lettering(metrics.class_names)
   mistakes = metrics.mistakes(count)
   rows = max(-(-len(mistakes) // _COLUMNS), 1)
   figure = Figure(

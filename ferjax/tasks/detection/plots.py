@@ -5,9 +5,10 @@ import os
 import numpy as np
 from matplotlib.figure import Figure
 
+from ferjax.fonts import warned_lettering
 from ferjax.tasks.detection.metrics import DetectionMetrics
 from ferjax.tasks.detection.voc import average_precision, interpolate
-from ferjax.tasks.plots import class_letters, save_figure
+from ferjax.tasks.plots import save_figure
 
 # Okabe and Ito's colours, distinguishable by colour-blind readers; dashes distinguish the rest.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -19,7 +20,7 @@ def plot_precision_recall(metrics: DetectionMetrics, path: str | os.PathLike[str
 
   Classes without ground truth have no line.
   """
-  letters = class_letters(metrics.class_names)
+  letters = warned_lettering(metrics.class_names)
   figure = Figure(figsize=(8, 5), layout="constrained")
   axes = figure.add_subplot()
   for number, (name, (recall, precision)) in enumerate(metrics.curves().items()):

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferjax.data.datasets.annotation_list import AnnotationList
+from ferjax.data.datasets.annotation_list import ANNOTATION_LIST
+from ferjax.data.datasets.base import Options
 from ferjax.data.image import ImageError
+from ferjax.data.loading import open_released
 
 NAMES = ("neutral", "happiness", "sadness")
 
@@ -22,7 +24,14 @@ def folder(tmp_path):
 
 def _source(folder, text, on_bad_record="error"):
   (folder / "train.txt").write_text(text, encoding="utf-8")
-  return AnnotationList(folder, "train.txt", NAMES, on_bad_record)
+  return _open(folder, on_bad_record)
+
+
+def _open(folder, on_bad_record="error", split="train", **files):
+  options = Options(class_names=NAMES, files=files)
+  return open_released(
+    ANNOTATION_LIST, folder, split, options, on_bad_record=on_bad_record, validates=False
+  )
 
 
 def test_reads_lines(folder):
@@ -90,15 +99,19 @@ def test_skipped_lines_are_logged(folder, caplog):
 
 
 def test_empty_or_missing_list(folder):
-  with pytest.raises(ValueError, match=r"train.txt: no records to read: empty"):
+  with pytest.raises(ValueError, match=r"train.txt: empty; expected `path"):
     _source(folder, "\n \n")
-  with pytest.raises(ValueError, match=r"all 1 records are bad, the first: train.txt:1"):
+  with pytest.raises(
+    ValueError, match=r"all 1 records are bad or left out, the first: train.txt:1"
+  ):
     _source(folder, "images/gone.jpg\n", "skip")
-  with pytest.raises(ValueError, match=r"annotation list not found: .*val\.txt"):
-    AnnotationList(folder, "val.txt", NAMES)
+  with pytest.raises(
+    ValueError, match=r"list dev.txt of the split val not found in .*there: train.txt"
+  ):
+    _open(folder, split="val", val="dev.txt")
   (folder / "train.txt").write_bytes(b"images/\xff\xfe.jpg\n")
   with pytest.raises(ValueError, match="not UTF-8"):
-    AnnotationList(folder, "train.txt", NAMES)
+    _open(folder)
 
 
 def test_unknown_policy_is_refused(folder):
@@ -131,3 +144,22 @@ def test_damaged_image_is_named_on_access(folder):
 def test_pickles(folder):
   source = pickle.loads(pickle.dumps(_source(folder, "images/a.jpg 10,20,30,40,0\n")))
   np.testing.assert_array_equal(source[0]["boxes"], [[10, 20, 30, 40]])
+
+
+def test_images_may_lie_beside_the_list(folder):
+  (folder / "images" / "lists.txt").write_text("a.jpg 10,20,30,40,0\nb,c.png\n")
+  source = _open(folder, train="images/lists.txt")
+  assert source.origin(0) == "images/lists.txt:1 (a.jpg)"
+  assert (source[1]["image"] == 30).all()
+
+
+def test_other_text_is_no_list(folder):
+  (folder / "README.txt").write_text("Faces of my holidays.\nimages/ holds them.\n")
+  (folder / "notes.txt").write_bytes(b"\xff\x00\xfe")
+  assert len(_source(folder, "images/a.jpg\n")) == 1
+
+
+def test_a_list_of_another_encoding_is_decoded_by_its_mark(folder):
+  (folder / "images" / "a.jpg").rename(folder / "images" / "\u00e4.jpg")
+  (folder / "train.txt").write_text("images/\u00e4.jpg 10,20,30,40,0\n", encoding="utf-16")
+  assert (_open(folder)[0]["image"] == 10).all()

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferjax.data.datasets.csv_table import CsvTable
+from ferjax.data.datasets.base import Options
+from ferjax.data.datasets.csv_table import CSV
 from ferjax.data.image import ImageError
+from ferjax.data.loading import open_released
 
 NAMES = ("neutral", "happiness", "anger")
 
@@ -22,7 +24,12 @@ def folder(tmp_path):
 
 def _source(folder, text, on_bad_record="error", split="train"):
   (folder / "labels.csv").write_text(text, encoding="utf-8")
-  return CsvTable(folder, "labels.csv", split, NAMES, on_bad_record)
+  return _open(folder, "labels.csv", split, on_bad_record)
+
+
+def _open(folder, table, split="train", on_bad_record="error"):
+  options = Options(class_names=NAMES, table=table)
+  return open_released(CSV, folder, split, options, on_bad_record=on_bad_record, validates=False)
 
 
 def test_reads_the_rows_of_a_split(folder):
@@ -49,10 +56,16 @@ def test_reads_the_rows_of_a_split(folder):
 @pytest.mark.parametrize(
   ("header", "message"),
   [
-    ("image,label,person", r"labels.csv: no column 'split'; columns found: image, label, person;"),
-    ("image;label;split", r"no column 'image'; columns found: image;label;split; expected comma"),
+    (
+      "image,label,person",
+      r"labels.csv:1: no column 'split'; columns found: image, label, person;",
+    ),
+    (
+      "image;label;split",
+      r"no column 'image', 'label', 'split'; columns found: image;label;split; expected comma",
+    ),
     ("Image,label,split", r"no column 'image'; columns found: Image, label, split"),
-    ("", r"no column 'image'; columns found: none"),
+    ("", r"no column 'image', 'label', 'split'; columns found: none"),
   ],
 )
 def test_missing_column_is_named_with_those_found(folder, header, message):
@@ -91,31 +104,40 @@ def test_skipped_rows_are_counted(folder, caplog):
   assert "left out 1 bad records of 2" in caplog.text
 
 
+def _open_val(folder, text):
+  """With a validation split that is named, so that none is cut from train."""
+  (folder / "labels.csv").write_text(text)
+  options = Options(class_names=NAMES, files={"val": "val"})
+  return open_released(CSV, folder, "val", options)
+
+
 def test_empty_split_lists_those_there(folder):
   text = "image,label,split\nimages/a.png,anger,test\nimages/a.png,anger,train\nx,y,train\nz\n"
   with pytest.raises(
     ValueError,
-    match=r"labels.csv: no row of split 'val'; splits there: '' \(1 rows\), 'test' \(1 rows\), "
-    r"'train' \(2 rows\)",
+    match=r"column split val of the split val not found in .*labels.csv \('test' from line 2 on, "
+    r"'train' from line 3 on, '' from line 5 on\); there: test, train",
   ):
-    _source(folder, text, split="val")
-  with pytest.raises(ValueError, match=r"no row of split 'train'; splits there: none"):
+    _open_val(folder, text)
+  with pytest.raises(ValueError, match=r"split 'train': empty; splits there: none"):
     _source(folder, "image,label,split\n")
-  with pytest.raises(ValueError, match=r"all 1 records are bad, the first: labels.csv:2"):
+  with pytest.raises(
+    ValueError, match=r"all 1 records are bad or left out, the first: labels.csv:2"
+  ):
     _source(folder, "image,label,split\nimages/gone.png,anger,train\n", "skip")
 
 
 def test_unreadable_tables(folder):
-  with pytest.raises(ValueError, match=r"table not found: .*faces.csv \(data.dir and data.csv\)"):
-    CsvTable(folder, "faces.csv", "train", NAMES)
+  with pytest.raises(ValueError, match=r"missing  .*faces.csv  \(a table: image, label, split\)"):
+    _open(folder, "faces.csv")
   (folder / "faces.csv").write_bytes(b"image,label,split\n\xff\xfe,anger,train\n")
   with pytest.raises(ValueError, match="not UTF-8 text"):
-    CsvTable(folder, "faces.csv", "train", NAMES)
+    _open(folder, "faces.csv")
   (folder / "faces.csv").write_text("image,label,split\n" + "x" * 200_000 + ",anger,train\n")
   with pytest.raises(ValueError, match="malformed: field larger than field limit"):
-    CsvTable(folder, "faces.csv", "train", NAMES)
+    _open(folder, "faces.csv")
   with pytest.raises(ValueError, match="unknown on_bad_record 'drop'"):
-    CsvTable(folder, "labels.csv", "train", NAMES, "drop")
+    _open(folder, "labels.csv", on_bad_record="drop")
 
 
 def test_damaged_image_is_named_on_access(folder):
@@ -123,3 +145,26 @@ def test_damaged_image_is_named_on_access(folder):
   source = _source(folder, "image,label,split\nimages/a.png,anger,train\n")
   with pytest.raises(ImageError, match=r"^labels.csv:2 \(images/a.png\): not an image"):
     source[0]
+
+
+def test_images_may_lie_beside_the_table(folder):
+  (folder / "images" / "t.csv").write_text("image,label,split\na.png,anger,train\n")
+  source = _open(folder, "images/t.csv")
+  assert source.origin(0) == "images/t.csv:2 (a.png)"
+  assert int(source[0]["image"][0, 0, 0]) == 10
+
+
+def test_a_table_of_another_encoding_is_decoded_by_its_mark(folder):
+  (folder / "images" / "a.png").rename(folder / "images" / "\u00e9.png")
+  table = "image,label,split\r\nimages/\u00e9.png,anger,train\r\n"
+  (folder / "labels.csv").write_text(table, encoding="utf-16")
+  assert _open(folder, "labels.csv").origin(0) == "labels.csv:2 (images/\u00e9.png)"
+
+
+def test_a_split_of_any_name(folder):
+  rows = "images/a.png,anger,fold 1\nimages/a.png,fear,fold 2\nimages/a.png,neutral,fold 3\n"
+  (folder / "labels.csv").write_text(f"image,label,split\n{rows}")
+  # Both are named, so that the third decides nothing; its bad row is not read.
+  options = Options(class_names=NAMES, files={"train": "fold 1", "val": "fold 3"})
+  labels = [open_released(CSV, folder, split, options).labels for split in ("train", "val")]
+  np.testing.assert_array_equal(labels, np.eye(3)[[[2], [0]]])

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
-from ferjax.data.datasets.layout import LayoutError, Options
+from ferjax.data.datasets.base import Options
+from ferjax.data.datasets.entries import LayoutError
 from ferjax.expressions import FERPLUS_COLUMNS
 
 RAF_LIST = "basic/EmoLabel/list_patition_label.txt"
@@ -104,7 +105,7 @@ ROWS = [
   ("annotation_list", "train.txt", "45,3", "45,9", r"train.txt:4 .*class 9 is not one of"),
   ("annotation_list", "train.txt", "10,5,50", "60,5,50", r"train.txt:1 .*has no area"),
   ("csv", "labels.csv", "1.png,happiness", "1.png,joyous", r"labels.csv:3 .*class 'joyous'"),
-  ("csv", "labels.csv", ",train,p1\n", ",training,p1\n", r"labels.csv:4 .*split 'training'"),
+  ("csv", "labels.csv", ",train,p1\n", ",,p1\n", r"labels.csv:4 .*the column split is empty"),
 ]  # fmt: skip
 
 
@@ -204,12 +205,88 @@ def test_empty_class_folder(make_layout, plan_of, layout, folder, wrong, name):
     plan_of(layout, root)
 
 
-def test_folder_that_is_no_split(make_layout, plan_of):
-  root = make_layout("image_folder")
+# (layout, name of val as released, another name, how an option names that)
+SPLITS = [
+  ("voc", "ImageSets/Main/val.txt", "ImageSets/Main/dev.txt", "dev"),
+  ("coco_json", "annotations/val.json", "annotations/valid set.json", "annotations/valid set.json"),
+  ("yolo_txt", "images/val", "images/Val", "Val"),
+  ("annotation_list", "val.txt", "valid.txt", "valid.txt"),
+  ("image_folder", "val", "testing", "testing"),
+]
+
+
+@pytest.mark.parametrize(("layout", "name", "other", "option"), SPLITS)
+def test_name_that_is_no_split(make_layout, plan_of, layout, name, other, option):
+  root = make_layout(layout)
   (root / "notes").mkdir()
-  (root / "val").rename(root / "valid")
-  with pytest.raises(LayoutError, match=r"valid holds folders of classes, but is no split; expect"):
-    plan_of("image_folder", root)
+  train = {"coco_json": "annotations/train.json", "annotation_list": "train.txt"}.get(
+    layout, "train"
+  )
+  quoted = f"'{option}'" if " " in option else option
+  (root / name).rename(root / other)
+  if layout == "yolo_txt":
+    (root / "labels/val").rename(root / "labels" / option)
+  with pytest.raises(LayoutError, match=r"is no split; expected .*train.*val.*test") as caught:
+    plan_of(layout, root)
+  start, there = str(caught.value).split("; there: ")
+  there, fix = there.split(". Rename it, move it away, ")
+  assert option in start
+  assert {option, train} == set(there.split(", "))
+  assert fix.endswith(f"--file val={quoted}, or --config.data.val={quoted}")
+  plan = plan_of(layout, root, files={"val": option})
+  assert plan.cut == ""
+  assert len(plan.entries["val"]) == (14 if layout == "image_folder" else 7)
+  with pytest.raises(LayoutError, match=r"gone of the split train not found in .*; there: "):
+    plan_of(layout, root, files={"train": "gone", "val": option})
+
+
+def test_value_of_a_table_that_is_no_split(make_layout, plan_of):
+  root = make_layout("csv")
+  _replace(root / "labels.csv", ",train,p1\n", ",training,p1\n")
+  with pytest.raises(
+    LayoutError, match=r"split training in .*labels.csv .*'training' from line 4 on.* is no split"
+  ):
+    plan_of("csv", root)
+  plan = plan_of("csv", root, files={"val": "training"})
+  assert [entry.origin for entry in plan.entries["val"]] == ["labels.csv:4 (images/2.png)"]
+  with pytest.raises(LayoutError, match=r"dev of the split val not found in .*; there: .*training"):
+    plan_of("csv", root, files={"train": "training", "val": "dev"})
+
+
+def test_folder_beside_a_release_without_validation(make_layout, plan_of):
+  root = make_layout("fer2013_folders")
+  (root / "validation" / "happy").mkdir(parents=True)
+  with pytest.raises(LayoutError, match=r"validation holds folders of classes, but is no split of"):
+    plan_of("fer2013_folders", root)
+
+
+@pytest.mark.parametrize(
+  ("layout", "images", "where"),
+  [
+    ("raf_db", "basic/Image/aligned/test_*", "list_patition_label.txt"),
+    ("affectnet_csv", "Manually_Annotated_Images/*/validation*", "validation.csv"),
+    ("voc", "JPEGImages/val*", "val.txt"),
+    ("coco_json", "images/val*", "val.json"),
+    ("yolo_txt", "images/val/*", "images/val"),
+    ("annotation_list", "images/val*", "val.txt"),
+    ("csv", "images/5?.png", "labels.csv"),
+  ],
+)
+def test_split_whose_images_are_all_lost(make_layout, plan_of, layout, images, where):
+  root = make_layout(layout)
+  for path in root.glob(images):
+    path.unlink()
+  if layout == "csv":
+    _replace(root / "labels.csv", "split", "kind")
+    _replace(root / "labels.csv", "person", "split")
+    lines = (root / "labels.csv").read_text().splitlines()
+    rows = [line.rsplit(",", 2)[0] for line in lines[1:]]
+    names = ["test" if "images/5" in row and "/5." not in row else "train" for row in rows]
+    rows = [f"{row},x,{name}" for row, name in zip(rows, names, strict=True)]
+    (root / "labels.csv").write_text("\n".join([lines[0], *rows]) + "\n")
+  empty = rf"{where}.*: (empty; no images|no records of the split .* all \d+ records are bad or)"
+  with pytest.raises(LayoutError, match=empty):
+    plan_of(layout, root)
 
 
 @pytest.mark.parametrize(
@@ -269,12 +346,22 @@ def test_empty_box_and_label_files(make_layout, plan_of):
   assert re.search("labels/train/train4.txt .*file not found.*has an empty one", problem)
 
 
+@pytest.mark.parametrize(
+  "content", [b"PK\x03\x04 no zip", b"\x93NUMPY\x01\x00\xff\xff{'descr'", b"\x80\x04pickle", b"3\n"]
+)
+def test_foreign_label_files_are_bad_records(make_layout, plan_of, content):
+  root = make_layout("affectnet_npy")
+  (root / "train_set/annotations/4_exp.npy").write_bytes(content)
+  (problem,) = plan_of("affectnet_npy", root).problems
+  assert re.search(r"train_set/annotations/4_exp.npy \(4.jpg\): not a .npy file", problem)
+
+
 def test_choices_that_a_set_does_not_have(make_layout, plan_of):
   root = make_layout("fer2013_csv")
   for options, message in (
     (Options(task="detection"), "FER2013 has no task 'detection'; known: classification"),
     (Options(rule="mode"), "unknown rule 'mode'; known: majority, probability"),
-    (Options(class_names=("happy", "sad")), "FER2013 has 7 classes, in the order neutral"),
+    (Options(class_names=("happy", "sad")), "FER2013 has 7 classes: neutral, .*; got happy, sad"),
   ):
     with pytest.raises(ValueError, match=message):
       plan_of(

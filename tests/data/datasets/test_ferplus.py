@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from ferjax.commands.main import main
-from ferjax.data.datasets import load_source
-from ferjax.data.datasets.layout import LayoutError
+from ferjax.data.datasets.base import LayoutError
+from ferjax.data.examples import load
 from ferjax.data.image import decode
+from ferjax.data.loading import load_source
 from ferjax.data.pipeline import eval_dataset, train_dataset
-from ferjax.data.preparation.examples import load
 from ferjax.expressions import EXPRESSIONS, FERPLUS_COLUMNS
 
 CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "fermam.py"

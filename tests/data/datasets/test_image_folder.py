@@ -4,10 +4,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferjax.data.datasets.image_folder import ImageFolder
+from ferjax.data.datasets.base import Options
+from ferjax.data.datasets.image_folder import IMAGE_FOLDER
 from ferjax.data.image import ImageError
+from ferjax.data.loading import open_released
 
 NAMES = ("neutral", "happiness", "anger")
+
+
+def _open(folder, name, class_names=NAMES, on_bad_record="error"):
+  options = Options(class_names=class_names, files={"train": name, "val": name})
+  return open_released(IMAGE_FOLDER, folder, "val", options, on_bad_record=on_bad_record)
 
 
 def _save(path, level=0):
@@ -30,7 +37,7 @@ def test_reads_a_split_in_order(folder, caplog):
   _save(folder / "train" / "neutral" / ".hidden.jpg")
   _save(folder / "train" / ".cache" / "x.jpg")
   with caplog.at_level("INFO"):
-    source = ImageFolder(folder, "train", NAMES)
+    source = _open(folder, "train")
   assert "3 images: neutral 1, happiness 2, anger 0" in caplog.text
   assert [source.origin(i) for i in range(3)] == [
     "train/Happy/a.JPG",
@@ -41,13 +48,13 @@ def test_reads_a_split_in_order(folder, caplog):
   assert (source[1]["image"] == 20).all()
   assert source[1]["image"].shape == (30, 40, 3)
   assert source[1]["label"].tolist() == [0, 1, 0]
-  assert len(ImageFolder(folder, "val", NAMES)) == 1
+  assert len(_open(folder, "val")) == 1
 
 
 def test_follows_links_to_folders(folder):
   (folder / "dev").mkdir()
   (folder / "dev" / "happiness").symlink_to(folder / "train" / "Happy")
-  assert len(ImageFolder(folder, "dev", NAMES)) == 2
+  assert len(_open(folder, "dev")) == 2
 
 
 @pytest.mark.parametrize("on_bad_record", ["error", "skip"])
@@ -58,16 +65,16 @@ def test_unknown_class_folder_is_named(folder, on_bad_record):
     match=r"folder .*train/bored is named like no class; known: neutral, happiness, "
     r"anger \(data.class_names, or .*; rename it, move it away",
   ):
-    ImageFolder(folder, "train", NAMES, on_bad_record)
+    _open(folder, "train", on_bad_record=on_bad_record)
   with pytest.raises(ValueError, match=r"train/Happy is named like no class"):
-    ImageFolder(folder, "train", ("neutral", "anger"), on_bad_record)
+    _open(folder, "train", ("neutral", "anger"), on_bad_record)
 
 
 def test_image_outside_the_class_folders_is_a_bad_record(folder):
   _save(folder / "train" / "stray.png")
   with pytest.raises(ValueError, match=r"stray.png: lies outside the class folders; .*\"skip\""):
-    ImageFolder(folder, "train", NAMES)
-  source = ImageFolder(folder, "train", NAMES, "skip")
+    _open(folder, "train")
+  source = _open(folder, "train", on_bad_record="skip")
   assert len(source) == 3
   assert len(source.skipped) == 1
   assert "stray.png" in source.skipped[0]
@@ -76,33 +83,38 @@ def test_image_outside_the_class_folders_is_a_bad_record(folder):
 def test_empty_split(folder):
   (folder / "dev" / "neutral").mkdir(parents=True)
   with pytest.raises(
-    ValueError, match=r"no images in .*dev; expected DIR/<split>/<class>/\*.jpg; .*there: neutral"
+    ValueError,
+    match=r"dev: empty; no images; expected DIR/<split>/<class>/\*.jpg; .*there: neutral",
   ):
-    ImageFolder(folder, "dev", NAMES)
+    _open(folder, "dev")
 
 
 def test_missing_folders(folder):
-  with pytest.raises(ValueError, match=r"split folder not found: .*test; .*there: train, val"):
-    ImageFolder(folder, "test", NAMES)
-  with pytest.raises(ValueError, match=r"folder not found: .*nowhere; expected DIR/<split>/"):
-    ImageFolder(folder / "nowhere", "train", NAMES)
+  with pytest.raises(
+    ValueError, match=r"classes test of the split val not found in .*; there: train, val"
+  ):
+    _open(folder, "test")
+  with pytest.raises(
+    ValueError, match=r"folder not found: .*nowhere. Lay out the pictures as DIR/<split>/"
+  ):
+    _open(folder / "nowhere", "train")
 
 
 def test_classes_without_splits_are_explained(folder):
   with pytest.raises(
     ValueError,
-    match=r"train holds the class folders Happy, anger, neutral themselves, and no folder 'val'; "
-    r"expected DIR/<split>/<class>/\*.jpg: move them into .*train/train",
+    match=r"train holds the class folders Happy, anger, neutral themselves, and no folder of a "
+    r"split; expected DIR/<split>/<class>/\*.jpg: move them into .*train/train",
   ):
-    ImageFolder(folder / "train", "val", NAMES)
+    open_released(IMAGE_FOLDER, folder / "train", "val", Options(class_names=NAMES))
 
 
 def test_damaged_image_is_named_on_access(folder):
   (folder / "val" / "anger" / "d.jpg").write_bytes(b"not a picture")
   with pytest.raises(ImageError, match=r"^val/anger/d.jpg: not an image"):
-    ImageFolder(folder, "val", NAMES)[0]
+    _open(folder, "val")[0]
 
 
 def test_unknown_policy_is_refused(folder):
   with pytest.raises(ValueError, match="unknown on_bad_record 'drop'; known: error, skip"):
-    ImageFolder(folder, "train", NAMES, "drop")
+    _open(folder, "train", on_bad_record="drop")

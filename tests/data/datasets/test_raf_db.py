@@ -7,10 +7,17 @@ import pytest
 from PIL import Image
 
 from ferjax.data.datasets import raf_db
-from ferjax.data.datasets.raf_db import RafDetection
+from ferjax.data.datasets.base import Options
+from ferjax.data.datasets.raf_db import RAF_DB
+from ferjax.data.loading import open_released
 from ferjax.expressions import RAF_DB_CODES, SEVEN_EXPRESSIONS
 
 LIST = "basic/EmoLabel/list_patition_label.txt"
+
+
+def _open(folder, split, on_bad_record="error", class_names=SEVEN_EXPRESSIONS):
+  options = Options(task="detection", class_names=class_names)
+  return open_released(RAF_DB, folder, split, options, on_bad_record=on_bad_record)
 
 
 def _folder(root, lines):
@@ -47,23 +54,23 @@ def _counts(source):
 
 
 def test_codes_become_canonical_expressions(folder):
-  source = RafDetection(folder, "test")
+  source = _open(folder, "test")
   names = [SEVEN_EXPRESSIONS[int(source[i]["label"][0])] for i in range(7)]
   # The table of the released readme: code 1 first.
   assert names == ["surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"]
   assert source.class_names == SEVEN_EXPRESSIONS
-  reordered = RafDetection(folder, "test", class_names=SEVEN_EXPRESSIONS[::-1])
+  reordered = _open(folder, "test", class_names=SEVEN_EXPRESSIONS[::-1])
   assert reordered[0]["label"][0] == 6 - SEVEN_EXPRESSIONS.index("surprise")
 
 
 def test_boxes_are_clipped_to_the_photograph(folder):
-  example = RafDetection(folder, "test")[0]
+  example = _open(folder, "test")[0]
   np.testing.assert_array_equal(example["boxes"], [[5.5, 0, 30.75, 39]])
   assert example["image"].shape == (40, 50, 3)
 
 
 def test_validation_is_a_stratified_tenth_of_train(folder, lines):
-  train, val = RafDetection(folder, "train"), RafDetection(folder, "val")
+  train, val = _open(folder, "train"), _open(folder, "val")
   assert _counts(val) == {"happiness": 3, "neutral": 2, "fear": 1}
   assert _counts(train) == {"happiness": 27, "neutral": 18, "fear": 9}
   listed = {name for name, _ in lines if name.startswith("train")}
@@ -73,37 +80,40 @@ def test_validation_is_a_stratified_tenth_of_train(folder, lines):
 
 def test_split_does_not_depend_on_the_order_of_the_list(folder, lines, tmp_path):
   other = _folder(tmp_path / "other", lines[::-1])
-  assert _names(RafDetection(folder, "val")) == _names(RafDetection(other, "val"))
+  assert _names(_open(folder, "val")) == _names(_open(other, "val"))
 
 
 def test_counts_are_compared_with_the_official_ones(folder, caplog, monkeypatch):
   with caplog.at_level("INFO"):
-    RafDetection(folder, "val")
-    RafDetection(folder, "test")
+    _open(folder, "val")
+    _open(folder, "test")
     monkeypatch.setattr(raf_db, "OFFICIAL_COUNTS", {"train": 60, "test": 7})
-    RafDetection(folder, "train")
+    _open(folder, "train")
   assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
-    ("WARNING", f"RAF-DB: found 60 train images in {LIST}, officially 12271"),
-    ("WARNING", f"RAF-DB: found 7 test images in {LIST}, officially 3068"),
-    ("INFO", f"RAF-DB: found 60 train images in {LIST}, officially 60"),
+    ("WARNING", f"RAF-DB: found 60 train records in {folder}, officially 12271"),
+    ("WARNING", f"RAF-DB: found 7 test records in {folder}, officially 3068"),
+    ("INFO", f"RAF-DB: found 60 train records in {folder}, officially 60"),
   ]
 
 
 def test_missing_files_are_named(folder, tmp_path):
-  with pytest.raises(ValueError, match=r"not found: .*list_patition_label.txt; RAF-DB is free"):
-    RafDetection(tmp_path / "nowhere", "train")
-  with pytest.raises(ValueError, match="unknown split 'dev' of RAF-DB; known: train, val, test"):
-    RafDetection(folder, "dev")
+  with pytest.raises(ValueError, match=r"folder not found: .*nowhere. Ask its authors"):
+    _open(tmp_path / "nowhere", "train")
+  (tmp_path / "empty").mkdir()
+  with pytest.raises(
+    ValueError, match=r"missing  .*list_patition_label.txt (.*\n)*Ask its authors"
+  ):
+    _open(tmp_path / "empty", "train")
   (folder / "basic/Annotation/boundingbox/test_0001_boundingbox.txt").unlink()
   with pytest.raises(
     ValueError, match=rf"{LIST}:61 \(test_0001.jpg\): file not found: .*test_0001_boundingbox.txt"
   ):
-    RafDetection(folder, "test")
-  source = RafDetection(folder, "test", "skip")
+    _open(folder, "test")
+  source = _open(folder, "test", "skip")
   assert len(source) == 6
   assert "test_0001" in source.skipped[0]
   (folder / "basic/Image/original/test_0002.jpg").unlink()
-  assert len(RafDetection(folder, "test", "skip")) == 5
+  assert len(_open(folder, "test", "skip")) == 5
 
 
 @pytest.mark.parametrize(
@@ -119,7 +129,7 @@ def test_malformed_line_is_named(folder, line, message):
   with open(folder / LIST, "a") as lines:
     lines.write(f"{line}\n")
   with pytest.raises(ValueError, match=rf"{LIST}:68 .*{message}"):
-    RafDetection(folder, "test")
+    _open(folder, "test")
 
 
 @pytest.mark.parametrize(
@@ -129,9 +139,27 @@ def test_malformed_line_is_named(folder, line, message):
 def test_malformed_box_is_named(folder, text, message):
   (folder / "basic/Annotation/boundingbox/test_0001_boundingbox.txt").write_text(text)
   with pytest.raises(ValueError, match=rf"test_0001_boundingbox.txt: .*{message}"):
-    RafDetection(folder, "test")
+    _open(folder, "test")
 
 
 def test_class_names_must_hold_the_expressions(folder):
-  with pytest.raises(ValueError, match="unknown expression 'surprise'"):
-    RafDetection(folder, "test", class_names=("neutral", "happiness"))
+  with pytest.raises(ValueError, match=r"RAF-DB has 7 classes: .*; got neutral, happiness"):
+    _open(folder, "test", class_names=("neutral", "happiness"))
+
+
+def test_a_bad_record_moves_no_other_to_another_split(folder):
+  train, val = (_names(_open(folder, split)) for split in ("train", "val"))
+  bad = [sorted(val)[0], *sorted(train)[:2]]
+  (folder / "basic/Image/original" / bad[0]).unlink()
+  (folder / f"basic/Annotation/boundingbox/{bad[1][:-4]}_boundingbox.txt").write_text("1 2")
+  (folder / LIST).write_text((folder / LIST).read_text().replace(f"{bad[2]} 4", f"{bad[2]} 9"))
+  sources = [_open(folder, split, "skip") for split in ("train", "val")]
+  assert [_names(source) for source in sources] == [train - set(bad), val - set(bad)]
+  assert [len(source.skipped) for source in sources] == [2, 1]
+  assert bad[0] in sources[1].skipped[0]
+
+
+def test_the_split_of_runs_so_far(folder):
+  """The names that were chosen before the cut of all sets was one; runs are resumed on them."""
+  expected = {f"train_{i:05d}.jpg" for i in (16, 20, 27, 34, 42, 51)}
+  assert _names(_open(folder, "val")) == expected

@@ -4,11 +4,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ferjax.data.datasets.voc import PascalVOC
+from ferjax.data.datasets.base import Options
+from ferjax.data.datasets.voc import VOC
+from ferjax.data.loading import open_released
 
 NAMES = ("neutral", "happiness")
 OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult>
 <bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax></bndbox></object>"""
+
+
+def _open(root, on_bad_record="error", split="train", **files):
+  options = Options(class_names=NAMES, files=files)
+  return open_released(VOC, root, split, options, on_bad_record=on_bad_record, validates=False)
 
 
 def _object(name, box, difficult=0):
@@ -32,7 +39,7 @@ def test_reads_objects_and_converts_pixels(tmp_path):
   objects = _object("happiness", (1, 1, 60, 40)) + _object("neutral", (11, 6, 20, 15), difficult=1)
   _write(tmp_path, "000001", objects)
   _write(tmp_path, "000002")
-  source = PascalVOC(tmp_path, "train", NAMES)
+  source = _open(tmp_path)
   assert len(source) == 2
   # 1-based inclusive pixels 1..60 are the edges 0..60; 11..20 are ten pixels from 10 to 20.
   np.testing.assert_array_equal(source[0]["boxes"], [[0, 0, 60, 40], [10, 5, 20, 15]])
@@ -44,7 +51,7 @@ def test_reads_objects_and_converts_pixels(tmp_path):
 def test_image_of_another_suffix_or_name(tmp_path):
   _write(tmp_path, "a", image="a.png")
   _write(tmp_path, "b", filename=r"C:\pictures\other.jpg", image="other.jpg")
-  source = PascalVOC(tmp_path, "train", NAMES)
+  source = _open(tmp_path)
   assert [source[i]["image"].shape for i in range(2)] == [(40, 60, 3)] * 2
   assert source.origin(1).endswith("(other.jpg)")
 
@@ -70,8 +77,8 @@ def test_bad_annotation_is_named_or_skipped(tmp_path, objects, message):
   _write(tmp_path, "good", _object("neutral", (1, 1, 9, 9)))
   _write(tmp_path, "bad", objects)
   with pytest.raises(ValueError, match=message):
-    PascalVOC(tmp_path, "train", NAMES)
-  source = PascalVOC(tmp_path, "train", NAMES, "skip")
+    _open(tmp_path)
+  source = _open(tmp_path, "skip")
   assert len(source) == 1
   assert len(source.skipped) == 1
   assert "bad.xml" in source.skipped[0]
@@ -79,17 +86,19 @@ def test_bad_annotation_is_named_or_skipped(tmp_path, objects, message):
 
 def test_missing_files_are_named(tmp_path):
   _write(tmp_path, "a")
-  with pytest.raises(ValueError, match=r"image set not found: .*val\.txt; image sets there: train"):
-    PascalVOC(tmp_path, "val", NAMES)
+  with pytest.raises(
+    ValueError, match=r"image set dev of the split val not found in .*; there: train"
+  ):
+    _open(tmp_path, split="val", val="dev")
   (tmp_path / "JPEGImages" / "a.jpg").unlink()
   with pytest.raises(ValueError, match=r"a.xml: image file not found: .*a\.jpg"):
-    PascalVOC(tmp_path, "train", NAMES)
+    _open(tmp_path)
   (tmp_path / "Annotations" / "a.xml").unlink()
-  with pytest.raises(ValueError, match=r"Annotations/a.xml: annotation not found"):
-    PascalVOC(tmp_path, "train", NAMES)
+  with pytest.raises(ValueError, match=r"Annotations/a.xml: file not found"):
+    _open(tmp_path)
   (tmp_path / "ImageSets" / "Main" / "train.txt").write_text("")
-  with pytest.raises(ValueError, match=r"train.txt: no records to read: empty"):
-    PascalVOC(tmp_path, "train", NAMES)
+  with pytest.raises(ValueError, match=r"train.txt: empty; expected one image name"):
+    _open(tmp_path)
 
 
 def test_entities_are_refused(tmp_path):
@@ -97,11 +106,78 @@ def test_entities_are_refused(tmp_path):
   bomb = '<!DOCTYPE x [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><annotation>&b;</annotation>'
   (tmp_path / "Annotations" / "a.xml").write_text(bomb)
   with pytest.raises(ValueError, match="XML entities are not allowed"):
-    PascalVOC(tmp_path, "train", NAMES)
+    _open(tmp_path)
 
 
 def test_box_of_another_image_size_is_refused_on_access(tmp_path):
   _write(tmp_path, "a", _object("neutral", (1, 1, 600, 400)))
-  source = PascalVOC(tmp_path, "train", NAMES)
+  source = _open(tmp_path)
   with pytest.raises(ValueError, match=r"a.xml \(a.jpg\): box .* over the edge"):
     source[0]
+
+
+GREETING = "\u8868\u60c5"  # "expression"
+
+
+@pytest.mark.parametrize(
+  ("declared", "codec"),
+  [
+    ("gb2312", "gb2312"),
+    ("GBK", "gbk"),
+    ("Shift_JIS", "shift_jis"),
+    ("utf-8", "utf-8-sig"),
+    ("UTF-16", "utf-16"),
+    ("", "utf-8"),
+    ("", "utf-16"),
+  ],
+)
+def test_encodings_that_python_knows(tmp_path, declared, codec):
+  _write(tmp_path, "a")
+  encoding = f' encoding="{declared}"' if declared else ""
+  text = f'<?xml version="1.0"{encoding}?>\r\n<annotation><folder>{GREETING}</folder>'
+  text += f"{_object('neutral', (1, 1, 9, 9))}</annotation>"
+  (tmp_path / "Annotations" / "a.xml").write_bytes(text.encode(codec))
+  np.testing.assert_array_equal(_open(tmp_path)[0]["boxes"], [[0, 0, 9, 9]])
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    (b'<?xml version="1.0" encoding="utf8x"?><annotation/>', "unknown encoding 'utf8x' in its XML"),
+    (b'<?xml version="1.0" encoding="rot13"?><annotation/>', "unknown encoding 'rot13'"),
+    (b'<?xml version="1.0" encoding="gb2312"?><a>\xff\xff</a>', "not gb2312 text, as its XML dec"),
+    (b"<annotation>\xff</annotation>", "1: not UTF-8 text; save the file as UTF-8"),
+    (b"<annotation>\x00</annotation>", "malformed XML"),
+  ],
+)
+def test_what_cannot_be_decoded_is_one_bad_record(tmp_path, content, message):
+  _write(tmp_path, "good", _object("neutral", (1, 1, 9, 9)))
+  _write(tmp_path, "bad")
+  (tmp_path / "Annotations" / "bad.xml").write_bytes(content)
+  with pytest.raises(ValueError, match=rf"^Annotations/bad.xml:.*{message}"):
+    _open(tmp_path)
+  source = _open(tmp_path, "skip")
+  assert len(source) == len(source.skipped) == 1
+
+
+def test_an_annotation_that_is_a_folder_is_one_bad_record(tmp_path):
+  _write(tmp_path, "good")
+  _write(tmp_path, "bad")
+  (tmp_path / "Annotations" / "bad.xml").unlink()
+  (tmp_path / "Annotations" / "bad.xml").mkdir()
+  assert "Annotations/bad.xml: cannot be read" in _open(tmp_path, "skip").skipped[0]
+
+
+def test_images_may_lie_beside_the_annotations(tmp_path):
+  _write(tmp_path, "a", image="a.jfif")
+  (tmp_path / "JPEGImages/a.jfif").rename(tmp_path / "Annotations/a.jfif")
+  assert _open(tmp_path)[0]["image"].shape == (40, 60, 3)
+
+
+def test_image_sets_of_the_challenge_are_no_splits(tmp_path):
+  _write(tmp_path, "a")
+  for name in ("trainval", "face_train", "face_trainval", "happy_person_val"):
+    (tmp_path / f"ImageSets/Main/{name}.txt").write_text("a -1\n")
+  assert len(_open(tmp_path)) == 1
+  (tmp_path / "ImageSets/Main/trainval.txt").write_text("a\n")
+  assert len(_open(tmp_path, split="val", val="trainval")) == 1

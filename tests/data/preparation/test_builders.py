@@ -14,14 +14,15 @@ from fsspec.implementations.memory import MemoryFileSystem
 from PIL import Image
 
 from ferjax.config import DataConfig
-from ferjax.data.datasets import load_source
-from ferjax.data.datasets.layout import LayoutError, Options
-from ferjax.data.datasets.prepared import find_prepared, open_prepared
-from ferjax.data.datasets.records import RecordError
+from ferjax.data.datasets.base import Options
+from ferjax.data.datasets.entries import LayoutError, RecordError
+from ferjax.data.datasets.raf_db import RAF_DB
 from ferjax.data.image import decode
+from ferjax.data.loading import load_source
 from ferjax.data.pipeline import eval_dataset
 from ferjax.data.preparation import builders
 from ferjax.data.preparation.prepare import prepare
+from ferjax.data.prepared import find_prepared, open_prepared
 
 BOXED = ("voc", "coco_json", "yolo_txt", "annotation_list")
 
@@ -39,7 +40,7 @@ def test_faces_come_back(make_layout, plan_of, tmp_path, layout):
     assert len(source) == len(entries) == prepared.records[split]
     assert source.task == "classification"
     assert not hasattr(source, "max_boxes")  # which says that there are boxes to find
-    labels = [builders.label_of(entry, len(plan.options.class_names)) for entry in entries]
+    labels = [entry.distribution(len(plan.options.class_names)) for entry in entries]
     np.testing.assert_array_equal(source.labels, labels)
     for index in {0, 4, 5, len(entries) - 1} & set(range(len(entries))):  # ends of shards
       entry, example = entries[index], source[index]
@@ -95,7 +96,7 @@ def test_votes_are_kept_and_tfds_reads_it(make_layout, plan_of, tmp_path):
 def test_a_builder_prepares_by_itself(make_layout, tmp_path):
   """As any tfds user would have it, without the command."""
   config = builders.Config("mine", options=Options(task="detection"))
-  builder = builders.RafDb(data_dir=tmp_path / "out", config=config)
+  builder = builders.builder_of(RAF_DB)(data_dir=tmp_path / "out", config=config)
   builder.download_and_prepare(
     download_config=tfds.download.DownloadConfig(manual_dir=make_layout("raf_db"))
   )
@@ -208,7 +209,11 @@ def test_what_cannot_be_opened(make_layout, plan_of, tmp_path):
   prepare(plan_of("image_folder", root), root, tmp_path / "out")
   with pytest.raises(ValueError, match="has no split 'test'; splits there: train, val"):
     open_prepared(tmp_path / "out", "test")
-  with pytest.raises(ValueError, match=r"for the classes neutral, .* data.class_names is a, b"):
+  with pytest.raises(
+    ValueError,
+    match=r"for the classes neutral, .* data.class_names is a, b; pass "
+    r"'--config.data.class_names=\[\"neutral\", .*\"anger\"\]', or prepare",
+  ):
     open_prepared(tmp_path / "out", "train", ("a", "b"))
   with pytest.raises(IndexError, match="record 14 of 14"):
     open_prepared(tmp_path / "out", "train")[14]

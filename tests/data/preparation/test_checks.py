@@ -1,6 +1,6 @@
 """How many near duplicates are listed; the other checks are in datasets/test_damaged_images.py."""
 
-from ferjax.data.datasets.layout import Entry
+from ferjax.data.datasets.entries import Entry
 from ferjax.data.preparation.checks import near_duplicates
 from ferjax.data.preparation.duplicates import Seen, Signature
 

@@ -7,13 +7,13 @@ import shutil
 import numpy as np
 import pytest
 
-from ferjax.data.datasets.prepared import open_prepared
-from ferjax.data.datasets.records import RecordError
+from ferjax.data.datasets.entries import RecordError
 from ferjax.data.image import decode
 from ferjax.data.preparation import builders
 from ferjax.data.preparation.checks import check_plan
 from ferjax.data.preparation.plan import Splitting
 from ferjax.data.preparation.prepare import prepare
+from ferjax.data.prepared import open_prepared
 
 # Of the miniature table: 46 of train, then 14 of test; classes by the number modulo 7. Copies have
 # the pixels of the first: the same class in train, another in train, and in test.

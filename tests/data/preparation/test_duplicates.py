@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ferjax.data.datasets.layout import Entry
+from ferjax.data.datasets.entries import Entry
 from ferjax.data.preparation.duplicates import (
   NEAR_BITS,
   Seen,

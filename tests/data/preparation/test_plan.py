@@ -2,7 +2,9 @@
 
 import pytest
 
-from ferjax.data.datasets.layout import LayoutError
+from ferjax.config import DataConfig
+from ferjax.data.datasets.base import LayoutError
+from ferjax.data.loading import load_source
 from ferjax.data.preparation.plan import Splitting
 
 
@@ -39,15 +41,26 @@ def test_no_records_at_all(make_layout, plan_of):
   root = make_layout("csv")
   for path in (root / "images").iterdir():
     path.unlink()
-  with pytest.raises(LayoutError, match=r"no records of csv table to read\n60 records could not"):
+  message = r"no records of the split 'train' to read: all 46 records .* the first: labels.csv:2 "
+  with pytest.raises(LayoutError, match=message):
     plan_of("csv", root)
 
 
 def test_val_as_test_names_the_errors(make_layout, plan_of):
-  root = make_layout("image_folder")
-  for path in (root / "val").rglob("*.png"):
-    path.rename(root / "val" / path.name)  # outside the class folders
-  with pytest.raises(
-    LayoutError, match=r"this has train\n14 records could not be read:\n  .*outsi"
-  ):
-    plan_of("image_folder", root, splitting=Splitting(val_as_test=True))
+  root = make_layout("csv")
+  (root / "images/1.png").unlink()
+  message = r"this has train, test\n1 records could not be read:\n  labels.csv:3 \(images/1.png\): "
+  with pytest.raises(LayoutError, match=message):
+    plan_of("csv", root, splitting=Splitting(val_as_test=True))
+
+
+def test_training_names_the_errors_too(make_layout):
+  root = make_layout("csv")
+  for i in range(1, 46):
+    (root / f"images/{i}.png").unlink()
+  config = DataConfig(source="csv", dir=str(root), csv="labels.csv", on_bad_record="skip")
+  message = (
+    r"no validation split .*\n45 records could not be read:\n  labels.csv:3 \(images/1.png\)"
+  )
+  with pytest.raises(LayoutError, match=message):
+    load_source(config, "train")

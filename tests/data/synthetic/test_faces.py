@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from ferjax.data.datasets.records import LabelledSource
+from ferjax.data.sources import LabelledSource
 from ferjax.data.synthetic.faces import SyntheticFaces
 from ferjax.data.synthetic.scenes import render_face
 from ferjax.expressions import EXPRESSIONS, SEVEN_EXPRESSIONS

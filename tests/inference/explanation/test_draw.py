@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from ferjax.fonts import Lettering, lettering
 from ferjax.inference.explanation.draw import (
   _cut,
   _face_sheet,
@@ -133,3 +134,20 @@ def test_sheets_of_all_kinds(size_and_explanations):
   assert min(sheet.shape[:2]) > 200
   assert np.unique(sheet.reshape(-1, 3), axis=0).shape[0] > 50
   np.testing.assert_array_equal(image, before)
+
+
+def test_class_names_without_letters_are_drawn_as_their_index():
+  """Warnings are errors here: Matplotlib warns of every letter that it cannot draw."""
+  names = ("\U0010fffd", "fear")  # the first is of a private plane, for which no font has a letter
+  image, cells = _image(60, 90), np.eye(3)
+  letters = lettering(names)
+  without = Lettering({"0": "0", "fear": "fear"}, letters.font, {})
+  for box in (None, (10, 10, 50, 50)):
+    explanation = _explanation(cells, 90, 60, box=box, target=names[0], names=names)
+    indexed = _explanation(cells, 90, 60, box=box, target="0", names=("0", "fear"))
+    drawn = draw_explanations(image, [explanation])
+    np.testing.assert_array_equal(drawn, draw_explanations(image, [explanation], letters))
+    expected = draw_explanations(image, [indexed], without)
+    assert (drawn != expected).any()  # the legend
+    legend = Lettering(without.names, letters.font, {"0": letters.legend[names[0]]})
+    np.testing.assert_array_equal(drawn, draw_explanations(image, [indexed], legend))

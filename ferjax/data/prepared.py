@@ -11,6 +11,8 @@ import io
 import json
 import os
 import re
+import shlex
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,12 +27,19 @@ from ferjax.data.image import decode
 INDEX = "ferjax.json"
 INCOMPLETE = "incomplete."  # start of the name of a folder that tfds has not finished
 _FORMAT = 1
+_DEPTH = 3  # of a prepared set below the folder that `prepare` was given
 _HOW = "write it with `ferjax data prepare NAME --source DIR --out DIR`"
 
 
 def labels_file(split: str) -> str:
   """Name of the array of a split's labels, f32[n k]."""
   return f"{split}.labels.npy"
+
+
+def class_names_flag(class_names: tuple[str, ...]) -> str:
+  """What tells training the classes of a prepared set, quoted for a shell."""
+  # A list in JSON is one of Python as well, and has no single quotes, which shells take badly.
+  return shlex.quote(f"--config.data.class_names={json.dumps(class_names, ensure_ascii=False)}")
 
 
 class PreparedSource:
@@ -117,32 +126,64 @@ class PreparedDetection(PreparedSource):
     return [int(label) for label in self._record(index)["labels"]]
 
 
-def find_prepared(dir: str | os.PathLike) -> epath.Path:
+def find_prepared(dir: str | os.PathLike, name: str = "", task: str = "") -> epath.Path:
   """The folder that holds `ferjax.json`: `dir`, or the only one below it.
+
+  Args:
+    dir: a folder of any file system that `etils.epath` knows.
+    name: of the data set that is looked for below it; "" for any.
+    task: that it was prepared for; "" for any.
 
   Raises:
     ValueError: none, or more than one, or an unknown file system.
   """
+  root = _path(dir)
+  if (root / INDEX).exists():
+    return root
+  found = _prepared_below(root, name, task)
+  if len(found) == 1:
+    return found[0]
+  if not found:
+    what = " ".join(filter(None, ("no prepared data set", name, f"for {task}" if task else "")))
+    raise ValueError(f"{what} in {root} (no file {INDEX}); {_HOW}")
+  raise ValueError(
+    f"{len(found)} prepared data sets below {root}: {', '.join(map(str, found))}; pass the folder "
+    "of one of them: --config.data.dir=DIR"
+  )
+
+
+def is_prepared(dir: str | os.PathLike) -> bool:
+  """Whether the folder itself is one that `ferjax data prepare` wrote."""
+  return (_path(dir) / INDEX).exists()
+
+
+def _path(dir: str | os.PathLike) -> epath.Path:
   try:
-    root = epath.Path(dir)
+    return epath.Path(dir)
   except KeyError as error:
     raise ValueError(
       f"{os.fspath(dir)} is on a file system that etils.epath does not know; expected a local "
       "path, or one of gs://, s3://, az:// or hf://"
     ) from error
-  if (root / INDEX).exists():
-    return root
-  # As tfds lays folders out: name, configuration, version.
-  found = sorted(path.parent for path in root.glob(f"*/*/*/{INDEX}")) if root.exists() else []
-  found = [folder for folder in found if not folder.name.startswith(INCOMPLETE)]
-  if len(found) == 1:
-    return found[0]
-  if not found:
-    raise ValueError(f"no prepared data set in {root} (no file {INDEX}); {_HOW}")
-  raise ValueError(
-    f"{len(found)} prepared data sets below {root}: {', '.join(map(str, found))}; pass the folder "
-    "of one of them: --config.data.dir=DIR"
-  )
+
+
+def _prepared_below(root: epath.Path, name: str, task: str) -> list[epath.Path]:
+  """As tfds lays folders out: name, configuration, version. A user's path is no pattern."""
+  folders = [root]
+  for _ in range(_DEPTH):
+    folders = [path for folder in folders for path in _folders(folder)]
+  found = []
+  for folder in sorted(folders):
+    if folder.name.startswith(INCOMPLETE) or not (folder / INDEX).exists():
+      continue
+    index = read_index(folder) if name or task else {}
+    if name in ("", index.get("data_set")) and task in ("", index.get("task")):
+      found.append(folder)
+  return found
+
+
+def _folders(folder: epath.Path) -> list[epath.Path]:
+  return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
 
 
 def read_index(folder: epath.Path) -> dict[str, Any]:
@@ -160,7 +201,13 @@ def read_index(folder: epath.Path) -> dict[str, Any]:
 
 
 def open_prepared(
-  dir: str | os.PathLike, split: str, class_names: tuple[str, ...] | None = None
+  dir: str | os.PathLike,
+  split: str,
+  class_names: tuple[str, ...] | None = None,
+  *,
+  name: str = "",
+  task: str = "",
+  choices: Mapping[str, object] | None = None,
 ) -> PreparedFaces | PreparedDetection:
   """Opens a split of a prepared data set.
 
@@ -169,20 +216,37 @@ def open_prepared(
       `etils.epath` knows.
     split: "train", "val" or "test".
     class_names: that are expected; None for those of the set.
+    name: of the data set that is expected; "" for any.
+    task: that it must be prepared for; "" for any.
+    choices: field of `datasets.base.Options` -> what the set must have been prepared with.
 
   Raises:
-    ValueError: nothing prepared there, no such split, or other classes.
+    ValueError: nothing prepared there, no such split, another set, other classes or choices.
   """
-  folder = find_prepared(dir)
+  folder = find_prepared(dir, name, task)
   index = read_index(folder)
+  for what, expected, found in (
+    ("data.source", name, index.get("data_set")),
+    ("the task of the model", task, index["task"]),
+  ):
+    if expected not in ("", found):
+      raise ValueError(
+        f"{folder} holds {index['title']}, prepared for {index['task']} as {found!r}, but {what} "
+        f"is {expected!r}; name the folder of another set"
+      )
+  for field, value in (choices or {}).items():
+    if index.get(field, value) != value:
+      raise ValueError(
+        f"{folder} was prepared with {field} {index[field]!r}, but data.{field} is {value!r}; "
+        "leave it out, or prepare the set again"
+      )
   if split not in index["splits"]:
     raise ValueError(f"{folder} has no split {split!r}; splits there: {', '.join(index['splits'])}")
   names = tuple(index["class_names"])
   if class_names is not None and tuple(class_names) != names:
     raise ValueError(
       f"{folder} was prepared for the classes {', '.join(names)}, but data.class_names is "
-      f'{", ".join(class_names)}; pass --config.data.class_names="{names}", or prepare the set '
-      "for yours"
+      f"{', '.join(class_names)}; pass {class_names_flag(names)}, or prepare the set for yours"
     )
   kind = PreparedFaces if index["task"] == "classification" else PreparedDetection
   source = kind(local_copy(folder, split), index, split)

@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
-from ferjax.data.datasets.layout import Box, Entry, Pixels
-from ferjax.data.datasets.records import RecordError, fit_boxes
+from ferjax.data.datasets.base import OVERHANG
+from ferjax.data.datasets.entries import Box, Entry, Pixels, RecordError
+from ferjax.data.datasets.parsing import show_box
 from ferjax.data.image import ImageError, decode
 
 _JPEG_QUALITY = 95  # of faces that are cut out
@@ -26,14 +27,20 @@ Result = TypeVar("Result")
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """`encoded` is a file as it came, or the face cut out; `image` is the same, decoded.
+  """`image` is the picture, or the face cut out of it; `file` the picture's encoded file.
 
   `boxes` are xyxy pixels of `image`, clipped to it.
   """
 
-  encoded: bytes
+  file: bytes
   image: UInt8[np.ndarray, "h w 3"]
   boxes: Float[np.ndarray, "m 4"]
+  is_cut: bool = False
+
+  @property
+  def encoded(self) -> bytes:
+    """The file as it came, or the face that was cut out as JPEG."""
+    return _jpeg(self.image) if self.is_cut else self.file
 
 
 def load(entry: Entry, *, overhang: float, margin: float) -> Loaded:
@@ -63,7 +70,7 @@ def load(entry: Entry, *, overhang: float, margin: float) -> Loaded:
     )
   if entry.crop is not None and entry.boxes is None:
     image = _cut(image, entry.crop, margin, entry.origin)
-    return Loaded(_jpeg(image), image, np.zeros((0, 4), np.float32))
+    return Loaded(encoded, image, np.zeros((0, 4), np.float32), is_cut=True)
   boxes = np.array(entry.boxes or (), np.float32).reshape(-1, 4)
   if entry.relative:
     boxes = boxes * np.array([width, height, width, height], np.float32)
@@ -91,6 +98,33 @@ def _cut(
   left, top = max(0, int(np.floor(x1 - dx))), max(0, int(np.floor(y1 - dy)))
   right, bottom = min(width, int(np.ceil(x2 + dx))), min(height, int(np.ceil(y2 + dy)))
   return np.ascontiguousarray(image[top:bottom, left:right])
+
+
+def fit_boxes(
+  boxes: Float[np.ndarray, "m 4"],
+  width: int,
+  height: int,
+  *,
+  origin: str,
+  overhang: float = OVERHANG,
+) -> Float[np.ndarray, "m 4"]:
+  """Clips boxes (xyxy) to their image of `width` x `height` pixels.
+
+  Raises:
+    RecordError: a box lies outside the image, or stands over it by more than `overhang` pixels.
+  """
+  limit = np.array([width, height, width, height], np.float32)
+  clipped = np.clip(boxes, 0, limit)
+  over = np.abs(clipped - boxes).max(axis=1, initial=0)
+  outside = np.any(clipped[:, :2] >= clipped[:, 2:], axis=1)
+  for box, pixels, is_outside in zip(boxes.tolist(), over, outside, strict=True):
+    if is_outside or pixels > overhang:
+      how = "outside" if is_outside else f"{pixels:g} pixels over the edge of"
+      raise RecordError(
+        f"{origin}: box {show_box(box)} lies {how} the image of {width}x{height} pixels; expected "
+        "corners in pixels of the upright image: correct the box, or clip it to the image"
+      )
+  return clipped
 
 
 def _jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:

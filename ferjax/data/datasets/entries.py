@@ -1,0 +1,99 @@
+"""One example of a data set, not yet looked at: only `ferjax.data.examples` opens its image."""
+
+import dataclasses
+import io
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+_TOLERANCE = 1e-3  # of the sum of a distribution
+Box = tuple[float, float, float, float]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Pixels:
+  """A picture that a table holds: `values` are its grey values, row by row."""
+
+  values: bytes
+  width: int
+  height: int
+
+  def encode(self) -> bytes:
+    """As a PNG file."""
+    grey = np.frombuffer(self.values, np.uint8).reshape(self.height, self.width)
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "PNG")
+    return file.getvalue()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Entry:
+  """One example of a data set.
+
+  Attributes:
+    origin: file and row that it comes from: "list.txt:12 (images/a.jpg)".
+    key: tells it from all others of the set, wherever the folder lies.
+    image: path of the file, or the pixels.
+    split: "train", "val" or "test", as released.
+    label: class index, or a distribution over the classes; for a detector an index for each box.
+    boxes: xyxy pixels of the upright image; None for a classifier.
+    relative: `boxes` are parts of width and height, 0..1, instead.
+    crop: xyxy pixels of the face that a classifier is shown; None for the whole image.
+    group: subject or clip; "" where nothing tells it.
+    size: width and height that an annotation claims for the image.
+    votes: of the annotators, where they are kept.
+  """
+
+  origin: str
+  key: str
+  image: str | Pixels
+  split: str
+  label: int | tuple[float, ...] | tuple[int, ...]
+  boxes: tuple[Box, ...] | None = None
+  relative: bool = False
+  crop: Box | None = None
+  group: str = ""
+  size: tuple[int, int] | None = None
+  votes: tuple[int, ...] = ()
+
+  @property
+  def classes(self) -> tuple[int, ...]:
+    """Class indices: of each box, or the most probable one."""
+    if self.boxes is not None:
+      return tuple(int(c) for c in self.label)  # pyright: ignore[reportGeneralTypeIssues]
+    return (self.label,) if isinstance(self.label, int) else (int(np.argmax(self.label)),)
+
+  def distribution(self, num_classes: int) -> Float[np.ndarray, "k"]:
+    """The label of a face over the k classes.
+
+    Raises:
+      ValueError: a class beyond them, or numbers that are no distribution over them.
+    """
+    if isinstance(self.label, int):
+      if not 0 <= self.label < num_classes:
+        raise ValueError(f"{self.origin}: class {self.label}; expected 0..{num_classes - 1}")
+      return np.eye(num_classes, dtype=np.float32)[self.label]
+    label = np.array(self.label, np.float32)
+    is_one = label.shape == (num_classes,) and abs(label.sum() - 1) <= _TOLERANCE
+    if not is_one or label.min() < 0:
+      raise ValueError(
+        f"{self.origin}: label {self.label}; expected {num_classes} probabilities that sum to 1"
+      )
+    return label
+
+
+class RecordError(ValueError):
+  """An annotation is wrong; the message starts with where it stands.
+
+  `example` is what is known of the record all the same: it is counted when a validation split is
+  cut, so that mending a record moves no other to another split.
+  """
+
+  def __init__(self, message: object, *, example: Entry | None = None):
+    super().__init__(message)
+    self.example = example
+
+
+class LayoutError(ValueError):
+  """A folder is not what was expected; the message says which file, and what to do."""

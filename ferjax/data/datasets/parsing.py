@@ -1,0 +1,195 @@
+"""What readers of data sets do with files, numbers and names. Every error names its place."""
+
+import csv
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ferjax.data.datasets.entries import LayoutError, RecordError
+from ferjax.expressions import index_of, index_of_spelling
+
+TableRow = tuple[int, dict[str, str]]  # line number, cells by column
+_DIGITS = 9  # of a whole number that is an index
+# Marks at the start of a file that tell its encoding; the longer ones first.
+_MARKS = {
+  b"\xef\xbb\xbf": "utf-8-sig",
+  b"\xff\xfe\x00\x00": "utf-32",
+  b"\x00\x00\xfe\xff": "utf-32",
+  b"\xff\xfe": "utf-16",
+  b"\xfe\xff": "utf-16",
+}
+
+
+def read_file(path: str | os.PathLike, origin: object, *, hint: str = "") -> bytes:
+  """The content of a file that belongs to one record.
+
+  Raises:
+    RecordError: it is missing, with `hint`, or cannot be read.
+  """
+  try:
+    return pathlib.Path(path).read_bytes()
+  except FileNotFoundError:
+    raise RecordError(f"{origin}: file not found: {os.fspath(path)}{hint}") from None
+  except OSError as error:
+    raise RecordError(f"{origin}: cannot be read: {error}") from error
+
+
+def decode_text(content: bytes, path: object) -> str:
+  """Text in UTF-8, or in what the mark at its start says.
+
+  Raises:
+    RecordError: naming the first line that is neither.
+  """
+  encoding = _encoding(content)
+  try:
+    return content.decode(encoding)
+  except UnicodeDecodeError as error:
+    line = 1 + content[: error.start].count(b"\n")
+    name = encoding.removesuffix("-sig").upper()
+    raise RecordError(f"{path}:{line}: not {name} text; save the file as UTF-8") from error
+
+
+def _encoding(content: bytes) -> str:
+  return next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+
+
+def split_lines(text: str) -> list[tuple[int, str]]:
+  """Numbers and text of the lines that are not blank."""
+  lines = enumerate(text.splitlines(), start=1)
+  return [(number, line.strip()) for number, line in lines if line.strip()]
+
+
+def read_lines(path: pathlib.Path) -> list[tuple[int, str]]:
+  """Numbers and text of the lines of a list that are not blank.
+
+  Raises:
+    RecordError: naming the first line that is not UTF-8.
+  """
+  return split_lines(decode_text(path.read_bytes(), path))
+
+
+def read_rows(
+  path: pathlib.Path, columns: Sequence[str], *, optional: Sequence[str] = ()
+) -> Iterator[TableRow]:
+  """The rows of a table whose first line names its columns; short lines end in empty cells.
+
+  Args:
+    path: comma-separated text, as `decode_text` reads it.
+    columns: that must be there, in any order, with others between.
+    optional: columns that are read where they are there.
+
+  Raises:
+    LayoutError: a missing table or column, or text that is no table.
+    RecordError: naming the first line that is not UTF-8.
+  """
+  if not path.is_file():
+    raise LayoutError(f"table not found: {path}; expected the columns {', '.join(columns)}")
+  with open(path, "rb") as file:
+    encoding = _encoding(file.read(4))
+  try:
+    with open(path, encoding=encoding, newline="") as lines:
+      reader = csv.DictReader(lines, restval="", skipinitialspace=True)
+      reader.fieldnames = found = [name.strip() for name in reader.fieldnames or ()]
+      missing = [column for column in columns if column not in found]
+      if missing:
+        raise LayoutError(
+          f"{path}:1: no column {', '.join(map(repr, missing))}; columns found: "
+          f"{', '.join(found) or 'none'}; expected comma-separated text whose first line names "
+          f"{', '.join(columns)}"
+        )
+      read = [*columns, *(name for name in optional if name in found)]
+      for row in reader:
+        yield reader.line_num, {name: (row[name] or "").strip() for name in read}
+  except UnicodeDecodeError as error:
+    decode_text(path.read_bytes(), path)  # names the line, which a reader of pieces does not know
+    raise LayoutError(f"{path}: not {encoding} text: {error}") from error
+  except csv.Error as error:
+    raise LayoutError(f"{path}: malformed: {error}") from error
+
+
+def parse_class(text: str, class_names: tuple[str, ...], origin: str) -> int:
+  """The index of a class name; a RecordError says where it stands and what is known."""
+  try:
+    return index_of_spelling(text, class_names)
+  except ValueError:
+    raise RecordError(
+      f"{origin}: class {text!r} is not one of {', '.join(class_names)} (data.class_names, or "
+      "--class-names of `ferjax data`)"
+    ) from None
+
+
+def code_index(
+  code: str | int, codes: Mapping[int, str], class_names: tuple[str, ...], origin: str
+) -> int:
+  """The class index of a data set's code.
+
+  Raises:
+    RecordError: the code is none of them.
+  """
+  number = whole_number(str(code))
+  if number is None or number not in codes:
+    known = ", ".join(f"{number} {name}" for number, name in codes.items())
+    raise RecordError(f"{origin}: code {str(code)!r} of the expression; expected one of {known}")
+  return index_of(codes[number], class_names)
+
+
+def whole_number(text: str) -> int | None:
+  """A number of digits alone, as of a class; None for all else."""
+  text = text.strip()
+  return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
+
+
+def parse_number(text: str | None, what: str, origin: str) -> float:
+  """A finite number.
+
+  Raises:
+    RecordError: it is none.
+  """
+  try:
+    number = float("" if text is None else text)
+  except ValueError:
+    number = float("nan")
+  if not np.isfinite(number):
+    raise RecordError(f"{origin}: {what} is {text!r}; expected a number")
+  return number
+
+
+def check_box(box: Sequence[float], origin: str) -> None:
+  """Refuses a box without area."""
+  x1, y1, x2, y2 = box
+  if not (x1 < x2 and y1 < y2):
+    raise RecordError(
+      f"{origin}: box {show_box(box)} has no area; expected x1 < x2 and y1 < y2 "
+      "(corners in pixels, not centre and size)"
+    )
+
+
+def show_box(box: Sequence[float]) -> str:
+  """A box as messages have it."""
+  return "(" + ", ".join(f"{number:g}" for number in box) + ")"
+
+
+def find_image(
+  candidates: Sequence[str | os.PathLike], origin: str, *, expected: str | os.PathLike = ""
+) -> str:
+  """The first of the paths that is a file.
+
+  Raises:
+    RecordError: none is; the message names the expected path, or else the first.
+  """
+  for path in candidates:
+    if os.path.isfile(path):
+      return os.fspath(path)
+  raise RecordError(f"{origin}: image file not found: {os.fspath(expected or candidates[0])}")
+
+
+def check_image_file(path: str | os.PathLike, origin: str) -> None:
+  """Refuses a path that is no file."""
+  find_image([path], origin)
+
+
+def relative_key(path: str | os.PathLike, root: pathlib.Path) -> str:
+  """A path below the folder of the set, or beside it, as `Entry.key` has it."""
+  return pathlib.Path(os.path.relpath(path, root)).as_posix()

@@ -1,0 +1,210 @@
+"""Random access to the examples that a model is trained on, decoded when they are asked for.
+
+A source is made of the entries of a data set as it was released, here, or of the records that
+`ferjax data prepare` wrote, in `prepared`. What a config names is opened by `loading.load_source`.
+"""
+
+import dataclasses
+import functools
+import pickle
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from absl import logging
+from jaxtyping import Float
+
+from ferjax.data.classification.augment import FaceExample
+from ferjax.data.datasets.base import OVERHANG
+from ferjax.data.datasets.entries import Entry, RecordError
+from ferjax.data.detection.augment import Example
+from ferjax.data.examples import Loaded, load
+from ferjax.data.image import ImageError
+
+ON_BAD_RECORD = ("error", "skip")
+
+
+@runtime_checkable
+class Source(Protocol):
+  """Random access to the examples of a data set; pickles."""
+
+  class_names: tuple[str, ...]
+  skipped: list[str]  # records left out on construction, each with its reason
+
+  @property
+  def task(self) -> str:
+    """What its labels are for: "detection" or "classification"."""
+    ...
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int, /) -> Any:
+    """The decoded example; ImageError or RecordError.
+
+    For detection an `Example` whose boxes, xyxy pixels of the upright image, are clipped to it;
+    for classification a `FaceExample`.
+    """
+    ...
+
+  def origin(self, index: int, /) -> str:
+    """Where record `index` stands, for messages: "list.txt:12 (images/a.jpg)"."""
+    ...
+
+
+@runtime_checkable
+class LabelledSource(Source, Protocol):
+  """A source for classification."""
+
+  @property
+  def labels(self) -> Float[np.ndarray, "n k"]:
+    """Distributions over the classes, of all records in order; nothing is decoded."""
+    ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Opening:
+  """How the image of an entry is opened; see `ferjax.data.examples.load`."""
+
+  overhang: float = OVERHANG
+  margin: float = 0.0
+
+
+_AS_IT_IS = Opening()
+
+
+class EntrySource:
+  """The entries of a data set as released; `ReleasedFaces` and `ReleasedDetection` are its kinds.
+
+  Args:
+    entries: in the order of the data set.
+    class_names: in the order of the labels.
+    skipped: records that were left out, with the reason.
+    opening: how their images are opened.
+  """
+
+  task: str
+
+  def __init__(
+    self,
+    entries: Sequence[Entry],
+    class_names: Sequence[str],
+    skipped: Sequence[str] = (),
+    opening: Opening = _AS_IT_IS,
+  ):
+    self.class_names = tuple(class_names)
+    self.skipped = list(skipped)
+    self._entries = _Packed(entries)
+    self._opening = opening
+
+  def __len__(self) -> int:
+    return len(self._entries)
+
+  def origin(self, index: int) -> str:
+    """As of a `Source`."""
+    return self._entries[index].origin
+
+  def _load(self, index: int) -> tuple[Entry, Loaded]:
+    entry = self._entries[index]
+    opening = self._opening
+    return entry, load(entry, overhang=opening.overhang, margin=opening.margin)
+
+
+class ReleasedFaces(EntrySource):
+  """Faces with the distribution of their label.
+
+  Raises:
+    ValueError: naming the entry: a class beyond `class_names`, or numbers that are no distribution
+      over them.
+  """
+
+  task = "classification"
+
+  def __init__(
+    self,
+    entries: Sequence[Entry],
+    class_names: Sequence[str],
+    skipped: Sequence[str] = (),
+    opening: Opening = _AS_IT_IS,
+  ):
+    super().__init__(entries, class_names, skipped, opening)
+    self._labels = np.zeros((len(entries), len(self.class_names)), np.float32)
+    for row, entry in zip(self._labels, entries, strict=True):
+      row[:] = entry.distribution(len(self.class_names))
+
+  def __getitem__(self, index: int) -> FaceExample:
+    _, loaded = self._load(index)
+    return {"image": loaded.image, "label": self._labels[index].copy()}
+
+  @property
+  def labels(self) -> Float[np.ndarray, "n k"]:
+    """Of all records, in order; nothing is decoded."""
+    return self._labels
+
+
+class ReleasedDetection(EntrySource):
+  """Photographs with boxes, which are clipped to them."""
+
+  task = "detection"
+
+  def __init__(
+    self,
+    entries: Sequence[Entry],
+    class_names: Sequence[str],
+    skipped: Sequence[str] = (),
+    opening: Opening = _AS_IT_IS,
+  ):
+    super().__init__(entries, class_names, skipped, opening)
+    self.max_boxes = max((len(entry.boxes or ()) for entry in entries), default=0)
+
+  def __getitem__(self, index: int) -> Example:
+    entry, loaded = self._load(index)
+    label = np.array(entry.classes, np.int32)
+    return {"image": loaded.image, "boxes": loaded.boxes, "label": label}
+
+
+class _Packed:
+  """Entries as one array: far smaller than the objects, and handed to workers as it is."""
+
+  def __init__(self, entries: Sequence[Entry]):
+    packed = [pickle.dumps(entry, pickle.HIGHEST_PROTOCOL) for entry in entries]
+    self._ends = np.cumsum([0, *map(len, packed)])
+    self._bytes = np.frombuffer(b"".join(packed), np.uint8)
+
+  def __len__(self) -> int:
+    return len(self._ends) - 1
+
+  def __getitem__(self, index: int) -> Entry:
+    if not -len(self) <= index < len(self):
+      raise IndexError(f"record {index} of {len(self)}")
+    index %= len(self)
+    return pickle.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
+
+
+def class_counts(labels: Float[np.ndarray, "n k"]) -> list[int]:
+  """The number of records whose most probable class is each of the k."""
+  if len(labels) == 0:
+    return [0] * labels.shape[1]
+  return np.bincount(labels.argmax(1), minlength=labels.shape[1]).tolist()
+
+
+def load_example(source: Source, index: int, on_bad_record: str) -> Any:
+  """An example, or None if it is bad and such are to be skipped."""
+  try:
+    return source[index]
+  except (ImageError, RecordError) as error:
+    if on_bad_record != "skip":
+      raise
+    _warn_once(f"skipped: {error}")
+    return None
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+  """A bad record is met again in every epoch and evaluation; once in a process is enough."""
+  logging.warning("%s", message)
+
+
+def check_on_bad_record(value: str) -> None:
+  """Refuses a word that is none of `ON_BAD_RECORD`."""
+  if value not in ON_BAD_RECORD:
+    raise ValueError(f"unknown on_bad_record {value!r}; known: {', '.join(ON_BAD_RECORD)}")
