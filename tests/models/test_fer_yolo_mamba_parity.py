@@ -1,7 +1,5 @@
 """The released variant against numbers of the released program."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -72,74 +70,12 @@ def test_every_intermediate_and_output(golden, released_model, released_variable
   assert max(errors.values()) < TOLERANCE, errors
 
 
+def surrogate_loss(levels):
+  return sum(0.5 * jnp.mean(level**2) for level in levels)
+
+
 @pytest.fixture(scope="module")
-def train_step(released_model, released_variables, golden_image, capturing):
-  """Maps and new statistics in training, and gradients for parameters from those for the maps.
-
-  In float64 but for the scans: the refinement has ReLUs and the pyramid maxima.
-  """
-  model = released_model.clone(dtype=jnp.float64)
-
-  def network(params, image):
-    variables = {"params": params, "batch_stats": released_variables["batch_stats"]}
-    output, state = model.apply(variables, image, train=True, **capturing)
-    return output.levels, state
-
-  def forward(params, image):
-    levels, pull_back, state = jax.vjp(lambda p: network(p, image), params, has_aux=True)
-    return levels, state, pull_back
-
-  with jax.enable_x64(True):
-    image = golden_image.astype(jnp.float64)
-    levels, state, pull_back = jax.jit(forward)(released_variables["params"], image)
-    backward = jax.jit(lambda pull_back, cotangents: pull_back(cotangents)[0])
-  return levels, state, functools.partial(backward, pull_back)
-
-
-@pytest.fixture
-def check_train_case(golden, released_model, train_step, check_gradients):
-  """Of the loss of the maps, compared with the released loss, and all gradients."""
-
-  def check(case, loss_of):
-    levels, state, backward = train_step
-    loss, cotangents = jax.jit(jax.value_and_grad(loss_of))(levels)
-    np.testing.assert_allclose(loss, golden.train[case]["loss"], rtol=1e-5)
-    for i, level in enumerate(levels):
-      error = golden.rel_l2(f"{case}/out{i}", np.asarray(level).transpose(NCHW))
-      assert error < TOLERANCE, (i, error)
-    with jax.enable_x64(True):
-      grads = backward(cotangents)
-    variables = {"params": grads, "batch_stats": state["batch_stats"]}
-    grads = torch_weights.export_state_dict(released_model, variables)
-    assert check_gradients(golden, case, grads, GRADIENT_TOLERANCE) == set()
-
-  return check
-
-
-def test_train_surrogate(
-  golden,
-  check_train_case,
-  check_statistics,
-  released_model,
-  released_variables,
-  train_step,
-  element_counts,
-):
-  check_train_case(
-    "train_surrogate", lambda levels: sum(0.5 * jnp.mean(level**2) for level in levels)
-  )
-  _, state, _ = train_step
-  assert not check_statistics(
-    golden.train["train_surrogate"]["bn_after"],
-    released_variables["batch_stats"],
-    state["batch_stats"],
-    element_counts(state),
-    released_names.table_of(released_model),
-    lambda path: 0.9 if "frm" in path else 0.97,
-  )
-
-
-def test_train_yolo(golden, check_train_case):
+def yolo_loss(golden):
   """With the strides 8, 16, 32 that the released loss takes for its 20, 20, 10 cells."""
   labels = [golden.expect(f"train_yolo/labels{i}") for i in range(2)]
   boxes, classes = np.zeros((2, 3, 4), np.float32), np.zeros((2, 3), np.int32)
@@ -162,7 +98,63 @@ def test_train_yolo(golden, check_train_case):
       mask=jnp.ones(2, bool),
     )[0]
 
-  check_train_case("train_yolo", loss_of)
+  return loss_of
+
+
+@pytest.fixture(scope="module")
+def train_step(released_model, released_variables, golden_image, capturing, yolo_loss):
+  """Maps and new statistics in training, and by case a loss of the maps and its gradients.
+
+  In float64 but for the scans and the losses: the refinement has ReLUs and the pyramid maxima.
+  """
+  model = released_model.clone(dtype=jnp.float64)
+
+  def network(params, image):
+    variables = {"params": params, "batch_stats": released_variables["batch_stats"]}
+    output, state = model.apply(variables, image, train=True, **capturing)
+    return output.levels, state
+
+  def forward(params, image):
+    levels, pull_back, state = jax.vjp(lambda p: network(p, image), params, has_aux=True)
+    return levels, state, pull_back
+
+  with jax.enable_x64(True):
+    image = golden_image.astype(jnp.float64)
+    levels, state, pull_back = jax.jit(forward)(released_variables["params"], image)
+  backward = jax.jit(lambda pull_back, cotangents: pull_back(cotangents)[0])
+  results = {}
+  for case, loss_of in (("train_surrogate", surrogate_loss), ("train_yolo", yolo_loss)):
+    loss, cotangents = jax.jit(jax.value_and_grad(loss_of))(levels)
+    with jax.enable_x64(True):
+      results[case] = loss, backward(pull_back, cotangents)
+  return levels, state, results
+
+
+@pytest.mark.parametrize("case", ["train_surrogate", "train_yolo"])
+def test_train_step(case, golden, released_model, train_step, check_gradients):
+  levels, state, results = train_step
+  loss, grads = results[case]
+  np.testing.assert_allclose(loss, golden.train[case]["loss"], rtol=1e-5)
+  for i, level in enumerate(levels):
+    error = golden.rel_l2(f"{case}/out{i}", np.asarray(level).transpose(NCHW))
+    assert error < TOLERANCE, (i, error)
+  variables = {"params": grads, "batch_stats": state["batch_stats"]}
+  grads = torch_weights.export_state_dict(released_model, variables)
+  assert check_gradients(golden, case, grads, GRADIENT_TOLERANCE) == set()
+
+
+def test_running_statistics(
+  golden, check_statistics, released_model, released_variables, train_step, element_counts
+):
+  _, state, _ = train_step
+  assert not check_statistics(
+    golden.train["train_surrogate"]["bn_after"],
+    released_variables["batch_stats"],
+    state["batch_stats"],
+    element_counts(state),
+    released_names.table_of(released_model),
+    lambda path: 0.9 if "frm" in path else 0.97,
+  )
 
 
 MODULE_CASES = {
