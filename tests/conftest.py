@@ -1,15 +1,41 @@
 """Several fake CPU devices and strict modes for every test, and the recorded numbers."""
 
+import functools
 import importlib.util
 import pathlib
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 _GOLDEN = pathlib.Path(__file__).parent / "golden"
+
+
+# Files that take minutes, the longest first.
+_LONG = (
+  "training/test_command_line.py",
+  "models/test_fer_yolo_mamba_parity.py",
+  "models/test_fermam_parity.py",
+  "models/test_fer_yolo_mamba.py",
+  "models/test_fermam_modules_parity.py",
+  "models/test_emonext_parity.py",
+  "models/test_fermam.py",
+  "models/test_emonext.py",
+)
+
+
+def pytest_configure(config):
+  # `--dist loadfile` starts files of many tests first; ours of few tests are the long ones.
+  config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+  """Starts the longest files first, so that no worker waits for one at the end."""
+  rank = {str(pathlib.Path(__file__).parent / name): i for i, name in enumerate(_LONG)}
+  items.sort(key=lambda item: rank.get(str(item.path), len(rank)))
 
 
 @pytest.fixture(scope="session")
@@ -39,13 +65,56 @@ def fermam_golden(golden_rules):
   return golden_rules.Golden(str(_GOLDEN / "fermam"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session", autouse=True)
 def cached_programs(tmp_path_factory):
-  """What a test of the module has compiled, the others find."""
-  before = jax.config.jax_compilation_cache_dir
-  jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("jax")))
+  """What one test has compiled, all others of the same process find, however small it is."""
+  jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+  # JAX decides at its first compilation whether there is a cache, and keeps to that.
+  compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freed_programs():
+  """Those of a finished file leave memory; they are still in the cache on disk."""
   yield
-  jax.config.update("jax_compilation_cache_dir", before)
+  jax.clear_caches()
+
+
+@pytest.fixture(scope="session")
+def quick_options():
+  """Options of XLA for a program that runs once: compiled in a third of the time, slow to run."""
+  options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+  # The older emitters compile faster; a later XLA may have left them out.
+  faster = options | {"xla_cpu_use_fusion_emitters": False}
+  try:
+    jax.jit(lambda: 0, compiler_options=faster)()
+  except jax.errors.JaxRuntimeError:
+    return options
+  return faster
+
+
+@pytest.fixture(scope="session")
+def jit_quickly(quick_options):
+  """`jax.jit` with `quick_options`."""
+  return functools.partial(jax.jit, compiler_options=quick_options)
+
+
+@pytest.fixture(scope="session")
+def check_same():
+  """Compares what a network gives in two compiled programs, which add up in other orders.
+
+  float32 holds u = 6e-8 of a number. A sum of 1000 products, with errors of random sign, is off by
+  30 u, and 100 layers of such sums by 300 u = 2e-5 of the largest outputs, which is also what the
+  released programs differ by on other kernels (tests/golden/README.md). 5 times that is allowed.
+  """
+  import numpy as np
+
+  def check(a, b):
+    b = np.asarray(b)
+    np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.abs(b).max())
+
+  return check
 
 
 @pytest.fixture(scope="session")
@@ -96,18 +165,11 @@ _OF_A_RUN = {
 }
 
 
-def _save_checkpoint(workdir, meta, *, metric):
-  """A checkpoint whose weights are random but of a size that makes outputs differ."""
-  # Imported here so that tests of the data package run without these.
-  import grain
+def _random_values(shapes):
+  """Values for the variables of a network, of a size that makes outputs differ."""
   import jax.numpy as jnp
   import numpy as np
 
-  from ferjax.checkpoint import Checkpoints
-  from ferjax.models import create_model
-  from ferjax.training.state import init_variables
-
-  model = create_model(num_classes=len(meta["class_names"]), **meta["model"])
   rng = np.random.default_rng(0)
 
   def fill(path, leaf):
@@ -119,10 +181,29 @@ def _save_checkpoint(workdir, meta, *, metric):
     fan_in = np.prod(leaf.shape[:-1])
     return jnp.asarray(rng.standard_normal(leaf.shape) * np.sqrt(2 / fan_in), jnp.float32)
 
+  return jax.tree_util.tree_map_with_path(fill, shapes)
+
+
+@pytest.fixture(scope="session")
+def random_values():
+  """From the shapes of a network's variables; drawing initial values takes long to compile."""
+  return _random_values
+
+
+def _save_checkpoint(workdir, meta, *, metric):
+  """A checkpoint of random weights."""
+  # Imported here so that tests of the data package run without these.
+  import grain
+
+  from ferjax.checkpoint import Checkpoints
+  from ferjax.models import create_model
+  from ferjax.training.state import init_variables
+
+  model = create_model(num_classes=len(meta["class_names"]), **meta["model"])
   shapes = jax.eval_shape(
     lambda key: init_variables(model, key, meta["image_size"]), jax.random.key(0)
   )
-  variables = jax.tree_util.tree_map_with_path(fill, shapes)
+  variables = _random_values(shapes)
   checkpoints = Checkpoints(workdir, keep=1, metric=metric)
   iterator = iter(grain.MapDataset.range(4).to_iter_dataset())
   checkpoints.save(

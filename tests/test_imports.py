@@ -94,7 +94,7 @@ def _within(module, allowed):
   return any(module == name or module.startswith(f"{name}.") for name in allowed)
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=NAMES, scope="module")
 def source(request):
   text = (ROOT / request.param).read_text(encoding="utf-8")
   return request.param, text, ast.parse(text)

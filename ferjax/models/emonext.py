@@ -133,9 +133,9 @@ class SpatialTransformer(nn.Module):
     x = x.reshape(b, -1)
     self._check_size(height, width, x.shape[-1])
     x = nn.relu(_dense(32, "dense0", self.dtype)(x))
-    theta = nn.Dense(6, kernel_init=_zeros, bias_init=_identity, name="dense1")(
-      x.astype(jnp.float32)
-    )
+    # At least float32: a bfloat16 would place points to half a pixel.
+    x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
+    theta = nn.Dense(6, kernel_init=_zeros, bias_init=_identity, name="dense1")(x)
     grid = affine_grid(theta.reshape(b, 2, 3), height, width, align_corners=True)
     return grid_sample(image, grid, align_corners=True)
 

@@ -14,8 +14,8 @@ def affine_grid(
   theta: Float[Array, "b 2 3"], height: int, width: int, *, align_corners: bool
 ) -> Float[Array, "b {height} {width} 2"]:
   """The input coordinates that each output pixel samples: theta @ (x, y, 1)."""
-  x = _centres(width, align_corners)[None, None, :, None]
-  y = _centres(height, align_corners)[None, :, None, None]
+  x = _centres(width, align_corners, theta.dtype)[None, None, :, None]
+  y = _centres(height, align_corners, theta.dtype)[None, :, None, None]
   # Elementwise products: some accelerators compute float32 matrix products in bfloat16.
   by_x, by_y, shift = (theta[:, None, None, :, i] for i in range(3))
   return by_x * x + by_y * y + shift
@@ -63,12 +63,12 @@ def grid_sample(
   return upper + corner(top + 1, left) + corner(top + 1, left + 1)
 
 
-def _centres(size: int, align_corners: bool) -> Float[Array, "{size}"]:
+def _centres(size: int, align_corners: bool, dtype) -> Float[Array, "{size}"]:
   """Coordinates of the pixels' centres; a single pixel is at 0."""
-  index = jnp.arange(size, dtype=jnp.float32)
+  index = jnp.arange(size, dtype=dtype)
   if not align_corners:
     return (2 * index + 1) / size - 1
-  return 2 * index / (size - 1) - 1 if size > 1 else jnp.zeros(1)
+  return 2 * index / (size - 1) - 1 if size > 1 else jnp.zeros(1, dtype)
 
 
 def _position(coordinate, size, align_corners):

@@ -120,8 +120,14 @@ def test_voc_and_raf_db_take_the_split_of_their_own_name(tmp_path):
       {"source": "raf_db"},
       r"data.dir is empty.*Ask its authors.*--config.data.dir=DIR.*no data",
     ),
-    ({"source": "voc"}, r"data.dir is empty.*JPEGImages.*--config.data.dir=DIR.*:demo"),
-    ({"source": "annotation_list"}, r"data.dir is empty.*--config.data.dir=DIR.*:demo"),
+    (
+      {"source": "voc"},
+      r"data.dir is empty.*JPEGImages.*--config.data.dir=DIR.*'synthetic' needs no data",
+    ),
+    (
+      {"source": "annotation_list"},
+      r"data.dir is empty.*--config.data.dir=DIR.*'synthetic' needs no data",
+    ),
     ({"source": "image_folder"}, r"data.dir is empty.*<split>/<class>.*'synthetic_faces' needs no"),
     ({"source": "csv"}, r"data.dir is empty.*--config.data.dir=DIR.*data.csv.*'synthetic_faces'"),
     ({}, r"data.train_examples \(0\) must be positive"),

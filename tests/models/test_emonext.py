@@ -18,17 +18,6 @@ create = functools.partial(ferjax.create_model, "emonext", num_classes=7)
 PAPER_SIZES = ("tiny", "small", "base", "large", "xlarge")
 
 
-def abstract(model, height=224, width=224):
-  image = jnp.zeros((1, height, width, 3))
-  variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
-  output = jax.eval_shape(lambda v: model.apply(v, image, train=False), variables)
-  return variables, output
-
-
-def count(params):
-  return sum(x.size for x in jax.tree.leaves(params))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def mini_size():
   """A network that compiles fast: two stages, narrow and short."""
@@ -38,9 +27,9 @@ def mini_size():
 
 
 @pytest.fixture(scope="module")
-def variables():
+def variables(abstract):
   """Random numbers in place of the initial ones, of which many are 0 or 1e-6."""
-  rng, (shapes, _) = np.random.default_rng(0), abstract(create(size="mini"), 64, 64)
+  rng, (shapes, _) = np.random.default_rng(0), abstract(create(size="mini"))
 
   def fill(path, x):
     normal = rng.standard_normal(x.shape).astype(np.float32)
@@ -90,9 +79,9 @@ def train(**options):
 
 
 @pytest.mark.parametrize("size", PAPER_SIZES)
-def test_sizes_have_the_released_number_of_parameters(emonext_golden, size):
+def test_sizes_have_the_released_number_of_parameters(emonext_golden, abstract, count, size):
   record = emonext_golden.manifest["counts_by_size"][size]
-  variables, output = abstract(create(size=size))
+  variables, output = abstract(create(size=size), 224)
   params = variables["params"]
   assert count(params) == record["total_params"]
   assert count(variables["batch_stats"]) == record["buffers_numel"] - 2  # two counters
@@ -117,22 +106,22 @@ def test_rates_of_stochastic_depth(emonext_golden, size):
 
 
 @pytest.mark.parametrize(("size", "scale"), [("tiny", 1e-6), ("atto", 0.1)])
-def test_first_layer_scale(monkeypatch, size, scale):
+def test_first_layer_scale(monkeypatch, jit_quickly, size, scale):
   monkeypatch.setitem(emonext.SIZES, size, emonext.SIZES[size]._replace(depths=(2,), widths=(32,)))
   network = create(size=size)
-  variables = jax.jit(lambda x: network.init(jax.random.key(0), x, train=False))(
+  variables = jit_quickly(lambda x: network.init(jax.random.key(0), x, train=False))(
     jnp.zeros((1, 32, 32, 3))
   )
   np.testing.assert_allclose(variables["params"]["stage0"]["block0"]["gamma"], scale, rtol=1e-6)
 
 
-def test_variants_share_parameters():
+def test_variants_share_parameters(abstract):
   corrected, released = (abstract(create(variant=x))[0] for x in emonext.VARIANTS)
   assert jax.tree.map(jnp.shape, corrected) == jax.tree.map(jnp.shape, released)
   assert emonext.SPEC.task == "classification"
 
 
-def test_parameter_paths_are_an_interface():
+def test_parameter_paths_are_an_interface(abstract):
   variables, _ = abstract(create())
   both = ("kernel", "bias")
   norm = ("scale", "bias")
@@ -162,10 +151,10 @@ def test_parameter_paths_are_an_interface():
   }
 
 
-def test_initial_values_follow_the_released_distributions(emonext_golden):
+def test_initial_values_follow_the_released_distributions(emonext_golden, jit_quickly):
   """Mean and spread of each tensor, as far as its number of elements can tell."""
   model, image = create(), jnp.zeros((1, 224, 224, 3))
-  variables = jax.jit(lambda key: model.init(key, image, train=False))(
+  variables = jit_quickly(lambda key: model.init(key, image, train=False))(
     jax.random.key(0, impl="rbg")
   )
   ours = export_state_dict(model, variables)
@@ -179,14 +168,14 @@ def test_initial_values_follow_the_released_distributions(emonext_golden):
   np.testing.assert_array_equal(ours["fc_loc.2.bias"], [1, 0, 0, 0, 1, 0])
 
 
-def test_at_first_the_transformer_changes_nothing(image):
-  out, _ = jax.jit(functools.partial(emonext.SpatialTransformer().init_with_output, train=False))(
-    jax.random.key(0, impl="rbg"), image
-  )
+def test_at_first_the_transformer_changes_nothing(image, jit_quickly):
+  out, _ = jit_quickly(
+    functools.partial(emonext.SpatialTransformer().init_with_output, train=False)
+  )(jax.random.key(0, impl="rbg"), image)
   np.testing.assert_allclose(out, image, atol=1e-5)
 
 
-def test_a_batch_equals_its_images_one_by_one(variables, image):
+def test_a_batch_equals_its_images_one_by_one(variables, image, check_same):
   for variant in emonext.VARIANTS:
     forward = evaluate(variant=variant)
     whole = forward(variables, image)
@@ -194,7 +183,7 @@ def test_a_batch_equals_its_images_one_by_one(variables, image):
     for i in range(3):
       one = forward(variables, image[i : i + 1])
       for a, b in zip(whole[:2], one[:2], strict=True):
-        np.testing.assert_allclose(a[i], b[0], rtol=1e-4, atol=1e-5)
+        check_same(a[i], b[0])
 
 
 def with_fixed_transformer(variables):
@@ -222,7 +211,7 @@ def test_attention_of_an_image_and_its_neighbours(variables, image):
 
 
 @pytest.mark.parametrize("variant", emonext.VARIANTS)
-def test_two_devices_give_what_one_gives(variables, image, variant):
+def test_two_devices_give_what_one_gives(variables, image, check_same, variant):
   """Also the attention over the batch, and the statistics of BatchNorm."""
   images = jnp.concatenate([image, image[:1] ** 2])
   step = train(variant=variant, drop_path_rate=0.0)
@@ -231,11 +220,8 @@ def test_two_devices_give_what_one_gives(variables, image, variant):
   one, state = step(variables, images)
   two, sharded_state = step(place(variables, jax.P()), place(images, jax.P("data")))
   for a, b in zip(one, two, strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
-  for a, b in zip(
-    *(jax.tree.leaves(x["batch_stats"]) for x in (state, sharded_state)), strict=True
-  ):
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    check_same(a, b)
+  jax.tree.map(check_same, state["batch_stats"], sharded_state["batch_stats"])
 
 
 def test_stochastic_depth_differs_by_block_example_and_step(variables, image):
@@ -266,10 +252,10 @@ def test_stochastic_depth_differs_by_block_example_and_step(variables, image):
   )
 
 
-def test_every_parameter_gets_a_gradient(variables, image):
+def test_every_parameter_gets_a_gradient(variables, image, jit_quickly):
   """But those before a normalisation that takes them away, and the attended values."""
 
-  @jax.jit
+  @jit_quickly
   def gradients(params):
     def loss_fn(params):
       output, _ = create(size="mini", drop_path_rate=0.0).apply(
@@ -304,7 +290,7 @@ def test_bfloat16_follows_float32(variables, image):
 
 
 @pytest.mark.parametrize("side", [(32, 32), (96, 64), (128, 224), (448, 448)])
-def test_other_sizes_of_image(side):
+def test_other_sizes_of_image(abstract, side):
   height, width = side
   variables, output = abstract(create(size="mini"), height, width)
   assert output.logits.shape == (1, 7)
@@ -312,7 +298,7 @@ def test_other_sizes_of_image(side):
   assert rows == 10 * (height // 4 - 4) * (width // 4 - 4)
 
 
-def test_pure_function_under_the_transformations(variables, image):
+def test_pure_function_under_the_transformations(variables, image, check_same):
   """`vmap`, `pmap` and `shard_map` of `model.apply`."""
   apply = functools.partial(create(size="mini").apply, train=False)
   expected, images = evaluate()(variables, image).logits[:2], image[:2, None]
@@ -325,7 +311,7 @@ def test_pure_function_under_the_transformations(variables, image):
     )
   )(variables, image[:2]).logits
   for got in (mapped, parallel, sharded):
-    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    check_same(got, expected)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ from ferjax.models.layers import Conv
 from ferjax.models.ssm import ABMLP, SS2D, VSSBlock
 from ferjax.ops.boxes import cell_grid, cxcywh_to_xyxy
 from ferjax.tasks.detection.task import detection_loss
+from ferjax.typing import DetectorOutput
 
 TOLERANCE = 1e-4
+GRADIENT_TOLERANCE = 1e-4
 NCHW = (0, 3, 1, 2)
 
 
@@ -68,70 +70,12 @@ def test_every_intermediate_and_output(golden, released_model, released_variable
   assert max(errors.values()) < TOLERANCE, errors
 
 
-def element_counts(intermediates):
-  """Path of each BatchNorm -> the number of values that each of its means is of."""
-  return {path[:-1]: x[0].size // x[0].shape[-1] for path, x in flatten_dict(intermediates).items()}
+def surrogate_loss(levels):
+  return sum(0.5 * jnp.mean(level**2) for level in levels)
 
 
-def train_step(model, variables, image, loss_of):
-  """(loss, outputs), new statistics with their element counts, and gradients."""
-
-  def loss_fn(params):
-    output, state = model.apply(
-      {"params": params, "batch_stats": variables["batch_stats"]},
-      image,
-      train=True,
-      mutable=["batch_stats", "intermediates"],
-      capture_intermediates=lambda module, _: type(module).__name__ == "BatchNorm",
-    )
-    return loss_of(output), (output, state)
-
-  (loss, (output, state)), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(
-    variables["params"]
-  )
-  return loss, output, state["batch_stats"], element_counts(state["intermediates"]), grads
-
-
-def check_train_case(case, golden, check_statistics, model, variables, image, loss_of):
-  loss, output, stats, counts, grads = train_step(model, variables, image, loss_of)
-  np.testing.assert_allclose(loss, golden.train[case]["loss"], rtol=1e-5)
-  for i, level in enumerate(output.levels):
-    error = golden.rel_l2(f"{case}/out{i}", np.asarray(level).transpose(NCHW))
-    assert error < TOLERANCE, (i, error)
-  grads = torch_weights.export_state_dict(model, {"params": grads, "batch_stats": stats})
-  worst, name = golden.grad_error(case, grads)
-  assert worst < 1e-3, (name, worst)
-  unused = {x for x, record in golden.train[case]["params"].items() if record is None}
-  assert unused == set()
-  if "bn_after" in golden.train[case]:
-    assert not check_statistics(
-      golden.train[case]["bn_after"],
-      variables["batch_stats"],
-      stats,
-      counts,
-      released_names.table_of(model),
-      lambda path: 0.9 if "frm" in path else 0.97,
-    )
-
-
-def test_train_surrogate(
-  golden, check_statistics, released_model, released_variables, golden_image
-):
-  def loss_of(output):
-    return sum(0.5 * jnp.mean(level**2) for level in output.levels)
-
-  check_train_case(
-    "train_surrogate",
-    golden,
-    check_statistics,
-    released_model,
-    released_variables,
-    golden_image,
-    loss_of,
-  )
-
-
-def test_train_yolo(golden, check_statistics, released_model, released_variables, golden_image):
+@pytest.fixture(scope="module")
+def yolo_loss(golden):
   """With the strides 8, 16, 32 that the released loss takes for its 20, 20, 10 cells."""
   labels = [golden.expect(f"train_yolo/labels{i}") for i in range(2)]
   boxes, classes = np.zeros((2, 3, 4), np.float32), np.zeros((2, 3), np.int32)
@@ -144,19 +88,72 @@ def test_train_yolo(golden, check_statistics, released_model, released_variables
   grid = cell_grid([(20, 20), (20, 20), (10, 10)], (320, 320))
   grid = grid._replace(stride=jnp.stack([released_strides] * 2, axis=-1))
 
-  def loss_of(output):
+  def loss_of(levels):
     return detection_loss(
-      output, grid, boxes=boxes, label=classes, box_mask=mask, mask=jnp.ones(2, bool)
+      DetectorOutput(levels),
+      grid,
+      boxes=boxes,
+      label=classes,
+      box_mask=mask,
+      mask=jnp.ones(2, bool),
     ).total
 
-  check_train_case(
-    "train_yolo",
-    golden,
-    check_statistics,
-    released_model,
-    released_variables,
-    golden_image,
-    loss_of,
+  return loss_of
+
+
+@pytest.fixture(scope="module")
+def train_step(released_model, released_variables, golden_image, capturing, yolo_loss):
+  """Maps and new statistics in training, and by case a loss of the maps and its gradients.
+
+  In float64 but for the scans and the losses: the refinement has ReLUs and the pyramid maxima.
+  """
+  model = released_model.clone(dtype=jnp.float64)
+
+  def network(params, image):
+    variables = {"params": params, "batch_stats": released_variables["batch_stats"]}
+    output, state = model.apply(variables, image, train=True, **capturing)
+    return output.levels, state
+
+  def forward(params, image):
+    levels, pull_back, state = jax.vjp(lambda p: network(p, image), params, has_aux=True)
+    return levels, state, pull_back
+
+  with jax.enable_x64(True):
+    image = golden_image.astype(jnp.float64)
+    levels, state, pull_back = jax.jit(forward)(released_variables["params"], image)
+  backward = jax.jit(lambda pull_back, cotangents: pull_back(cotangents)[0])
+  results = {}
+  for case, loss_of in (("train_surrogate", surrogate_loss), ("train_yolo", yolo_loss)):
+    loss, cotangents = jax.jit(jax.value_and_grad(loss_of))(levels)
+    with jax.enable_x64(True):
+      results[case] = loss, backward(pull_back, cotangents)
+  return levels, state, results
+
+
+@pytest.mark.parametrize("case", ["train_surrogate", "train_yolo"])
+def test_train_step(case, golden, released_model, train_step, check_gradients):
+  levels, state, results = train_step
+  loss, grads = results[case]
+  np.testing.assert_allclose(loss, golden.train[case]["loss"], rtol=1e-5)
+  for i, level in enumerate(levels):
+    error = golden.rel_l2(f"{case}/out{i}", np.asarray(level).transpose(NCHW))
+    assert error < TOLERANCE, (i, error)
+  variables = {"params": grads, "batch_stats": state["batch_stats"]}
+  grads = torch_weights.export_state_dict(released_model, variables)
+  assert check_gradients(golden, case, grads, GRADIENT_TOLERANCE) == set()
+
+
+def test_running_statistics(
+  golden, check_statistics, released_model, released_variables, train_step, element_counts
+):
+  _, state, _ = train_step
+  assert not check_statistics(
+    golden.train["train_surrogate"]["bn_after"],
+    released_variables["batch_stats"],
+    state["batch_stats"],
+    element_counts(state),
+    released_names.table_of(released_model),
+    lambda path: 0.9 if "frm" in path else 0.97,
   )
 
 
@@ -175,7 +172,18 @@ MODULE_CASES = {
 
 
 @pytest.mark.parametrize("case", MODULE_CASES)
-def test_module_and_its_gradients(case, golden, golden_rules, stand_alone, check_statistics):
+def test_module_and_its_gradients(
+  case,
+  golden,
+  golden_rules,
+  stand_alone,
+  vjp,
+  capturing,
+  element_counts,
+  check_statistics,
+  check_gradients,
+  check_input_gradient,
+):
   module, path, layout, takes_train = MODULE_CASES[case]
   part = stand_alone(module, *path)
   source = case.removesuffix("_train")
@@ -189,43 +197,34 @@ def test_module_and_its_gradients(case, golden, golden_rules, stand_alone, check
   cotangent = golden_rules.normal(
     golden.train[case]["cotangent"], golden.index[f"{case}/out"]["shape"]
   )
-  x, cotangent = jnp.asarray(x.transpose(to_ours)), jnp.asarray(cotangent.transpose(to_ours))
-  variables = part.variables(x, golden.weights(source), **kwargs)
+  x, cotangent = x.transpose(to_ours), cotangent.transpose(to_ours)
+  variables = part.variables(jnp.asarray(x), golden.weights(source), **kwargs)
 
-  def loss_fn(params, x):
-    rest = {k: v for k, v in variables.items() if k != "params"}
-    out, state = module.apply(
-      {"params": params, **rest},
-      x,
-      mutable=["batch_stats", "intermediates"],
-      capture_intermediates=lambda m, _: type(m).__name__ == "BatchNorm",
-      **kwargs,
-    )
-    return jnp.sum(out * cotangent), (out, state)
+  def apply(variables, x):
+    own = module.clone(dtype=jnp.float64)
+    out, state = own.apply(variables, x, **capturing, **kwargs)
+    return (out,), state
 
-  (grads, in_grad), (out, state) = jax.jit(jax.grad(loss_fn, argnums=(0, 1), has_aux=True))(
-    variables["params"], x
-  )
+  (out,), state, grads, (in_grad,) = vjp(apply, variables, (x,), (cotangent,))
   assert golden.rel_l2(f"{case}/out", np.asarray(out).transpose(to_theirs)) < TOLERANCE
-  assert golden.rel_l2(f"{case}/in_grad", np.asarray(in_grad).transpose(to_theirs)) < TOLERANCE
-  worst, name = golden.grad_error(case, part.released({"params": grads}))
-  assert worst < 1e-3, (name, worst)
+  check_input_gradient(golden, f"{case}/in_grad", np.asarray(in_grad).transpose(to_theirs))
+  assert check_gradients(golden, case, part.released({"params": grads})) == set()
   if "bn_after" in golden.train[case]:
     names = part.names(variables)
     assert not check_statistics(
       golden.train[case]["bn_after"],
       variables["batch_stats"],
       state["batch_stats"],
-      element_counts(state["intermediates"]),
+      element_counts(state),
       names.__getitem__,
     )
 
 
-def test_initial_values_follow_the_released_distributions(golden, released_model):
+def test_initial_values_follow_the_released_distributions(golden, released_model, jit_quickly):
   """Mean and spread of each tensor, as far as its number of elements can tell."""
   model = released_model.clone(prior_probability=None)
   image = jnp.zeros((1, 32, 32, 3))
-  variables = jax.jit(lambda key: model.init(key, image, train=False))(
+  variables = jit_quickly(lambda key: model.init(key, image, train=False))(
     jax.random.key(0, impl="rbg")
   )
   ours = torch_weights.export_state_dict(model, variables)

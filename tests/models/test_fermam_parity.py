@@ -123,15 +123,15 @@ def loss_of(logits, labels):
   return jnp.mean(nll + 2 * smoothed)
 
 
-def train_loss(model, params, batch_stats, image, labels):
-  output, state = model.apply(
-    {"params": params, "batch_stats": batch_stats},
-    image,
-    train=True,
-    mutable=["batch_stats", "intermediates"],
-    capture_intermediates=lambda module, _: type(module).__name__ == "BatchNorm",
-  )
-  return loss_of(output.logits, jnp.asarray(labels)), (output, state)
+@pytest.fixture
+def train_loss(capturing):
+  def loss_fn(model, params, batch_stats, image, labels):
+    output, state = model.apply(
+      {"params": params, "batch_stats": batch_stats}, image, train=True, **capturing
+    )
+    return loss_of(output.logits, jnp.asarray(labels)), (output, state)
+
+  return loss_fn
 
 
 def check_outputs(golden, loss, output):
@@ -140,7 +140,7 @@ def check_outputs(golden, loss, output):
   assert golden.rel_l2("train/cls_token", output.features) < TOLERANCE
 
 
-def test_train_loss(fermam_golden, model, variables, image):
+def test_train_loss(fermam_golden, train_loss, model, variables, image):
   loss_fn = jax.jit(functools.partial(train_loss, model))
   labels = fermam_golden.train["train"]["labels"]
   loss, (output, _) = loss_fn(variables["params"], variables["batch_stats"], image, labels)
@@ -148,7 +148,14 @@ def test_train_loss(fermam_golden, model, variables, image):
 
 
 def test_train_step(
-  fermam_golden, float64_gradient_error, check_statistics, model, variables, image
+  fermam_golden,
+  train_loss,
+  check_gradients,
+  check_statistics,
+  element_counts,
+  model,
+  variables,
+  image,
 ):
   """In float64 but for the scans: an activation near 0 changes its sign in a float32 run."""
   record = fermam_golden.train["train"]
@@ -165,19 +172,12 @@ def test_train_step(
   released = torch_weights.export_state_dict(
     model, {"params": grads, "batch_stats": state["batch_stats"]}
   )
-  worst, name = float64_gradient_error(fermam_golden, "train", released)
-  assert worst < 1e-5, (name, worst)
-  unused = [name for name, x in record["params"].items() if x is None]
-  assert len(unused) == 192
-  assert not any(np.any(released[name]) for name in unused)
-  counts = {
-    k[:-1]: v[0].size // v[0].shape[-1] for k, v in flatten_dict(state["intermediates"]).items()
-  }
+  assert len(check_gradients(fermam_golden, "train", released)) == 192
   unseen = check_statistics(
     record["bn_after"],
     variables["batch_stats"],
     state["batch_stats"],
-    counts,
+    element_counts(state),
     released_names.table_of(model),
   )
   # The head of the landmark branch, which FERMam leaves out, is run by the released program.
@@ -185,10 +185,10 @@ def test_train_step(
   assert all(x.startswith(heads) for x in unseen)
 
 
-def test_initial_values_follow_the_released_distributions(fermam_golden, model):
+def test_initial_values_follow_the_released_distributions(fermam_golden, model, jit_quickly):
   """Mean and spread of each tensor, as far as its number of elements can tell."""
   image = jnp.zeros((1, 32, 32, 3))
-  variables = jax.jit(lambda key: model.init(key, image, train=False))(
+  variables = jit_quickly(lambda key: model.init(key, image, train=False))(
     jax.random.key(0, impl="rbg")
   )
   ours = torch_weights.export_state_dict(model, variables)

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache as compilation_cache_module
 
 from ferjax.config import (
   AugmentConfig,
@@ -151,23 +150,6 @@ def tiny_config(**train):
     train=dataclasses.replace(defaults, **train),
     eval=EvalConfig(batch_size=4),
   )
-
-
-@pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory):
-  """The same small programs are compiled by many tests of this folder: once is enough."""
-  settings = {
-    "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("compiled")),
-    "jax_persistent_cache_min_compile_time_secs": 0.0,
-  }
-  before = {name: getattr(jax.config, name) for name in settings}
-  for name, value in settings.items():
-    jax.config.update(name, value)
-  compilation_cache_module.reset_cache()
-  yield
-  for name, value in before.items():
-    jax.config.update(name, value)
-  compilation_cache_module.reset_cache()
 
 
 @pytest.fixture(scope="session")

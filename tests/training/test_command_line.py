@@ -113,9 +113,11 @@ def test_wrong_use_gives_one_message(tmp_path):
   assert "no checkpoint in" in done.stderr
 
 
-def test_training_and_evaluation_from_the_shell(tmp_path):
+def test_training_and_evaluation_from_the_shell(tmp_path, quick_options):
   """Also that both give the same figures of the same checkpoint."""
+  options = (f"--{name}={str(value).lower()}" for name, value in quick_options.items())
   environment = {
+    "XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), *options]),
     "FERJAX_COMPILATION_CACHE": str(tmp_path / "cache"),
     # Compiling takes nearly all of the time, and much of it is for random numbers.
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",

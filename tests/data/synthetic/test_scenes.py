@@ -4,7 +4,6 @@ import pickle
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 
 from ferjax.data.synthetic import drawing, head, scenes
 from ferjax.expressions import EXPRESSIONS, SEVEN_EXPRESSIONS
@@ -91,33 +90,32 @@ def test_scale_of_the_boxes(records):
 
 
 def test_boxes_bound_the_painted_outline(monkeypatch):
-  """With only the outline painted, white on black, the box is its extent."""
+  """The box is the extent of what differs where heads are painted white and where black."""
+  monkeypatch.setattr(head, "draw_shoulders", lambda *args: None)
 
-  def outline_only(draw, who, move, pose, light):
-    drawing.paint(draw, [(head.outline(who, move), (255, 255, 255))], pose)
+  def scene(index, color):
+    def outline_only(draw, who, move, pose, light):
+      drawing.paint(draw, [(head.outline(who, move), color)], pose)
 
-  def nothing(rng, side, clutter):
-    canvas = Image.new("RGB", (side, side))
-    return canvas, ImageDraw.Draw(canvas, "RGBA")
+    monkeypatch.setattr(head, "draw_face", outline_only)
+    return scenes.render_scene(0, index, 160, max_faces=1)
 
-  monkeypatch.setattr(faces, "draw_face", outline_only)
-  monkeypatch.setattr(faces, "draw_shoulders", lambda *args: None)
-  monkeypatch.setattr(synthetic, "_background", nothing)
-  monkeypatch.setattr(synthetic, "_occlude", lambda *args: None)
-  monkeypatch.setattr(
-    synthetic, "_photograph", lambda rng, canvas, size: np.asarray(canvas.reduce(3))
-  )
-  checked = 0
+  outside = []
   for index in range(80):
-    record = scenes.render_scene(0, index, 160, max_faces=1)
-    if len(record["boxes"]) == 0:
-      assert not record["image"].any()
+    white, black = (scene(index, (level, level, level)) for level in (255, 0))
+    difference = np.abs(white["image"].astype(int) - black["image"]).max(-1)
+    if len(white["boxes"]) == 0:
+      assert not difference.any()
       continue
-    rows, columns = (record["image"].max(-1) > 0).nonzero()
+    # Half of the contrast: a blurred edge is where it was.
+    rows, columns = (difference > difference.max() / 2).nonzero()
     extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-    np.testing.assert_allclose(record["boxes"][0], extent, atol=1)
-    checked += 1
-  assert checked > 60
+    outside.append(np.subtract(extent, white["boxes"][0]) * (-1, -1, 1, 1))
+  outside = np.array(outside)
+  assert len(outside) > 60
+  assert outside.max() <= 1
+  # In a fifth of the scenes something is before the face, and may hide one of its ends.
+  assert (outside.min(1) >= -1).mean() > 0.8
 
 
 def test_labels_index_the_given_names():
