@@ -1,6 +1,6 @@
-"""Shared by the plots of both tasks: the confusion matrix, and writing PNG files.
+"""What the plots of both tasks share: the confusion matrix, and writing PNG files.
 
-The plots use Matplotlib's objects on an Agg canvas, not `pyplot`: no state is shared between
+Drawn with Matplotlib's objects on an Agg canvas, not with `pyplot`: nothing is shared between
 threads, no display is needed, and nothing stays in memory.
 """
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 def plot_confusion(
   matrix: Int[np.ndarray, "n n"], class_names: Sequence[str], path: str | os.PathLike[str]
 ) -> None:
-  """Counts, coloured by their fraction of the row (true class).
+  """Counts, coloured by their share of the row (true class).
 
   `matrix` is over the classes, or over the classes and the background as
   `DetectionMetrics.confusion_matrix` returns it.
@@ -58,7 +58,7 @@ def plot_confusion(
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-  """Writes to a temporary file and renames it, so a reader never sees a partial file."""
+  """Writes beside the target and renames, so that a reader never sees half a file."""
   partial = f"{os.fspath(path)}.partial"
   FigureCanvasAgg(figure).print_png(partial)
   os.replace(partial, path)
