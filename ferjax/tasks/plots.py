@@ -1,6 +1,6 @@
-"""Shared by the plots of both tasks: the confusion matrix, and writing PNG files.
+"""What the plots of both tasks share: the confusion matrix, and writing PNG files.
 
-The plots use Matplotlib's objects on an Agg canvas, not `pyplot`: no state is shared between
+Drawn with Matplotlib's objects on an Agg canvas, not with `pyplot`: nothing is shared between
 threads, no display is needed, and nothing stays in memory.
 """
 
@@ -18,7 +18,7 @@ from ferjax.fonts import Lettering, set_letters, warned_lettering
 def plot_confusion(
   matrix: Int[np.ndarray, "n n"], class_names: Sequence[str], path: str | os.PathLike[str]
 ) -> None:
-  """Counts, coloured by their fraction of the row (true class).
+  """Counts, coloured by their share of the row (true class).
 
   `matrix` is over the classes, or over the classes and the background as
   `DetectionMetrics.confusion_matrix` returns it.
