@@ -69,42 +69,39 @@ def load_source(
   data_set = DATA_SETS.get(config.source)
   if not config.dir:
     raise ValueError(_without_dir(config.source, data_set, task))
-  choices = {"rule": config.rule, "margin": config.margin}
-  changed = {name: x for name, x in choices.items() if x != getattr(Options(), name)}
   name = getattr(config, split) or split
-  if data_set is None or lies_prepared(data_set, config.dir, task):
-    return open_prepared(
-      config.dir,
-      name,
-      class_names,
-      name="" if data_set is None else data_set.name,
-      task="" if data_set is None else task,
-      choices=changed,
-    )
-  options = Options(task=task, class_names=class_names, **changed)
+  choices = {"rule": config.rule, "margin": config.margin}
+  choices = {field: x for field, x in choices.items() if x != getattr(Options(), field)}
+  if data_set is None:
+    return open_prepared(config.dir, name, class_names, choices=choices)
+  options = Options(task=task, class_names=class_names, **choices)
   if "table" in data_set.takes:
     options = dataclasses.replace(options, table=config.csv)
   if "files" in data_set.takes:
     files = {s: getattr(config, s) for s in SPLITS if getattr(config, s)}
     options = dataclasses.replace(options, files=files)
-  elif name in SPLITS:
+  if lies_prepared(data_set, config.dir, options):
+    return open_prepared(
+      config.dir, name, class_names, name=data_set.name, task=task, choices=choices
+    )
+  if "files" not in data_set.takes:
+    if name not in SPLITS:
+      raise ValueError(f"unknown split {name!r} of {data_set.title}; known: {', '.join(SPLITS)}")
     split = name
-  else:
-    raise ValueError(f"unknown split {name!r} of {data_set.title}; known: {', '.join(SPLITS)}")
   return open_released(
     data_set, config.dir, split, options, on_bad_record=config.on_bad_record, validates=validates
   )
 
 
-def lies_prepared(data_set: DataSet, dir: str | os.PathLike, task: str = "") -> bool:
+def lies_prepared(data_set: DataSet, dir: str | os.PathLike, options: Options) -> bool:
   """Whether a folder holds a set as `ferjax data prepare` wrote it, and not as it was released."""
   if is_prepared(dir):
     return True
   try:
-    data_set.find_release(dir, data_set.complete(Options(task=task)))
+    data_set.find_release(dir, data_set.complete(options))
   except LayoutError:
     try:
-      find_prepared(dir, data_set.name, task)
+      find_prepared(dir, data_set.name, options.task)
     except ValueError:
       return False
     return True

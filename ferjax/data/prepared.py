@@ -169,8 +169,8 @@ def _path(dir: str | os.PathLike) -> epath.Path:
 
 def _prepared_below(root: epath.Path, name: str, task: str) -> list[epath.Path]:
   """As tfds lays folders out: name, configuration, version. A user's path is no pattern."""
-  folders = [root]
-  for _ in range(_DEPTH):
+  folders = [root / name] if name else _folders(root)
+  for _ in range(_DEPTH - 1):
     folders = [path for folder in folders for path in _folders(folder)]
   found = []
   for folder in sorted(folders):

@@ -94,6 +94,7 @@ class EntrySource:
     self.class_names = tuple(class_names)
     self.skipped = list(skipped)
     self._entries = _Packed(entries)
+    self._most_boxes = max((len(entry.boxes or ()) for entry in entries), default=0)
     self._opening = opening
 
   def __len__(self) -> int:
@@ -146,20 +147,15 @@ class ReleasedDetection(EntrySource):
 
   task = "detection"
 
-  def __init__(
-    self,
-    entries: Sequence[Entry],
-    class_names: Sequence[str],
-    skipped: Sequence[str] = (),
-    opening: Opening = _AS_IT_IS,
-  ):
-    super().__init__(entries, class_names, skipped, opening)
-    self.max_boxes = max((len(entry.boxes or ()) for entry in entries), default=0)
-
   def __getitem__(self, index: int) -> Example:
     entry, loaded = self._load(index)
     label = np.array(entry.classes, np.int32)
     return {"image": loaded.image, "boxes": loaded.boxes, "label": label}
+
+  @property
+  def max_boxes(self) -> int:
+    """The most boxes of one photograph."""
+    return self._most_boxes
 
 
 class _Packed:

@@ -192,9 +192,10 @@ def test_every_set_is_read_as_released_and_as_prepared(
   plan = plan_of(layout, root, task=task, **changes)
   folder = prepare(plan, root, tmp_path / "out [1]").folder
   config = _config(source=data_set.name, dir=str(root), **changes)
-  assert not lies_prepared(data_set, root, task)
+  options = Options(task=task)
+  assert not lies_prepared(data_set, root, options)
   places = (folder, tmp_path / "out [1]")
-  assert all(lies_prepared(data_set, place, task) for place in places)
+  assert all(lies_prepared(data_set, place, options) for place in places)
   for split in plan.entries:
     released = load_source(config, split, task=task)
     others = [

@@ -13,7 +13,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
-from ferjax.data.datasets.base import DataSet, Options, Reading, Release
+from ferjax.data.datasets.base import SPLITS, DataSet, Options, Reading, Release
 from ferjax.data.datasets.entries import Entry, RecordError
 from ferjax.data.datasets.parsing import (
   check_box,
@@ -35,13 +35,18 @@ def _lists(root: pathlib.Path) -> Iterator[str]:
   for path in sorted(root.iterdir()):
     if path.suffix != ".txt" or not path.is_file():
       continue
-    try:
-      lines = read_lines(path)[:_LOOKED_AT]
-    except RecordError:
-      lines = []  # reading it will tell, if it is named like a split
-    is_list = any((root / _split(line)[0]).is_file() for _, line in lines if _split(line)[0])
-    if is_list or path.stem in ("train", "val", "test"):
+    if path.stem in SPLITS or _is_list(path, root):
       yield path.name
+
+
+def _is_list(path: pathlib.Path, root: pathlib.Path) -> bool:
+  """Whether one of the first lines names an image that is there."""
+  try:
+    lines = read_lines(path)[:_LOOKED_AT]
+  except RecordError:
+    return False
+  images = (_split(line)[0] for _, line in lines)
+  return any(image and (root / image).is_file() for image in images)
 
 
 def _files(root: pathlib.Path, options: Options) -> dict[str, str]:

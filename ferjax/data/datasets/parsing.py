@@ -192,4 +192,4 @@ def check_image_file(path: str | os.PathLike, origin: str) -> None:
 
 def relative_key(path: str | os.PathLike, root: pathlib.Path) -> str:
   """A path below the folder of the set, or beside it, as `Entry.key` has it."""
-  return pathlib.Path(os.path.relpath(path, root)).as_posix()
+  return os.path.relpath(path, root).replace(os.sep, "/")

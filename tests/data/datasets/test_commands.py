@@ -1,4 +1,4 @@
-"""From a folder as released to a trained model, by the commands of the README. Minutes: `slow`."""
+"""From a folder as released to trained models, by the commands of the README. Minutes: `slow`."""
 
 import json
 import os
@@ -67,14 +67,17 @@ def test_check_prepare_train(run, make_layout, tmp_path, layout, arguments, conf
   for picture in ("classes", "sizes", "samples"):
     assert (description.parent / "report" / f"{picture}.png").stat().st_size > 1000
   class_names = tuple(json.loads(description.read_text())["class_names"])
-  workdir = tmp_path / "run"
-  run(
-    "train.py",
-    *("--config", f"configs/{config}.py:tiny", "--workdir", workdir),
-    "--config.data.source=prepared",
-    f"--config.data.dir={out}",
-    f"--config.data.class_names={class_names!r}",
-  )
-  figures = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-  assert figures[-1]["epoch"] == 2
-  assert any("eval/loss" in line for line in figures)
+  rule = [f"--config.data.rule={options[1]}"] if "--rule" in options else []
+  for source, folder, more in (("prepared", out, []), (name, given[2], rule)):
+    workdir = tmp_path / f"run_{source}"
+    run(
+      "train.py",
+      *("--config", f"configs/{config}.py:tiny", "--workdir", workdir),
+      f"--config.data.source={source}",
+      f"--config.data.dir={folder}",
+      f"--config.data.class_names={class_names!r}",
+      *more,
+    )
+    figures = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert figures[-1]["epoch"] == 2
+    assert any("eval/loss" in line for line in figures)
