@@ -4,18 +4,21 @@ import argparse
 import functools
 import json
 import pathlib
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ferjax.commands.errors import CommandError
 from ferjax.expressions import EXPRESSIONS, SEVEN_EXPRESSIONS
+from ferjax.output import check_writable
 
 if TYPE_CHECKING:
   from tqdm import tqdm
 
   from ferjax.data.preparation.checks import Finding
   from ferjax.data.preparation.plan import Plan
+  from ferjax.data.preparation.prepare import Prepared
 
 _SHOWN = 10  # findings of a kind that are printed
 
@@ -50,6 +53,17 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     choices=("error", "skip"),
     default="error",
     help="stop at a bad record, or leave it out and name it in the report (default: %(default)s)",
+  )
+  prepare.add_argument(
+    "--drop-duplicates",
+    choices=("none", "across-splits", "conflicting", "all"),
+    default="none",
+    help="an image that is in several splits stays in the first of test, val and train that has "
+    "it. across-splits: drops from the later splits what is the same image as one there, or looks "
+    "like it (as `check` finds). conflicting: of the same images with different labels, drops "
+    "those in later splits, and all of them where labels differ within val or within train; test "
+    "keeps its own. all: both, and of images of one split that are the same or look alike, the "
+    "first is kept. The report names what was dropped (default: %(default)s)",
   )
 
 
@@ -122,16 +136,15 @@ def _list(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
   from ferjax.data.preparation.checks import check_plan, summary
 
+  if arguments.out:
+    _check_file(pathlib.Path(arguments.out))
   plan = _plan(arguments)
   _print_counts(plan)
   with _progress(plan) as progress:
     findings = check_plan(plan, progress.update)
   for kind, count in summary(findings).items():
     print(f"{kind:<11} {count:>7,}")
-    for finding in [f for f in findings if f.kind == kind][:_SHOWN]:
-      print(f"  {finding.message}")
-    if count > _SHOWN:
-      print("  ...")
+    _print_first([finding.message for finding in findings if finding.kind == kind])
   if arguments.out:
     _write_findings(arguments.out, findings)
   return 1 if any(finding.is_error for finding in findings) else 0
@@ -140,25 +153,64 @@ def _check(arguments: argparse.Namespace) -> int:
 def _prepare(arguments: argparse.Namespace) -> int:
   from ferjax.data.preparation.prepare import REPORT, prepare
 
+  check_writable(arguments.out)
   plan = _plan(arguments)
   _print_counts(plan)
-  with _progress(plan) as progress:
+  with _progress(plan, rounds=1 if arguments.drop_duplicates == "none" else 2) as progress:
+
+    def announce(prepared: "Prepared") -> None:
+      progress.close()
+      _print_prepared(plan, prepared)
+
     prepared = prepare(
       plan,
       arguments.source,
       arguments.out,
       on_bad_record=arguments.on_bad_record,
+      drop_duplicates=arguments.drop_duplicates,
       progress=progress.update,
+      announce=announce,
     )
+  print(f"Prepared in {prepared.folder}; look at {REPORT}/ there")
+  print(f"Train with {_train_flags(prepared.folder, plan.options.class_names)}")
+  return 0
+
+
+def _print_prepared(plan: "Plan", prepared: "Prepared") -> None:
+  """What was written, and what was not."""
+  from ferjax.data.preparation.prepare import REPORT
+  from ferjax.data.preparation.report import DUPLICATES
+
   left_out = sum(map(len, prepared.left_out.values())) + len(plan.problems)
-  print(", ".join(f"{split} {count:,}" for split, count in prepared.records.items()), "records")
+  print(_numbers(prepared.records), "records")
   if left_out:
     print(f"{left_out:,} bad records were left out; {REPORT}/report.json names them")
-  print(f"Prepared in {prepared.folder}; look at {REPORT}/ there")
-  names = plan.options.class_names
-  classes = "" if names == SEVEN_EXPRESSIONS else f' --config.data.class_names="{names}"'
-  print(f"Train with --config.data.source=prepared --config.data.dir={prepared.folder}{classes}")
-  return 0
+  duplicates = [line for lines in prepared.duplicates.values() for line in lines]
+  if duplicates:
+    by_split = {split: len(lines) for split, lines in prepared.duplicates.items() if lines}
+    print(f"duplicates dropped: {_numbers(by_split)}; {REPORT}/{DUPLICATES} names them")
+    _print_first(duplicates)
+
+
+def _numbers(by_split: Mapping[str, int]) -> str:
+  return ", ".join(f"{split} {count:,}" for split, count in by_split.items())
+
+
+def _print_first(messages: Sequence[str]) -> None:
+  for message in messages[:_SHOWN]:
+    print(f"  {message}")
+  if len(messages) > _SHOWN:
+    print("  ...")
+
+
+def _train_flags(folder: str, class_names: tuple[str, ...]) -> str:
+  """What training needs to read a prepared set, quoted for a shell."""
+  flags = ["--config.data.source=prepared", f"--config.data.dir={folder}"]
+  if class_names != SEVEN_EXPRESSIONS:
+    # A list in JSON is one of Python as well, and has no single quotes, which shells take badly.
+    names = json.dumps(class_names, ensure_ascii=False)
+    flags.append(f"--config.data.class_names={names}")
+  return shlex.join(flags)
 
 
 def _plan(arguments: argparse.Namespace) -> "Plan":
@@ -193,10 +245,10 @@ def _files(values: Sequence[str]) -> dict[str, str]:
   return files
 
 
-def _progress(plan: "Plan") -> "tqdm":
+def _progress(plan: "Plan", rounds: int = 1) -> "tqdm":
   from tqdm import tqdm
 
-  total = sum(map(len, plan.entries.values()))
+  total = rounds * sum(map(len, plan.entries.values()))
   return tqdm(total=total, unit=" images", disable=None, file=sys.stderr)
 
 
@@ -214,6 +266,14 @@ def _print_counts(plan: "Plan") -> None:
     print(f"bad records: {len(plan.problems):,}, the first: {plan.problems[0]}")
   if plan.cut:
     print(plan.cut)
+
+
+def _check_file(path: pathlib.Path) -> None:
+  """As `check_writable`, also for what is no file in a folder of the user's: /dev/stdout."""
+  if path.exists() and not path.is_dir():
+    path.open("ab").close()
+  else:
+    check_writable(path.parent, [path.name])
 
 
 def _write_findings(file: str, findings: Sequence["Finding"]) -> None:

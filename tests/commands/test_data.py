@@ -2,14 +2,23 @@
 
 import argparse
 import json
+import re
+import shlex
+import subprocess
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 from PIL import Image
 
 from ferjax.commands.data import add_data
+from ferjax.commands.errors import CommandError
 from ferjax.commands.main import main
+from ferjax.config import Config
 from ferjax.data.datasets.catalog import DATA_SETS
 from ferjax.data.datasets.prepared import open_prepared
+from ferjax.data.preparation import prepare as preparation
+from ferjax.data.preparation.duplicates import DROP_DUPLICATES
 from ferjax.expressions import SEVEN_EXPRESSIONS
 
 
@@ -99,27 +108,106 @@ def test_check_counts_findings_and_fails(run, folder):
   ],
 )
 def test_wrong_arguments(run, folder, arguments, message):
-  with pytest.raises(ValueError, match=message):
+  with pytest.raises(CommandError, match=message):
     run("check", *arguments, "--source", folder)
 
 
 def test_what_is_not_a_folder_of_this_machine(run, folder):
-  with pytest.raises(ValueError, match=r"labels.csv is a file; expected the folder"):
+  with pytest.raises(CommandError, match=r"labels.csv is a file; expected the folder"):
     run("check", "csv", "--source", folder / "labels.csv")
-  with pytest.raises(ValueError, match=r"gs://bucket/faces is not on this machine; copy the data"):
+  with pytest.raises(
+    CommandError, match=r"gs://bucket/faces is not on this machine; copy the data"
+  ):
     run("check", "csv", "--source", "gs://bucket/faces")
-  with pytest.raises(ValueError, match=r"--out gs://bucket/out: shards are written to local files"):
+  with pytest.raises(
+    CommandError, match=r"--out gs://bucket/out: shards are written to local files"
+  ):
     run("prepare", "csv", "--source", folder, "--out", "gs://bucket/out")
 
 
-def test_prepare_names_the_classes_that_training_needs(run, folder):
-  names = (*SEVEN_EXPRESSIONS, "boredom")
+@pytest.mark.parametrize(
+  "others", [("boredom",), ("l'ennui", 'a "b" \\c', "$HOME", "d&e; f", "$1 \\foo$", "ennui é")]
+)
+def test_the_train_with_line_is_what_a_shell_and_training_take(run, folder, others):
+  """Names and folders with whatever a shell takes for its own."""
+  names, out = (*SEVEN_EXPRESSIONS, *others), folder / 'o\'ut [1] $HOME "x"'
   code, text = run(
-    *("prepare", "csv", "--source", folder, "--out", folder / "out"),
-    *("--class-names", ",".join(names)),
+    *("prepare", "csv", "--source", folder, "--out", out, "--class-names", ",".join(names)),
   )
   assert code == 0
-  assert f'1.0.0 --config.data.class_names="{names}"' in text.splitlines()[-1]
+  line = text.splitlines()[-1]
+  assert line.startswith("Train with --config.data.source=prepared ")
+  shell = ["sh", "-c", f"printf '%s\\0' {line.removeprefix('Train with ')}"]
+  arguments = subprocess.run(shell, capture_output=True, text=True, check=True).stdout
+  arguments = arguments.split("\0")[:-1]
+  assert shlex.split(line)[2:] == arguments
+  values, argv = flags.FlagValues(), ["train.py", *arguments]
+  config_flags.DEFINE_config_dataclass("config", Config(), flag_values=values, sys_argv=argv)
+  values(argv)
+  data = values.config.data
+  assert (data.source, data.class_names) == ("prepared", names)
+  assert len(open_prepared(data.dir, "val", names)) == 6
+
+
+def test_the_seven_classes_need_not_be_named(run, folder):
+  _, text = run("prepare", "csv", "--source", folder, "--out", folder / "out")
+  assert "class_names" not in text
+
+
+def test_prepare_says_which_duplicates_it_dropped(run, folder):
+  """The last picture is the first, with another label, and another person's."""
+  given = ("prepare", "csv", "--source", folder, "--out", folder / "out", "--validation", 0)
+  code, text = run(*given, "--drop-duplicates", "conflicting")
+  assert code == 0
+  first, last = ("train: labels.csv:2 (faces/0.png)", "train: labels.csv:71 (faces/69.png)")
+  at = text.splitlines().index("train 68 records")
+  assert text.splitlines()[at + 1 : at + 4] == [
+    "duplicates dropped: train 2; report/duplicates.txt names them",
+    f"  {first} is the same image as {last}, with another label: none is kept",
+    f"  {last} is the same image as {first}, with another label: none is kept",
+  ]
+  with pytest.raises(SystemExit):
+    run(*given, "--drop-duplicates", "some")
+
+
+def test_every_way_to_drop_duplicates_is_a_choice(capsys):
+  with pytest.raises(SystemExit):
+    main(["data", "prepare", "--help"])
+  assert f"--drop-duplicates {{{','.join(DROP_DUPLICATES)}}}" in capsys.readouterr().out
+
+
+def test_outputs_are_tried_before_anything_is_read(run, folder):
+  """The source does not exist either; of that nothing is said."""
+  given = ("csv", "--source", folder / "nowhere")
+  table = folder / "labels.csv"
+  for command, out, message in (
+    ("check", folder, f"{folder}: is a folder; expected to write a file there"),
+    ("check", table / "findings.json", f"{table}: is a file; expected a folder for the results"),
+    ("prepare", table, f"{table}: is a file; expected a folder for the results"),
+    ("prepare", table / "out", f"{table / 'out'}: results cannot be written there (Not a direct"),
+  ):
+    with pytest.raises(CommandError, match=re.escape(message)):
+      run(command, *given, "--out", out)
+  for out in (folder / "new" / "deep" / "findings.json", folder / "new" / "out"):
+    with pytest.raises(CommandError, match=r"folder not found: .*nowhere"):
+      run("check" if out.suffix else "prepare", *given, "--out", out)
+  assert not (folder / "new").exists()
+
+
+def test_findings_are_printed_even_if_they_cannot_be_written(run, folder, capsys):
+  with pytest.raises(CommandError, match="No space left on device"):
+    run("check", "csv", "--source", folder, "--out", "/dev/full")
+  assert "duplicate         1\n" in capsys.readouterr().out
+
+
+def test_records_are_counted_even_if_the_report_cannot_be_written(run, folder, capsys, monkeypatch):
+  def full(*arguments):
+    raise OSError("no space left")
+
+  monkeypatch.setattr(preparation, "write_report", full)
+  with pytest.raises(CommandError, match="no space left"):
+    run("prepare", "csv", "--source", folder, "--out", folder / "out", "--validation", 0.2)
+  assert "train 56, val 14 records" in capsys.readouterr().out
 
 
 def test_exit_codes_of_the_program(folder, capsys):

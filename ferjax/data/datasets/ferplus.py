@@ -4,25 +4,47 @@ Barsoum, Zhang, Canton Ferrer, Zhang, "Training Deep Networks for Facial Express
 with Crowd-Sourced Label Distribution", ICMI 2016. Votes become labels by the rules of the authors'
 program (spec: datasets, FERPlus rules). As there, the rule that is chosen is for training;
 validation and test always take the majority's, so that figures are comparable.
+
+There are two releases, whose votes differ for 1,601 pictures:
+
+  table    fer2013new.csv has a row of votes for each row of FER2013's table.
+  folders  data/FER2013{Train,Valid,Test}/label.csv, which the authors train on; beside it lie the
+           pictures that their program writes from the tables. Published counts are of these.
+
+A row is told from the others by its number. Three names of the table stand in two rows each.
 """
 
+import csv
 import functools
 import itertools
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ferjax.data.datasets.fer2013 import COLUMNS, TABLE, parse_pixels, parse_usage
-from ferjax.data.datasets.layout import DataSet, Entry, LayoutError, Options, Reading, Release
-from ferjax.data.datasets.records import RecordError
+from ferjax.data.datasets.fer2013 import COLUMNS, SIDE, TABLE, parse_pixels, parse_usage
+from ferjax.data.datasets.layout import (
+  Box,
+  DataSet,
+  Entry,
+  LayoutError,
+  Options,
+  Reading,
+  Release,
+)
+from ferjax.data.datasets.records import RecordError, check_box, check_image_file, read_lines
 from ferjax.data.datasets.tables import Row, read_rows
 from ferjax.expressions import FERPLUS_COLUMNS, FERPLUS_NO_EXPRESSION
 
 VOTES_TABLE = "fer2013new.csv"
+LABELS = "label.csv"
+FOLDERS = {"train": "FER2013Train", "val": "FER2013Valid", "test": "FER2013Test"}
+_WHOLE = (0.0, 0.0, float(SIDE), float(SIDE))  # the box of every picture as released
 _EXPRESSIONS = len(FERPLUS_COLUMNS) - len(FERPLUS_NO_EXPRESSION)  # the others come last
-_OFFICIAL_TRAIN = {"majority": 25045, "probability": 27947}
-_OFFICIAL = {"val": 3191, "test": 3137}
+# Counted; by rule for train, by the majority for the others.
+_TABLE_COUNTS = {"majority": 25060, "probability": 27956, "val": 3199, "test": 3153}
+_FOLDERS_COUNTS = {"majority": 25045, "probability": 27947, "val": 3191, "test": 3137}
 
 
 def majority(votes: Sequence[int]) -> tuple[float, ...] | None:
@@ -64,17 +86,17 @@ def probability(votes: Sequence[int]) -> tuple[float, ...] | None:
 _RULES = {"majority": majority, "probability": probability}
 
 
-def _read(root: pathlib.Path, options: Options) -> Reading:
+def _read_table(root: pathlib.Path, options: Options) -> Reading:
   reading = Reading()
   columns = ("Usage", "Image name", *FERPLUS_COLUMNS)
   pairs = itertools.zip_longest(
     read_rows(root / TABLE, COLUMNS), read_rows(root / VOTES_TABLE, columns)
   )
-  reading.add_all(pairs, functools.partial(_parse, options=options))
+  reading.add_all(pairs, functools.partial(_parse_rows, options=options))
   return reading
 
 
-def _parse(rows: tuple[Row | None, Row | None], *, options: Options) -> Entry | str:
+def _parse_rows(rows: tuple[Row | None, Row | None], *, options: Options) -> Entry | str:
   picture, votes_row = rows
   if picture is None or votes_row is None:
     longer, shorter = (TABLE, VOTES_TABLE) if votes_row is None else (VOTES_TABLE, TABLE)
@@ -90,43 +112,125 @@ def _parse(rows: tuple[Row | None, Row | None], *, options: Options) -> Entry | 
     )
   if not name:
     return "removed face (empty name)"
-  votes = tuple(_votes(cells[column], column, origin) for column in FERPLUS_COLUMNS)
+  votes = _votes([cells[column] for column in FERPLUS_COLUMNS], origin)
   split = parse_usage(cells["Usage"], origin)
+  label = _label(votes, split, options)
+  if isinstance(label, str):
+    return label
+  pixels = parse_pixels(picture[1]["pixels"], f"{TABLE}:{picture[0]}")
+  return Entry(origin, f"{line}", pixels, split, label, votes=votes)
+
+
+def _expected_folders(root: pathlib.Path, options: Options) -> dict[str, str]:
+  expected = {}
+  for split, folder in FOLDERS.items():
+    place = _base(root) / folder
+    expected[f"{place / LABELS}"] = f"name and ten votes of each picture of {split}"
+    picture = min((path.name for path in (root / place).glob("*.png")), default="*.png")
+    expected[f"{place / picture}"] = "pictures; generate_training_data.py of FER+ writes them"
+  return expected
+
+
+def _base(root: pathlib.Path) -> pathlib.PurePath:
+  """Where the folders of the splits lie: in `root` itself, or in its `data`, as in a clone."""
+  is_data = any((root / folder).is_dir() for folder in FOLDERS.values())
+  return pathlib.PurePath("." if is_data else "data")
+
+
+def _read_folders(root: pathlib.Path, options: Options) -> Reading:
+  reading = Reading()
+  for split, folder in FOLDERS.items():
+    place = _base(root) / folder
+    parse = functools.partial(_parse_line, root=root, place=place, split=split, options=options)
+    lines = read_lines(root / place / LABELS)
+    if not lines:
+      raise LayoutError(f"{root / place / LABELS}: empty; expected a line for each picture")
+    reading.add_all(lines, parse)
+  return reading
+
+
+def _parse_line(
+  line: tuple[int, str],
+  *,
+  root: pathlib.Path,
+  place: pathlib.PurePath,
+  split: str,
+  options: Options,
+) -> Entry | str:
+  number, text = line
+  origin = f"{place / LABELS}:{number}"
+  try:
+    name, *cells = (cell.strip() for cell in next(csv.reader([text])))
+  except csv.Error as error:
+    raise RecordError(f"{origin}: malformed: {error}") from error
+  origin = f"{origin} ({name})"
+  # Later versions of the authors' program write these files anew, and without the box.
+  has_box = bool(cells) and cells[0].startswith("(")
+  box = _box(cells.pop(0), origin) if has_box else None
+  if len(cells) != len(FERPLUS_COLUMNS) or not name:
+    raise RecordError(f"{origin}: expected a name, perhaps a box in quotes, and ten votes")
+  votes = _votes(cells, origin)
+  label = _label(votes, split, options)
+  if isinstance(label, str):
+    return label
+  path = root / place / name
+  check_image_file(path, origin)
+  key = f"{FOLDERS[split]}:{number}"
+  return Entry(origin, key, str(path), split, label, crop=box, votes=votes)
+
+
+def _box(text: str, origin: str) -> Box | None:
+  """The part of the picture that is the face, xyxy pixels; None for all of it."""
+  numbers = re.fullmatch(r"\((-?\d+), *(-?\d+), *(-?\d+), *(-?\d+)\)", text)
+  if numbers is None:
+    raise RecordError(f"{origin}: box {text!r}; expected (left, top, right, bottom) in pixels")
+  x1, y1, x2, y2 = map(float, numbers.groups())
+  check_box((x1, y1, x2, y2), origin)
+  return None if (x1, y1, x2, y2) == _WHOLE else (x1, y1, x2, y2)
+
+
+def _label(votes: Sequence[int], split: str, options: Options) -> tuple[float, ...] | str:
+  """A distribution over the classes, or why the picture is left out."""
   rule = options.rule if split == "train" else "majority"
   distribution = _RULES[rule](votes)
   if distribution is None:
     return f"{split}: no label by the rule {rule!r}"
-  label = tuple(distribution[FERPLUS_COLUMNS.index(name)] for name in options.class_names)
-  pixels = parse_pixels(picture[1]["pixels"], f"{TABLE}:{picture[0]}")
-  return Entry(origin, name, pixels, split, label, votes=votes)
+  return tuple(distribution[FERPLUS_COLUMNS.index(name)] for name in options.class_names)
 
 
-def _votes(text: str, column: str, origin: str) -> int:
-  if not text.isdecimal():
-    raise RecordError(f"{origin}: {column} has {text!r} votes; expected a whole number")
-  return int(text)
+def _votes(cells: Sequence[str], origin: str) -> tuple[int, ...]:
+  for column, text in zip(FERPLUS_COLUMNS, cells, strict=True):
+    if not text.isdecimal():
+      raise RecordError(f"{origin}: {column} has {text!r} votes; expected a whole number")
+  return tuple(map(int, cells))
 
 
-def _official(options: Options) -> Mapping[str, Mapping[str, int]]:
-  counts = {"train": _OFFICIAL_TRAIN[options.rule], **_OFFICIAL}
-  return {split: {"total": count} for split, count in counts.items()}
+def _official(counts: Mapping[str, int], options: Options) -> Mapping[str, Mapping[str, int]]:
+  by_split = {"train": counts[options.rule], "val": counts["val"], "test": counts["test"]}
+  return {split: {"total": count} for split, count in by_split.items()}
 
 
 FERPLUS = DataSet(
   name="ferplus",
   title="FERPlus",
   terms="labels: MIT licence, by its repository; pictures: those of FER2013; not verified",
-  request="Download fer2013new.csv from https://github.com/microsoft/FERPlus, and put it beside "
-  "fer2013.csv of FER2013",
+  request="Download https://github.com/microsoft/FERPlus; put fer2013.csv of FER2013 beside its "
+  "fer2013new.csv, or let its program generate_training_data.py write the pictures below data/",
   releases=(
     Release(
-      "csv",
+      "table",
       lambda root, options: {
         TABLE: "the pictures of FER2013",
         VOTES_TABLE: "the votes, row by row",
       },
-      _read,
-      _official,
+      _read_table,
+      functools.partial(_official, _TABLE_COUNTS),
+    ),
+    Release(
+      "folders",
+      _expected_folders,
+      _read_folders,
+      functools.partial(_official, _FOLDERS_COUNTS),
     ),
   ),
   class_counts=(8,),

@@ -13,7 +13,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -24,6 +24,8 @@ from ferjax.data.datasets import catalog
 from ferjax.data.datasets.layout import DataSet, Entry, Options
 from ferjax.data.datasets.prepared import INDEX, labels_file
 from ferjax.data.datasets.records import RecordError
+from ferjax.data.preparation.deduplication import without_duplicates
+from ferjax.data.preparation.duplicates import signature
 from ferjax.data.preparation.examples import Loaded, in_threads, load
 from ferjax.data.preparation.plan import Plan, Splitting, make_plan
 from ferjax.data.preparation.shards import Notes, ShardStore, fingerprint
@@ -31,6 +33,7 @@ from ferjax.expressions import FERPLUS_COLUMNS
 from ferjax.output import escaped
 
 RECORDS_PER_SHARD = 2048
+Result = TypeVar("Result")
 Progress = Callable[[int], object]  # gets the number of records that were done
 
 
@@ -41,6 +44,7 @@ class Config(tfds.core.BuilderConfig):
   options: Options = dataclasses.field(default_factory=Options)
   splitting: Splitting = dataclasses.field(default_factory=Splitting)
   on_bad_record: str = "error"
+  drop_duplicates: str = "none"  # one of `DROP_DUPLICATES`
   records_per_shard: int = RECORDS_PER_SHARD
 
 
@@ -53,6 +57,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     kept: split -> entries that were written, once they are.
     sizes: split -> width and height of their images.
     left_out: split -> images that were left out, with the reason.
+    duplicates: split -> records that were dropped as duplicates, with the reason.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -69,6 +74,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self.kept: dict[str, list[Entry]] = {}
     self.sizes: dict[str, list[list[int]]] = {}
     self.left_out: dict[str, list[str]] = {}
+    self.duplicates: dict[str, list[str]] = {}
     super().__init__(config=config, file_format="array_record", **kwargs)
 
   @property
@@ -124,11 +130,14 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self.plan.require_no_problems(config.on_bad_record)
     return self.plan
 
-  def _loaded(self, entries: Sequence[Entry]) -> Iterator[tuple[int, Loaded | str]]:
-    """Place and outcome of each entry; raises for a bad one unless such are to be skipped."""
+  def _loaded(
+    self, entries: Sequence[Entry], use: Callable[[Loaded], Result] = lambda loaded: loaded
+  ) -> Iterator[tuple[int, Result | str]]:
+    """Place of each entry and what `use` makes of it; raises for a bad one, or says why."""
 
-    def load_one(place: int) -> Loaded:
-      return load(entries[place], overhang=self.DATA_SET.overhang, margin=self._options.margin)
+    def load_one(place: int) -> Result:
+      margin = self._options.margin
+      return use(load(entries[place], overhang=self.DATA_SET.overhang, margin=margin))
 
     for place, outcome in in_threads(load_one, range(len(entries))):
       if isinstance(outcome, ValueError):
@@ -164,9 +173,18 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     settings = repr((self._config, self.VERSION))
     everything = [entry for members in plan.entries.values() for entry in members]
     store = ShardStore(final.parent / f"{final.name}.unfinished", fingerprint(everything, settings))
+    plan, self.duplicates = without_duplicates(
+      plan,
+      self._config.drop_duplicates,
+      store,
+      lambda members: self._loaded(members, lambda loaded: signature(loaded.image)),
+      per_file=self._config.records_per_shard,
+      progress=self.progress,
+    )
     written = {split: self._write(split, members, store) for split, members in plan.entries.items()}
     infos = [self._finish(split, plan, notes, store) for split, notes in written.items()]
-    index = {**describe(plan), "splits": self._split_index()}
+    mode = {"drop_duplicates": self._config.drop_duplicates}
+    index = {**plan.describe(), **mode, "splits": self._split_index()}
     (self.data_path / INDEX).write_text(json.dumps(index, indent=2))
     store.remove()
     return infos
@@ -234,6 +252,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         "records": len(kept),
         "max_boxes": max(len(entry.boxes or ()) for entry in kept),
         "left_out": self.left_out[split],
+        "duplicates": len(self.duplicates.get(split, ())),
       }
       for split, kept in self.kept.items()
     }
@@ -244,23 +263,6 @@ def label_of(entry: Entry, num_classes: int) -> np.ndarray:
   if isinstance(entry.label, int):
     return np.eye(num_classes, dtype=np.float32)[entry.label]
   return np.array(entry.label, np.float32)
-
-
-def describe(plan: Plan) -> dict[str, Any]:
-  """What `ferjax.json` and the report say of a plan."""
-  return {
-    "format": 1,
-    "data_set": plan.data_set.name,
-    "title": plan.data_set.title,
-    "terms": plan.data_set.terms,
-    "release": plan.release.name,
-    "task": plan.options.task,
-    "class_names": list(plan.options.class_names),
-    "validation": plan.cut,
-    "counts": [dataclasses.asdict(count) for count in plan.counts],
-    "dropped": plan.dropped,
-    "problems": plan.problems,
-  }
 
 
 def _kept(entries: Sequence[Entry], shards: dict[str, Notes]) -> list[Entry]:

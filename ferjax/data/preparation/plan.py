@@ -4,11 +4,17 @@ import collections
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ferjax.data.datasets.layout import DataSet, Entry, LayoutError, Options, Release
 from ferjax.data.datasets.records import check_on_bad_record
-from ferjax.data.preparation.splits import SPLITS, VALIDATION_FRACTION, cut_validation
+from ferjax.data.preparation.splits import (
+  SPLITS,
+  VALIDATION_FRACTION,
+  NoSplitError,
+  cut_validation,
+)
 
 _NAMED = 10  # problems that a message names
 
@@ -63,6 +69,22 @@ class Plan:
         + f"{more}\nMend them, or leave them out with --on-bad-record skip"
       )
 
+  def describe(self) -> dict[str, Any]:
+    """What `ferjax.json` and the report say of it."""
+    return {
+      "format": 1,
+      "data_set": self.data_set.name,
+      "title": self.data_set.title,
+      "terms": self.data_set.terms,
+      "release": self.release.name,
+      "task": self.options.task,
+      "class_names": list(self.options.class_names),
+      "validation": self.cut,
+      "counts": [dataclasses.asdict(count) for count in self.counts],
+      "dropped": self.dropped,
+      "problems": self.problems,
+    }
+
 
 def make_plan(
   data_set: DataSet, root: str | os.PathLike, options: Options, splitting: Splitting
@@ -81,16 +103,32 @@ def make_plan(
   by_split = {split: [e for e in entries if e.split == split] for split in SPLITS}
   by_split = {split: members for split, members in by_split.items() if members}
   if not by_split:
-    reason = f"; the first of {len(problems)} problems: {problems[0]}" if problems else ""
-    raise LayoutError(f"{root}: no records of {data_set.title} to read{reason}")
+    raise LayoutError(
+      f"{root}: no records of {data_set.title} to read{_absent(problems, reading.dropped)}"
+    )
   if options.margin and not any(entry.crop for entry in entries):
     raise ValueError(
       f"--margin {options.margin} is for faces that are cut out of photographs; {data_set.title}, "
       f"release {release.name}, for {options.task} has none: drop it"
     )
   counts = _compare(by_split, data_set, release, options)
-  by_split, cut = _split(by_split, splitting, len(options.class_names))
+  try:
+    by_split, cut = _split(by_split, splitting, len(options.class_names))
+  except NoSplitError as error:
+    raise LayoutError(f"{error}{_absent(problems, reading.dropped)}") from error
   return Plan(data_set, options, release, by_split, counts, problems, reading.dropped, cut)
+
+
+def _absent(problems: Sequence[str], dropped: Mapping[str, int]) -> str:
+  """Why records are not there, for the message that too few are."""
+  lines = [
+    f"left out by the set's rules: {number:,} ({reason})" for reason, number in dropped.items()
+  ]
+  if problems:
+    more = ["  ..."] if len(problems) > _NAMED else []
+    named = [f"  {problem}" for problem in problems[:_NAMED]]
+    lines += [f"{len(problems):,} records could not be read:", *named, *more]
+  return "".join(f"\n{line}" for line in lines)
 
 
 def _without_doubles(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
@@ -131,7 +169,7 @@ def _split(
   said = ""
   if splitting.val_as_test:
     if "test" in by_split or "val" not in by_split:
-      raise ValueError(
+      raise NoSplitError(
         "--val-as-test is for a set with a validation split and without a test split; this has "
         f"{', '.join(by_split)}"
       )

@@ -12,7 +12,8 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from ferjax.data.datasets.prepared import INCOMPLETE, open_prepared
-from ferjax.data.preparation.builders import BUILDERS, Config, describe
+from ferjax.data.preparation.builders import BUILDERS, Config
+from ferjax.data.preparation.duplicates import check_mode
 from ferjax.data.preparation.plan import Plan
 from ferjax.data.preparation.report import write_report
 
@@ -21,11 +22,19 @@ REPORT = "report"
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-  """What was written: the folder, records by split, and images that were left out."""
+  """What was written.
+
+  Attributes:
+    folder: holds the shards.
+    records: number of records by split.
+    left_out: split -> images that were left out, with the reason.
+    duplicates: split -> records that were dropped as duplicates, with the reason.
+  """
 
   folder: str
   records: dict[str, int]
   left_out: dict[str, list[str]]
+  duplicates: dict[str, list[str]]
 
 
 def prepare(
@@ -34,7 +43,9 @@ def prepare(
   out: str | os.PathLike,
   *,
   on_bad_record: str = "error",
+  drop_duplicates: str = "none",
   progress: Callable[[int], object] = lambda number: None,
+  announce: Callable[[Prepared], object] = lambda prepared: None,
 ) -> Prepared:
   """Writes the records of a plan; shards that an interrupted run finished are kept.
 
@@ -43,7 +54,9 @@ def prepare(
     source: the folder that it was made from.
     out: the set is written to `out`/<name>/<variant>/<version>, as tfds lays folders out.
     on_bad_record: "error", or "skip" to leave bad images out.
-    progress: told of records that were done.
+    drop_duplicates: one of `ferjax.data.preparation.duplicates.DROP_DUPLICATES`.
+    progress: told of records that were done: each once, or twice where duplicates are dropped.
+    announce: told what was written before the report is, which may fail by itself.
 
   Raises:
     ValueError: a bad record, a remote `out`, or the set has been prepared there before.
@@ -54,7 +67,13 @@ def prepare(
       "there: training reads it from anywhere"
     )
   plan.require_no_problems(on_bad_record)
-  config = Config(name=variant(plan), options=plan.options, on_bad_record=on_bad_record)
+  check_mode(drop_duplicates)
+  config = Config(
+    name=variant(plan, drop_duplicates),
+    options=plan.options,
+    on_bad_record=on_bad_record,
+    drop_duplicates=drop_duplicates,
+  )
   with _quiet():
     builder = BUILDERS[plan.data_set.name](data_dir=out, config=config)
     folder = pathlib.Path(builder.data_dir)
@@ -72,19 +91,29 @@ def prepare(
         download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(source)),
       )
   sources = {split: open_prepared(folder, split) for split in plan.entries}
-  summary = {**describe(plan), "source": os.fspath(source), "left_out": builder.left_out}
+  records = {split: len(source) for split, source in sources.items()}
+  prepared = Prepared(os.fspath(folder), records, builder.left_out, builder.duplicates)
+  announce(prepared)
+  summary = {
+    **plan.describe(),
+    "source": os.fspath(source),
+    "left_out": builder.left_out,
+    "drop_duplicates": drop_duplicates,
+    "duplicates": builder.duplicates,
+  }
   written = dataclasses.replace(plan, entries=builder.kept)
   write_report(folder / REPORT, summary, written, builder.sizes, sources)
-  records = {split: len(source) for split, source in sources.items()}
-  return Prepared(os.fspath(folder), records, builder.left_out)
+  return prepared
 
 
-def variant(plan: Plan) -> str:
+def variant(plan: Plan, drop_duplicates: str = "none") -> str:
   """Name of the folder for the choices that were made: "classification_7"."""
   options = plan.options
   parts = [options.task, str(len(options.class_names))]
   if plan.data_set.name == "ferplus":
     parts.append(options.rule)
+  if drop_duplicates != "none":
+    parts.append(f"drop_{drop_duplicates.replace('-', '_')}")
   return "_".join(parts)
 
 

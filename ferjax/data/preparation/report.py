@@ -17,7 +17,9 @@ from ferjax.data.datasets.layout import Entry
 from ferjax.data.datasets.prepared import PreparedDetection, PreparedFaces
 from ferjax.data.preparation.plan import Plan, class_counts
 from ferjax.fonts import set_letters, warned_lettering
+from ferjax.output import escaped
 
+DUPLICATES = "duplicates.txt"
 _COLORS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73"}
 _DARK = "#222222"
 _PER_CLASS = 10  # samples
@@ -32,11 +34,14 @@ def write_report(
   sizes: Mapping[str, Sequence[Sequence[int]]],
   sources: Mapping[str, PreparedFaces | PreparedDetection],
 ) -> None:
-  """Writes report.json, classes.png, sizes.png and samples.png.
+  """Writes report.json, duplicates.txt, classes.png, sizes.png and samples.png.
+
+  duplicates.txt names the records that were dropped as duplicates; without any it is not written.
 
   Args:
     folder: made if missing.
-    summary: what the JSON file says besides the numbers written and the sizes.
+    summary: what the JSON file says besides the numbers written and the sizes; its "duplicates"
+      are split -> a sentence about each record dropped.
     plan: whose entries are those that were written.
     sizes: split -> width and height of each image, pixels.
     sources: split -> the prepared records, which the samples are read from.
@@ -51,6 +56,10 @@ def write_report(
   }
   content = {**summary, "written": written, "image_sizes": quantiles}
   (path / "report.json").write_text(json.dumps(content, indent=2))
+  dropped = [line for lines in summary["duplicates"].values() for line in lines]
+  if dropped:
+    text = "".join(f"{line}\n" for line in dropped)
+    (path / DUPLICATES).write_text(escaped(text), "utf-8")
   plot_classes(plan, path / "classes.png")
   plot_sizes(plan, sizes, path / "sizes.png")
   sheet = sample_sheet(plan, sources)
@@ -74,7 +83,7 @@ def plot_classes(plan: Plan, path: str | os.PathLike) -> None:
     bars = axes.bar(x, counts, width, color=_COLORS[split], label=f"{split} ({len(members):,})")
     axes.bar_label(bars, [f"{count:,}" for count in counts], fontsize=8, padding=2)
   letters = warned_lettering(names)
-  axes.set_xticks(range(len(names)), [letters.names[name] for name in names])
+  axes.set_xticks(range(len(names)), [letters.names[name] for name in names], parse_math=False)
   axes.yaxis.set_major_locator(MaxNLocator(integer=True))
   axes.set_ylabel("labels")
   axes.margins(y=0.12)
@@ -138,7 +147,9 @@ def sample_sheet(plan: Plan, sources: Mapping[str, PreparedFaces | PreparedDetec
   for name, row, faces in zip(names, grid, rows, strict=True):
     row[0].set_axis_on()
     row[0].set(xticks=[], yticks=[])
-    row[0].set_ylabel(letters.names[name], rotation=0, ha="right", va="center", color=_DARK)
+    row[0].set_ylabel(
+      letters.names[name], rotation=0, ha="right", va="center", color=_DARK, parse_math=False
+    )
     for spine in row[0].spines.values():
       spine.set_visible(False)
     for axes, (index, box) in zip(row, faces, strict=False):

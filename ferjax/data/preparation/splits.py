@@ -9,6 +9,10 @@ SPLITS = ("train", "val", "test")
 VALIDATION_FRACTION = 0.1
 
 
+class NoSplitError(ValueError):
+  """The records that were read do not give the split that is asked for."""
+
+
 def cut_validation(
   keys: Sequence[str],
   classes: Sequence[Sequence[int]],
@@ -34,7 +38,8 @@ def cut_validation(
     True for the records of the validation split.
 
   Raises:
-    ValueError: a key that comes twice, a fraction or seed out of range, or no group fits.
+    NoSplitError: no group fits.
+    ValueError: a key that comes twice, a fraction or seed out of range.
   """
   if not 0 < fraction < 1:
     raise ValueError(f"validation fraction ({fraction}) must lie between 0 and 1, both excluded")
@@ -60,7 +65,7 @@ def cut_validation(
       chosen[members[order[place]]] = True
       wanted -= count
   if not chosen.any() or chosen.all():
-    raise ValueError(
+    raise NoSplitError(
       f"no validation split of {fraction:g} can be cut from {len(keys)} records in "
       f"{len(members)} groups; supply a validation split, or choose another fraction "
       "(--validation; 0 for none)"

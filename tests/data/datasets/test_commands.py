@@ -17,6 +17,7 @@ FACES = {
   "fer2013_csv": ("fer2013",),
   "fer2013_folders": ("fer2013",),
   "ferplus": ("ferplus", "--rule", "probability"),
+  "ferplus_folders": ("ferplus",),
   "sfew": ("sfew",),
   "expw": ("expw",),
   "image_folder": ("image_folder",),

@@ -12,6 +12,7 @@ from ferjax.expressions import FERPLUS_COLUMNS
 RAF_LIST = "basic/EmoLabel/list_patition_label.txt"
 AFFECTNET = "Manually_Annotated_file_lists/training.csv"
 COCO = "annotations/train.json"
+FERPLUS = "data/FER2013Train/label.csv"
 FACE_COLUMNS = ("face_x", "face_y", "face_width", "face_height")
 
 
@@ -31,6 +32,8 @@ def _replace(path, old, new):
     ("fer2013_csv", "fer2013.csv"),
     ("fer2013_folders", "test"),
     ("ferplus", "fer2013new.csv"),
+    ("ferplus_folders", FERPLUS),
+    ("ferplus_folders", "data/FER2013Test"),
     ("sfew", "Val"),
     ("expw", "label/label.lst"),
     ("voc", "ImageSets/Main/train.txt"),
@@ -79,6 +82,11 @@ ROWS = [
   ("fer2013_csv", "fer2013.csv", ",Training", ",Train", r"fer2013.csv:2: Usage is 'Train'; exp"),
   ("ferplus", "fer2013new.csv", "Training,", "PublicTest,", r"fer2013new.csv:2 .*'Training' in f"),
   ("ferplus", "fer2013new.csv", "png,7,3", "png,7,x", r"fer2013new.csv:2 .*happiness has 'x'"),
+  ("ferplus_folders", FERPLUS, ",7,3", ",7,x", rf"{FERPLUS}:1 \(fer0.*happiness has 'x'"),
+  ("ferplus_folders", FERPLUS, ",7,3", ",7", rf"{FERPLUS}:1 .*expected a name, perhaps a box"),
+  ("ferplus_folders", FERPLUS, "48)", "x)", rf"{FERPLUS}:1 .*box '\(0, 0, 48, x\)'; expect"),
+  ("ferplus_folders", FERPLUS, "(0, 0", "(48, 0", rf"{FERPLUS}:1 .*has no area; expected x1 < x2"),
+  ("ferplus_folders", FERPLUS, "0000000", "9", rf"{FERPLUS}:1 .*image file not found: .*fer9.png"),
   ("expw", "label/label.lst", "97.5 2", "97.5 7", r"label.lst:3 \(photo_1.jpg\): code '7'"),
   ("expw", "label/label.lst", " 97.5 2", " 2", r"label.lst:3 .*7 fields; expected"),
   ("voc", "Annotations/train1.xml", ">happiness<", ">joyful<", r"train1.xml .*object 1: class 'j"),
@@ -147,6 +155,7 @@ def test_missing_list_of_coco(make_layout, plan_of, key):
     ("fer2013_csv", "fer2013.csv", "fer2013.csv:1: no column 'emotion'.*columns found: none"),
     ("ferplus", "fer2013.csv", "fer2013.csv:1: no column 'emotion'.*columns found: none"),
     ("ferplus", "fer2013new.csv", "fer2013new.csv:1: no column 'Usage'.*columns found: none"),
+    ("ferplus_folders", FERPLUS, f"{FERPLUS}: empty; expected a line for each picture"),
     ("csv", "labels.csv", "labels.csv:1: no column 'image'.*columns found: none"),
     ("expw", "label/label.lst", "label.lst: empty"),
     ("voc", "ImageSets/Main/val.txt", "val.txt: empty; expected one image name a line"),
@@ -213,6 +222,7 @@ def test_folder_that_is_no_split(make_layout, plan_of):
     ("yolo_txt", "classes.txt"),
     ("yolo_txt", "labels/train/train0.txt"),
     ("annotation_list", "train.txt"),
+    ("ferplus_folders", FERPLUS),
     ("csv", "labels.csv"),
   ],
 )

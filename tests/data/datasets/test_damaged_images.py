@@ -32,6 +32,7 @@ def _replace(path, old, new):
     ("coco_json", "images/train3.jpg", r"annotations/train.json: image 503 \(train3.jpg\)"),
     ("yolo_txt", "images/train/train3.jpg", r"labels/train/train3.txt"),
     ("annotation_list", "images/train3.jpg", r"train.txt:4 \(images/train3.jpg\)"),
+    ("ferplus_folders", "data/FER2013Valid/fer0000022.png", r"data/FER2013Valid/label.csv:2 "),
     ("csv", "images/9.png", r"labels.csv:11 \(images/9.png\)"),
   ],
 )
@@ -151,6 +152,7 @@ ORIGINS = {
   "fer2013_csv": "fer2013.csv",
   "fer2013_folders": "(train|test)/.*.png",
   "ferplus": "fer2013new.csv",
+  "ferplus_folders": "data/FER2013(Train|Test)/label.csv",
   "sfew": "(Train|Val)/.*.png",
   "expw": "label/label.lst",
   "voc": "Annotations/.*.xml",

@@ -1,14 +1,18 @@
-"""FERPlus from its tables, by the command, to the batches of FERMam's configuration."""
+"""FERPlus from both releases; by the command, to the batches of FERMam's configuration."""
 
 import importlib.util
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 
 from ferjax.commands.main import main
 from ferjax.data.datasets import load_source
+from ferjax.data.datasets.layout import LayoutError
+from ferjax.data.image import decode
 from ferjax.data.pipeline import eval_dataset, train_dataset
+from ferjax.data.preparation.examples import load
 from ferjax.expressions import EXPRESSIONS, FERPLUS_COLUMNS
 
 CONFIG = pathlib.Path(__file__).parents[3] / "configs" / "fermam.py"
@@ -66,9 +70,95 @@ def test_training_sees_the_votes_and_evaluation_the_majority(config):
     assert batch["mask"].sum() == len(kept)
 
 
-def test_the_rule_is_that_of_training(make_layout, plan_of):
+@pytest.mark.parametrize(
+  ("layout", "release", "train", "others"),
+  [
+    ("ferplus", "table", {"majority": 25060, "probability": 27956}, {"val": 3199, "test": 3153}),
+    (
+      *("ferplus_folders", "folders"),
+      *({"majority": 25045, "probability": 27947}, {"val": 3191, "test": 3137}),
+    ),
+  ],
+)
+def test_each_release_has_its_counts(make_layout, plan_of, layout, release, train, others):
+  """The rule is that of training: validation and test go by the majority."""
+  root = make_layout(layout)
+  for rule, number in train.items():
+    plan = plan_of(layout, root, rule=rule)
+    official = {count.split: count.official for count in plan.counts if count.name == "total"}
+    assert official == {"train": number, **others}
+    assert plan.release.name == release
+
+
+@pytest.mark.parametrize("rule", ["majority", "probability"])
+def test_the_releases_agree(make_layout, plan_of, rule):
+  table = plan_of("ferplus", make_layout("ferplus"), rule=rule)
+  root = make_layout("ferplus_folders")
+  for folder in (root, root / "data"):
+    folders = plan_of("ferplus_folders", folder, rule=rule)
+    assert folders.problems == []
+    for split, members in table.entries.items():
+      assert len(members) == len(folders.entries[split])
+      for a, b in zip(members, folders.entries[split], strict=True):
+        assert (a.label, a.votes, a.crop) == (b.label, b.votes, b.crop)
+        np.testing.assert_array_equal(decode(a.image.encode()), decode(b.image))
+  origin = folders.entries["val"][1].origin
+  assert origin == "FER2013Valid/label.csv:2 (fer0000022.png)"
+
+
+def test_where_both_releases_lie_the_tables_are_read(make_layout, plan_of):
   root = make_layout("ferplus")
-  for rule, train in (("majority", 25045), ("probability", 27947)):
-    counts = plan_of("ferplus", root, rule=rule).counts
-    official = {count.split: count.official for count in counts if count.name == "total"}
-    assert official == {"train": train, "val": 3191, "test": 3137}
+  shutil.copytree(make_layout("ferplus_folders") / "data", root / "data")
+  assert plan_of("ferplus", root).release.name == "table"
+  assert plan_of("ferplus", root / "data").release.name == "folders"
+
+
+def test_a_name_may_stand_in_two_rows(make_layout, plan_of):
+  """As three names of Training do; today's program of the authors writes them into label.csv."""
+  root = make_layout("ferplus")
+  votes, pictures = root / "fer2013new.csv", root / "fer2013.csv"
+  _repeat_line(votes, 5, 9)
+  _repeat_line(pictures, 5, 9)
+  plan = plan_of("ferplus", root)
+  assert plan.problems == []
+  first, second = (plan.entries["train"][i] for i in (3, 7))
+  assert first.origin == "fer2013new.csv:6 (fer0000004.png)"
+  assert second.origin == "fer2013new.csv:10 (fer0000004.png)"
+  assert (first.image, first.label) == (second.image, second.label)
+  assert first.key != second.key
+
+  root = make_layout("ferplus_folders")
+  labels = root / "data/FER2013Train/label.csv"
+  labels.write_text(labels.read_text().replace('"(0, 0, 48, 48)",', ""))
+  _repeat_line(labels, 3, 7)
+  plan = plan_of("ferplus_folders", root)
+  assert plan.problems == []
+  first, second = (plan.entries["train"][i] for i in (3, 7))
+  assert second.origin == "data/FER2013Train/label.csv:8 (fer0000004.png)"
+  assert (first.image, first.label, first.votes) == (second.image, second.label, second.votes)
+
+
+def test_a_box_is_the_part_that_is_learnt(make_layout, plan_of):
+  root = make_layout("ferplus_folders")
+  labels = root / "data/FER2013Train/label.csv"
+  labels.write_text(labels.read_text().replace("(0, 0, 48, 48)", "(4, 8, 40, 48)", 1))
+  first, second, *_ = plan_of("ferplus_folders", root).entries["train"]
+  assert (first.crop, second.crop) == ((4, 8, 40, 48), None)
+  assert load(first, overhang=2.0, margin=0.0).image.shape == (40, 36, 3)
+
+
+def test_a_clone_without_pictures(make_layout, plan_of):
+  """The repository has labels and no pictures: the message says who writes them."""
+  root = make_layout("ferplus_folders")
+  for path in (root / "data").rglob("*.png"):
+    path.unlink()
+  expected = r"found    .*Test/label.csv  \(name and.*\n  missing  .*Test/\*.png  \(pictures; gener"
+  with pytest.raises(LayoutError, match=expected):
+    plan_of("ferplus_folders", root)
+
+
+def _repeat_line(path, source, target):
+  """Line `source` comes again in the place of line `target`, both from 0."""
+  lines = path.read_text().splitlines()
+  lines[target] = lines[source]
+  path.write_text("\n".join(lines) + "\n")

@@ -17,6 +17,7 @@ SIZES = {
   "fer2013_csv": {"train": 21, "val": 7, "test": 7},
   "fer2013_folders": {"train": 63, "val": 7, "test": 70},
   "ferplus": {"train": 20, "val": 7, "test": 7},
+  "ferplus_folders": {"train": 20, "val": 7, "test": 7},
   "sfew": {"train": 21, "val": 7},
   "voc": {"train": 20, "val": 7},
   "coco_json": {"train": 20, "val": 7},

@@ -21,25 +21,15 @@ from ferjax.data.datasets.records import RecordError
 from ferjax.data.image import decode
 from ferjax.data.pipeline import eval_dataset
 from ferjax.data.preparation import builders
-from ferjax.data.preparation import prepare as preparation
 from ferjax.data.preparation.prepare import prepare
 
 BOXED = ("voc", "coco_json", "yolo_txt", "annotation_list")
 
 
-@pytest.fixture
-def small_shards(monkeypatch):
-  """Five records in each; no pictures are drawn."""
-
-  def config(*args, **kwargs):
-    return builders.Config(*args, **kwargs, records_per_shard=5)
-
-  monkeypatch.setattr(preparation, "Config", config)
-  monkeypatch.setattr(preparation, "write_report", lambda *args: None)
-
-
 @pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("layout", ["affectnet_npy", "fer2013_csv", "ferplus", "expw", "csv"])
+@pytest.mark.parametrize(
+  "layout", ["affectnet_npy", "fer2013_csv", "ferplus", "ferplus_folders", "expw", "csv"]
+)
 def test_faces_come_back(make_layout, plan_of, tmp_path, layout):
   root = make_layout(layout)
   plan = plan_of(layout, root)

@@ -99,6 +99,22 @@ def _ferplus(root):
       table.writerow([usage, "" if i == 3 else f"fer{i:07d}.png", *votes])
 
 
+def _ferplus_folders(root):
+  """The same pictures and votes; the removed face has no line."""
+  folders = {"FER2013Train": range(21), "FER2013Valid": range(21, 28), "FER2013Test": range(28, 35)}
+  for folder, numbers in folders.items():
+    lines = []
+    for i in (i for i in numbers if i != 3):
+      votes = [0] * 10
+      votes[i % 8], votes[(i + 1) % 8] = 7, 3
+      name = f"fer{i:07d}.png"
+      lines.append(f'{name},"(0, 0, 48, 48)",{",".join(map(str, votes))}\n')
+      path = root / "data" / folder / name
+      path.parent.mkdir(parents=True, exist_ok=True)
+      Image.fromarray(_grey(i)).save(path)
+    (root / "data" / folder / "label.csv").write_text("".join(lines))
+
+
 def _sfew(root):
   names = ("Angry", "Disgust", "Fear", "Happy", "Neutral", "Sad", "Surprise")
   file = "Film{:04d}_001530123_00000012.png"
@@ -216,6 +232,7 @@ LAYOUTS = {
   "fer2013_csv": ("fer2013", _fer2013_csv),
   "fer2013_folders": ("fer2013", _fer2013_folders),
   "ferplus": ("ferplus", _ferplus),
+  "ferplus_folders": ("ferplus", _ferplus_folders),
   "sfew": ("sfew", _sfew),
   "expw": ("expw", _expw),
   "voc": ("voc", _voc),

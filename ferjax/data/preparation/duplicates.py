@@ -1,0 +1,183 @@
+"""Images that are the same or look alike: how they are found, and which of them are dropped.
+
+Exact duplicates have the same pixels. Near duplicates differ in at most `NEAR_BITS` bits of a
+perceptual hash of 256 bits (the package ImageHash). All pairs are compared, so none is missed.
+`ferjax data check` reports both; `prepare --drop-duplicates` drops them by the same definition.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Int, UInt8, UInt64
+
+from ferjax.data.datasets.layout import Entry
+
+DROP_DUPLICATES = ("none", "across-splits", "conflicting", "all")
+NEAR_BITS = 32  # of 256 that may differ; see docs/datasets.md
+HASH_SIDE = 16  # bits of a hash: this squared
+_PRIORITY = ("test", "val", "train")  # the split that keeps an image first
+_BLOCK = 32  # hashes compared with all others at once
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Signature:
+  """What images are compared by.
+
+  Attributes:
+    digest: SHA-256 of size and pixels, 32 bytes.
+    hash: perceptual, 32 bytes.
+  """
+
+  digest: bytes
+  hash: bytes
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+  """An entry whose image was opened, with the split that it is in."""
+
+  split: str
+  entry: Entry
+  signature: Signature
+
+  @property
+  def place(self) -> str:
+    return place(self.split, self.entry)
+
+  @property
+  def label(self) -> tuple[int, ...]:
+    """What labels are compared by: the classes, whatever the order of the boxes."""
+    return tuple(sorted(self.entry.classes))
+
+
+def place(split: str, entry: Entry) -> str:
+  """How messages name an entry: "train: list.txt:12 (images/a.jpg)"."""
+  return f"{split}: {entry.origin}"
+
+
+def signature(image: UInt8[np.ndarray, "h w 3"]) -> Signature:
+  # Imported here: SciPy, which it brings, is slow to import.
+  import imagehash
+  from PIL import Image
+
+  digest = hashlib.sha256(np.array(image.shape[:2]).tobytes() + image.tobytes()).digest()
+  bits = imagehash.phash(Image.fromarray(image), hash_size=HASH_SIDE).hash
+  return Signature(digest, np.packbits(bits.reshape(-1)).tobytes())
+
+
+def describe_pair(one: Seen, other: Seen, bits: int) -> str:
+  """A sentence about two images; `bits` of their hashes differ."""
+  if one.signature.digest == other.signature.digest:
+    text = f"{one.place} is the same image as {other.place}"
+  else:
+    of = f"{bits} of {HASH_SIDE**2} bits differ"
+    text = f"{one.place} looks like {other.place} ({of})"
+  return f"{text}: across splits" if one.split != other.split else text
+
+
+def neighbours(
+  hashes: UInt64[np.ndarray, "n w"], limit: int, *, block: int = _BLOCK
+) -> Iterator[tuple[int, Int[np.ndarray, "m"], Int[np.ndarray, "m"]]]:
+  """Hashes that differ in at most `limit` bits.
+
+  Args:
+    hashes: of n images.
+    limit: bits.
+    block: hashes that are compared with all others at once, which memory is needed for.
+
+  Yields:
+    i, the indices j > i of its neighbours, and the numbers of bits; in the order of i, without
+    those that have none.
+  """
+  words = np.ascontiguousarray(hashes.T)
+  for start in range(0, len(hashes), block):
+    size = min(block, len(hashes) - start)
+    bits = np.zeros((size, len(hashes) - start), np.uint16)
+    for word in words:
+      bits += np.bitwise_count(word[start : start + size, None] ^ word[None, start:])
+    for row, is_near in enumerate(bits <= limit):
+      columns = row + 1 + np.flatnonzero(is_near[row + 1 :])
+      if len(columns):
+        yield start + row, start + columns, bits[row, columns].astype(np.int64)
+
+
+def near_pairs(seen: Sequence[Seen]) -> Iterator[tuple[Seen, Seen, int]]:
+  """Pairs of images that look alike but are not the same, with the number of bits."""
+  for i, others, bits in neighbours(_hashes(seen), NEAR_BITS):
+    for j, number in zip(others.tolist(), bits.tolist(), strict=True):
+      if seen[i].signature.digest != seen[j].signature.digest:
+        yield seen[i], seen[j], number
+
+
+def _hashes(seen: Sequence[Seen]) -> UInt64[np.ndarray, "n 4"]:
+  joined = b"".join(one.signature.hash for one in seen)
+  return np.frombuffer(joined, np.uint64).reshape(-1, 4)
+
+
+def check_mode(mode: str) -> None:
+  if mode not in DROP_DUPLICATES:
+    raise ValueError(
+      f"unknown way {mode!r} to drop duplicates; known: {', '.join(DROP_DUPLICATES)}"
+    )
+
+
+def find_dropped(seen: Iterable[Seen], mode: str) -> list[tuple[Seen, str]]:
+  """The records that `mode` drops, with a sentence that says why.
+
+  An image stays in the first of test, val and train that has it.
+
+  - "across-splits": images that are the same or look alike and are in different splits are dropped
+    from the later ones.
+  - "conflicting": images that are the same, with different labels, are dropped from the later
+    splits; where labels differ within val or within train, none of them is kept there.
+  - "all": both, and of those within one split, the same or alike, the first is kept.
+
+  So the test split loses nothing but by "all". After "across-splits" and "all" no pair that `check`
+  would report across splits is left.
+
+  Args:
+    seen: in the order of the set.
+    mode: one of `DROP_DUPLICATES`.
+
+  Raises:
+    ValueError: there is no such mode.
+  """
+  check_mode(mode)
+  ordered = sorted(seen, key=lambda one: _PRIORITY.index(one.split))  # stable
+  dropped: dict[int, str] = {}  # place in `ordered` -> why
+  if mode in ("conflicting", "all"):
+    dropped.update(_conflicting(ordered))
+  if mode in ("across-splits", "all"):
+    _drop_later(ordered, dropped, within=mode == "all")
+  return [(ordered[number], dropped[number]) for number in sorted(dropped)]
+
+
+def _conflicting(ordered: Sequence[Seen]) -> Iterator[tuple[int, str]]:
+  """Of each image with different labels, those that are not kept."""
+  groups: dict[bytes, list[int]] = {}
+  for number, one in enumerate(ordered):
+    groups.setdefault(one.signature.digest, []).append(number)
+  for group in groups.values():
+    first, *_ = members = [ordered[number] for number in group]
+    if len({one.label for one in members}) == 1:
+      continue
+    labels = {one.label for one in members if one.split == first.split}
+    keeps_first = len(labels) == 1 or first.split == _PRIORITY[0]
+    for number, one in zip(group, members, strict=True):
+      if one.split != first.split:
+        yield number, f"{describe_pair(one, first, 0)}; labels of this image differ"
+      elif not keeps_first:
+        other = next(other for other in members if other.label != one.label)
+        yield number, f"{describe_pair(one, other, 0)}, with another label: none is kept"
+
+
+def _drop_later(ordered: Sequence[Seen], dropped: dict[int, str], *, within: bool) -> None:
+  """Drops what is the same or looks like a record before it that is kept."""
+  for i, others, bits in neighbours(_hashes(ordered), NEAR_BITS):
+    if i in dropped:
+      continue
+    for j, number in zip(others.tolist(), bits.tolist(), strict=True):
+      if j not in dropped and (within or ordered[i].split != ordered[j].split):
+        dropped[j] = describe_pair(ordered[j], ordered[i], number)

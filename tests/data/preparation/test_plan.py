@@ -1,0 +1,53 @@
+"""What a plan says when too few records were read; what it plans is tested with the layouts."""
+
+import pytest
+
+from ferjax.data.datasets.layout import LayoutError
+from ferjax.data.preparation.plan import Splitting
+
+
+def test_errors_behind_a_split_that_cannot_be_cut(make_layout, plan_of):
+  """Of 46 train records of a table one can be read: the message shows the other 45."""
+  root = make_layout("csv")
+  for i in range(1, 46):
+    (root / f"images/{i}.png").unlink()
+  with pytest.raises(LayoutError, match=r"no validation split of 0.1 can be cut from 1") as caught:
+    plan_of("csv", root)
+  _, count, *named, more = str(caught.value).splitlines()
+  assert count == "45 records could not be read:"
+  assert [line.split(": ")[0] for line in named] == [
+    f"  labels.csv:{i + 2} (images/{i}.png)" for i in range(1, 11)
+  ]
+  assert "image file not found" in named[0]
+  assert more == "  ..."
+
+
+def test_what_the_rules_left_out_is_said_too(make_layout, plan_of):
+  root = make_layout("affectnet_csv")
+  lists = root / "Manually_Annotated_file_lists"
+  (lists / "validation.csv").write_text((lists / "validation.csv").read_text().splitlines()[0])
+  header, *rows = (lists / "training.csv").read_text().splitlines()
+  (lists / "training.csv").write_text("\n".join([header, rows[0], rows[8]]) + "\n")  # 0 and "none"
+  with pytest.raises(LayoutError) as caught:
+    plan_of("affectnet_csv", root)
+  assert str(caught.value).splitlines()[1:] == [
+    "left out by the set's rules: 1 (expression 'none')"
+  ]
+
+
+def test_no_records_at_all(make_layout, plan_of):
+  root = make_layout("csv")
+  for path in (root / "images").iterdir():
+    path.unlink()
+  with pytest.raises(LayoutError, match=r"no records of csv table to read\n60 records could not"):
+    plan_of("csv", root)
+
+
+def test_val_as_test_names_the_errors(make_layout, plan_of):
+  root = make_layout("image_folder")
+  for path in (root / "val").rglob("*.png"):
+    path.rename(root / "val" / path.name)  # outside the class folders
+  with pytest.raises(
+    LayoutError, match=r"this has train\n14 records could not be read:\n  .*outsi"
+  ):
+    plan_of("image_folder", root, splitting=Splitting(val_as_test=True))
