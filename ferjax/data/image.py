@@ -150,7 +150,7 @@ def _content(source: str | os.PathLike | bytes) -> bytes:
     return stream.read(_MAX_BYTES)
 
 
-def _stream(source: str | os.PathLike | bytes) -> io.BufferedIOBase:
+def _stream(source: str | os.PathLike | bytes) -> io.BytesIO | io.BufferedReader:
   return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
 

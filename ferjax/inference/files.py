@@ -74,7 +74,7 @@ def find_images(
 
 
 def _without_images(folder: pathlib.Path, listing: ImageListing, recursive: bool) -> str:
-  found = listing.describe() or "it is empty"
+  found = listing.describe() or "no other files"
   hint = "" if recursive else "; --recursive looks into its folders as well"
   known = ", ".join(sorted(image_suffixes()))
   return f"{folder}: a folder without images ({found}; images are {known}){hint}"
