@@ -45,7 +45,7 @@ def main() -> None:
 
 def _print(report: Report) -> None:
   if jax.process_index() == 0:
-    table = format_table(report.figures, selection=report.selection)
+    table = format_table(report.metrics, selection=report.selection)
     print(f"{report.checkpoint}\n{table}", flush=True)
 
 

@@ -12,10 +12,12 @@ from ferjax.expressions import SEVEN_EXPRESSIONS
 class ModelConfig:
   """What `ferjax.create_model` takes, apart from the number of classes."""
 
-  name: str = "fer_yolo_mamba"
-  size: str = "s"
+  name: str = ""  # of the network, see `ferjax.models.registry`; needed
+  size: str = ""  # "": the one that its paper describes
   variant: str = "corrected"  # or "released"
   dtype: str = "float32"  # of the computation; parameters, scan and loss are always float32
+  # Further fields of the network's module: "mode=conv_only,dropout_rate=0.2".
+  options: str = ""
 
 
 @dataclasses.dataclass
@@ -64,7 +66,7 @@ class DataConfig:
   val: str = ""
   test: str = ""  # looked at once, at the end, with the checkpoint that was best on `val`
   class_names: tuple[str, ...] = SEVEN_EXPRESSIONS
-  image_size: int = 320  # pixels, divisible by 32
+  image_size: int = 320  # pixels, divisible by the stride of the network
   max_boxes: int = 32  # boxes of one image that training keeps (a mosaic holds four images')
   on_bad_record: str = "error"  # or "skip": counted, named in the log, and left out
   num_workers: int = 0  # processes that prepare batches; 0: threads of this process
@@ -100,7 +102,7 @@ class OptimizerConfig:
   group_rates: str = ""  # factors of the rate, by top-level part of the model: "image=0.1,head=2"
   momentum: float = 0.937  # Nesterov for SGD, beta 1 for AdamW
   weight_decay: float = 5e-4
-  decay: str = "kernels"  # "kernels", "all", or "released": what FER-YOLO-Mamba's program decays
+  decay: str = "kernels"  # or "all", or a rule that the network declares, such as "released"
   clip_norm: float = 0.0  # global gradient norm; 0: none
   sam_rho: float = 0.0  # radius of sharpness-aware minimisation; 0: none
 
@@ -113,8 +115,8 @@ class TrainConfig:
   seeds: tuple[int, ...] = ()  # several runs, one for each, below the workdir; () for `seed` alone
   epochs: int = 300
   batch_size: int = 16  # over all devices and hosts
-  accumulate: int = 1  # pieces of a batch that are computed one after the other, for memory
-  freeze: str = "backbone"  # "none", "backbone" or "backbone+neck"
+  accumulate: int = 1  # microbatches of a batch, computed one after the other to save memory
+  freeze: str = "backbone"  # "none", or parts of the network that it can freeze
   freeze_epochs: int = 0
   freeze_batch_size: int = 32
   ema_decay: float = 0.9999  # 0: no average is kept
@@ -128,7 +130,7 @@ class TrainConfig:
   pretrained_parts: tuple[str, ...] = ("backbone",)  # of the model; others stay as initialised
   log_every: int = 50  # steps
   eval_every: int = 1  # epochs
-  select_by: str = ""  # figure of the validation that the best checkpoint has; "": the task's
+  select_by: str = ""  # validation metric by which the best checkpoint is chosen; "": the task's
   select_on: str = "val"  # or "test", which needs the next field, and which every report then says
   select_on_test_reason: str = ""
   checkpoint_every: int = 1  # epochs
@@ -156,8 +158,8 @@ class LossConfig:
   # s: targets become (1 - s) * label + s / classes. With `smoothed_weight` above 0 it is that of
   # the smoothed term alone, and the first cross entropy is not smoothed; else it is the first's.
   label_smoothing: float = 0.0
-  smoothed_weight: float = 0.0  # of the smoothed cross entropy; FERMam: 2, with smoothing 0.2
-  regularizer_weight: float = 0.0  # of EmoNeXt's attention regulariser; other models have none
+  smoothed_weight: float = 0.0  # of the smoothed cross entropy
+  regularizer_weight: float = 0.0  # of the attention regulariser, for networks with attention
   class_weights: tuple[float, ...] = ()  # one for each class; () for none
 
 

@@ -9,42 +9,49 @@ Images are NHWC, RGB. Boxes are `xyxy` in pixels of the model's input. Class ids
 the order of the model's class names; there is no background class. Padding is a boolean mask.
 """
 
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 from jaxtyping import Array, Bool, Float, Int
 
+# The size of an axis: an int, or a symbolic one where a program is exported for all sizes
+# (`jax.export.symbolic_shape`), whose type JAX does not name.
+DimSize = Any
 
-class ClassificationBatch(TypedDict):
-  """What the pipeline yields for a classifier.
 
-  `image` is normalised; where an image is seen in several views, they are an axis after the
-  first: [b views h w 3]. `label` is a distribution over the classes (one-hot if hard). `mask`,
-  `skipped` and `index` are as in `DetectionBatch`.
+class Batch(TypedDict):
+  """What the pipeline yields for every task.
+
+  `image` is normalised. `mask` is False for an example that fills up a last batch or whose record
+  was skipped; `skipped` is True only for the latter, and `index` is the record's number in its
+  source.
   """
 
   image: Float[Array, "b *views h w 3"]
-  label: Float[Array, "b k"]
   mask: Bool[Array, "b"]
   skipped: Bool[Array, "b"]
   index: Int[Array, "b"]
 
 
-class DetectionBatch(TypedDict):
+class ClassificationBatch(Batch):
+  """What the pipeline yields for a classifier.
+
+  Where an image is seen in several views, they are an axis after the first: [b views h w 3].
+  `label` is a distribution over the classes (one-hot if hard).
+  """
+
+  label: Float[Array, "b k"]
+
+
+class DetectionBatch(Batch):
   """What the pipeline yields for a detector.
 
-  `mask` is False for an example that fills up a last batch or whose record was skipped;
-  `skipped` is True only for the latter, and `index` is the record's number in its source.
   `placement` maps original pixels to input pixels, as `ferjax.data.image.letterbox` returns it:
   (scale_x, scale_y, left, top, original width, original height).
   """
 
-  image: Float[Array, "b h w 3"]
   boxes: Float[Array, "b m 4"]
   label: Int[Array, "b m"]
   box_mask: Bool[Array, "b m"]
-  mask: Bool[Array, "b"]
-  skipped: Bool[Array, "b"]
-  index: Int[Array, "b"]
   placement: Float[Array, "b 6"]
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -58,6 +59,9 @@ FORBIDDEN = {
   "data": JAX,
 }
 HOMES = {"orbax": {"checkpoint.py"}}
+# The networks, and where their names may stand: their modules, released names and importers.
+NETWORKS = re.compile("fer_?yolo_?mamba|emonext|fermam", re.IGNORECASE)
+OF_NETWORKS = ("models/*.py", "interop/*_names.py", "interop/branches.py", "interop/convnext.py")
 ONLY_IN_FUNCTIONS = {"torch", "onnx", "gradio", "tensorflow"}
 
 
@@ -133,6 +137,29 @@ def test_sizes(source):
 def test_names(source):
   name, _, _ = source
   assert pathlib.PurePath(name).stem not in {"util", "utils", "helper", "helpers", "common", "misc"}
+
+
+def _words(tree):
+  """Every name and text of the code; docstrings may cite a paper."""
+  docstrings = {
+    node.body[0].value
+    for node in ast.walk(tree)
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    and ast.get_docstring(node) is not None
+  }
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
+      yield node.value
+    yield from (
+      x for _, x in ast.iter_fields(node) if isinstance(x, str) and node not in docstrings
+    )
+
+
+def test_no_other_module_names_a_network(source):
+  """What is said of one network stands beside it, and in the registry."""
+  name, _, tree = source
+  if not any(pathlib.PurePath(name).match(pattern) for pattern in OF_NETWORKS):
+    assert [word for word in _words(tree) if NETWORKS.search(word)] == []
 
 
 def test_the_rules_see_an_import_anywhere():

@@ -13,9 +13,6 @@ from ferjax.commands.errors import CommandError
 if TYPE_CHECKING:
   from ferjax.models.cost import CompiledCost, Cost
 
-# Pixels on a side of the images that the papers describe.
-IMAGE_SIZES = {"fer_yolo_mamba": 320, "emonext": 224, "fermam": 224}
-_MULTIPLE = 32  # of pixels, for all networks
 _CHOICES = ("size", "variant", "mode")
 _COUNTED = (
   "parameters",
@@ -33,7 +30,7 @@ class Network:
   """A network of the model `name`, and what it costs.
 
   Attributes:
-    choices: its size, variant, and mode where the model has modes.
+    choices: the fields of its module that a network has several values of: size, variant, mode.
     parts: top-level group of the parameters -> its cost.
     released_only: parameters that only the released checkpoint holds, in layers that nothing reads.
     compiled: None where nothing was compiled.
@@ -66,15 +63,16 @@ def add_info(commands: argparse._SubParsersAction) -> None:
   )
   command.set_defaults(run=_run)
   add = command.add_argument
-  add("model", nargs="?", metavar="MODEL", help=f"{', '.join(IMAGE_SIZES)} (default: all)")
+  # The names are not listed here: the registry imports JAX, which other commands need not wait for.
+  add("model", nargs="?", metavar="MODEL", help="name of a network (default: all are listed)")
   add("--size", metavar="S", help="show the parts of this size")
   add("--variant", metavar="V", help="corrected or released")
-  add("--mode", metavar="M", help="of fermam: both, conv_only or ssm_only")
+  add("--mode", metavar="M", help="of a network with modes: both, conv_only or ssm_only")
   add(
     "--image-size",
     type=int,
     metavar="N",
-    help=f"pixels on a side, divisible by {_MULTIPLE} (default: the paper's)",
+    help="pixels on a side, divisible by the network's stride (default: the paper's)",
   )
   add("--num-classes", type=int, default=7, metavar="K", help="default: %(default)s")
   add("--batch-size", type=int, default=1, metavar="N", help="images (default: %(default)s)")
@@ -88,9 +86,11 @@ def add_info(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+  from ferjax.models.registry import model_names
+
   try:
     _check(arguments)
-    names = [arguments.model] if arguments.model else IMAGE_SIZES
+    names = [arguments.model] if arguments.model else model_names()
     networks = {name: _networks(name, arguments) for name in names}
   except ValueError as error:
     raise CommandError(error) from error
@@ -104,35 +104,27 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _check(arguments: argparse.Namespace) -> None:
   """Raises a ValueError for a number out of its range, or an option that has no meaning."""
-  known = ", ".join(IMAGE_SIZES)
-  if arguments.model not in (None, *IMAGE_SIZES):
-    raise ValueError(f"unknown model {arguments.model!r}; known: {known}")
+  from ferjax.models.registry import model_names, model_spec
+
+  names = model_names() if arguments.model is None else [arguments.model]
+  specs = {name: model_spec(name) for name in names}
   for option in _CHOICES:
     value = getattr(arguments, option)
     if value is None:
       continue
     if arguments.model is None:
-      raise ValueError(f"--{option} is {value!r}, but no model is named; known: {known}")
-    if option not in _known_values(arguments.model):
+      raise ValueError(f"--{option} is {value!r}, but no model is named; known: {', '.join(names)}")
+    if option not in specs[arguments.model].choices:
       raise ValueError(f"--{option} is {value!r}, but {arguments.model} has none; leave it out")
   side = arguments.image_size
-  if side is not None and (side < _MULTIPLE or side % _MULTIPLE):
-    near = max(round(side / _MULTIPLE), 1) * _MULTIPLE
-    raise ValueError(
-      f"--image-size is {side}; expected a multiple of {_MULTIPLE} pixels, such as {near}"
-    )
+  for stride in {spec.stride for spec in specs.values()}:
+    if side is not None and (side < stride or side % stride):
+      near = max(round(side / stride), 1) * stride
+      raise ValueError(
+        f"--image-size is {side}; expected a multiple of {stride} pixels, such as {near}"
+      )
   if arguments.batch_size < 1:
     raise ValueError(f"--batch-size is {arguments.batch_size}; expected at least 1")
-
-
-def _known_values(name: str) -> dict[str, Sequence[str]]:
-  """Field of a model's networks -> its values; the first variant and mode are the default."""
-  from ferjax.models import emonext, fer_yolo_mamba, fermam
-  from ferjax.models.ssm import CONV_SSM_MODES
-
-  home = {"fer_yolo_mamba": fer_yolo_mamba, "emonext": emonext, "fermam": fermam}[name]
-  modes = {"mode": CONV_SSM_MODES} if name == "fermam" else {}
-  return {"size": tuple(home.SIZES), "variant": home.VARIANTS, **modes}
 
 
 def _networks(name: str, arguments: argparse.Namespace) -> list[Network]:
@@ -148,7 +140,7 @@ def _networks(name: str, arguments: argparse.Namespace) -> list[Network]:
   for choices in _selections(name, arguments):
     model = create_model(name, num_classes=arguments.num_classes, **choices)
     parts = cost_by_part(model, shape)
-    found.setdefault((choices["size"], *parts.values()), (model, choices, parts))
+    found.setdefault((choices.get("size"), *parts.values()), (model, choices, parts))
   progress = tqdm(found.values(), desc=name, disable=None if arguments.compile else True)
   return [
     Network(
@@ -164,27 +156,36 @@ def _networks(name: str, arguments: argparse.Namespace) -> list[Network]:
 
 def _selections(name: str, arguments: argparse.Namespace) -> Iterator[dict[str, str]]:
   """The named network, or of each size the default and what differs from it in one field."""
-  known = _known_values(name)
+  from ferjax.models.registry import model_spec
+
+  known = model_spec(name).choices
   given = {field: x for field in _CHOICES if (x := getattr(arguments, field)) is not None}
   first = {field: values[0] for field, values in known.items()} | given
-  for size in [given["size"]] if "size" in given else known["size"]:
-    yield first | {"size": size}
+  sizes = known.get("size", ()) if "size" not in given else ()
+  for of_size in [first | {"size": size} for size in sizes] or [first]:
+    yield of_size
     for field in known if "size" not in given else ():
       if field not in ("size", *given):
-        yield from (first | {"size": size, field: value} for value in known[field][1:])
+        yield from (of_size | {field: value} for value in known[field][1:])
 
 
 def _released_only(model: Any) -> int:
   from ferjax.interop.released_names import table_of
+  from ferjax.models.registry import spec_of
 
-  if model.size != type(model).size:  # what is released is the default
+  spec, fields = spec_of(model), {field.name: field for field in dataclasses.fields(model)}
+  if spec is None or type(model) not in spec.released_names:
+    return 0
+  if "size" in fields and model.size != fields["size"].default:  # what is released is the default
     return 0
   unused = table_of(model).unused.items()
   return sum(math.prod(shape) for name, shape in unused if "running" not in name)
 
 
 def _image_size(name: str, arguments: argparse.Namespace) -> int:
-  return IMAGE_SIZES[name] if arguments.image_size is None else arguments.image_size
+  from ferjax.models.registry import model_spec
+
+  return model_spec(name).image_size if arguments.image_size is None else arguments.image_size
 
 
 def _title(name: str, arguments: argparse.Namespace) -> str:

@@ -27,7 +27,6 @@ from ferjax.data.detection import rows as detection_rows
 from ferjax.data.image import normalize
 from ferjax.data.samplers import BalancedOrder, shuffled
 
-_STRIDE = 32  # of the coarsest map of every network
 _AHEAD = 4  # batches made at once, each by a thread; 39 MB each at 32 images of 320 pixels
 
 
@@ -141,11 +140,8 @@ def _check(
 ) -> None:
   if len(source) == 0:
     raise ValueError("the data set is empty; check data.source, data.dir and the split")
-  size = config.image_size
-  if size <= 0 or size % _STRIDE:
-    below = size // _STRIDE * _STRIDE
-    near = f"{below} or {below + _STRIDE}" if below > 0 else f"{_STRIDE}"
-    raise ValueError(f"image_size ({size}) must be divisible by {_STRIDE}; nearest: {near}")
+  if config.image_size < 1:
+    raise ValueError(f"image_size ({config.image_size}) must be at least 1 pixel")
   if batch_size <= 0 or batch_size % process_count:
     raise ValueError(
       f"batch_size ({batch_size}) must be a positive multiple of the number of hosts "
@@ -164,7 +160,7 @@ def _check(
       "B, and the deviations positive"
     )
   if source.task == "classification":
-    short_side(size, config.resize)
+    short_side(config.image_size, config.resize)
     return
   for name in ("resize", "grey", "balance"):
     if value := getattr(config, name):

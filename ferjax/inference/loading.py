@@ -66,7 +66,7 @@ def load_predictor(
   if _task(detector, None) != "detection":
     raise ValueError(
       f"the detector {detector} holds a classifier, which finds no faces; expected the checkpoint "
-      "of a detector, such as a fer_yolo_mamba"
+      "of a network that detects"
     )
   return DetectAndClassify(
     Predictor(detector, batch_size=batch_size, **detection),

@@ -78,6 +78,17 @@ def import_branch(
   return torch_weights.import_parts(model, whole, variables, (part,)), report
 
 
+def import_part(
+  model: nn.Module,
+  state_dict: torch_weights.StateDict,
+  variables: torch_weights.Variables,
+  parts: tuple[str, ...],
+) -> tuple[torch_weights.Variables, BranchReport]:
+  """`import_branch` of the one part, as the registry calls an importer."""
+  (part,) = parts
+  return import_branch(model, state_dict, variables, part)
+
+
 def _prefix(part: str) -> str:
   if part not in BRANCHES:
     raise ValueError(f"unknown branch {part!r}; known: {', '.join(BRANCHES)}")

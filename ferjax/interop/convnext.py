@@ -73,6 +73,16 @@ def import_convnext(
   return import_state_dict(model, merged), ConvNeXtReport(used, ignored, kept)
 
 
+def import_emonext_or_convnext(
+  model: nn.Module, state_dict: Mapping[str, Any], variables: dict, parts: tuple[str, ...]
+) -> tuple[dict, Any]:
+  """All of a checkpoint of the network itself, else the trunk of a ConvNeXt."""
+  del parts  # all that is there is taken
+  if any(name.startswith("fc_loc") for name in state_dict):
+    return import_state_dict(model, state_dict), "all of it is used"
+  return import_convnext(model, state_dict, variables)
+
+
 def _is_of_other_classes(name: str, state_dict: Mapping[str, Any], own: Mapping) -> bool:
   """Whether an entry of the head differs from ours in its first axis, and in nothing else."""
   if name not in state_dict:

@@ -1,21 +1,11 @@
 """Weights that a run starts from, as a config names them."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import flax.linen as nn
 
-from ferjax.interop.branches import import_branch
-from ferjax.interop.convnext import import_convnext
-from ferjax.interop.torch_weights import (
-  StateDict,
-  Variables,
-  import_parts,
-  import_state_dict,
-  load_state_dict,
-)
-from ferjax.models.emonext import EmoNeXt
-from ferjax.models.fermam import FERMam
+from ferjax.interop.torch_weights import StateDict, Variables, import_parts, load_state_dict
+from ferjax.models.registry import model_spec, resolve, spec_of
 
 
 def read_pretrained(files: str) -> dict[str, StateDict]:
@@ -25,16 +15,13 @@ def read_pretrained(files: str) -> dict[str, StateDict]:
     ValueError: a part is named twice, or only some of several files are.
     OSError, ImportError: as `load_state_dict`.
   """
-  weights: dict[str, StateDict] = {}
-  entries = [entry.rpartition("=") for entry in files.split(",") if entry]
-  for part, _, file in entries:
-    if part in weights or (not part and len(entries) > 1):
-      raise ValueError(
-        f"train.pretrained is {files!r}; expected one file, or part=FILE,part=FILE with every part "
-        "named once"
-      )
-    weights[part] = load_state_dict(file)
-  return weights
+  return {part: load_state_dict(file) for part, file in _files_by_part(files).items()}
+
+
+def check_pretrained(model_name: str, files: str) -> None:
+  """Raises a ValueError for malformed `files`, or a part of which the network takes no weights."""
+  for part in _files_by_part(files):
+    _importer(model_name, model_spec(model_name).importers, part)
 
 
 def import_pretrained(
@@ -46,30 +33,48 @@ def import_pretrained(
   """`variables` with what was read, and a line for each file on what was used of it.
 
   Args:
-    model: the network to start.
+    model: the network to start, which is a registered one.
     weights: as `read_pretrained` returns them.
     variables: of the model, as initialised.
-    parts: of a checkpoint of the whole network that are wanted; EmoNeXt takes all of it, and also
-      ConvNeXt's ImageNet weights. FERMam takes a file for each branch ("image", "landmark").
+    parts: of a checkpoint of the whole network that are wanted, where its importer can choose.
 
   Raises:
     ValueError: a checkpoint does not fit; what is wrong is named.
   """
-  lines = []
+  spec, lines = spec_of(model), []
+  importers = {} if spec is None else spec.importers
   for part, state_dict in weights.items():
-    report: Any
-    if part and isinstance(model, FERMam):
-      variables, report = import_branch(model, state_dict, variables, part)
-    elif part:
-      raise ValueError(
-        f"train.pretrained names the part {part!r}; only fermam takes a file for each part"
-      )
-    elif isinstance(model, EmoNeXt) and not any(name.startswith("fc_loc") for name in state_dict):
-      variables, report = import_convnext(model, state_dict, variables)
-    elif isinstance(model, EmoNeXt):
-      variables, report = import_state_dict(model, state_dict), "all of it is used"
-    else:
-      variables = import_parts(model, state_dict, variables, parts)
-      report = f"used for {', '.join(parts)}"
+    importer = _importer(type(model).__name__, importers, part)
+    variables, report = importer(model, state_dict, variables, (part,) if part else parts)
     lines.append(f"pretrained weights{f' of {part}' if part else ''}: {report}")
   return variables, lines
+
+
+def import_selected(
+  model: nn.Module, state_dict: StateDict, variables: Variables, parts: tuple[str, ...]
+) -> tuple[Variables, str]:
+  """`import_parts`, and which they were: the importer of networks with nothing special."""
+  return import_parts(model, state_dict, variables, parts), f"used for {', '.join(parts)}"
+
+
+def _files_by_part(files: str) -> dict[str, str]:
+  found: dict[str, str] = {}
+  entries = [entry.rpartition("=") for entry in files.split(",") if entry]
+  for part, _, file in entries:
+    if part in found or (not part and len(entries) > 1):
+      raise ValueError(
+        f"train.pretrained is {files!r}; expected one file, or part=FILE,part=FILE with every part "
+        "named once"
+      )
+    found[part] = file
+  return found
+
+
+def _importer(name: str, importers: Mapping, part: str):
+  if part not in importers:
+    forms = [f"{x}=FILE" if x else "FILE" for x in importers]
+    raise ValueError(
+      f"train.pretrained names {f'the part {part!r}' if part else 'one file'}, of which {name} "
+      f"takes no weights; it takes: {', '.join(forms) or 'none'}"
+    )
+  return resolve(importers[part])

@@ -2,22 +2,18 @@
 
 import flax.linen as nn
 
-from ferjax.interop import emonext_names, fer_yolo_mamba_names, fermam_names
 from ferjax.interop.naming import Naming
-
-_NAMINGS: dict[str, Naming] = {
-  "FerYoloMamba": fer_yolo_mamba_names.NAMING,
-  "EmoNeXt": emonext_names.NAMING,
-  "FERMam": fermam_names.FERMAM,
-  "IR50": fermam_names.IR50,
-  "MobileFaceNet": fermam_names.MOBILEFACENET,
-}
+from ferjax.models.registry import MODELS, resolve
 
 
 def table_of(model: nn.Module) -> Naming:
-  """A function from the path of a variable to its released name."""
-  name = type(model).__name__
-  if name not in _NAMINGS:
-    known = ", ".join(_NAMINGS)
-    raise TypeError(f"no released names are known for {name}; known: {known}")
-  return _NAMINGS[name]
+  """A function from the path of a variable to its released name.
+
+  Raises:
+    TypeError: the registry names none for modules of this class.
+  """
+  known = {module: x for spec in MODELS.values() for module, x in spec.released_names.items()}
+  if type(model) not in known:
+    names = ", ".join(module.__name__ for module in known)
+    raise TypeError(f"no released names are known for {type(model).__name__}; known: {names}")
+  return resolve(known[type(model)])

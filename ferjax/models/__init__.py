@@ -1,28 +1,28 @@
 """The networks, by name."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax.numpy as jnp
 
-from ferjax.models.emonext import EmoNeXt
-from ferjax.models.fer_yolo_mamba import FerYoloMamba
-from ferjax.models.fermam import FERMam
+from ferjax.config import ModelConfig
+from ferjax.models import emonext, fer_yolo_mamba, fermam
+from ferjax.models.options import checked_options
+from ferjax.models.registry import check_choices, model_spec, register_model
 
-_MODELS = {"fer_yolo_mamba": FerYoloMamba, "emonext": EmoNeXt, "fermam": FERMam}
-# What each network is for: a "detection" model returns a `DetectorOutput`, a "classification" model
-# a `ClassifierOutput`.
-TASKS = {
-  "fer_yolo_mamba": "detection",
-  "emonext": "classification",
-  "fermam": "classification",
-}
+register_model("fer_yolo_mamba", fer_yolo_mamba.SPEC)
+register_model("emonext", emonext.SPEC)
+register_model("fermam", fermam.SPEC)
+
 _DTYPES = ("float32", "bfloat16")
+_VARIANT = ModelConfig().variant  # of a network that has only one, too
 
 
 def create_model(
   name: str,
   *,
   num_classes: int,
-  variant: str = "corrected",
+  variant: str = _VARIANT,
   size: str | None = None,
   dtype: str = "float32",
   **options,
@@ -30,7 +30,7 @@ def create_model(
   """A network as a Flax linen module: `model.apply(variables, images, train=False)`.
 
   Args:
-    name: a key of `TASKS`.
+    name: a key of `ferjax.models.registry.MODELS`.
     num_classes: length of the class scores, at least 1.
     variant: "corrected", or "released" to compute what the authors' program computes; both have
       the same parameters.
@@ -40,18 +40,25 @@ def create_model(
 
   Raises:
     ValueError: an unknown name, size, variant or dtype, or num_classes < 1.
-    TypeError: an unknown option.
+    TypeError: an unknown option, or one of another type.
   """
-  if name not in _MODELS:
-    raise ValueError(f"unknown model {name!r}; known: {', '.join(_MODELS)}")
+  spec = model_spec(name)
   if dtype not in _DTYPES:
     raise ValueError(f"unknown dtype {dtype!r}; known: {', '.join(_DTYPES)}")
   if num_classes < 1:
     raise ValueError(f"num_classes is {num_classes}; it must be at least 1")
+  fields = {field.name for field in dataclasses.fields(spec.module)}
+  if variant != _VARIANT or "variant" in fields:
+    options["variant"] = variant
   if size is not None:
     options["size"] = size
-  module = _MODELS[name](
-    num_classes=num_classes, variant=variant, dtype=jnp.dtype(dtype).type, **options
+  for field in ("size", "variant"):
+    if field in options and field not in fields:
+      raise ValueError(f"{field} is {options[field]!r}, but {name} has none; leave it out")
+  module = spec.module(
+    num_classes=num_classes, dtype=jnp.dtype(dtype).type, **checked_options(name, options)
   )
-  module.check()
+  check_choices(module, name, {**spec.choices, "frozen": spec.frozen})
+  if hasattr(module, "check"):
+    module.check()
   return module

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ferjax.models.layers import Conv, DropPath, Dtype
+from ferjax.models.registry import ModelSpec, check_choices
 from ferjax.ops.sampling import affine_grid, grid_sample
 from ferjax.typing import ClassifierOutput
 
@@ -47,6 +48,7 @@ SIZES = {
   "xlarge": Size((3, 3, 27, 3), (256, 512, 1024, 2048)),
 }
 VARIANTS = ("corrected", "released")
+CHOICES = {"size": tuple(SIZES), "variant": VARIANTS}
 FROZEN = ("none",)
 # Top-level groups of the parameters.
 PARTS = (
@@ -269,11 +271,7 @@ class EmoNeXt(nn.Module):
 
   def check(self):
     """Raises a ValueError for a field whose value is unknown or out of its range."""
-    known_values = {"size": tuple(SIZES), "variant": VARIANTS, "frozen": FROZEN}
-    for field, known in known_values.items():
-      value = getattr(self, field)
-      if value not in known:
-        raise ValueError(f"unknown {field} {value!r} of emonext; known: {', '.join(known)}")
+    check_choices(self, "emonext", {**CHOICES, "frozen": FROZEN})
     if not 0 <= self.drop_path_rate < 1:
       raise ValueError(f"drop_path_rate is {self.drop_path_rate}; it must be in 0..1, without 1")
 
@@ -310,3 +308,29 @@ class EmoNeXt(nn.Module):
       tuple(self.drop_path_rate * (start + i) / last for i in range(depth))
       for start, depth in zip(starts, depths, strict=True)
     )
+
+
+def _explain_layer(image_size: int) -> str:
+  """The last map; at 32 pixels, where that is a single cell, one of 4 x 4.
+
+  That one is seen behind its LayerNorm, which does not care for the scale of a cell: before it,
+  features times gradient add up to 0 in each. The next map, of 2 x 2 cells, often has no positive
+  one.
+  """
+  return "stage3" if image_size > COARSEST_STRIDE else "downsample2/norm"
+
+
+SPEC = ModelSpec(
+  module=EmoNeXt,
+  task="classification",
+  image_size=224,
+  stride=COARSEST_STRIDE,
+  parts=PARTS,
+  frozen=FROZEN,
+  choices=CHOICES,
+  explain_layer=_explain_layer,
+  spatial_transformer=("stn/dense1", "stn"),
+  has_attention=True,
+  released_names={EmoNeXt: "ferjax.interop.emonext_names:NAMING"},
+  importers={"": "ferjax.interop.convnext:import_emonext_or_convnext"},
+)

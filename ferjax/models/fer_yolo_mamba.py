@@ -6,7 +6,7 @@ Selective State Space", arXiv 2405.01828 (2024).
 Differences from the released code, whose parameters, names and shapes are kept:
 - P3 level: the 3x3 convolution before the finest head has stride 1, so that the maps have strides
   8, 16 and 32, as in the paper's figure (`variant="released"`: stride 2, strides 16, 16, 32).
-- All state-space parameters are trained (see `ferjax.training.optimizers`).
+- All state-space parameters are trained (`optimizer.decay="released"`: none, see `SPEC`).
 - The 1x1 stems of the head are applied; the newest released commit builds them and stops.
 - The neck's widths follow the model's; the released code works for size "s" only.
 """
@@ -20,7 +20,8 @@ from jaxtyping import Array, Float
 
 from ferjax.models.csp_darknet import CSPDarknet
 from ferjax.models.layers import Conv, ConvNormAct, Dtype, spatial_conv, upsample2
-from ferjax.models.ssm import VSSBlock
+from ferjax.models.registry import DecayRule, ModelSpec, Path, check_choices
+from ferjax.models.ssm import SCAN_PARAMETERS, VSSBlock
 from ferjax.typing import DetectorOutput
 
 # Depth and width multiples (YOLOX, table 2); nano has depthwise separable convolutions.
@@ -33,6 +34,7 @@ SIZES = {
   "x": (1.33, 1.25),
 }
 VARIANTS = ("corrected", "released")
+CHOICES = {"size": tuple(SIZES), "variant": VARIANTS}
 FROZEN = ("none", "backbone", "backbone+neck")
 PARTS = ("backbone", "neck", "head")  # top-level groups of the parameters
 COARSEST_STRIDE = 32
@@ -162,11 +164,7 @@ class FerYoloMamba(nn.Module):
 
   def check(self):
     """Raises a ValueError for a field whose value is unknown."""
-    known_values = {"size": tuple(SIZES), "variant": VARIANTS, "frozen": FROZEN}
-    for field, known in known_values.items():
-      value = getattr(self, field)
-      if value not in known:
-        raise ValueError(f"unknown {field} {value!r} of fer_yolo_mamba; known: {', '.join(known)}")
+    check_choices(self, "fer_yolo_mamba", {**CHOICES, "frozen": FROZEN})
 
   def setup(self):
     self.check()
@@ -192,3 +190,28 @@ class FerYoloMamba(nn.Module):
     if self.frozen == "backbone+neck":
       features = jax.lax.stop_gradient(features)
     return DetectorOutput(self.head(features, train=train))
+
+
+def _released_decays(path: Path) -> bool:
+  """Kernels, and the scales of LayerNorm, which is called "norm"; BatchNorm is called "bn"."""
+  return path[-1] == "kernel" or path[-2:] == ("norm", "scale")
+
+
+def _released_held(path: Path) -> bool:
+  """The parameters of the selective scan, which the released program never hands over."""
+  return path[-1] in SCAN_PARAMETERS
+
+
+SPEC = ModelSpec(
+  module=FerYoloMamba,
+  task="detection",
+  image_size=320,
+  stride=COARSEST_STRIDE,
+  parts=PARTS,
+  frozen=FROZEN,
+  choices=CHOICES,
+  explain_layer=lambda image_size: "neck",
+  decay_rules={"released": DecayRule(_released_decays, _released_held)},
+  released_names={FerYoloMamba: "ferjax.interop.fer_yolo_mamba_names:NAMING"},
+  importers={"": "ferjax.interop.pretrained:import_selected"},
+)

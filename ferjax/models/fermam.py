@@ -28,8 +28,9 @@ from jaxtyping import Array, Float
 from ferjax.models.ir50 import IR50
 from ferjax.models.layers import Dtype, TorchDense
 from ferjax.models.mobilefacenet import MobileFaceNet
+from ferjax.models.registry import ModelSpec, check_choices
 from ferjax.models.ssm import ASFR, CONV_SSM_MODES, ConvSSM
-from ferjax.typing import ClassifierOutput
+from ferjax.typing import ClassifierOutput, DimSize
 
 
 class Size(NamedTuple):
@@ -46,6 +47,7 @@ SIZES = {
   "base": Size(512, (3, 4, 14), (4, 6, 2)),
 }
 VARIANTS = ("corrected", "released")
+CHOICES = {"size": tuple(SIZES), "variant": VARIANTS, "mode": CONV_SSM_MODES}
 FROZEN = ("none", "landmark", "image", "image+landmark")
 # Top-level groups of the parameters.
 PARTS = ("image", "landmark", "image_proj", "conv_ssm", "fusion", "gate", "head")
@@ -90,7 +92,7 @@ class PyramidFusion(nn.Module):
     landmark: Float[Array, "b l c"],
     *,
     train: bool,
-    grid: tuple[int, int] | None = None,
+    grid: tuple[DimSize, DimSize] | None = None,
   ) -> Float[Array, "b l c"]:
     """`grid` is (rows, columns) of the tokens, which are in row-major order.
 
@@ -141,16 +143,7 @@ class FERMam(nn.Module):
 
   def check(self):
     """Raises a ValueError for a field whose value is unknown."""
-    known_values = {
-      "size": tuple(SIZES),
-      "variant": VARIANTS,
-      "mode": CONV_SSM_MODES,
-      "frozen": FROZEN,
-    }
-    for field, known in known_values.items():
-      value = getattr(self, field)
-      if value not in known:
-        raise ValueError(f"unknown {field} {value!r} of fermam; known: {', '.join(known)}")
+    check_choices(self, "fermam", {**CHOICES, "frozen": FROZEN})
 
   def setup(self):
     self.check()
@@ -182,7 +175,7 @@ class FERMam(nn.Module):
     self,
     image_side: Float[Array, "b l c"],
     landmark_side: Float[Array, "b l c"],
-    grid: tuple[int, int],
+    grid: tuple[DimSize, DimSize],
     *,
     train: bool,
   ) -> ClassifierOutput:
@@ -198,7 +191,7 @@ class FERMam(nn.Module):
     x = jax.lax.stop_gradient(x) if frozen else x
     x = self.image_proj(image_tokens(x, variant=self.variant))
     x = self.conv_ssm(x.reshape(-1, *grid, x.shape[-1]), train=train)
-    return x.reshape(len(x), grid[0] * grid[1], x.shape[-1])
+    return x.reshape(-1, grid[0] * grid[1], x.shape[-1])
 
   def _landmark_tokens(self, image, *, train: bool):
     frozen = "landmark" in self.frozen
@@ -206,4 +199,29 @@ class FERMam(nn.Module):
     half = average_pool(image, 2)
     x = self.landmark(half, train=train and (not frozen or self.variant == "released")).features
     x = jax.lax.stop_gradient(x) if frozen else x
-    return x.reshape(len(x), -1, x.shape[-1])
+    b, height, width, c = x.shape
+    return x.reshape(b, height * width, c)
+
+
+SPEC = ModelSpec(
+  module=FERMam,
+  task="classification",
+  image_size=224,
+  stride=STRIDE,
+  parts=PARTS,
+  frozen=FROZEN,
+  choices=CHOICES,
+  # The map of the image branch: what comes behind has a quarter of its cells, and is not laid out
+  # as the image is in the released variant.
+  explain_layer=lambda image_size: "image",
+  released_names={
+    FERMam: "ferjax.interop.fermam_names:FERMAM",
+    IR50: "ferjax.interop.fermam_names:IR50",
+    MobileFaceNet: "ferjax.interop.fermam_names:MOBILEFACENET",
+  },
+  importers={
+    "": "ferjax.interop.pretrained:import_selected",
+    "image": "ferjax.interop.branches:import_part",
+    "landmark": "ferjax.interop.branches:import_part",
+  },
+)

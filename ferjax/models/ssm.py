@@ -28,6 +28,9 @@ from ferjax.ops.selective_scan import selective_scan
 STATE_SIZE = 16
 ATTENTION_REDUCTION = 16  # width of a map over that of its channel attention
 ASFR_RANK = 8  # of the step size
+# Weights of the selective scan that are matrices, and all of its parameters.
+SCAN_KERNELS = ("x_proj_weight", "dt_proj_weight")
+SCAN_PARAMETERS = (*SCAN_KERNELS, "dt_proj_bias", "A_log", "D")
 CONV_SSM_MODES = ("both", "conv_only", "ssm_only")
 
 # Jitted, so that it is one operation of a jaxpr on every backend (see `ferjax.models.cost`).

@@ -12,21 +12,27 @@ input came from, and each of the two functions is the adjoint of the other.
 
 import functools
 import operator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ferjax.typing import DimSize
+
 PATHS = (4, 8)
 
+Indices = np.ndarray | Array
 
-@functools.cache
-def path_indices(height: int, width: int, num_paths: int = 8) -> Int[np.ndarray, "p l"]:
+
+def path_indices(height: DimSize, width: DimSize, num_paths: int = 8) -> Int[Indices, "p l"]:
   """The flat position that each path visits at each step.
 
+  It is computed once, when the program is traced; of symbolic sizes, each time the program runs.
+
   Args:
-    height, width: of the map, in cells; any sizes from 1.
+    height, width: of the map, in cells; any sizes from 1, or symbolic ones of `jax.export`.
     num_paths: 4 (rows and columns, both ways) or 8 (also both diagonals).
 
   Raises:
@@ -36,23 +42,35 @@ def path_indices(height: int, width: int, num_paths: int = 8) -> Int[np.ndarray,
     raise ValueError(f"num_paths is {num_paths}; it must be one of {PATHS}")
   if height < 1 or width < 1:
     raise ValueError(f"the map is {height} x {width} cells; it must have at least one")
-  step = np.arange(height * width, dtype=np.int32)
+  if isinstance(height, int) and isinstance(width, int):
+    return _constant_indices(height, width, num_paths)
+  return _indices(jnp, height, width, num_paths)
+
+
+@functools.cache
+def _constant_indices(height: int, width: int, num_paths: int) -> Int[np.ndarray, "p l"]:
+  indices = _indices(np, height, width, num_paths)
+  indices.setflags(write=False)
+  return indices
+
+
+def _indices(xp: Any, height: DimSize, width: DimSize, num_paths: int) -> Any:
+  """By NumPy or `jax.numpy`."""
+  step = xp.arange(height * width, dtype=xp.int32)
   rows = step
-  outer, row = np.divmod(step, height)
+  outer, row = step // height, step % height
   columns = row * width + outer
   paths = [rows, columns, rows[::-1], columns[::-1]]
   if num_paths == 8:
     diagonal = row * width + (row + outer) % width
     antidiagonal = row * width + (outer - row) % width
     paths += [diagonal, antidiagonal, diagonal[::-1], antidiagonal[::-1]]
-  indices = np.stack(paths)
-  indices.setflags(write=False)
-  return indices
+  return xp.stack(paths)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def to_paths(
-  x: Float[Array, "b l c"], height: int, width: int, num_paths: int = 8
+  x: Float[Array, "b l c"], height: DimSize, width: DimSize, num_paths: int = 8
 ) -> Float[Array, "b p l c"]:
   """The positions of a flat map, l = height * width, in the order of every path."""
   return jnp.take(x, path_indices(height, width, num_paths), axis=1, mode="clip")
@@ -60,10 +78,11 @@ def to_paths(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def from_paths(
-  y: Float[Array, "b p l c"], height: int, width: int, num_paths: int = 8
+  y: Float[Array, "b p l c"], height: DimSize, width: DimSize, num_paths: int = 8
 ) -> Float[Array, "b l c"]:
   """The sum over the paths of what each gives to a position, l = height * width."""
-  steps = np.argsort(path_indices(height, width, num_paths), axis=1)
+  indices = path_indices(height, width, num_paths)
+  steps = (np if isinstance(indices, np.ndarray) else jnp).argsort(indices, axis=1)
   placed = (jnp.take(y[:, k], steps[k], axis=1, mode="clip") for k in range(num_paths))
   return functools.reduce(operator.add, placed)
 

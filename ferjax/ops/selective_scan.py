@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ferjax.typing import DimSize
+
 METHODS = ("auto", "associative", "sequential")
 
 
@@ -84,7 +86,8 @@ def selective_scan(
     v = dt32 * u32
   else:
     v, B32 = u32, B32 * prepare(input_step, length, states)
-  chunk_size = min(chunk_size, max(length, 1))
+  if isinstance(length, int):  # and not a symbolic one of `jax.export`, whose value is unknown
+    chunk_size = min(chunk_size, max(length, 1))
   to_chunks = functools.partial(_to_chunks, chunk_size=chunk_size, reverse=reverse)
   h0 = jnp.zeros((channels, states)) if initial_state is None else initial_state
   y, final = _chunked_scan(
@@ -103,7 +106,7 @@ def selective_scan(
   return (y, jnp.swapaxes(final, -1, -2)) if return_final_state else y
 
 
-def _check_shapes(u, dt, A, B, C, D, input_step, initial_state) -> tuple[int, int, int]:
+def _check_shapes(u, dt, A, B, C, D, input_step, initial_state) -> tuple[DimSize, int, int]:
   """The sizes (l, d, n), or a ValueError that names the argument that does not fit."""
   (length, channels), states = u.shape[-2:], A.shape[-1]
   expected = {
@@ -126,12 +129,12 @@ def _to_chunks(x, *, chunk_size: int, reverse: bool):
   """[... l c] -> [chunks t ... c]. Padding with zeros leaves the state as it is (dt = 0)."""
   x = jnp.moveaxis(x, -2, 0)
   x = jnp.flip(x, 0) if reverse else x
-  padding = -x.shape[0] % chunk_size
-  x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
-  return x.reshape(-1, chunk_size, *x.shape[1:])
+  chunks = (x.shape[0] + chunk_size - 1) // chunk_size
+  x = jnp.pad(x, [(0, chunks * chunk_size - x.shape[0])] + [(0, 0)] * (x.ndim - 1))
+  return x.reshape(chunks, chunk_size, *x.shape[1:])
 
 
-def _from_chunks(y, length: int, *, reverse: bool):
+def _from_chunks(y, length: DimSize, *, reverse: bool):
   """[chunks t ... c] -> [... l c]."""
   y = y.reshape(-1, *y.shape[2:])[:length]
   y = jnp.flip(y, 0) if reverse else y

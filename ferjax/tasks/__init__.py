@@ -1,11 +1,25 @@
-"""What differs between finding faces and classifying them."""
+"""The tasks that models are trained for."""
+
+from collections.abc import Mapping
 
 from ferjax.config import Config
-from ferjax.models import TASKS
+from ferjax.models.registry import model_spec
+from ferjax.tasks.base import Task
 from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.tasks.detection.task import DetectionTask
 
-Task = DetectionTask | ClassificationTask
+# By the name that models, data and checkpoints have for them.
+TASKS: Mapping[str, type[Task]] = {task.name: task for task in (DetectionTask, ClassificationTask)}
+
+
+def task_name(config: Config) -> str:
+  """What the config's model is for, a key of `TASKS`; a ValueError for an unknown model or task."""
+  name = model_spec(config.model.name).task
+  if name not in TASKS:
+    raise ValueError(
+      f"the model {config.model.name} is for the task {name!r}; known: {', '.join(TASKS)}"
+    )
+  return name
 
 
 def create_task(config: Config) -> Task:
@@ -14,9 +28,4 @@ def create_task(config: Config) -> Task:
   Raises:
     ValueError: an unknown model, or settings that the task does not have.
   """
-  name, class_names = config.model.name, tuple(config.data.class_names)
-  if name not in TASKS:
-    raise ValueError(f"unknown model.name {name!r}; known: {', '.join(TASKS)}")
-  if TASKS[name] == "detection":
-    return DetectionTask(class_names)
-  return ClassificationTask(class_names, config.loss)
+  return TASKS[task_name(config)].from_config(config)

@@ -14,6 +14,7 @@ from absl import app, flags, logging
 
 from ferjax.config import Config
 from ferjax.output import escape_what_terminals_cannot_show
+from ferjax.training.config_types import describe
 from ferjax.training.loop import Interrupted
 from ferjax.training.step_log import NonFiniteError
 
@@ -77,10 +78,19 @@ def _parse_checked(argv: Sequence[str]) -> list[str]:
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
-    # An error in a config file comes with its whole traceback in the text.
-    cause = re.search(r"^ *ValueError: (.+)\Z", str(error).rstrip(), re.MULTILINE | re.DOTALL)
-    raise ValueError(cause[1] if cause else str(error)) from error
+    raise ValueError(explain(error)) from error
   return rest
+
+
+def explain(error: flags.Error) -> str:
+  """An error of the flags as users want to read it."""
+  text = str(error)
+  if field := re.match(r"flag --config\.([\w.]+)=", text):
+    # Its own reason is which conversion failed.
+    return f"{text.removesuffix(f': {error.__context__}')}: expected {describe(_hint(field[1]))}"
+  # An error in a config file comes with its whole traceback in the text.
+  cause = re.search(r"^ *ValueError: (.+)\Z", text.rstrip(), re.MULTILINE | re.DOTALL)
+  return cause[1] if cause else text
 
 
 def _guarded(function: Callable[[], Any]) -> Any:
@@ -104,12 +114,15 @@ def check_overrides(argv: Sequence[str]) -> None:
     if flag.lstrip("-") == "config" and flag.startswith("-"):
       path = (value if given else following).partition(":")[0]
       if not os.path.isfile(path):
-        raise FileNotFoundError(f"no config file {path!r}; try configs/fer_yolo_mamba.py:demo")
+        raise FileNotFoundError(
+          f"no config file {path!r}; try one of configs/, and its variant demo: FILE:demo"
+        )
     elif flag.startswith(("-config.", "--config.")):
-      _check_field(flag.lstrip("-").removeprefix("config."))
+      _hint(flag.lstrip("-").removeprefix("config."))
 
 
-def _check_field(path: str) -> None:
+def _hint(path: str) -> Any:
+  """The type of a field of the config; ValueError if there is none, or a group of fields."""
   kind, done = Config, "config"
   for name in path.split("."):
     known = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
@@ -121,3 +134,4 @@ def _check_field(path: str) -> None:
     raise ValueError(
       f"{done} is a group of fields: {', '.join(typing.get_type_hints(kind))}; set one of these"
     )
+  return kind

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ferjax.config import Config
@@ -11,17 +11,17 @@ from ferjax.data.classification import augment as classification_augment
 from ferjax.data.datasets import CLASSIFICATION_SOURCES, DETECTION_SOURCES
 from ferjax.data.datasets.records import ON_BAD_RECORD
 from ferjax.data.detection import augment as detection_augment
-from ferjax.models import TASKS, emonext, fer_yolo_mamba, fermam
-from ferjax.models.fer_yolo_mamba import COARSEST_STRIDE
-from ferjax.tasks.classification.task import PRIMARY_METRICS, check_loss_config
-from ferjax.training.optimizers import BY_EPOCH, BY_STEP, check_group_rates
+from ferjax.interop.pretrained import check_pretrained
+from ferjax.models.options import model_arguments
+from ferjax.models.registry import ModelSpec, model_spec
+from ferjax.tasks import TASKS, task_name
+from ferjax.training.config_types import type_problems
+from ferjax.training.optimizers import BY_EPOCH, BY_STEP, check_group_rates, decay_rules
 from ferjax.training.selection import check_selection
 
 _CHOICES = {
-  "model.name": tuple(TASKS),
   "optimizer.name": ("sgd", "adamw"),
   "optimizer.schedule": (*BY_EPOCH, *BY_STEP),
-  "optimizer.decay": ("kernels", "all", "released"),
   "train.ema_rule": ("ramp", "power"),
   "data.on_bad_record": ON_BAD_RECORD,
 }
@@ -66,28 +66,23 @@ _POSITIVE = (
 )
 _BELOW_ONE = ("optimizer.momentum", "train.ema_decay", "loss.label_smoothing")
 _FRACTIONS = ("eval.score_threshold", "eval.iou_threshold", "optimizer.final_fraction")
-
-
-_FREEZE = {
-  "fer_yolo_mamba": fer_yolo_mamba.FROZEN,
-  "emonext": emonext.FROZEN,
-  "fermam": fermam.FROZEN,
-}
-_PARTS = {
-  "fer_yolo_mamba": fer_yolo_mamba.PARTS,
-  "emonext": emonext.PARTS,
-  "fermam": fermam.PARTS,
-}
-# By task: the sources it can be trained on, and the figures that can choose a checkpoint.
+# By task: the sources it can be trained on.
 _SOURCES = {"detection": DETECTION_SOURCES, "classification": CLASSIFICATION_SOURCES}
-_FIGURES = {"detection": ("map50", "map"), "classification": PRIMARY_METRICS}
 
 
 def validate(config: Config) -> None:
-  """Raises a ValueError that names every field with an impossible value, and what is possible."""
-  problems = list(_problems(config))
-  if problems:
-    raise ValueError("config: " + "\n  ".join(problems))
+  """Raises a ValueError that names every field with an impossible value, and what is possible.
+
+  Types come first: values are only looked at where all of them are of their types.
+  """
+  _raise(type_problems(config))
+  _raise(_problems(config))
+
+
+def _raise(problems: Iterable[str]) -> None:
+  text = "\n  ".join(problems)
+  if text:
+    raise ValueError(f"config: {text}")
 
 
 def _problems(config: Config) -> Iterator[str]:
@@ -106,8 +101,6 @@ def _problems(config: Config) -> Iterator[str]:
     for field in fields:
       if not (math.isfinite(values[field]) and fits(values[field])):
         yield f"{field} is {values[field]}; {expected}"
-  if config.data.image_size % COARSEST_STRIDE:
-    yield f"data.image_size is {config.data.image_size}; it must be divisible by {COARSEST_STRIDE}"
   if config.optimizer.min_learning_rate > config.optimizer.max_learning_rate:
     yield (
       f"optimizer.min_learning_rate is {config.optimizer.min_learning_rate}; it must not be above "
@@ -118,7 +111,7 @@ def _problems(config: Config) -> Iterator[str]:
     yield f"data.class_names is {names}; expected at least one name, none twice"
   if config.optimizer.schedule == "step" and config.optimizer.final_fraction == 0:
     yield 'optimizer.final_fraction is 0; it must be above 0 for the schedule "step"'
-  if config.train.batch_size % config.train.accumulate:
+  if config.train.accumulate > 0 and config.train.batch_size % config.train.accumulate:
     yield (
       f"train.batch_size is {config.train.batch_size}; it must be divisible by train.accumulate, "
       f"{config.train.accumulate}"
@@ -129,7 +122,12 @@ def _problems(config: Config) -> Iterator[str]:
     yield f"train.seeds is {config.train.seeds}; expected numbers from 0 on, none twice"
   if 0 in config.data.std or not all(map(math.isfinite, (*config.data.mean, *config.data.std))):
     yield f"data.mean and data.std are {config.data.mean}, {config.data.std}; std must not be 0"
-  yield from _problems_of_the_task(config)
+  try:
+    spec = model_spec(config.model.name)
+  except ValueError as error:
+    yield f"model.name: {error}"
+  else:
+    yield from _problems_of_the_model(config, spec)
   try:
     check_selection(config.train.select_on, config.train.select_on_test_reason)
   except ValueError as error:
@@ -144,34 +142,52 @@ def _problems(config: Config) -> Iterator[str]:
       yield f"data.{error}"
 
 
-def _problems_of_the_task(config: Config) -> Iterator[str]:
-  task = TASKS.get(config.model.name)
-  if task is None:
-    return  # told as an unknown model.name
-  known = _FREEZE[config.model.name]
-  if config.train.freeze not in known:
-    yield f"train.freeze is {config.train.freeze!r}; known: {', '.join(known)}"
-  try:
-    check_group_rates(config.optimizer.group_rates, _PARTS[config.model.name])
-  except ValueError as error:
-    yield str(error)
-  if config.data.source not in _SOURCES[task]:
+def _problems_of_the_model(config: Config, spec: ModelSpec) -> Iterator[str]:
+  size = config.data.image_size
+  if size % spec.stride:
+    below = size // spec.stride * spec.stride
+    near = f"{below} or {below + spec.stride}" if below > 0 else f"{spec.stride}"
+    yield f"data.image_size is {size}; it must be divisible by {spec.stride}; nearest: {near}"
+  rules = decay_rules(config.model.name)
+  if config.optimizer.decay not in rules:
     yield (
-      f"data.source is {config.data.source!r}; the model {config.model.name} is for {task}, "
-      f"whose sources are: {', '.join(_SOURCES[task])}"
+      f"optimizer.decay is {config.optimizer.decay!r}; {config.model.name} knows: "
+      f"{', '.join(rules)}"
     )
-  if config.train.select_by not in ("", *_FIGURES[task]):
-    yield f"train.select_by is {config.train.select_by!r}; known: {', '.join(_FIGURES[task])}"
-  if config.loss.regularizer_weight > 0 and config.model.name != "emonext":
+  if config.train.freeze not in spec.frozen:
+    yield f"train.freeze is {config.train.freeze!r}; known: {', '.join(spec.frozen)}"
+  if config.loss.regularizer_weight > 0 and not spec.has_attention:
     yield (
       f"loss.regularizer_weight is {config.loss.regularizer_weight}, but {config.model.name} has "
       "no attention to regularise; set it to 0"
     )
-  if task == "classification":
+  for check in (
+    lambda: model_arguments(config.model),
+    lambda: check_group_rates(config.optimizer.group_rates, spec.parts),
+    lambda: check_pretrained(config.model.name, config.train.pretrained),
+  ):
     try:
-      check_loss_config(config.loss, tuple(config.data.class_names))
+      check()
     except ValueError as error:
       yield str(error)
+  yield from _problems_of_the_task(config)
+
+
+def _problems_of_the_task(config: Config) -> Iterator[str]:
+  task = TASKS[task_name(config)]
+  if config.data.source not in _SOURCES[task.name]:
+    yield (
+      f"data.source is {config.data.source!r}; the model {config.model.name} is for {task.name}, "
+      f"whose sources are: {', '.join(_SOURCES[task.name])}"
+    )
+  if config.train.select_by not in ("", *task.selection_metrics):
+    yield (
+      f"train.select_by is {config.train.select_by!r}; known: {', '.join(task.selection_metrics)}"
+    )
+  try:
+    task.from_config(config)
+  except ValueError as error:
+    yield str(error)
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -183,22 +199,26 @@ def from_dict(values: Mapping[str, Any]) -> Config:
   """The inverse of `to_dict`, also after JSON.
 
   Raises:
-    ValueError: a field that this version does not know.
+    ValueError: a field that this version does not know, or a value that is not of its type.
   """
-  return _build(values, Config)
+  config = _build(values, Config)
+  _raise(type_problems(config))
+  return config
 
 
-def _build(values: Mapping[str, Any], kind: type) -> Any:
+def _build(values: Any, kind: type) -> Any:
+  if not isinstance(values, Mapping):
+    return values  # told as not of its type
   types = typing.get_type_hints(kind)
   unknown = values.keys() - types.keys()
   if unknown:
     raise ValueError(f"{kind.__name__} has no {sorted(unknown)}; known: {', '.join(types)}")
-  fields = {}
+  built = kind()
   for name, value in values.items():
     if dataclasses.is_dataclass(types[name]):
       value = _build(value, types[name])
-    fields[name] = tuple(value) if isinstance(value, list) else value
-  return kind(**fields)
+    setattr(built, name, tuple(value) if isinstance(value, list) else value)
+  return built
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,12 +1,10 @@
-"""A model's figures on a data set: exact whatever the batch size and the number of devices."""
+"""A model's metrics on a data set: exact whatever the batch size and the number of devices."""
 
 import dataclasses
 import functools
 import json
 import os
 import pathlib
-from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,29 +12,32 @@ import numpy as np
 from absl import logging
 
 from ferjax.checkpoint import FOLDER, Step, find_checkpoint, load_meta, load_variables
-from ferjax.config import Config, ModelConfig
+from ferjax.config import Config
 from ferjax.data.datasets import load_source
+from ferjax.data.datasets.records import Source
 from ferjax.data.pipeline import eval_dataset
-from ferjax.models import TASKS, create_model
+from ferjax.models import create_model
 from ferjax.output import check_writable, replacing
-from ferjax.tasks import create_task
+from ferjax.tasks import create_task, task_name
+from ferjax.tasks.base import Accumulator, Loss, Task, merge_losses
 from ferjax.training.config_checks import from_dict, validate
 from ferjax.training.metric_writer import Progress
 from ferjax.training.selection import check_selection
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated, to_global
-from ferjax.training.step import count_name, make_eval_step
+from ferjax.training.state import Variables
+from ferjax.training.step import EvalStep, make_eval_step
 
 
 def evaluate(
-  eval_step: Callable,
-  variables: dict[str, Any],
-  source: Any,
+  eval_step: EvalStep,
+  variables: Variables,
+  source: Source,
   config: Config,
-  task: Any,
+  task: Task[Any, Any, Any, Accumulator],
   mesh: jax.sharding.Mesh,
   *,
   ten_crop: bool = False,
-) -> tuple[dict[str, float], Any]:
+) -> tuple[dict[str, float], Accumulator]:
   """Runs over all records of `source` once.
 
   Args:
@@ -49,10 +50,11 @@ def evaluate(
     ten_crop: every image is seen in ten views, for classifiers.
 
   Returns:
-    The figures (those of `task.metrics()`, the loss as `loss` and its parts as `loss_<part>`,
-    and `skipped_records`), and the metrics that they were computed from, for plots.
+    The metrics by name (those of `task.metrics()`, the names of `Loss.scalars`, and
+    `skipped_records`), and the accumulator that they were computed from, for plots.
   """
-  metrics, sums = task.metrics(), Counter()
+  accumulator, skipped = task.metrics(), 0
+  losses: list[Loss] = []
   dataset = eval_dataset(
     source,
     config.data,
@@ -73,18 +75,20 @@ def evaluate(
     for batch in iterator:
       name_skipped(source, batch)
       results = eval_step(variables, to_global(batch, mesh))
-      predictions, losses, truth = jax.device_get(results)
-      metrics.add(predictions, truth)
-      sums.update(_sums(losses))
-      sums["skipped_records"] += int(np.sum(truth["skipped"]))
+      predictions, loss, truth = jax.device_get(results)
+      accumulator.add(predictions, truth)
+      losses.append(loss)
+      skipped += int(np.sum(truth["skipped"]))
       progress.advance()
   finally:
     iterator.close()
     progress.close()
-  return {**metrics.compute(), **_means(sums)}, metrics
+  mean_loss = {name: float(x) for name, x in merge_losses(losses).scalars().items()}
+  metrics = {**accumulator.compute(), **mean_loss, "skipped_records": float(skipped)}
+  return metrics, accumulator
 
 
-def name_skipped(source: Any, batch: dict[str, np.ndarray]) -> int:
+def name_skipped(source: Source, batch: dict[str, np.ndarray]) -> int:
   """Names the bad records that a batch left out in the log; returns how many there are."""
   skipped = batch["index"][batch["skipped"]]
   for index in skipped:
@@ -98,38 +102,21 @@ def _name_once(origin: str) -> None:
   logging.warning("skipped the bad record %s", origin)
 
 
-def _sums(losses: dict[str, np.ndarray]) -> dict[str, float]:
-  """The sums over matched cells, or examples, that a batch's losses are means over."""
-  count = count_name(losses)
-  number = float(losses[count])
-  sums = {name: float(x) * (number or 1) for name, x in losses.items() if _is_loss(name)}
-  return {**sums, count: number}
-
-
-def _means(sums: Counter) -> dict[str, float]:
-  number = sums[count_name(sums)] or 1
-  return {name: float(x) / number if _is_loss(name) else float(x) for name, x in sums.items()}
-
-
-def _is_loss(name: str) -> bool:
-  return name.startswith("loss")
-
-
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """The figures of a checkpoint, and where they and the plots are written.
+  """The metrics of a checkpoint, and where they and the plots are written.
 
   `selection` is what must be said of a checkpoint that was selected on test data; else empty.
   """
 
-  figures: dict[str, float]
+  metrics: dict[str, float]
   checkpoint: pathlib.Path
   folder: pathlib.Path
   selection: str
 
 
 class ReportError(OSError):
-  """A report could not be written; `report` has its figures."""
+  """A report could not be written; `report` has its metrics."""
 
   def __init__(self, report: Report, error: OSError):
     super().__init__(f"the report cannot be written to {report.folder}: {error}")
@@ -184,25 +171,27 @@ def eval_checkpoint(
   source = load_source(config.data, split, seed=config.train.seed)
   check_source(source, config)
   ten_crop = config.eval.ten_crop and split == "test"
-  figures, metrics = evaluate(eval_step, variables, source, config, task, mesh, ten_crop=ten_crop)
+  metrics, accumulator = evaluate(
+    eval_step, variables, source, config, task, mesh, ten_crop=ten_crop
+  )
 
-  report = Report(figures, pathlib.Path(path), folder, meta["selection"])
+  report = Report(metrics, pathlib.Path(path), folder, meta["selection"])
   if jax.process_index() == 0:
-    content = {"checkpoint": str(path), "step": meta["step"], "epoch": meta["epoch"], **figures}
+    content = {"checkpoint": str(path), "step": meta["step"], "epoch": meta["epoch"], **metrics}
     content |= {"split": split, "ten_crop": ten_crop, "selection": meta["selection"]}
     try:
       folder.mkdir(parents=True, exist_ok=True)
       with replacing(folder / "eval.json") as file:
         file.write(json.dumps(content, indent=2) + "\n")
-      task.write_report(metrics, source, folder)
+      task.write_report(accumulator, source, folder)
     except OSError as error:
       raise ReportError(report, error) from error
   return report
 
 
-def check_source(source: Any, config: Config) -> None:
+def check_source(source: Source, config: Config) -> None:
   """Raises a ValueError if the records, such as prepared ones, are for another task."""
-  task = TASKS[config.model.name]
+  task = task_name(config)
   if source.task != task:
     raise ValueError(
       f"data.source {config.data.source!r} below {config.data.dir!r} holds records for "
@@ -222,6 +211,6 @@ def _with_the_model_of(meta: dict[str, Any], config: Config) -> Config:
   own |= {name: tuple(own[name]) for name in ("mean", "std")}
   return dataclasses.replace(
     config,
-    model=ModelConfig(**meta["model"]),
+    model=from_dict(meta["config"]).model,
     data=dataclasses.replace(config.data, **own),
   )

@@ -4,7 +4,6 @@ import json
 import os
 import pathlib
 import threading
-from typing import Any
 
 import flax.linen as nn
 import grain
@@ -14,12 +13,19 @@ from absl import logging
 
 from ferjax.checkpoint import Checkpoints, load_meta
 from ferjax.config import Config
+from ferjax.data.datasets.records import Source
 from ferjax.data.pipeline import train_dataset
+from ferjax.tasks.base import Task
 from ferjax.training.config_checks import to_dict
 from ferjax.training.evaluation import evaluate, name_skipped
 from ferjax.training.interruption import catch_interruption, on_any_host
 from ferjax.training.metric_writer import MetricWriter, Progress, format_table
-from ferjax.training.optimizers import make_optimizer, make_schedule, parse_group_rates
+from ferjax.training.optimizers import (
+  decay_rules,
+  make_optimizer,
+  make_schedule,
+  parse_group_rates,
+)
 from ferjax.training.phases import Phase, make_phases
 from ferjax.training.resume import describe, initial_state, versions
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated, to_global
@@ -40,9 +46,9 @@ class Trainer:
     config: Config,
     workdir: str | os.PathLike,
     model: nn.Module,
-    task: Any,
-    train_source: Any,
-    val_source: Any,
+    task: Task,
+    train_source: Source,
+    val_source: Source,
     *,
     mesh: jax.sharding.Mesh | None = None,
   ):
@@ -131,7 +137,9 @@ class Trainer:
       first_step=phase.first_step,
       first_epoch=phase.first_epoch,
     )
-    return make_optimizer(self.config.optimizer, schedule, frozen=phase.frozen), schedule
+    rules = decay_rules(self.config.model.name)
+    optimizer = make_optimizer(self.config.optimizer, schedule, frozen=phase.frozen, rules=rules)
+    return optimizer, schedule
 
   def _has_work(self, phase: Phase, step: int) -> bool:
     """Whether there are steps to do, or the evaluation after the last of all."""

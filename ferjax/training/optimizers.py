@@ -11,6 +11,8 @@ import optax
 from jaxtyping import Float
 
 from ferjax.config import OptimizerConfig
+from ferjax.models.registry import DecayRule, model_spec
+from ferjax.models.ssm import SCAN_KERNELS
 
 BASE_BATCH_SIZE = 64  # the batch that `learning_rate` is for, where it is scaled
 BY_EPOCH = ("cosine", "step", "exponential")
@@ -19,10 +21,11 @@ STEP_LEVELS = 10  # rates of the "step" schedule
 
 Schedule = Callable[[Any], Any]
 
-# Weights of the selective scan that are matrices; its other parameters are A_log, D and biases.
-_SCAN_KERNELS = ("x_proj_weight", "dt_proj_weight")
-_SCAN_PARAMETERS = (*_SCAN_KERNELS, "dt_proj_bias", "A_log", "D")
-_LAYER_NORM = "norm"  # name of every LayerNorm; BatchNorm is called "bn"
+# Kernels are those of convolutions and dense layers, and the projections of the selective scan.
+DECAY_RULES = {
+  "kernels": DecayRule(lambda path: path[-1] in ("kernel", *SCAN_KERNELS)),
+  "all": DecayRule(lambda path: True),
+}
 
 
 def scaled_learning_rate(config: OptimizerConfig, batch_size: int) -> float:
@@ -114,7 +117,11 @@ def make_schedule(
 
 
 def make_optimizer(
-  config: OptimizerConfig, schedule: Schedule, *, frozen: str = "none"
+  config: OptimizerConfig,
+  schedule: Schedule,
+  *,
+  frozen: str = "none",
+  rules: Mapping[str, DecayRule] = DECAY_RULES,
 ) -> optax.GradientTransformation:
   """SGD as in `torch.optim.SGD` (Nesterov; decay enters the momentum), or AdamW.
 
@@ -129,22 +136,29 @@ def make_optimizer(
     config: name, momentum, decay, clipping, factors of parts.
     schedule: learning rate for a number of updates.
     frozen: "none", or the top-level parts of the parameters joined by "+".
+    rules: that `config.decay` may name, see `decay_rules`.
+
+  Raises:
+    ValueError: `config.decay` is none of the rules.
   """
+  if config.decay not in rules:
+    raise ValueError(f"optimizer.decay is {config.decay!r}; known: {', '.join(rules)}")
+  rule = rules[config.decay]
   # Held on entry, so that they count in no norm and no momentum; on leaving, so that momentum
   # from before they were frozen moves nothing.
-  hold = optax.masked(optax.set_to_zero(), lambda params: frozen_mask(params, config.decay, frozen))
+  hold = optax.masked(optax.set_to_zero(), lambda params: frozen_mask(params, rule, frozen))
 
   def decayed(params):
-    held = frozen_mask(params, config.decay, frozen)
-    return jax.tree.map(lambda a, b: a and not b, decay_mask(params, config.decay), held)
+    held = frozen_mask(params, rule, frozen)
+    return jax.tree.map(lambda a, b: a and not b, decay_mask(params, rule), held)
 
   decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
   clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm > 0 else optax.identity()
   if config.name == "adamw":
-    rule = optax.chain(optax.scale_by_adam(b1=config.momentum, b2=0.999, eps=1e-8), decay)
+    update = optax.chain(optax.scale_by_adam(b1=config.momentum, b2=0.999, eps=1e-8), decay)
   else:
-    rule = optax.chain(decay, optax.trace(config.momentum, nesterov=True))
-  optimizer = optax.chain(hold, clip, rule, optax.scale_by_learning_rate(schedule), hold)
+    update = optax.chain(decay, optax.trace(config.momentum, nesterov=True))
+  optimizer = optax.chain(hold, clip, update, optax.scale_by_learning_rate(schedule), hold)
   return _scale_parts(optimizer, parse_group_rates(config.group_rates))
 
 
@@ -197,36 +211,23 @@ def _scale_parts(
   return optax.GradientTransformation(optimizer.init, update)
 
 
-def decay_mask(params: Any, rule: str) -> Any:
-  """Which parameters decay, as a tree of booleans.
-
-  "kernels": kernels of convolutions and dense layers, and the projections of the selective
-  scan. "all": every parameter. "released": as in FER-YOLO-Mamba's released program, kernels and
-  the scales of LayerNorm.
-  """
-
-  def decays(path, _) -> bool:
-    names = _names(path)
-    if names[-1] == "kernel" or rule == "all":
-      return True
-    if rule == "released":
-      return names[-1] == "scale" and names[-2] == _LAYER_NORM
-    return names[-1] in _SCAN_KERNELS
-
-  return jax.tree_util.tree_map_with_path(decays, params)
+def decay_rules(model_name: str) -> dict[str, DecayRule]:
+  """The values of `optimizer.decay` for a network: `DECAY_RULES`, and those of its own."""
+  return {**DECAY_RULES, **model_spec(model_name).decay_rules}
 
 
-def frozen_mask(params: Any, rule: str, frozen: str) -> Any:
-  """Which parameters never move, as a tree of booleans.
+def decay_mask(params: Any, rule: DecayRule) -> Any:
+  """Which parameters decay, as a tree of booleans."""
+  return jax.tree_util.tree_map_with_path(lambda path, _: rule.decays(_names(path)), params)
 
-  Those of frozen parts; under the rule "released" also those of the selective scan, which the
-  released program never hands to its optimiser.
-  """
+
+def frozen_mask(params: Any, rule: DecayRule, frozen: str) -> Any:
+  """Which parameters never move, as a tree of booleans: those of frozen parts, and by the rule."""
   parts = () if frozen == "none" else tuple(frozen.split("+"))
 
   def held(path, _) -> bool:
     names = _names(path)
-    return names[0] in parts or (rule == "released" and names[-1] in _SCAN_PARAMETERS)
+    return names[0] in parts or rule.held(names)
 
   return jax.tree_util.tree_map_with_path(held, params)
 

@@ -13,7 +13,7 @@ class Phase:
   steps as there are whole batches in the training split.
   """
 
-  frozen: str  # "none", "backbone" or "backbone+neck"
+  frozen: str  # "none", or parts of the network joined by "+"
   batch_size: int
   first_epoch: int
   end_epoch: int

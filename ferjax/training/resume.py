@@ -1,6 +1,5 @@
 """How a run begins: from nothing, from released weights, or from its own last checkpoint."""
 
-import dataclasses
 import importlib.metadata
 import platform
 from typing import Any
@@ -14,17 +13,15 @@ from ferjax._version import __version__
 from ferjax.checkpoint import FOLDER, Checkpoints, load_meta
 from ferjax.config import Config
 from ferjax.interop.pretrained import import_pretrained, read_pretrained
-from ferjax.models import TASKS
+from ferjax.models.options import model_arguments
+from ferjax.models.registry import model_spec
 from ferjax.training.config_checks import flatten, from_dict, to_dict
 from ferjax.training.selection import check_selection
 from ferjax.training.sharding import replicated
 from ferjax.training.state import TrainState, create_state, init_variables
 
-# A run is one function of these from the first step to the last.
+# A run is one function of these from the first step to the last, and of the network.
 _FIXED = (
-  "model.name",
-  "model.size",
-  "model.variant",
   "data.class_names",
   "data.image_size",
   "data.source",
@@ -48,8 +45,8 @@ _FIXED = (
 def describe(config: Config, *, num_examples: int) -> dict[str, Any]:
   """The part of a checkpoint's `meta` that is the same in all of a run."""
   return {
-    "model": dataclasses.asdict(config.model),
-    "task": TASKS[config.model.name],
+    "model": model_arguments(config.model),
+    "task": model_spec(config.model.name).task,
     "class_names": list(config.data.class_names),
     "image_size": config.data.image_size,
     "mean": list(config.data.mean),
@@ -128,14 +125,13 @@ def initial_state(
 def check_same_run(checkpoints: Checkpoints, step: int, config: Config, num_examples: int) -> None:
   """Raises a ValueError if the workdir's checkpoint is not of this very run."""
   meta = load_meta(checkpoints.folder, step=step)
-  before, now = flatten(to_dict(from_dict(meta["config"]))), flatten(to_dict(config))
+  before, now = _fixed(from_dict(meta["config"])), _fixed(config)
   before["number of training examples"] = meta["num_examples"]
   now["number of training examples"] = num_examples
-  names = (*_FIXED, "number of training examples")
   differences = [
-    f"{name} is {now[name]!r}, the checkpoint has {before[name]!r}"
-    for name in names
-    if now[name] != before[name]
+    f"{name} is {value!r}, the checkpoint has {before[name]!r}"
+    for name, value in now.items()
+    if name in before and value != before[name]  # other networks have other options
   ]
   if differences:
     listed = "\n  ".join(differences)
@@ -144,3 +140,10 @@ def check_same_run(checkpoints: Checkpoints, step: int, config: Config, num_exam
       f"Choose another --workdir, go on with the same values, or delete {FOLDER}/ in it to start "
       "anew"
     )
+
+
+def _fixed(config: Config) -> dict[str, Any]:
+  """What must stay as it is in all of a run."""
+  network = {name: x for name, x in model_arguments(config.model).items() if name != "dtype"}
+  values = flatten(to_dict(config))
+  return flatten({"model": network}) | {name: values[name] for name in _FIXED}

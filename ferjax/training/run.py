@@ -7,14 +7,15 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
 from ferjax.checkpoint import load_meta
 from ferjax.config import Config, DataConfig
 from ferjax.data.datasets import load_source
+from ferjax.data.datasets.records import Source
 from ferjax.models import create_model
+from ferjax.models.options import model_arguments
 from ferjax.tasks import create_task
 from ferjax.training.config_checks import validate
 from ferjax.training.evaluation import check_source, eval_checkpoint, selection_note
@@ -44,7 +45,7 @@ def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
   if config.train.seeds:
     return _train_seeds(config, pathlib.Path(workdir).expanduser())
   task = create_task(config)
-  model = _create_model(config, task.num_classes)
+  model = create_model(num_classes=len(task.class_names), **model_arguments(config.model))
   train_source = load_source(config.data, "train", seed=config.train.seed)
   val_source = load_source(config.data, config.train.select_on, seed=config.train.seed)
   check_source(train_source, config)
@@ -73,9 +74,9 @@ def _test(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
     return {}
   report = eval_checkpoint(workdir, config, split="test")
   if jax.process_index() == 0:
-    table = format_table(report.figures, selection=report.selection)
+    table = format_table(report.metrics, selection=report.selection)
     print(f"Test figures of {report.checkpoint}:\n{table}")
-  return {f"test/{name}": value for name, value in report.figures.items()}
+  return {f"test/{name}": value for name, value in report.metrics.items()}
 
 
 def _train_seeds(config: Config, workdir: pathlib.Path) -> dict[str, float]:
@@ -118,12 +119,7 @@ def _table(summary: Mapping[str, Any], note: str) -> str:
   return "\n".join([f"  {note}", *rows] if note else rows)
 
 
-def _create_model(config: Config, num_classes: int) -> nn.Module:
-  options = dataclasses.asdict(config.model)
-  return create_model(options.pop("name"), num_classes=num_classes, **options)
-
-
-def _check_boxes(source: Any, config: DataConfig) -> None:
+def _check_boxes(source: Source, config: DataConfig) -> None:
   # Not every source knows: the drawn one always has faces.
   if getattr(source, "max_boxes", 1) == 0:
     raise ValueError(

@@ -1,9 +1,9 @@
 """The one way arrays are laid out: state everywhere, batches cut along the mesh axis "data"."""
 
-from typing import Any
-
 import jax
 from jax.sharding import AxisType
+
+from ferjax.typing import Batch
 
 
 def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
@@ -30,7 +30,7 @@ def check_batch_size(batch_size: int, mesh: jax.sharding.Mesh) -> None:
     )
 
 
-def to_global(batch: dict[str, Any], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+def to_global(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
   """This host's part of a batch, as arrays of all hosts, cut along "data"."""
   sharding = data_sharding(mesh)
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

@@ -5,6 +5,8 @@ import time
 import jax
 import numpy as np
 
+from ferjax.training.step import StepMetrics
+
 
 class NonFiniteError(FloatingPointError):
   """The loss or the state of training has become infinite or not a number."""
@@ -15,11 +17,11 @@ class StepLog:
 
   def __init__(self):
     self._steps: list[int] = []
-    self._metrics: list[dict[str, jax.Array]] = []
+    self._metrics: list[StepMetrics] = []
     self._examples = 0
     self._start: float | None = None
 
-  def add(self, step: int, metrics: dict[str, jax.Array], examples: int) -> None:
+  def add(self, step: int, metrics: StepMetrics, examples: int) -> None:
     """Takes the metrics of the step that made the state `step`."""
     self._steps.append(step)
     self._metrics.append(metrics)
@@ -40,12 +42,11 @@ class StepLog:
     """
     if not self._steps:
       return {}
-    rows = jax.device_get(self._metrics)
-    self._check(rows)
-    means = {
-      name: float(np.mean([row[name] for row in rows])) for name in rows[0] if name != "finite"
-    }
-    means["learning_rate"] = float(rows[-1]["learning_rate"])
+    steps = jax.device_get(self._metrics)
+    self._check(steps)
+    rows = [step.scalars() for step in steps]
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    means["learning_rate"] = float(steps[-1].learning_rate)
     now = time.perf_counter()
     if self._examples and self._start is not None:
       means["images_per_second"] = self._examples / (now - self._start)
@@ -53,12 +54,13 @@ class StepLog:
     self._steps, self._metrics = [], []
     return means
 
-  def _check(self, rows: list[dict[str, np.ndarray]]) -> None:
-    bad = [i for i, row in enumerate(rows) if not row["finite"]]
+  def _check(self, steps: list[StepMetrics]) -> None:
+    bad = [i for i, step in enumerate(steps) if not step.finite]
     if bad:
+      first = steps[bad[0]]
       raise NonFiniteError(
         f"training is not finite after step {self._steps[bad[0]]} (loss "
-        f"{float(rows[bad[0]]['loss'])}, gradient norm {float(rows[bad[0]]['grad_norm'])}); seen "
+        f"{float(first.loss.total)}, gradient norm {float(first.grad_norm)}); seen "
         f"in {len(bad)} of the steps {self._steps[0]}..{self._steps[-1]}. Nothing of it was "
         "saved. Lower optimizer.learning_rate, set optimizer.clip_norm, or use "
         "model.dtype=float32, and run again: training continues from the last checkpoint"

@@ -4,9 +4,7 @@ import json
 
 import pytest
 
-from ferjax.commands.info import IMAGE_SIZES
 from ferjax.commands.main import main
-from ferjax.models import TASKS
 from ferjax.models.cost import CompiledCost, Cost
 
 
@@ -19,10 +17,6 @@ def info(capsys):
     return [line.split() for line in capsys.readouterr().out.splitlines()]
 
   return call
-
-
-def test_every_model_is_known():
-  assert IMAGE_SIZES.keys() == TASKS.keys()
 
 
 def test_parts(info):

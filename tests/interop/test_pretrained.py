@@ -64,7 +64,8 @@ def test_imagenet_weights_of_the_trunk(emonext):
   assert "ignored: head.weight, head.bias" in line
 
 
-def test_parts_are_fermams(emonext):
+def test_a_part_that_the_network_takes_no_weights_of(emonext):
   model, variables, released = emonext
-  with pytest.raises(ValueError, match="names the part 'image'; only fermam"):
+  message = "names the part 'image', of which EmoNeXt takes no weights; it takes: FILE$"
+  with pytest.raises(ValueError, match=message):
     import_pretrained(model, {"image": released}, variables, ())

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 import ferjax
 from ferjax.interop.torch_weights import export_state_dict
-from ferjax.models import TASKS, emonext
+from ferjax.models import emonext
 from ferjax.models.layers import DropPath
 
 create = functools.partial(ferjax.create_model, "emonext", num_classes=7)
@@ -129,7 +129,7 @@ def test_first_layer_scale(monkeypatch, size, scale):
 def test_variants_share_parameters():
   corrected, released = (abstract(create(variant=x))[0] for x in emonext.VARIANTS)
   assert jax.tree.map(jnp.shape, corrected) == jax.tree.map(jnp.shape, released)
-  assert TASKS["emonext"] == "classification"
+  assert emonext.SPEC.task == "classification"
 
 
 def test_parameter_paths_are_an_interface():

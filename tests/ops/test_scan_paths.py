@@ -83,3 +83,24 @@ def test_errors():
     path_indices(4, 4, 3)
   with pytest.raises(ValueError, match="0 x 4 cells"):
     path_indices(0, 4)
+
+
+@pytest.mark.parametrize("num_paths", [4, 8])
+def test_symbolic_sizes_give_the_same_orders(num_paths):
+  """A program that is exported for maps of any size computes the orders itself."""
+  h, w = jax.export.symbolic_shape("h, w")
+  flat = jax.ShapeDtypeStruct((1, h * w, 2), jnp.float32)
+
+  def there_and_back(x, cells):
+    paths = to_paths(x, *cells.shape, num_paths)
+    weights = 1.0 + jnp.arange(num_paths, dtype=jnp.float32)[None, :, None, None]
+    return paths, from_paths(weights * paths, *cells.shape, num_paths)
+
+  program = jax.export.export(jax.jit(there_and_back))(
+    flat, jax.ShapeDtypeStruct((h, w), jnp.float32)
+  )
+  for size in ((3, 5), (4, 2)):
+    x = jax.random.normal(jax.random.key(0), (1, size[0] * size[1], 2))
+    cells = jnp.zeros(size)
+    for found, expected in zip(program.call(x, cells), there_and_back(x, cells), strict=True):
+      np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)

@@ -239,3 +239,27 @@ def test_errors_name_the_argument(change, message):
   scan = getattr(selective_scan, "__wrapped__", selective_scan)
   with pytest.raises(ValueError, match=message):
     scan(**(make_inputs() | change))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_symbolic_length_gives_the_same(method):
+  """Exported once; for less than a chunk, a whole one, and more."""
+  (length,) = jax.export.symbolic_shape("l")
+  inputs = make_inputs(length=70)
+  by_position = ("u", "dt", "B", "C")
+
+  def scan(moving, fixed):
+    return selective_scan(**moving, **fixed, method=method)
+
+  moving = {name: inputs.pop(name) for name in by_position}
+  program = jax.export.export(jax.jit(scan))(
+    {
+      name: jax.ShapeDtypeStruct((2, length, x.shape[-1]), jnp.float32)
+      for name, x in moving.items()
+    },
+    inputs,
+  )
+  for end in (3, 32, 70):
+    cut = {name: x[:, :end] for name, x in moving.items()}
+    expected, _ = numpy_scan(**cut, **inputs)
+    np.testing.assert_allclose(program.call(cut, inputs), expected, rtol=1e-4, atol=1e-5)

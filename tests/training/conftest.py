@@ -15,9 +15,11 @@ from ferjax.config import (
   Config,
   DataConfig,
   EvalConfig,
+  ModelConfig,
   OptimizerConfig,
   TrainConfig,
 )
+from ferjax.tasks.base import Loss
 from ferjax.training.loop import Trainer
 from ferjax.typing import ClassifierOutput
 
@@ -80,19 +82,29 @@ class TinyMetrics:
 class TinyTask:
   """Regression to the label of the first box; what it has in common with detection is its form."""
 
-  primary_metric: ClassVar[str] = "map50"
+  name: ClassVar[str] = "detection"
+  selection_metrics: ClassVar[tuple[str, ...]] = ("map50",)
   shown_metrics: ClassVar[tuple[str, ...]] = ("map50",)
+  class_names: tuple[str, ...] = ("a", "b", "c", "d", "e", "f", "poison")
+  primary_metric: str = "map50"
+
+  @classmethod
+  def from_config(cls, config):
+    return cls(tuple(config.data.class_names))
 
   def loss(self, output, batch):
     label = batch["label"][:, 0]
     target = jnp.where(label == POISON, jnp.inf, label.astype(jnp.float32))
     count = jnp.sum(batch["mask"], dtype=jnp.float32)
     error = jnp.sum(jnp.square(output - target), where=batch["mask"]) / jnp.maximum(count, 1)
-    return error, {"error": error, "num_matched": count}
+    return Loss.of_parts({"error": error}, count, "num_matched")
 
   def predict(self, output, batch, *, image_size, config):
     assert batch["placement"].shape == (len(output), 6)
     return output
+
+  def merge_views(self, output, num_views):
+    return output.reshape(-1, num_views).mean(axis=1)
 
   def write_report(self, metrics, source, folder):
     (folder / "report.txt").write_text(f"{len(metrics.rows)} of {len(source)}")
@@ -102,8 +114,8 @@ class TinyTask:
 
 
 class TinySource:
-  task = "detection"
-  class_names = ("a", "b", "c", "d", "e", "f", "poison")
+  task = TinyTask.name
+  class_names = TinyTask.class_names
 
   def __init__(self, count, *, poison=None):
     self.count, self.poison, self.skipped = count, poison, []
@@ -128,6 +140,7 @@ def tiny_config(**train):
   """16 images in batches of 4 give 4 steps an epoch."""
   defaults = TrainConfig(epochs=2, batch_size=4, freeze="none", log_every=2, ema_ramp=5.0, seed=3)
   return Config(
+    model=ModelConfig(name="fer_yolo_mamba", size="s"),
     data=DataConfig(
       image_size=32,
       max_boxes=2,

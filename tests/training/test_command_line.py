@@ -5,8 +5,14 @@ import subprocess
 import sys
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 
-from ferjax.training.command_line import check_overrides
+from ferjax.config import Config
+from ferjax.models import create_model
+from ferjax.models.options import model_arguments
+from ferjax.training.command_line import check_overrides, explain
+from ferjax.training.config_checks import validate
 
 ROOT = pathlib.Path(__file__).parents[2]
 CONFIG = str(ROOT / "configs" / "fer_yolo_mamba.py")
@@ -38,9 +44,44 @@ def test_overrides_of_fields_that_do_not(argument, message):
     check_overrides(["train.py", argument])
 
 
+@pytest.mark.parametrize(
+  ("field", "value", "expected"),
+  [
+    ("train.epochs", "1.0", "a whole number of at most 64 bits"),
+    ("optimizer.momentum", "a: b", "a number"),
+    ("data.grey", "a", "True or False"),
+    ("data.class_names", "(1,", "a tuple of strings, such as ('a', 'b')"),
+  ],
+)
+def test_values_that_cannot_be_read(field, value, expected):
+  argv = ["train.py", f"--config.{field}={value}"]
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_dataclass("config", Config(), flag_values=values, sys_argv=argv)
+  with pytest.raises(flags.IllegalFlagValueError) as error:
+    values(argv)
+  assert explain(error.value) == f"flag --config.{field}={value}: expected {expected}"
+
+
+# How ml_collections imports a config file.
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_options_of_the_network_reach_it_from_the_flags():
+  argv = [
+    "train.py",
+    f"--config={ROOT / 'configs' / 'fermam.py'}:tiny",
+    "--config.model.options=mode=conv_only,dropout_rate=0.25",
+  ]
+  check_overrides(argv)
+  values = flags.FlagValues()
+  config = config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+  values(argv)
+  validate(config.value)
+  model = create_model(num_classes=7, **model_arguments(config.value.model))
+  assert (model.size, model.mode, model.dropout_rate) == ("nano", "conv_only", 0.25)
+
+
 def test_config_files_that_do_not_exist():
   for arguments in (["--config", "nope.py:tiny"], ["--config=nope.py"]):
-    with pytest.raises(FileNotFoundError, match=r"no config file 'nope.py'; try configs/"):
+    with pytest.raises(FileNotFoundError, match=r"no config file 'nope.py'; try one of configs/"):
       check_overrides(["train.py", *arguments])
 
 

@@ -1,4 +1,7 @@
+import dataclasses
+import functools
 import json
+import math
 
 import pytest
 
@@ -6,8 +9,18 @@ from ferjax.config import AugmentConfig, Config, ModelConfig
 from ferjax.training.config_checks import flatten, from_dict, to_dict, validate
 
 
+def _config(name="fer_yolo_mamba"):
+  return Config(model=ModelConfig(name=name))
+
+
 def test_defaults_are_valid():
-  validate(Config())
+  validate(_config())
+
+
+def test_a_network_must_be_named():
+  message = "model.name: unknown model ''; known: fer_yolo_mamba, emonext, fermam"
+  with pytest.raises(ValueError, match=message):
+    validate(Config())
 
 
 @pytest.mark.parametrize(
@@ -15,7 +28,9 @@ def test_defaults_are_valid():
   [
     ("optimizer.name", "lion", "optimizer.name is 'lion'; known: sgd, adamw"),
     ("optimizer.schedule", "linear", "known: cosine, step"),
-    ("optimizer.decay", "some", "known: kernels, all, released"),
+    ("optimizer.decay", "some", "'some'; fer_yolo_mamba knows: kernels, all, released"),
+    ("model.options", "mode=both", "sets mode, which fer_yolo_mamba has not; its options: prior_p"),
+    ("train.pretrained", "neck=w.npz", "the part 'neck', of which fer_yolo_mamba takes no weights"),
     ("train.freeze", "head", r"known: none, backbone, backbone\+neck"),
     ("data.on_bad_record", "ignore", "known: error, skip"),
     ("train.batch_size", 0, "train.batch_size is 0; it must be at least 1"),
@@ -34,7 +49,8 @@ def test_defaults_are_valid():
     ("train.ema_ramp", 0.0, "must be above 0"),
     ("eval.iou_threshold", 1.5, r"must be in 0\.\.1"),
     ("optimizer.min_learning_rate", 1.0, "must not be above max_learning_rate, 0.05"),
-    ("data.image_size", 100, "data.image_size is 100; it must be divisible by 32"),
+    ("data.image_size", 300, "is 300; it must be divisible by 32; nearest: 288 or 320"),
+    ("data.image_size", 20, "data.image_size is 20; it must be divisible by 32; nearest: 32"),
     ("data.augment", AugmentConfig(flip=2.0), r"data.augment.flip \(2.0\) must lie in 0..1"),
     ("data.class_names", ("a", "a"), "none twice"),
     ("loss.regularizer_weight", 1.0, "fer_yolo_mamba has no attention to regularise"),
@@ -42,15 +58,24 @@ def test_defaults_are_valid():
   ],
 )
 def test_impossible_values(field, value, message):
-  config = Config()
+  config = _config()
   group, name = field.split(".")
   setattr(getattr(config, group), name, value)
   with pytest.raises(ValueError, match=message):
     validate(config)
 
 
+@pytest.mark.parametrize("name", ["emonext", "fermam"])
+def test_the_decay_of_one_network_is_refused_for_others(name):
+  """EmoNeXt's BatchNorm is called as FER-YOLO-Mamba's LayerNorm."""
+  config = _config(name)
+  config.optimizer.decay = "released"
+  with pytest.raises(ValueError, match=rf"decay is 'released'; {name} knows: kernels, all\n"):
+    validate(config)
+
+
 def test_all_problems_are_told_at_once():
-  config = Config()
+  config = _config()
   config.train.epochs, config.eval.batch_size = 0, -2
   with pytest.raises(ValueError, match=r"(?s)train.epochs is 0.*eval.batch_size is -2"):
     validate(config)
@@ -63,8 +88,61 @@ def test_json_and_back():
   assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
-def test_unknown_field_of_a_stored_config():
+@pytest.mark.parametrize(
+  ("field", "value", "message"),
+  [
+    ("class_names", [1, 2], r"data\.class_names is \(1, 2\); expected a tuple of strings"),
+    ("augment", 3, r"data\.augment is 3; expected AugmentConfig"),
+    ("image_size", "224", r"data\.image_size is '224'; expected a whole number"),
+  ],
+)
+def test_a_stored_value_of_another_type(field, value, message):
   values = to_dict(Config())
+  values["data"][field] = value
+  with pytest.raises(ValueError, match=message):
+    from_dict(values)
+
+
+def test_types_come_before_values():
+  config = Config()
+  config.train.seeds, config.train.epochs = ("a",), 0
+  with pytest.raises(ValueError, match=r"^config: train\.seeds is \('a',\); expected .*\)$"):
+    validate(config)
+
+
+def leaves(values, prefix=()):
+  for field in dataclasses.fields(values):
+    value = getattr(values, field.name)
+    if dataclasses.is_dataclass(value):
+      yield from leaves(value, (*prefix, field.name))
+    else:
+      yield *prefix, field.name
+
+
+ODD_VALUES = [
+  *(None, "", "a", True, 1j, b"x", [1, 2], {"a": 1}),
+  *(0, -1, 1, 10**30, 10**400, 0.0, 0.5, math.nan, math.inf),
+  *((), (1,), (0.5,), ("a",), (None,), ("a", 1), ("a", "a"), ((1, 2), 3), ([1], [2])),
+  *((math.nan, 1), (1, math.nan), (math.inf, math.inf), (10**400, 10**400)),
+  *((1, 2, 3), (0, 0, 0), (math.nan, math.nan, math.nan)),
+]
+
+
+@pytest.mark.parametrize("path", list(leaves(Config())), ids=".".join)
+def test_no_value_gives_another_error(path):
+  *groups, name = path
+  for value in ODD_VALUES:
+    config = Config()
+    config.model.name = "fermam"
+    setattr(functools.reduce(getattr, groups, config), name, value)
+    try:
+      validate(config)
+    except ValueError as error:
+      assert str(error).startswith("config: ")  # noqa: PT017
+
+
+def test_unknown_field_of_a_stored_config():
+  values = to_dict(_config())
   values["train"]["speed"] = 3
   message = r"TrainConfig has no \['speed'\]; known: seed, seeds, epochs"
   with pytest.raises(ValueError, match=message):

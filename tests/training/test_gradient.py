@@ -1,4 +1,4 @@
-"""What a step does with gradients: sharpness-aware minimisation, and batches in pieces."""
+"""What a step does with gradients: sharpness-aware minimisation, and microbatches."""
 
 import dataclasses
 import functools
@@ -12,6 +12,7 @@ import optax
 import pytest
 
 from ferjax.config import LossConfig, OptimizerConfig, TrainConfig
+from ferjax.tasks.base import Loss
 from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.training.optimizers import make_optimizer
 from ferjax.training.sharding import make_mesh, replicated, to_global
@@ -30,15 +31,16 @@ class Point(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Quadratic:
+class Quadratic(ClassificationTask):
   """0.5 w.Q.w - c.w + 0.1 sum(b^4), of the golden."""
 
-  Q: jax.Array
-  c: jax.Array
+  Q: jax.Array | None = None
+  c: jax.Array | None = None
 
   def loss(self, output, batch):
     w, b = output
-    return 0.5 * w @ self.Q @ w - self.c @ w + 0.1 * jnp.sum(b**4), {"num_examples": jnp.float32(1)}
+    value = 0.5 * w @ self.Q @ w - self.c @ w + 0.1 * jnp.sum(b**4)
+    return Loss.of_parts({"quadratic": value}, jnp.float32(1), "num_examples")
 
 
 @pytest.mark.parametrize(
@@ -54,14 +56,19 @@ def test_two_passes_of_the_released_program(fermam_golden, tag, rate, decay):
   state = create_state(variables, optimizer, ema=False)
   train_step = jax.jit(
     make_train_step(
-      Point(), Quadratic(read("Q"), read("c")), optimizer, schedule, TrainConfig(), sam_rho=0.05
+      Point(),
+      Quadratic(("a",), Q=read("Q"), c=read("c")),
+      optimizer,
+      schedule,
+      TrainConfig(),
+      sam_rho=0.05,
     )
   )
   for loss, after in zip(read(f"{tag}/loss"), read(f"{tag}/after"), strict=True):
     state, metrics = train_step(state, {"image": jnp.zeros(1)}, jax.random.key(0))
     found = jnp.concatenate([state.params["w"], state.params["b"]])
     np.testing.assert_allclose(found, after, rtol=1e-6, atol=1e-6)
-    assert metrics["loss"] == pytest.approx(float(loss), rel=1e-6)
+    assert metrics.loss.total == pytest.approx(float(loss), rel=1e-6)
 
 
 class Linear(nn.Module):
@@ -112,7 +119,7 @@ def test_two_passes_with_votes_by_hand():
   loss, first = gradient(before)
   _, second = gradient(before + 0.5 * first / np.sqrt(np.sum(first**2)))
   state, metrics = jax.jit(step)(state, batch, jax.random.key(1))
-  assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
+  assert metrics.loss.total == pytest.approx(loss, rel=1e-5)
   np.testing.assert_allclose(state.params["head"]["kernel"], before - second, atol=1e-5)
 
 
@@ -126,7 +133,7 @@ def test_two_passes_are_those_of_optax_but_where_there_is_no_gradient():
 
   def loss(params, _, batch):
     output = Linear().apply({"params": params}, batch["image"], train=True)
-    return ClassificationTask(("a", "b", "c")).loss(output, batch)[0]
+    return ClassificationTask(("a", "b", "c")).loss(output, batch).total
 
   gradient = jax.jit(jax.grad(loss))
   for seed in range(3):
@@ -139,7 +146,7 @@ def test_two_passes_are_those_of_optax_but_where_there_is_no_gradient():
 
   batch["mask"][:] = False
   still, metrics = step(state, batch, jax.random.key(1))
-  assert metrics["finite"]
+  assert metrics.finite
   chex.assert_trees_all_equal(still.params, state.params)
 
 
@@ -155,21 +162,19 @@ def test_two_passes_are_compiled_once():
 
 
 @pytest.mark.parametrize("weights", [(), (1.0, 5.0, 0.25)])
-def test_unequal_pieces_have_their_shares(weights):
+def test_unequal_microbatches_have_their_shares(weights):
   """Of four, each of every fourth example: one has lost an example, and one both."""
   config = LossConfig(label_smoothing=0.2, smoothed_weight=2.0, class_weights=weights)
   batch = faces(8)
   batch["mask"][[1, 3, 7]] = False
   results = []
-  for pieces in (1, 4):
-    state, step = linear_step(config, rho=0.5, accumulate=pieces)
+  for count in (1, 4):
+    state, step = linear_step(config, rho=0.5, accumulate=count)
     state, metrics = jax.jit(step)(state, batch, jax.random.key(1))
     results.append((state.params["head"]["kernel"], metrics))
   (kernel, metrics), (other_kernel, other_metrics) = results
   np.testing.assert_allclose(other_kernel, kernel, rtol=1e-5, atol=1e-6)
-  assert other_metrics.keys() == metrics.keys()
-  for name, value in metrics.items():
-    np.testing.assert_allclose(other_metrics[name], value, rtol=1e-5, err_msg=name)
+  chex.assert_trees_all_close(other_metrics, metrics, rtol=1e-5)
 
 
 def batch_of(size):
@@ -182,17 +187,17 @@ def batch_of(size):
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_pieces_of_a_batch_add_up(tiny, devices):
-  """Without BatchNorm in the way, two or four pieces give the step of the whole batch."""
+def test_microbatches_add_up(tiny, devices):
+  """Without BatchNorm in the way, two or four microbatches give the step of the whole batch."""
   schedule = lambda step: jnp.float32(0.1)  # noqa: E731
   optimizer = make_optimizer(OptimizerConfig(momentum=0.0, weight_decay=0.0), schedule)
   model = tiny.Model(dropout=0.0, frozen="backbone")
   mesh = make_mesh(devices)
   results = []
-  for pieces in (1, 2, 4):
+  for count in (1, 2, 4):
     variables = init_variables(model, jax.random.key(0), 4)
     state = jax.device_put(create_state(variables, optimizer, ema=False), replicated(mesh))
-    config = TrainConfig(ema_decay=0.0, accumulate=pieces)
+    config = TrainConfig(ema_decay=0.0, accumulate=count)
     step = compile_step(make_train_step(model, tiny.Task(), optimizer, schedule, config), mesh)
     key = jax.device_put(jax.random.key(1), replicated(mesh))
     state, metrics = step(state, to_global(batch_of(8), mesh), key)
@@ -204,5 +209,5 @@ def test_pieces_of_a_batch_add_up(tiny, devices):
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), other_params, params
     )
-    assert other_metrics["loss"] == pytest.approx(float(metrics["loss"]), rel=1e-6)
-    assert other_metrics["num_matched"] == metrics["num_matched"] == 8
+    assert other_metrics.loss.total == pytest.approx(float(metrics.loss.total), rel=1e-6)
+    assert other_metrics.loss.weight == metrics.loss.weight == 8

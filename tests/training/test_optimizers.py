@@ -9,7 +9,9 @@ from ferjax.config import OptimizerConfig, TrainConfig
 from ferjax.interop import released_names
 from ferjax.models import create_model
 from ferjax.training.optimizers import (
+  DECAY_RULES,
   decay_mask,
+  decay_rules,
   frozen_mask,
   learning_rates,
   make_optimizer,
@@ -270,9 +272,10 @@ def test_released_rule_is_that_of_the_released_program(golden, network):
     for entry in golden.manifest["params"]
     if entry["kind"] == "param"
   }
+  rule = decay_rules("fer_yolo_mamba")["released"]
   decays, held = (
-    flatten_dict(decay_mask(params, "released")),
-    flatten_dict(frozen_mask(params, "released", "none")),
+    flatten_dict(decay_mask(params, rule)),
+    flatten_dict(frozen_mask(params, rule, "none")),
   )
   assert len(names) == len(groups)
   for path, name in names.items():
@@ -282,18 +285,24 @@ def test_released_rule_is_that_of_the_released_program(golden, network):
 
 def test_default_rule_decays_matrices_alone(network):
   params, _ = network
-  decays = flatten_dict(decay_mask(params, "kernels"))
+  decays = flatten_dict(decay_mask(params, DECAY_RULES["kernels"]))
   undecayed_matrices = {
     path[-1] for path, leaf in flatten_dict(params).items() if leaf.ndim > 1 and not decays[path]
   }
   assert undecayed_matrices == {"A_log", "dt_proj_bias", "D"}
   decayed = {path[-1] for path, yes in decays.items() if yes}
   assert decayed == {"kernel", "x_proj_weight", "dt_proj_weight"}
-  assert not any(flatten_dict(frozen_mask(params, "kernels", "none")).values())
+  assert not any(flatten_dict(frozen_mask(params, DECAY_RULES["kernels"], "none")).values())
 
 
 def test_frozen_names_whole_parts(network):
   params, _ = network
-  held = flatten_dict(frozen_mask(params, "kernels", "backbone+neck"))
+  held = flatten_dict(frozen_mask(params, DECAY_RULES["kernels"], "backbone+neck"))
   assert {path[0] for path, yes in held.items() if yes} == {"backbone", "neck"}
   assert {path[0] for path, yes in held.items() if not yes} == {"head"}
+
+
+def test_a_rule_of_another_network_is_refused():
+  config = OptimizerConfig(decay="released")
+  with pytest.raises(ValueError, match=r"optimizer.decay is 'released'; known: kernels, all$"):
+    make_optimizer(config, lambda step: 0.1, rules=decay_rules("emonext"))

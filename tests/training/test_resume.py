@@ -1,4 +1,5 @@
 import itertools
+import json
 import re
 
 import chex
@@ -21,6 +22,12 @@ def workdir(tiny, tmp_path_factory):
   [
     ("model", "name", "fermam", "model.name is 'fermam', the checkpoint has 'fer_yolo_mamba'"),
     ("model", "size", "x", "model.size is 'x', the checkpoint has 's'"),
+    (
+      "model",
+      "options",
+      "drop_path_rate=0.5",
+      "model.drop_path_rate is 0.5, the checkpoint has 0.0",
+    ),
     ("data", "class_names", ("a", "b"), r"data.class_names is \('a', 'b'\), the checkpoint has"),
     ("data", "image_size", 64, "data.image_size is 64, the checkpoint has 32"),
     ("train", "seed", 4, "train.seed is 4, the checkpoint has 3"),
@@ -45,6 +52,17 @@ def test_other_parameters_are_refused(workdir, tiny):
   message = re.escape("params/neck/bias has shape (3,), not (4,)")
   with pytest.raises(ValueError, match=message):
     tiny.train(workdir, tiny.config(epochs=1), model=tiny.Model(width=4))
+
+
+def test_a_checkpoint_from_before_there_were_options_goes_on(tiny, tmp_path):
+  tiny.train(tmp_path, tiny.config(epochs=1))
+  for file in (tmp_path / "checkpoints").glob("*/meta/metadata"):
+    meta = json.loads(file.read_text())
+    del meta["config"]["model"]["options"]
+    meta["model"] = meta["config"]["model"]
+    file.write_text(json.dumps(meta))
+  tiny.train(tmp_path, tiny.config(epochs=2))
+  assert load_meta(tmp_path, step="latest")["step"] == 8
 
 
 def test_longer_training_goes_on(tiny, tmp_path):

@@ -88,10 +88,10 @@ def test_steps_equal_those_written_out_in_numpy(tiny):
     decay = 0.5 * (1 - np.exp(-(number + 1) / 4))
     averages = jax.tree.map(lambda a, p, d=decay: d * a + (1 - d) * p, averages, params)
     state, metrics = train_step(state, batch, jax.random.key(1))
-    assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
-    assert metrics["loss_error"] == metrics["loss"]
-    assert metrics["num_matched"] == 3
-    assert metrics["learning_rate"] == pytest.approx(RATE)
+    assert metrics.loss.total == pytest.approx(loss, rel=1e-5)
+    assert metrics.loss.parts == {"error": metrics.loss.total}
+    assert (metrics.loss.weight, metrics.loss.weight_name) == (3, "num_matched")
+    assert metrics.learning_rate == pytest.approx(RATE)
     chex.assert_trees_all_close(state.params, params, atol=1e-5)
     chex.assert_trees_all_close(state.batch_stats["backbone"]["bn"], stats, atol=1e-5)
     chex.assert_trees_all_close(state.ema["params"], averages, atol=1e-5)
@@ -104,7 +104,7 @@ def run(step, state, mesh, *, steps=4):
   losses = []
   for number in range(steps):
     state, metrics = step(state, to_global(batch_of(number), mesh), key)
-    losses.append(float(metrics["loss"]))
+    losses.append(float(metrics.loss.total))
   return jax.device_get(state), losses
 
 
@@ -120,12 +120,12 @@ def test_one_device_and_two_give_the_same(tiny):
 def test_dropout_is_another_at_each_step(tiny):
   state, train_step = build(tiny, dropout=0.5)
   frozen_at = [state.replace(step=jnp.int32(step)) for step in (0, 1, 0)]
-  losses = [train_step(s, batch_of(0), jax.random.key(1))[1]["loss"] for s in frozen_at]
+  losses = [train_step(s, batch_of(0), jax.random.key(1))[1].loss.total for s in frozen_at]
   assert losses[0] == losses[2] != losses[1]
 
 
 def test_rates_of_parts_with_all_that_a_step_does(tiny):
-  """Clipped, in two passes and two pieces: the first update is the factor times that without."""
+  """Clipped, in two passes and two microbatches: a factor scales the first update."""
   schedule = lambda step: jnp.float32(RATE)  # noqa: E731
   model, moves = tiny.Model(dropout=0.0), []
   variables = init_variables(model, jax.random.key(0), 4)
@@ -139,7 +139,7 @@ def test_rates_of_parts_with_all_that_a_step_does(tiny):
     state, metrics = jax.jit(step)(
       create_state(variables, optimizer, ema=False), batch_of(0), jax.random.key(1)
     )
-    assert metrics["learning_rate"] == pytest.approx(RATE)
+    assert metrics.learning_rate == pytest.approx(RATE)
     moves.append(jax.tree.map(jnp.subtract, state.params, variables["params"]))
   plain, scaled = moves
   for part, factor in (("backbone", 0.25), ("neck", 1.0), ("head", 3.0)):
@@ -148,7 +148,7 @@ def test_rates_of_parts_with_all_that_a_step_does(tiny):
     assert any(np.any(np.abs(x) > 1e-4) for x in jax.tree.leaves(expected))
 
 
-def test_compiled_once_and_the_old_state_is_given_up(tiny):
+def test_compiled_once_and_the_old_state_is_donated(tiny):
   state, train_step = build(tiny)
   mesh = make_mesh()
   step = compile_step(chex.assert_max_traces(train_step, n=1), mesh)
@@ -176,9 +176,9 @@ def is_finite(tree):
 def test_finite_looks_at_the_loss(tiny):
   state, train_step = build(tiny)
   batch = batch_of(0)
-  assert train_step(state, batch, jax.random.key(1))[1]["finite"]
+  assert train_step(state, batch, jax.random.key(1))[1].finite
   batch["label"][0, 0] = 6
-  assert not train_step(state, batch, jax.random.key(1))[1]["finite"]
+  assert not train_step(state, batch, jax.random.key(1))[1].finite
 
 
 @pytest.mark.parametrize("place", ["params", "opt_state", "batch_stats"])
@@ -198,10 +198,10 @@ def test_finite_looks_at_the_state(tiny, place):
     bad = jax.tree_util.tree_map_with_path(poison, getattr(state, place))
     state = state.replace(**{place: bad})
   after, metrics = train_step(state, batch_of(0), jax.random.key(1))
-  assert np.isfinite(metrics["loss"])
+  assert np.isfinite(metrics.loss.total)
   for name in ("params", "opt_state", "batch_stats"):
     assert is_finite(getattr(after, name)) == (name != place)
-  assert not metrics["finite"]
+  assert not metrics.finite
 
 
 def test_eval_step_leaves_images_out(tiny):
@@ -209,11 +209,11 @@ def test_eval_step_leaves_images_out(tiny):
   variables = init_variables(model, jax.random.key(0), 4)
   eval_step = make_eval_step(model, tiny.Task(), EvalConfig(), 4, mesh)
   batch = batch_of(0)
-  found, losses, truth = eval_step(
+  found, loss, truth = eval_step(
     jax.device_put(variables, replicated(mesh)), to_global(batch, mesh)
   )
   assert set(truth) == set(batch) - {"image"}
   expected = model.apply(variables, batch["image"], train=False)
   np.testing.assert_allclose(found, expected, rtol=1e-5)
-  assert set(losses) == {"loss", "loss_error", "num_matched"}
+  assert set(loss.scalars()) == {"loss", "loss_error", "num_matched"}
   assert found.sharding.is_fully_replicated

@@ -17,7 +17,7 @@ DETECTION_SOURCES = ("synthetic", "raf_db", "annotation_list", "voc", PREPARED)
 CLASSIFICATION_SOURCES = ("synthetic_faces", "image_folder", "csv", PREPARED)
 SOURCES = tuple(dict.fromkeys(DETECTION_SOURCES + CLASSIFICATION_SOURCES))
 SPLITS = ("train", "val", "test")
-_DEMO = "`--config configs/fer_yolo_mamba.py:demo` needs no data"
+_DEMO = "The variant `demo` of a config needs no data"
 _DRAWN = "the source 'synthetic_faces' needs no data"
 _WANTED = {
   "raf_db": f"{HOW_TO_GET}. {_DEMO}",

@@ -19,18 +19,17 @@ from ferjax.inference.detection import Predictor
 from ferjax.inference.explanation.maps import Explanation, after, placed, sampled, seen_part
 from ferjax.inference.explanation.saliency import (
   apply_watched,
-  classifier_layer,
+  default_layer,
   hirescam,
   with_gradients,
 )
 from ferjax.inference.loading import load_predictor
-from ferjax.models.emonext import EmoNeXt
+from ferjax.models.registry import spec_of
 from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.tasks.detection.task import DetectionTask, decode
 
 _IMAGES_AHEAD = 4
 _MOST_FACES = 6
-_THETA, _RESAMPLED = "stn/dense1", "stn"  # of EmoNeXt
 _ANSWER = -1  # instead of the number of a class: the one that the network answers
 
 
@@ -89,7 +88,7 @@ class Explainer(abc.ABC):
 
 
 class ClassifierExplainer(Explainer):
-  """Explains the logit of a class; what EmoNeXt's spatial transformer looked at is shown as well.
+  """Explains the logit of a class; what a spatial transformer looked at is shown as well.
 
   Attributes (besides those of `Explainer`):
     layer: path of the submodule that returns the feature map [b h w c].
@@ -106,16 +105,19 @@ class ClassifierExplainer(Explainer):
       predictor: whose answers are explained.
       target: the class to explain; None for the one that is answered.
       layer: another map, by the path of its submodule; None for the one that
-        `ferjax.inference.explanation.saliency.classifier_layer` chooses.
+        `ferjax.inference.explanation.saliency.default_layer` chooses.
 
     Raises:
-      ValueError: an unknown class, or no layer is given for a network that is not the package's.
+      ValueError: an unknown class, or no layer is given for a network that names none.
     """
     super().__init__(predictor, target)
     model = with_gradients(predictor._model)
-    layer = classifier_layer(model, predictor.image_size) if layer is None else layer
-    transformer = (_THETA, _RESAMPLED) if isinstance(model, EmoNeXt) else ()
-    self.layer = layer
+    layer = default_layer(model, predictor.image_size) if layer is None else layer
+    spec = spec_of(model)
+    transformer = (
+      () if spec is None or spec.spatial_transformer is None else spec.spatial_transformer
+    )
+    self.layer, self._transformer = layer, transformer
     task = ClassificationTask(predictor.class_names)
 
     @jax.jit
@@ -142,10 +144,11 @@ class ClassifierExplainer(Explainer):
     size = predictor.image_size
     placement = center_placement(width, height, size, resize=predictor._resize)
     affine, transformed = placed(placement, size), {}
-    if seen:
-      theta = seen[_THETA].reshape(2, 3).astype(np.float64)
+    if self._transformer:
+      affine_map, resampled = (seen[path] for path in self._transformer)
+      theta = affine_map.reshape(2, 3).astype(np.float64)
       affine = after(affine, sampled(theta, size))
-      resampled = _as_picture(seen[_RESAMPLED][0], predictor._mean, predictor._std)
+      resampled = _as_picture(resampled[0], predictor._mean, predictor._std)
       transformed = {"theta": theta, "resampled": resampled}
     explanation = Explanation(
       face=face,
@@ -170,20 +173,22 @@ class DetectorExplainer(Explainer):
 
   predictor: Predictor
 
-  def __init__(self, predictor: Predictor, *, target: str | None = None, layer: str = "neck"):
+  def __init__(self, predictor: Predictor, *, target: str | None = None, layer: str | None = None):
     """Compiles on the first image.
 
     Args:
       predictor: whose answers are explained: as many faces as its `max_detections`.
       target: the class to explain; None for the one that is answered.
-      layer: path of the submodule that returns the maps of the levels.
+      layer: path of the submodule that returns the maps of the levels; None for the one that
+        `ferjax.inference.explanation.saliency.default_layer` chooses.
 
     Raises:
-      ValueError: an unknown class.
+      ValueError: an unknown class, or no layer is given for a network that names none.
     """
     super().__init__(predictor, target)
-    self.layer = layer
     model = with_gradients(predictor._model)
+    layer = default_layer(model, predictor.image_size) if layer is None else layer
+    self.layer = layer
     size, settings = predictor.image_size, predictor.settings
     task = DetectionTask(predictor.class_names)
 

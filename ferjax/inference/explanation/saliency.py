@@ -3,7 +3,7 @@
 The contribution of a cell is the sum over its channels of feature times gradient of the score, and
 what is positive speaks for it. This is HiResCAM (Draelos, Carin, arXiv 2011.08891). Grad-CAM
 (Selvaraju et al., ICCV 2017, arXiv 1610.02391) averages the gradients over the map first; the two
-are the same where the network averages the map, as EmoNeXt does with its last one. Elsewhere the
+are the same where the network averages the map, as most classifiers do with the last. Elsewhere the
 averages belong to no place: of several faces, all that look alike would light up for each.
 """
 
@@ -14,8 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ferjax.models.emonext import COARSEST_STRIDE, EmoNeXt
-from ferjax.models.fermam import FERMam
+from ferjax.models.registry import spec_of
 
 
 def apply_watched(
@@ -72,25 +71,19 @@ def hirescam(
   return jnp.sum(features.astype(jnp.float32) * gradient.astype(jnp.float32), axis=-1)
 
 
-def classifier_layer(model: nn.Module, image_size: int) -> str:
-  """Path of the map that explains an answer of one of the package's classifiers.
-
-  EmoNeXt's last one; at 32 pixels, where that is a single cell, one of 4 x 4. FERMam's is that of
-  the image branch: what comes behind has a quarter of its cells, and is not laid out as the image
-  is in the released variant.
+def default_layer(model: nn.Module, image_size: int) -> str:
+  """Path of the map that explains an answer of a registered network.
 
   Raises:
-    ValueError: an unknown network.
+    ValueError: the network is not registered, or names no such map.
   """
-  if isinstance(model, FERMam):
-    return "image"
-  if isinstance(model, EmoNeXt):
-    # Behind its LayerNorm, which does not care for the scale of a cell: before it, features times
-    # gradient add up to 0 in each. The next map, of 2 x 2 cells, often has no positive one.
-    return "stage3" if image_size > COARSEST_STRIDE else "downsample2/norm"
-  raise ValueError(
-    f"no feature map is known of {type(model).__name__}; name the submodule that returns it: layer"
-  )
+  spec = spec_of(model)
+  if spec is None or spec.explain_layer is None:
+    raise ValueError(
+      f"no feature map is known of {type(model).__name__}; name the submodule that returns it: "
+      "layer"
+    )
+  return spec.explain_layer(image_size)
 
 
 def with_gradients(model: nn.Module) -> nn.Module:

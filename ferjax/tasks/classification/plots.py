@@ -1,7 +1,6 @@
 """Plots of a classifier's evaluation, as PNG files."""
 
 import os
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,6 +9,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
 from ferjax.fonts import warned_lettering
+from ferjax.tasks.base import Examples
 from ferjax.tasks.classification.metrics import NUM_BINS, ClassificationMetrics
 from ferjax.tasks.plots import save_figure
 
@@ -54,7 +54,7 @@ def plot_reliability(metrics: ClassificationMetrics, path: str | os.PathLike[str
 
 
 def plot_mistakes(
-  metrics: ClassificationMetrics, source: Any, path: str | os.PathLike[str], *, count: int = 24
+  metrics: ClassificationMetrics, source: Examples, path: str | os.PathLike[str], *, count: int = 24
 ) -> None:
   """A sheet of the most confident wrong answers.
 

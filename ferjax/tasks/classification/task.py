@@ -4,27 +4,26 @@ import dataclasses
 import math
 import os
 import pathlib
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ferjax.config import EvalConfig, LossConfig
+from ferjax.config import Config, EvalConfig, LossConfig
+from ferjax.tasks.base import Examples, Loss
 from ferjax.tasks.classification.metrics import ClassificationMetrics
 from ferjax.typing import ClassificationBatch, Classifications, ClassifierOutput
-
-PRIMARY_METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "f1_accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationTask:
-  """What training, evaluation and inference need to know about classifying.
+  """Classifying the expression of a face; see `ferjax.tasks.base.Task`.
 
   Attributes:
     class_names: names in the order of the class ids.
     loss_config: the terms of the loss.
-    primary_metric: the figure by which the best checkpoint is chosen; larger is better.
+    primary_metric: one of `selection_metrics`.
 
   Raises:
     ValueError: a field has an impossible value.
@@ -33,14 +32,27 @@ class ClassificationTask:
   class_names: tuple[str, ...]
   loss_config: LossConfig = dataclasses.field(default_factory=LossConfig, hash=False)
   primary_metric: str = "accuracy"
+
+  name: ClassVar[str] = "classification"
+  selection_metrics: ClassVar[tuple[str, ...]] = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "f1_accuracy",
+  )
   shown_metrics: ClassVar[tuple[str, ...]] = ("accuracy", "balanced_accuracy", "macro_f1")
 
   def __post_init__(self):
     check_loss_config(self.loss_config, self.class_names)
-    if self.primary_metric not in PRIMARY_METRICS:
+    if self.primary_metric not in self.selection_metrics:
       raise ValueError(
-        f"primary_metric is {self.primary_metric!r}; known: {', '.join(PRIMARY_METRICS)}."
+        f"primary_metric is {self.primary_metric!r}; known: {', '.join(self.selection_metrics)}."
       )
+
+  @classmethod
+  def from_config(cls, config: Config) -> "ClassificationTask":
+    """The task for the config's classes and loss; ValueError as for the constructor."""
+    return cls(tuple(config.data.class_names), config.loss)
 
   @property
   def num_classes(self) -> int:
@@ -50,9 +62,7 @@ class ClassificationTask:
     """A new, empty accumulator."""
     return ClassificationMetrics(self.class_names)
 
-  def loss(
-    self, output: ClassifierOutput, batch: ClassificationBatch
-  ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+  def loss(self, output: ClassifierOutput, batch: ClassificationBatch) -> Loss:
     """See `classification_loss`; the sums are over the whole batch, however it is sharded.
 
     Raises:
@@ -95,7 +105,7 @@ class ClassificationTask:
     return average_views(output, num_views)
 
   def write_report(
-    self, metrics: ClassificationMetrics, source: Any, folder: str | os.PathLike[str]
+    self, metrics: ClassificationMetrics, source: Examples, folder: str | os.PathLike[str]
   ) -> None:
     """Writes confusion.png, reliability.png and mistakes.png.
 
@@ -154,7 +164,7 @@ def classification_loss(
   label: Float[Array, "b k"],
   mask: Bool[Array, "b"],
   config: LossConfig,
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+) -> Loss:
   """Cross entropy and what is added to it (spec: emonext and fermam, Loss), in float32.
 
   Smoothing by s turns the target y into (1 - s) * y + s / k, as PyTorch's `CrossEntropyLoss`
@@ -174,23 +184,23 @@ def classification_loss(
     config: the terms and their weights.
 
   Returns:
-    The loss, which is the sum of its parts, and these: `cross_entropy`; `smoothed`, where
-    `config.smoothed_weight` is above 0; `regularizer`, where `config.regularizer_weight` is
-    above 0 and there is attention; each already multiplied by its weight. Besides, what the
-    cross entropies were divided by: the number of examples that count, `num_examples`, or with
-    class weights the sum of those, `num_weighted_examples`.
+    The parts `cross_entropy`; `smoothed`, where `config.smoothed_weight` is above 0; and
+    `regularizer`, where `config.regularizer_weight` is above 0 and there is attention; each
+    already multiplied by its weight. The cross entropies are divided by the number of examples
+    that count, `num_examples`, or with class weights by the sum of those,
+    `num_weighted_examples`.
   """
   # What the rows of padding hold reaches neither the sums nor, as 0 * NaN, the gradient.
   logits, label = (
     jnp.where(mask[:, None], x.astype(jnp.float32), 0) for x in (output.logits, label)
   )
   log_p = jax.nn.log_softmax(logits, axis=-1)
-  weights = jnp.ones(log_p.shape[1], jnp.float32)
-  count = {"num_examples": jnp.sum(mask, dtype=jnp.float32)}
   if config.class_weights:
     weights = jnp.asarray(config.class_weights, jnp.float32)
-    count = {"num_weighted_examples": jnp.sum(weights[None] * label)}
-  (divisor,) = count.values()
+    divisor, divisor_name = jnp.sum(weights[None] * label), "num_weighted_examples"
+  else:
+    weights = jnp.ones(log_p.shape[1], jnp.float32)
+    divisor, divisor_name = jnp.sum(mask, dtype=jnp.float32), "num_examples"
 
   def cross_entropy(smoothing: float) -> Array:
     targets = (1 - smoothing) * label + smoothing / label.shape[1]
@@ -206,7 +216,7 @@ def classification_loss(
     parts = {"cross_entropy": cross_entropy(config.label_smoothing)}
   if config.regularizer_weight > 0 and output.attention is not None:
     parts["regularizer"] = config.regularizer_weight * _variance(output.attention, mask)
-  return sum(parts.values(), start=jnp.float32(0)), parts | count
+  return Loss.of_parts(parts, divisor, divisor_name)
 
 
 def average_views(output: ClassifierOutput, num_views: int) -> ClassifierOutput:

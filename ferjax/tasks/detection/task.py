@@ -2,13 +2,13 @@
 
 import dataclasses
 import pathlib
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ferjax.config import EvalConfig
+from ferjax.config import Config, EvalConfig
 from ferjax.ops.assignment import simota
 from ferjax.ops.boxes import (
   CellGrid,
@@ -20,6 +20,7 @@ from ferjax.ops.boxes import (
   undo_placement,
 )
 from ferjax.ops.nms import nms
+from ferjax.tasks.base import Examples, Loss
 from ferjax.tasks.detection.metrics import DetectionMetrics
 from ferjax.tasks.detection.plots import plot_precision_recall
 from ferjax.tasks.plots import plot_confusion
@@ -30,24 +31,32 @@ IOU_LOSS_WEIGHT = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class DetectionTask:
-  """What training, evaluation and inference need to know about detecting."""
+  """Finding faces and their expressions; see `ferjax.tasks.base.Task`."""
 
   class_names: tuple[str, ...]
 
-  primary_metric: ClassVar[str] = "map50"  # larger is better
+  name: ClassVar[str] = "detection"
+  selection_metrics: ClassVar[tuple[str, ...]] = ("map50", "map")
   shown_metrics: ClassVar[tuple[str, ...]] = ("map50", "map")
+
+  @classmethod
+  def from_config(cls, config: Config) -> "DetectionTask":
+    """The task for the config's classes; its loss has no settings."""
+    return cls(tuple(config.data.class_names))
 
   @property
   def num_classes(self) -> int:
     return len(self.class_names)
 
+  @property
+  def primary_metric(self) -> str:
+    return "map50"
+
   def metrics(self) -> DetectionMetrics:
     """A new, empty accumulator."""
     return DetectionMetrics(self.class_names)
 
-  def loss(
-    self, output: DetectorOutput, batch: DetectionBatch
-  ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+  def loss(self, output: DetectorOutput, batch: DetectionBatch) -> Loss:
     """See `detection_loss`; the sums are over the whole batch, however it is sharded."""
     self._check(output)
     height, width = batch["image"].shape[1:3]
@@ -151,7 +160,13 @@ class DetectionTask:
       max_detections=config.max_detections,
     )
 
-  def write_report(self, metrics: DetectionMetrics, source: Any, folder: pathlib.Path) -> None:
+  def merge_views(self, output: DetectorOutput, num_views: int) -> DetectorOutput:
+    """Raises a ValueError: boxes of several views are not put together."""
+    raise ValueError(
+      f"A detector sees an image in one view, here there are {num_views}; set eval.ten_crop=False."
+    )
+
+  def write_report(self, metrics: DetectionMetrics, source: Examples, folder: pathlib.Path) -> None:
     """Writes precision_recall.png and confusion.png."""
     del source
     plot_precision_recall(metrics, folder / "precision_recall.png")
@@ -196,7 +211,7 @@ def detection_loss(
   label: Int[Array, "b m"],
   box_mask: Bool[Array, "b m"],
   mask: Bool[Array, "b"],
-) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+) -> Loss:
   """The YOLOX loss with SimOTA assignment (spec: fer_yolo_mamba, Loss), in float32.
 
   Args:
@@ -208,8 +223,8 @@ def detection_loss(
     mask: which examples count.
 
   Returns:
-    The loss, which is the sum of the parts `iou`, `objectness` and `class`, and these, each
-    divided by the number of matched cells of the batch (`num_matched`) or 1.
+    The parts `iou`, `objectness` and `class`, each divided by the number of matched cells of the
+    batch, `num_matched`, or by 1 where there are none.
   """
   pred_boxes, obj_logits, cls_logits = decode_cells(output, grid)
   predictions = jax.lax.stop_gradient((pred_boxes, obj_logits, cls_logits))
@@ -229,7 +244,7 @@ def detection_loss(
   }
   num_matched = jnp.sum(matched, dtype=jnp.float32)
   parts = {name: value / jnp.maximum(num_matched, 1) for name, value in sums.items()}
-  return sum(parts.values(), start=jnp.float32(0)), parts | {"num_matched": num_matched}
+  return Loss.of_parts(parts, num_matched, "num_matched")
 
 
 def _binary_cross_entropy(logits: Array, targets: Array) -> Array:

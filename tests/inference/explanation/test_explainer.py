@@ -127,9 +127,11 @@ def test_wrong_arguments(colour, spot, wide):
   with pytest.raises(ValueError, match="unknown class 'pink'; known: red, green, blue"):
     ClassifierExplainer(colour, target="pink", layer="map")
   with pytest.raises(ValueError, match="unknown class 'pink'"):
-    DetectorExplainer(spot, target="pink")
+    DetectorExplainer(spot, target="pink", layer="neck")
   with pytest.raises(ValueError, match="no feature map is known of Colour"):
     ClassifierExplainer(colour)
+  with pytest.raises(ValueError, match="no feature map is known of Spot"):
+    DetectorExplainer(spot)
   with pytest.raises(ValueError, match="calls no submodule 'stage3'"):
     _only(ClassifierExplainer(colour, layer="stage3"), wide)
   with pytest.raises(TypeError, match="takes a list of images, not one ndarray"):
@@ -152,7 +154,7 @@ def _contribution(brightness):
 
 
 def test_each_face_has_its_own_cells(spot, scene):
-  explanations = _only(DetectorExplainer(spot), scene).explanations
+  explanations = _only(DetectorExplainer(spot, layer="neck"), scene).explanations
   assert [explanation.layer for explanation in explanations] == ["neck/0", "neck/0"]
   for explanation, column, brightness in zip(explanations, (0, 2), (255, 230), strict=True):
     expected = np.zeros((4, 4))
@@ -170,21 +172,21 @@ def test_each_face_has_its_own_cells(spot, scene):
 
 def test_faces_are_those_of_the_predictor(spot, scene):
   (prediction,) = spot.predict([scene])
-  explanations = _only(DetectorExplainer(spot), scene).explanations
+  explanations = _only(DetectorExplainer(spot, layer="neck"), scene).explanations
   assert [explanation.face for explanation in explanations] == list(prediction.faces)
 
 
 def test_a_large_face_is_explained_by_its_level(spot):
   image = np.zeros((32, 32, 3), np.uint8)
   image[16:, 16:] = (0, 0, 255)
-  explanations = _only(DetectorExplainer(spot), image).explanations
+  explanations = _only(DetectorExplainer(spot, layer="neck"), image).explanations
   by_layer = {explanation.layer: explanation.cells for explanation in explanations}
   assert by_layer["neck/1"].shape == (2, 2)
   np.testing.assert_allclose(by_layer["neck/1"], [[0, 0], [0, _contribution(1)]], atol=1e-4)
 
 
 def test_another_class_of_a_detection(spot, scene):
-  explanations = _only(DetectorExplainer(spot, target="blue"), scene).explanations
+  explanations = _only(DetectorExplainer(spot, target="blue", layer="neck"), scene).explanations
   assert [explanation.target for explanation in explanations] == ["blue", "blue"]
   # The channel of blue is 0 there; what is left is that there is a face.
   expected = 8 / (1 + np.exp(4))
@@ -192,7 +194,9 @@ def test_another_class_of_a_detection(spot, scene):
 
 
 def test_an_empty_image_has_no_explanations(spot):
-  assert _only(DetectorExplainer(spot), np.zeros((9, 9, 3), np.uint8)).explanations == ()
+  assert (
+    _only(DetectorExplainer(spot, layer="neck"), np.zeros((9, 9, 3), np.uint8)).explanations == ()
+  )
 
 
 @pytest.fixture(scope="module")

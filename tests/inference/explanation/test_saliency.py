@@ -8,7 +8,7 @@ import pytest
 
 from ferjax.inference.explanation.saliency import (
   apply_watched,
-  classifier_layer,
+  default_layer,
   hirescam,
   with_gradients,
 )
@@ -123,7 +123,7 @@ def test_bfloat16_is_added_up_in_float32():
 )
 def test_the_layer_is_an_image_of_the_image(name, options, size, layer):
   model = create_model(name, num_classes=3, **options)
-  assert classifier_layer(model, size) == layer
+  assert default_layer(model, size) == layer
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
 
   def seen(image):
@@ -137,7 +137,7 @@ def test_the_layer_is_an_image_of_the_image(name, options, size, layer):
 
 def test_of_other_networks_no_layer_is_known():
   with pytest.raises(ValueError, match="no feature map is known of Averaged"):
-    classifier_layer(Averaged(), 64)
+    default_layer(Averaged(), 64)
 
 
 def test_frozen_parts_pass_gradients_on():

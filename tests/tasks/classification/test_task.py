@@ -1,5 +1,6 @@
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,78 +88,78 @@ def _loss(output, batch, config=LossConfig()):  # noqa: B008
 
 
 def test_emonext_loss_equals_the_released_program():
-  loss, parts = _loss(_output(EMONEXT_LOGITS, EMONEXT_ATTENTION), _batch([2, 5]), EMONEXT)
-  np.testing.assert_allclose(loss, 3.7688938037665496, rtol=1e-6)
-  np.testing.assert_allclose(parts["cross_entropy"], 3.76503689308557, rtol=1e-6)
+  loss = _loss(_output(EMONEXT_LOGITS, EMONEXT_ATTENTION), _batch([2, 5]), EMONEXT)
+  np.testing.assert_allclose(loss.total, 3.7688938037665496, rtol=1e-6)
+  np.testing.assert_allclose(loss.parts["cross_entropy"], 3.76503689308557, rtol=1e-6)
   # The attention is written with 8 digits here.
-  np.testing.assert_allclose(parts["regularizer"], 0.003856910680979375, rtol=1e-4)
-  assert set(parts) == {"cross_entropy", "regularizer", "num_examples"}
+  np.testing.assert_allclose(loss.parts["regularizer"], 0.003856910680979375, rtol=1e-4)
+  assert set(loss.parts) == {"cross_entropy", "regularizer"}
+  assert (loss.weight, loss.weight_name) == (2, "num_examples")
 
 
 def test_fermam_loss_equals_the_released_program():
-  loss, parts = _loss(_output(FERMAM_LOGITS), _batch([3, 6]), FERMAM)
-  np.testing.assert_allclose(loss, 5.322646335623737, rtol=1e-6)
-  np.testing.assert_allclose(parts["cross_entropy"], 1.7343941130824698, rtol=1e-6)
-  np.testing.assert_allclose(parts["smoothed"], 2 * 1.7941261112706333, rtol=1e-6)
-  assert set(parts) == {"cross_entropy", "smoothed", "num_examples"}
+  loss = _loss(_output(FERMAM_LOGITS), _batch([3, 6]), FERMAM)
+  np.testing.assert_allclose(loss.total, 5.322646335623737, rtol=1e-6)
+  np.testing.assert_allclose(loss.parts["cross_entropy"], 1.7343941130824698, rtol=1e-6)
+  np.testing.assert_allclose(loss.parts["smoothed"], 2 * 1.7941261112706333, rtol=1e-6)
+  assert set(loss.parts) == {"cross_entropy", "smoothed"}
+  assert (loss.weight, loss.weight_name) == (2, "num_examples")
 
 
 def test_smoothing_by_hand():
   """p = (1/2, 1/4, 1/4): the target 0 smoothed by 0.3 is (0.8, 0.1, 0.1)."""
   task = ClassificationTask(("a", "b", "c"), LossConfig(label_smoothing=0.3))
   output = _output([[np.log(2), 0.0, 0.0]])
-  loss, parts = task.loss(output, {"label": jnp.eye(3)[:1], "mask": jnp.ones(1, bool)})
-  np.testing.assert_allclose(loss, 0.8 * np.log(2) + 0.2 * np.log(4), rtol=1e-6)
-  assert parts["num_examples"] == 1
+  loss = task.loss(output, {"label": jnp.eye(3)[:1], "mask": jnp.ones(1, bool)})
+  np.testing.assert_allclose(loss.total, 0.8 * np.log(2) + 0.2 * np.log(4), rtol=1e-6)
+  assert (loss.weight, loss.weight_name) == (1, "num_examples")
 
 
 def test_fermam_loss_of_votes_by_hand():
   """p = (1/2, 1/4, 1/4), votes 3 and 1 of 4: 5/4 log 2, and twice 4/5 of that plus 1/3 log 2."""
   task = ClassificationTask(("a", "b", "c"), FERMAM)
   batch = {"label": jnp.array([[0.75, 0.25, 0.0]]), "mask": jnp.ones(1, bool)}
-  loss, parts = task.loss(_output([[np.log(2), 0.0, 0.0]]), batch)
-  np.testing.assert_allclose(parts["cross_entropy"], 5 / 4 * np.log(2), rtol=1e-6)
-  np.testing.assert_allclose(parts["smoothed"], 2 * (1 + 1 / 3) * np.log(2), rtol=1e-6)
-  np.testing.assert_allclose(loss, sum(parts[name] for name in ("cross_entropy", "smoothed")))
+  loss = task.loss(_output([[np.log(2), 0.0, 0.0]]), batch)
+  np.testing.assert_allclose(loss.parts["cross_entropy"], 5 / 4 * np.log(2), rtol=1e-6)
+  np.testing.assert_allclose(loss.parts["smoothed"], 2 * (1 + 1 / 3) * np.log(2), rtol=1e-6)
+  np.testing.assert_allclose(loss.total, loss.parts["cross_entropy"] + loss.parts["smoothed"])
 
 
 def test_class_weights_by_hand():
   """PyTorch's weighted mean of hard labels: losses log 2 and log 4, weights 1 and 3."""
   task = ClassificationTask(("a", "b", "c"), LossConfig(class_weights=(1.0, 3.0, 7.0)))
   output = _output([[np.log(2), 0.0, 0.0]] * 2)
-  loss, parts = task.loss(output, {"label": jnp.eye(3)[:2], "mask": jnp.ones(2, bool)})
-  np.testing.assert_allclose(loss, (1 * np.log(2) + 3 * np.log(4)) / 4, rtol=1e-6)
-  assert parts["num_weighted_examples"] == 4
+  loss = task.loss(output, {"label": jnp.eye(3)[:2], "mask": jnp.ones(2, bool)})
+  np.testing.assert_allclose(loss.total, (1 * np.log(2) + 3 * np.log(4)) / 4, rtol=1e-6)
+  assert (loss.weight, loss.weight_name) == (4, "num_weighted_examples")
 
 
 def test_a_soft_label_is_fractions_of_hard_ones():
   config = LossConfig(class_weights=EVERYTHING.class_weights)
   output, _ = _random(0, 1)
   votes = [1, 1, 1, 4]
-  soft, _ = _loss(output, _batch(np.bincount(votes, minlength=7)[None] / 4), config)
+  soft = _loss(output, _batch(np.bincount(votes, minlength=7)[None] / 4), config)
   repeated = _output(np.repeat(output.logits, 4, axis=0))
-  hard, _ = _loss(repeated, _batch(votes), config)
-  np.testing.assert_allclose(soft, hard, rtol=1e-6)
+  hard = _loss(repeated, _batch(votes), config)
+  np.testing.assert_allclose(soft.total, hard.total, rtol=1e-6)
 
 
 @pytest.mark.parametrize("tokens", [0, 3])
 @pytest.mark.parametrize("config", [LossConfig(), EMONEXT, FERMAM, EVERYTHING])
 def test_loss_equals_numpy(config, tokens):
   output, batch = _random(1, 5, tokens=tokens)
-  loss, parts = _loss(output, batch, config)
+  loss = _loss(output, batch, config)
   expected = _numpy_loss(output.logits, batch["label"], output.attention, config)
-  assert set(parts) == {
-    *expected,
-    "num_weighted_examples" if config.class_weights else "num_examples",
-  }
+  assert set(loss.parts) == set(expected)
+  assert loss.weight_name == ("num_weighted_examples" if config.class_weights else "num_examples")
   for name, value in expected.items():
-    np.testing.assert_allclose(parts[name], value, rtol=1e-5, err_msg=name)
-  np.testing.assert_allclose(loss, sum(expected.values()), rtol=1e-5)
+    np.testing.assert_allclose(loss.parts[name], value, rtol=1e-5, err_msg=name)
+  np.testing.assert_allclose(loss.total, sum(expected.values()), rtol=1e-5)
 
 
 def test_gradient_equals_finite_differences():
   output, batch = _random(2, 3, tokens=2)
-  grads = jax.grad(lambda x: _loss(x, batch, EVERYTHING)[0])(output)
+  grads = jax.grad(lambda x: _loss(x, batch, EVERYTHING).total)(output)
 
   def total(logits, attention):
     return sum(_numpy_loss(logits, batch["label"], attention, EVERYTHING).values())
@@ -177,18 +178,14 @@ def test_gradient_equals_finite_differences():
 
 
 @pytest.mark.parametrize("rubbish", [7.0, np.inf, np.nan])
-def test_padding_changes_nothing(rubbish):
+def test_padding_changes_nothing(rubbish, with_gradient):
   output, batch = _random(3, 4, tokens=3)
-  step = jax.jit(
-    jax.value_and_grad(functools.partial(classification_loss, config=EVERYTHING), has_aux=True)
-  )
-  (loss, parts), grads = step(output, **batch)
+  step = jax.jit(with_gradient(functools.partial(classification_loss, config=EVERYTHING)))
+  loss, grads = step(output, **batch)
   pad = functools.partial(jax.tree.map, lambda x: jnp.concatenate([x, jnp.full_like(x, rubbish)]))
   padded = pad(batch) | {"mask": jnp.arange(8) < 4}
-  (other, other_parts), other_grads = step(pad(output), **padded)
-  np.testing.assert_allclose(other, loss, rtol=1e-6)
-  for name, value in parts.items():
-    np.testing.assert_allclose(other_parts[name], value, rtol=1e-6)
+  other, other_grads = step(pad(output), **padded)
+  chex.assert_trees_all_close(other, loss, rtol=1e-6)
   for name in ("logits", "attention"):
     grad = np.asarray(getattr(other_grads, name))
     np.testing.assert_allclose(grad[:4], getattr(grads, name), rtol=1e-5, atol=1e-8)
@@ -198,9 +195,9 @@ def test_padding_changes_nothing(rubbish):
 def test_permutation_changes_nothing():
   output, batch = _random(4, 6, tokens=2)
   order = np.array([3, 0, 5, 1, 4, 2])
-  loss, _ = _loss(output, batch, EVERYTHING)
-  other, _ = _loss(*jax.tree.map(lambda x: x[order], (output, batch)), EVERYTHING)
-  np.testing.assert_allclose(other, loss, rtol=1e-6)
+  loss = _loss(output, batch, EVERYTHING)
+  other = _loss(*jax.tree.map(lambda x: x[order], (output, batch)), EVERYTHING)
+  np.testing.assert_allclose(other.total, loss.total, rtol=1e-6)
 
 
 @pytest.mark.parametrize("tokens", [0, 3])
@@ -209,38 +206,32 @@ def test_two_devices_give_the_loss_of_one(tokens):
   output, batch = _random(5, 4, tokens=tokens)
   if tokens:
     batch["mask"] = jnp.array([True, False, True, True])
-  loss, parts = _loss(output, batch, EVERYTHING)
+  loss = _loss(output, batch, EVERYTHING)
   spread = jax.device_put((output, batch), data_sharding(make_mesh(2)))
   assert len(spread[0].logits.sharding.device_set) == 2
-  other, other_parts = _loss(*spread, EVERYTHING)
-  np.testing.assert_allclose(other, loss, rtol=1e-6)
-  for name, value in parts.items():
-    np.testing.assert_allclose(other_parts[name], value, rtol=1e-6)
+  chex.assert_trees_all_close(_loss(*spread, EVERYTHING), loss, rtol=1e-6)
 
 
-def test_a_batch_without_examples_has_no_loss_and_no_gradient():
+def test_a_batch_without_examples_has_no_loss_and_no_gradient(with_gradient):
   output, batch = _random(6, 3, tokens=2)
   batch["mask"] = jnp.zeros(3, bool)
-  (loss, parts), grads = jax.value_and_grad(lambda x: _loss(x, batch, EVERYTHING), has_aux=True)(
-    output
-  )
-  assert loss == 0
-  assert parts["num_weighted_examples"] == 0
+  loss, grads = with_gradient(lambda x: _loss(x, batch, EVERYTHING))(output)
+  assert (loss.total, loss.weight, loss.weight_name) == (0, 0, "num_weighted_examples")
   assert all(not np.any(grad) for grad in jax.tree.leaves(grads))
 
 
 def test_no_attention_no_regularizer():
   output, batch = _random(7, 3)
-  _, parts = _loss(output._replace(attention=None), batch, EMONEXT)
-  assert set(parts) == {"cross_entropy", "num_examples"}
+  loss = _loss(output._replace(attention=None), batch, EMONEXT)
+  assert set(loss.parts) == {"cross_entropy"}
 
 
 def test_loss_is_finite_and_float32_where_probabilities_vanish():
-  loss, _ = _loss(_output([[300.0, -300, 0, 0, 0, 0, 0]]), _batch([1]))
-  assert loss == 600
+  loss = _loss(_output([[300.0, -300, 0, 0, 0, 0, 0]]), _batch([1]))
+  assert loss.total == 600
   half = _output(EMONEXT_LOGITS)
   half = half._replace(logits=half.logits.astype(jnp.bfloat16))
-  assert _loss(half, _batch([2, 5]))[0].dtype == jnp.float32
+  assert _loss(half, _batch([2, 5])).total.dtype == jnp.float32
 
 
 def test_postprocess():
@@ -293,7 +284,7 @@ def test_impossible_loss(values, message):
     ClassificationTask(NAMES, LossConfig(**values))
 
 
-def test_primary_metric_is_a_figure():
+def test_primary_metric_is_one_that_can_select():
   task = ClassificationTask(NAMES, primary_metric="macro_f1")
   assert (task.num_classes, hash(task)) == (7, hash(ClassificationTask(NAMES, EMONEXT, "macro_f1")))
   with pytest.raises(ValueError, match="primary_metric is 'ece'; known: accuracy, balanced"):

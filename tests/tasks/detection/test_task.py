@@ -1,11 +1,13 @@
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ferjax.ops.boxes import CellGrid, cell_grid, undo_placement, xyxy_to_cxcywh
+from ferjax.tasks.base import merge_losses
 from ferjax.tasks.detection.task import DetectionTask, decode, detection_loss
 from ferjax.typing import DetectorOutput
 
@@ -63,19 +65,21 @@ def _batch(golden, case: str, batch_size: int, image_size: int) -> dict:
 
 
 @pytest.mark.parametrize("case", LOSSES)
-def test_loss_and_gradient_equal_the_released_program(golden, case):
+def test_loss_and_gradient_equal_the_released_program(golden, with_gradient, case):
   facts, output = golden.train[case], _output(golden, case)
   truth = _truth(golden, case, output.levels[0].shape[0])
   loss_fn = functools.partial(detection_loss, grid=_released_grid(facts), **truth)
-  (loss, parts), grads = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))(output)
+  loss, grads = jax.jit(with_gradient(loss_fn))(output)
 
-  np.testing.assert_allclose(loss, facts["loss"], rtol=1e-5)
-  assert parts["num_matched"] == sum(facts["num_fg"])
+  parts = loss.parts
+  np.testing.assert_allclose(loss.total, facts["loss"], rtol=1e-5)
+  assert (loss.weight, loss.weight_name) == (sum(facts["num_fg"]), "num_matched")
   count = max(sum(facts["num_fg"]), 1)
   np.testing.assert_allclose(parts["iou"] * count / 5, facts["loss_iou_sum"], rtol=1e-5)
   np.testing.assert_allclose(parts["objectness"] * count, facts["loss_obj_sum"], rtol=1e-5)
   np.testing.assert_allclose(parts["class"] * count, facts["loss_cls_sum"], rtol=1e-5)
-  np.testing.assert_allclose(loss, parts["iou"] + parts["objectness"] + parts["class"], rtol=1e-6)
+  assert set(parts) == {"iou", "objectness", "class"}
+  np.testing.assert_allclose(loss.total, sum(parts.values()), rtol=1e-6)
   for level, grad in enumerate(grads.levels):
     grad = np.asarray(grad).transpose(0, 3, 1, 2)
     assert golden.rel_l2(f"{case}/raw_grad{level}", grad) < 1e-4
@@ -84,27 +88,24 @@ def test_loss_and_gradient_equal_the_released_program(golden, case):
 def test_task_takes_strides_from_the_image(golden):
   """On the consistent maps the released strides are input size / map size."""
   output = _output(golden, "loss_40_20_10")
-  loss, _ = _loss(output, _batch(golden, "loss_40_20_10", 3, 320))
-  np.testing.assert_allclose(loss, golden.train["loss_40_20_10"]["loss"], rtol=1e-5)
+  loss = _loss(output, _batch(golden, "loss_40_20_10", 3, 320))
+  np.testing.assert_allclose(loss.total, golden.train["loss_40_20_10"]["loss"], rtol=1e-5)
   # The first map of 20 cells has stride 16 then, not the released loss's 8.
   output = _output(golden, "loss_20_20_10")
-  loss, _ = _loss(output, _batch(golden, "loss_20_20_10", 3, 320))
-  assert abs(loss / golden.train["loss_20_20_10"]["loss"] - 1) > 0.01
+  loss = _loss(output, _batch(golden, "loss_20_20_10", 3, 320))
+  assert abs(loss.total / golden.train["loss_20_20_10"]["loss"] - 1) > 0.01
 
 
-def test_padding_changes_nothing(golden):
+def test_padding_changes_nothing(golden, with_gradient):
   case, output = "loss_conflict", _output(golden, "loss_conflict")
   grid = _released_grid(golden.train[case])
-  loss, parts = jax.jit(detection_loss)(output, grid, **_truth(golden, case, 2))
+  loss = jax.jit(detection_loss)(output, grid, **_truth(golden, case, 2))
   # More padding boxes, and an example that does not count although it has boxes.
   padded = jax.tree.map(lambda x: jnp.concatenate([x, x[:1]]), _truth(golden, case, 2, padding=9))
   padded["mask"] = jnp.array([True, True, False])
   larger = DetectorOutput(tuple(jnp.concatenate([x, 3 * x[:1]]) for x in output.levels))
-  step = jax.jit(jax.value_and_grad(detection_loss, has_aux=True))
-  (other, other_parts), grads = step(larger, grid, **padded)
-  np.testing.assert_allclose(other, loss, rtol=1e-6)
-  for name, value in parts.items():
-    np.testing.assert_allclose(other_parts[name], value, rtol=1e-6)
+  other, grads = jax.jit(with_gradient(detection_loss))(larger, grid, **padded)
+  chex.assert_trees_all_close(other, loss, rtol=1e-6)
   for grad in grads.levels:
     assert grad[:2].any()
     assert not grad[2].any()
@@ -114,28 +115,29 @@ def test_losses_of_images_add_up(golden):
   """The sums, not their quotients, add up: the divisor is of the whole batch."""
   case, output = "loss_40_20_10", _output(golden, "loss_40_20_10")
   batch = _batch(golden, case, 3, 320)
-  whole, parts = _loss(output, batch)
-  total = 0.0
+  whole = _loss(output, batch)
+  total, losses = 0.0, []
   for i in range(3):
     one = DetectorOutput(tuple(x[i : i + 1] for x in output.levels))
-    loss, one_parts = _loss(one, jax.tree.map(lambda x, i=i: x[i : i + 1], batch))
-    total += loss * max(one_parts["num_matched"], 1)
-  np.testing.assert_allclose(total / parts["num_matched"], whole, rtol=1e-6)
+    losses.append(_loss(one, jax.tree.map(lambda x, i=i: x[i : i + 1], batch)))
+    total += losses[-1].total * max(losses[-1].weight, 1)
+  np.testing.assert_allclose(total / whole.weight, whole.total, rtol=1e-6)
+  chex.assert_trees_all_close(merge_losses(losses), whole, rtol=1e-6)
 
 
-def test_two_devices_equal_one(golden):
+def test_two_devices_equal_one(golden, with_gradient):
   case, output = "loss_conflict", _output(golden, "loss_conflict")
   batch = _batch(golden, case, 2, 320)
   mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
   sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
-  step = jax.value_and_grad(TASK.loss, has_aux=True)
-  (loss, parts), grads = jax.jit(step)(output, batch)
+  step = with_gradient(TASK.loss)
+  loss, grads = jax.jit(step)(output, batch)
   args = jax.device_put((output, batch), sharding)
   compiled = jax.jit(step, in_shardings=sharding).lower(*args).compile()
   assert "all-gather" not in compiled.as_text()  # each device assigns its own images only
   sharded = compiled(*args)
-  np.testing.assert_allclose(sharded[0][0], loss, rtol=1e-6)
-  assert sharded[0][1]["num_matched"] == parts["num_matched"] == 10
+  np.testing.assert_allclose(sharded[0].total, loss.total, rtol=1e-6)
+  assert sharded[0].weight == loss.weight == 10
   for a, b in zip(sharded[1].levels, grads.levels, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
@@ -145,9 +147,9 @@ def test_bfloat16_maps_give_a_float32_loss(golden):
   half = DetectorOutput(tuple(x.astype(jnp.bfloat16) for x in output.levels))
   rounded = DetectorOutput(tuple(x.astype(jnp.float32) for x in half.levels))
   batch = _batch(golden, "loss_no_gt", 2, 32)
-  loss, _ = _loss(half, batch)
-  assert loss.dtype == jnp.float32
-  np.testing.assert_array_equal(loss, _loss(rounded, batch)[0])
+  loss = _loss(half, batch)
+  assert loss.total.dtype == jnp.float32
+  np.testing.assert_array_equal(loss.total, _loss(rounded, batch).total)
 
 
 @pytest.mark.parametrize("case", ["decode_20_20_10", "decode_40_20_10"])
