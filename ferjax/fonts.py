@@ -55,15 +55,13 @@ def lettering(class_names: Sequence[str], fonts: Sequence[str] | None = None) ->
 
 @functools.cache
 def _lettering(class_names: tuple[str, ...], fonts: tuple[str, ...] | None) -> Lettering:
-  if all(_PLAIN.issuperset(name) for name in class_names):
-    return Lettering({name: name for name in class_names}, "", {})
-  font, drawn = "", set[str]()
+  font, drawn = "", {name for name in class_names if _PLAIN.issuperset(name)}
   for path in _installed() if fonts is None else fonts:
-    covered = _covered(path, class_names)
-    if len(covered) > len(drawn) or not font:
-      font, drawn = path, covered
     if len(drawn) == len(set(class_names)):
       break
+    covered = _covered(path, class_names)
+    if len(covered) > len(drawn):
+      font, drawn = path, covered
   names, legend = {}, {}
   for index, name in enumerate(class_names):
     number = str(index) if str(index) not in class_names else f"#{index}"

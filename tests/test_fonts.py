@@ -92,6 +92,8 @@ def test_files_that_are_no_fonts_are_passed_over(tmp_path, make_font):
   font = make_font("font", PLAIN + "中性")
   paths = [str(tmp_path / "gone.ttf"), str(tmp_path / "broken.ttf"), font]
   assert lettering(("中性",), paths).font == font
+  letters = lettering(("happiness", "高"), paths)
+  assert (letters.font, letters.names) == ("", {"happiness": "happiness", "高": "1"})
 
 
 def _pixels(figure):

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 from ferjax._version import __version__
 from ferjax.commands.errors import CommandError
-from ferjax.commands.images import open_paths, passed_over, progress_of, warn_of_letters, writing
+from ferjax.commands.images import (
+  open_paths,
+  print_passed_over,
+  progress_of,
+  warn_of_letters,
+  writing,
+)
 from ferjax.commands.options import add_detection_options, add_image_options
 
 if TYPE_CHECKING:
@@ -86,6 +92,5 @@ def _print_summary(writer: "ExplanationWriter", found: "FoundImages") -> None:
   without = sum(not face["peak"] for face in faces)
   if without:
     print(f"{without} of the maps show nothing that speaks for the class: their heat is 0")
-  if passed_over(found):
-    print(passed_over(found))
+  print_passed_over(found)
   print(f"Results in {writer.output}")

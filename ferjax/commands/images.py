@@ -2,15 +2,15 @@
 
 import argparse
 import contextlib
+import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ferjax.commands.errors import CommandError
+from ferjax.output import check_writable
 
 if TYPE_CHECKING:
-  import pathlib
-
   from ferjax.data.image import ImageError
   from ferjax.inference.files import FoundImages
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Writer(Protocol):
   """What is asked of the writers of results, which are context managers."""
 
-  output: "pathlib.Path"
+  output: pathlib.Path
   images: list[dict[str, Any]]
   skipped: list[dict[str, str]]
 
@@ -39,10 +39,7 @@ def open_paths(
   Raises:
     OSError: nothing is found, or nothing can be written.
   """
-  import pathlib
-
   from ferjax.inference.files import find_images
-  from ferjax.output import check_writable
 
   found = find_images(arguments.paths, recursive=arguments.recursive, output=arguments.output)
   check_writable(arguments.output, files)
@@ -88,11 +85,12 @@ def progress_of(
     yield progress.update, leave_out if skip else None
 
 
-def passed_over(found: "FoundImages") -> str:
-  """A line on the files of folders that are not images, empty if there are none."""
+def print_passed_over(found: "FoundImages") -> None:
+  """A line on the files of folders that are not images, if there are any."""
   from ferjax.data.image_files import describe_passed_over
 
-  return describe_passed_over(found.passed_over)
+  if line := describe_passed_over(found.passed_over):
+    print(line)
 
 
 def warn_of_letters(class_names: Sequence[str]) -> None:

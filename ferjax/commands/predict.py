@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from ferjax._version import __version__
 from ferjax.commands.errors import CommandError
-from ferjax.commands.images import open_paths, passed_over, progress_of, warn_of_letters, writing
+from ferjax.commands.images import (
+  open_paths,
+  print_passed_over,
+  progress_of,
+  warn_of_letters,
+  writing,
+)
 from ferjax.commands.options import Add, add_detection_options, add_image_options
 
 if TYPE_CHECKING:
@@ -138,6 +144,5 @@ def _print_summary(writer: "PredictionWriter", found: "FoundImages", seconds: fl
   width = max(map(len, rows))
   for name, value in rows.items():
     print(f"{name:<{width}}  {value:>8}")
-  if passed_over(found):
-    print(passed_over(found))
+  print_passed_over(found)
   print(f"Results in {writer.output}")

@@ -5,7 +5,6 @@ import functools
 import importlib
 import io
 import os
-import pathlib
 import struct
 import threading
 import warnings
@@ -42,6 +41,8 @@ _DAMAGED = (
   Image.DecompressionBombError,
 )
 
+_MAX_BYTES = 2**30  # of a file that is read a second time, without its metadata
+
 # Markers of a JPEG file's segments: an image starts, EXIF or XMP, pixels start.
 _SOI, _APP1, _SOS = b"\xff\xd8", b"\xff\xe1", b"\xff\xda"
 
@@ -64,6 +65,16 @@ _filters_lock = threading.Lock()
 
 class ImageError(ValueError):
   """An image cannot be read; the message starts with where it came from."""
+
+
+# What is wrong whatever the metadata.
+_OF_PIXELS = (
+  FileNotFoundError,
+  ImageError,
+  PixelError,
+  MemoryError,
+  Image.DecompressionBombError,
+)
 
 
 @functools.cache
@@ -102,15 +113,15 @@ def _decoded(source: str | os.PathLike | bytes, max_pixels: int) -> UInt8[np.nda
   try:
     pixels = _plain_jpeg(source, max_pixels)
     return _by_pillow(source, max_pixels) if pixels is None else pixels
-  except (FileNotFoundError, ImageError, PixelError, MemoryError, Image.DecompressionBombError):
+  except _OF_PIXELS:
     raise
   except _DAMAGED as error:
-    # Metadata must not decide whether the pixels are read. The first error is the one to tell.
+    # Metadata must not decide whether the pixels are read.
     try:
       plain = without_metadata(_content(source))
-      if plain is None:
-        raise error
       return _by_pillow(plain, max_pixels)
+    except _OF_PIXELS:
+      raise
     except _DAMAGED:
       raise error from None
 
@@ -134,7 +145,13 @@ def _by_pillow(source: str | os.PathLike | bytes, max_pixels: int) -> UInt8[np.n
 
 
 def _content(source: str | os.PathLike | bytes) -> bytes:
-  return source if isinstance(source, bytes) else pathlib.Path(source).read_bytes()
+  """The first bytes, which are all of an image."""
+  with _stream(source) as stream:
+    return stream.read(_MAX_BYTES)
+
+
+def _stream(source: str | os.PathLike | bytes) -> io.BytesIO | io.BufferedReader:
+  return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
 
 def _reason(error: Exception, source: str | os.PathLike | bytes) -> str:
@@ -147,26 +164,29 @@ def _reason(error: Exception, source: str | os.PathLike | bytes) -> str:
   if isinstance(error, Image.DecompressionBombError):
     return f"too many pixels: {error}; scale the image down"
   if isinstance(error, Image.UnidentifiedImageError):
-    return _why_unidentified(_content(source))
+    return _why_unidentified(source)
   return f"cannot be read, damaged or truncated: {error}"
 
 
-def _why_unidentified(data: bytes) -> str:
+def _why_unidentified(source: str | os.PathLike | bytes) -> str:
   """Names the format that a file has by its first bytes, and what Pillow cannot open of it."""
-  for name, (factory, accepts) in Image.OPEN.items():
-    if accepts is None or not _is_accepted(data, accepts):
-      continue
-    try:
-      with _silenced():
-        factory(io.BytesIO(data), "").close()
-    except _DAMAGED as error:
-      return f"a {name} file that cannot be opened, damaged or of an unknown kind: {error}"
+  with _stream(source) as stream:
+    start = stream.read(16)
+    for name, (factory, accepts) in Image.OPEN.items():
+      if accepts is None or not _is_accepted(start, accepts):
+        continue
+      try:
+        stream.seek(0)
+        with _silenced():
+          factory(stream, "")
+      except _DAMAGED as error:
+        return f"a {name} file that cannot be opened, damaged or of an unknown kind: {error}"
   return "not an image in a known format (or an empty file)"
 
 
-def _is_accepted(data: bytes, accepts: Callable[[bytes], bool | str]) -> bool:
+def _is_accepted(start: bytes, accepts: Callable[[bytes], bool | str]) -> bool:
   with contextlib.suppress(*_DAMAGED):
-    return accepts(data[:16]) is True  # a text says what Pillow was built without
+    return accepts(start) is True  # a text says what Pillow was built without
   return False
 
 

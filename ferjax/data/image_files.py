@@ -4,7 +4,7 @@ import collections
 import functools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from PIL import Image
@@ -96,14 +96,18 @@ def list_images(
   Args:
     folder: where to look.
     recursive: whether to look into its folders as well.
-    leave_out: folders below it that are not looked into, however they are reached.
+    leave_out: folders whose files are not listed, however they are reached, unless `folder` lies in
+      one of them.
 
   Raises:
     OSError: a folder does not exist or cannot be read.
   """
   files, passed_over = [], collections.Counter()
-  left_out = {os.path.realpath(path) for path in leave_out} - {os.path.realpath(folder)}
+  real = [pathlib.Path(os.path.realpath(path)) for path in leave_out]
+  left_out = [path for path in real if not _lies_in(folder, [path])]
   for path in _walk(pathlib.Path(folder), recursive, left_out):
+    if path.is_symlink() and _lies_in(path, left_out):
+      continue
     if path.suffix.lower() in image_suffixes():
       files.append(path)
     else:
@@ -121,16 +125,23 @@ def _is_hidden(name: str) -> bool:
   return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
-def _walk(folder: pathlib.Path, recursive: bool, seen: set[str]) -> Iterator[pathlib.Path]:
-  """Every file; `seen` holds the real paths of folders that are passed by, and grows."""
+def _lies_in(path: str | os.PathLike, folders: Sequence[pathlib.Path]) -> bool:
+  """Whether the real path is one of these real folders, or below one."""
+  real = pathlib.Path(os.path.realpath(path))
+  return any(real.is_relative_to(folder) for folder in folders)
+
+
+def _walk(
+  folder: pathlib.Path, recursive: bool, left_out: Sequence[pathlib.Path]
+) -> Iterator[pathlib.Path]:
+  """Every file of every folder once."""
   # Links wait until the folders themselves were looked into, so that these keep their own paths.
-  starts = collections.deque([folder])
+  starts, seen = collections.deque([folder]), set()
   while starts:
-    start = starts.popleft()
     links = []
-    for root, folders, files in os.walk(start, onerror=_raise):
+    for root, folders, files in os.walk(starts.popleft(), onerror=_raise):
       here = os.path.realpath(root)
-      if here in seen:
+      if here in seen or _lies_in(here, left_out):
         folders.clear()
         continue
       seen.add(here)

@@ -21,8 +21,8 @@ _TIFF_PIXELS = frozenset(
 )
 
 
-def without_metadata(data: bytes) -> bytes | None:
-  """An encoded image without ancillary blocks; None if its format has none that are known.
+def without_metadata(data: bytes) -> bytes:
+  """An encoded image without ancillary blocks; as it is if none are known of its format.
 
   A block that lacks its end is left out, or, if the pixels need it, ends the file.
   """
@@ -37,7 +37,7 @@ def without_metadata(data: bytes) -> bytes | None:
     return _tiff(data)
   if data[4:8] == b"ftyp":
     return _heif(data)
-  return None
+  return data
 
 
 def _png_chunks(data: bytes) -> Iterator[bytes]:

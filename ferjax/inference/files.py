@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from ferjax.data.image_files import ImageListing, image_suffixes, list_images
+from ferjax.data.image_files import ImageListing, list_images
 from ferjax.inference.draw import draw_faces
 from ferjax.inference.results import Face, Prediction
 from ferjax.output import replacing, results_folder
@@ -74,10 +74,10 @@ def find_images(
 
 
 def _without_images(folder: pathlib.Path, listing: ImageListing, recursive: bool) -> str:
-  found = listing.describe() or "it is empty"
+  found = listing.describe() or "no other files"
   hint = "" if recursive else "; --recursive looks into its folders as well"
-  known = ", ".join(sorted(image_suffixes()))
-  return f"{folder}: a folder without images ({found}; images are {known}){hint}"
+  known = ".jpg, .png or the suffix of another format that Pillow opens"
+  return f"{folder}: a folder without images ({found}; images end in {known}){hint}"
 
 
 def _identity(path: pathlib.Path) -> str:

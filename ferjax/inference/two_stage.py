@@ -16,6 +16,8 @@ from ferjax.tasks.detection.voc import suppress
 
 CROP_SCALE = 1.2
 _LARGEST_CROP_SCALE = 4
+# Of a crop, for each pixel of its image: a line of 200000 pixels would give one of 40 gigapixels.
+_MOST_PIXELS = 64
 
 
 class DetectAndClassify(ImagePredictor[Any]):
@@ -93,13 +95,15 @@ def square_crop(
 
   Its centre is the box's and its side is `scale` times the box's longer side, at least 1; the side,
   then left and top, are rounded to whole pixels, halves up. Where it leaves the image, the pixels
-  of the edge are repeated.
+  of the edge are repeated. It has at most 64 times as many pixels as the image: around a
+  long box of a very long picture, it is the middle of that square.
   """
   x1, y1, x2, y2 = box
-  side = max(1, math.floor(scale * max(x2 - x1, y2 - y1) + 0.5))
+  height, width = image.shape[:2]
+  largest = math.isqrt(_MOST_PIXELS * height * width)
+  side = min(max(1, math.floor(scale * max(x2 - x1, y2 - y1) + 0.5)), largest)
   left = math.floor((x1 + x2 - side) / 2 + 0.5)
   top = math.floor((y1 + y2 - side) / 2 + 0.5)
-  height, width = image.shape[:2]
   rows = np.clip(np.arange(top, top + side), 0, height - 1)
   columns = np.clip(np.arange(left, left + side), 0, width - 1)
   return image[rows[:, None], columns[None]]

@@ -104,7 +104,7 @@ def _name_once(origin: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-  """The metrics of a checkpoint, and where they and the plots were written.
+  """The metrics of a checkpoint, and where they and the plots are written.
 
   `selection` is what must be said of a checkpoint that was selected on test data; else empty.
   """
@@ -116,7 +116,7 @@ class Report:
 
 
 class ReportError(OSError):
-  """A report could not be written; `report` has its figures."""
+  """A report could not be written; `report` has its metrics."""
 
   def __init__(self, report: Report, error: OSError):
     super().__init__(f"the report cannot be written to {report.folder}: {error}")

@@ -264,6 +264,7 @@ def test_threads_leave_the_warning_filters_alone():
     # 333 * 320 / 500 = 213.12: 213 rows, 107 grey ones of which 53 above.
     (500, 333, (0.64, 213 / 333, 0, 53, 500, 333)),
     (2000, 1, (0.16, 1, 0, 159, 2000, 1)),
+    (200000, 1, (0.0016, 1, 0, 159, 200000, 1)),
   ],
 )
 def test_letterbox_placement(width, height, placement):

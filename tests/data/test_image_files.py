@@ -87,6 +87,12 @@ def test_folders_are_left_out_however_they_are_reached(tmp_path):
   assert _names(tmp_path / "in", leave_out=[own]) == ["1.jpg"]
   assert _names(tmp_path / "alias", leave_out=[tmp_path / "in" / "own"]) == ["1.jpg"]
   assert _names(own, leave_out=[own]) == ["2.jpg"]  # asked for by name
+  _make(tmp_path, "in/own/deep/3.jpg")
+  assert _names(own / "deep", leave_out=[own]) == ["3.jpg"]
+  (tmp_path / "in" / "deeper").symlink_to(own / "deep", target_is_directory=True)
+  (tmp_path / "in" / "4.jpg").symlink_to(own / "2.jpg")
+  (tmp_path / "in" / "5.jpg").symlink_to(tmp_path / "in" / "1.jpg")
+  assert _names(tmp_path / "in", leave_out=[own]) == ["1.jpg", "5.jpg"]
 
 
 @pytest.mark.parametrize("folder", ["w [1]", "a*b?", "with space", "字"])

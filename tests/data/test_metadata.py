@@ -53,6 +53,7 @@ def _png(*chunks, late=False, **options):
     _chunk(b"eXIf", b"\0"),
     _chunk(b"eXIf", b"Exif\0\0garbage"),
   ],
+  ids=lambda chunk: chunk[4:8].decode(),
 )
 def test_png(chunk, late):
   np.testing.assert_array_equal(decode(_png(chunk, late=late)), PIXELS)
@@ -79,7 +80,7 @@ def _segment(marker, content):
 GARBAGE = _segment(0xE1, b"Exif\0\0garbage")
 
 
-@pytest.mark.parametrize("before", [b"", GARBAGE])
+@pytest.mark.parametrize("before", [b"", GARBAGE], ids=["alone", "after EXIF"])
 @pytest.mark.parametrize(
   "segment",
   [
@@ -92,6 +93,7 @@ GARBAGE = _segment(0xE1, b"Exif\0\0garbage")
     _segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<tiff:Orientation=\xff"),
     _segment(0xFE, b""),
   ],
+  ids=lambda segment: segment[4:9].decode("latin-1").strip("\0") or "comment",
 )
 @pytest.mark.parametrize("options", [{}, {"dpi": (72, 72)}])
 def test_jpeg(segment, before, options):
@@ -165,5 +167,11 @@ def test_damaged_transparency_is_an_error():
 
 
 def test_a_format_without_known_blocks():
-  assert without_metadata(_encode("BMP")) is None
-  assert without_metadata(b"") is None
+  assert without_metadata(_encode("BMP")) == _encode("BMP")
+  assert without_metadata(b"") == b""
+
+
+def test_what_is_wrong_with_the_pixels_is_told_first():
+  bomb = _png(_chunk(b"zTXt", b"k\0\0" + BOMB))
+  with pytest.raises(ImageError, match="24x16 pixels are more than the limit of 100"):
+    decode(bomb, max_pixels=100)

@@ -80,6 +80,14 @@ def test_the_square_around_a_box(box, scale, left, top, side):
   np.testing.assert_array_equal(square_crop(image, tuple(map(float, box)), scale), expected)
 
 
+def test_the_square_around_a_very_long_box():
+  """1.2 times its length as a side would make 172 gigabytes."""
+  image = np.random.default_rng(0).integers(0, 256, (1, 200000, 3), np.uint8)
+  crop = square_crop(image, (0.0, 0.0, 200000.0, 1.0), 1.2)
+  assert crop.shape == (3577, 3577, 3)  # the root of 64 * 200000
+  np.testing.assert_array_equal(crop[::1788], np.repeat(image[:, 98212 : 98212 + 3577], 3, axis=0))
+
+
 def test_a_face_has_the_box_of_one_and_the_scores_of_the_other():
   image = np.zeros((64, 64, 3), np.uint8)
   image[10:26, 20:36] = (51, 255, 102)

@@ -113,6 +113,37 @@ def test_wrong_use_gives_one_message(tmp_path):
   assert "no checkpoint in" in done.stderr
 
 
+WITHOUT_SPACE = """
+import pathlib, runpy, sys
+from ferjax.training import evaluation
+
+def fail(*_, **__):
+  report = evaluation.Report({"map50": 0.25}, pathlib.Path("中性"), pathlib.Path("out"), "")
+  raise evaluation.ReportError(report, OSError("no space left"))
+
+evaluation.eval_checkpoint = fail
+sys.argv = ["eval.py", "--workdir", "run"]
+runpy.run_path(EVAL, run_name="__main__")
+"""
+
+
+def test_figures_are_printed_even_if_they_cannot_be_written(tmp_path):
+  """On a terminal that cannot show the checkpoint's name."""
+  code = WITHOUT_SPACE.replace("EVAL", repr(str(ROOT / "eval.py")))
+  done = subprocess.run(
+    [sys.executable, "-c", code],
+    capture_output=True,
+    text=True,
+    check=False,
+    cwd=tmp_path,
+    env={**os.environ, "PYTHONIOENCODING": "ascii"},
+  )
+  assert done.returncode == 1
+  assert "\\u4e2d\\u6027\n  map50      0.2500\n" in done.stdout
+  assert "error: the report cannot be written to out: no space left" in done.stderr
+  assert "Traceback" not in done.stderr
+
+
 def test_training_and_evaluation_from_the_shell(tmp_path, quick_options):
   """Also that both give the same figures of the same checkpoint."""
   options = (f"--{name}={str(value).lower()}" for name, value in quick_options.items())

@@ -106,7 +106,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_work(trained, tiny,
   assert not (workdir / "eval").exists()
 
 
-def test_figures_outlive_an_error_of_writing(trained, tiny, tmp_path, monkeypatch):
+def test_metrics_outlive_an_error_of_writing(trained, tiny, tmp_path, monkeypatch):
   workdir, figures = trained
 
   class Full(tiny.Task):
@@ -118,7 +118,7 @@ def test_figures_outlive_an_error_of_writing(trained, tiny, tmp_path, monkeypatc
   monkeypatch.setattr(evaluation, "load_source", lambda data, split, *, seed: tiny.Source(6))
   with pytest.raises(ReportError, match=r"cannot be written to .*no space left") as caught:
     eval_checkpoint(workdir, tiny.config(), output=tmp_path)
-  assert caught.value.report.figures == pytest.approx(figures, rel=1e-6)
+  assert caught.value.report.metrics == pytest.approx(figures, rel=1e-6)
 
 
 def test_data_of_another_task_are_refused(trained, tiny):

@@ -2,7 +2,10 @@
 
 import io
 import json
+import os
 import pickle
+import shutil
+import sys
 from typing import ClassVar
 
 import fsspec
@@ -202,6 +205,33 @@ def test_report_has_its_pictures(make_layout, plan_of, tmp_path):
       assert np.asarray(image.convert("L")).std() > 10
   with pytest.raises(ValueError, match="has been prepared; use it, delete it"):
     prepare(plan_of("voc", root), root, tmp_path / "out")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are Linux's")
+def test_names_that_are_not_utf8_are_escaped(make_layout, plan_of, tmp_path):
+  root = make_layout("image_folder")
+  image = next((root / "train" / "fear").iterdir())
+  image.rename(image.with_name(os.fsdecode(b"caf\xe9.png")))
+  prepare(plan_of("image_folder", root), root, tmp_path / "out")
+  source = open_prepared(tmp_path / "out", "train")
+  origins = [source.origin(i) for i in range(len(source))]
+  assert "train/fear/caf\\udce9.png" in origins
+  assert source[origins.index("train/fear/caf\\udce9.png")]["image"].any()
+
+
+def test_classes_of_any_script_are_drawn(make_layout, plan_of, tmp_path):
+  """Warnings are errors here: Matplotlib warns of every letter that it cannot draw."""
+  root = make_layout("image_folder")
+  names = ("中性", "\U0010fffd")  # the second is of a private plane, which no font has
+  for split in ("train", "val"):
+    for folder in sorted((root / split).iterdir())[2:]:
+      shutil.rmtree(folder)
+    for folder, name in zip(sorted((root / split).iterdir()), names, strict=True):
+      folder.rename(folder.with_name(name))
+  prepared = prepare(plan_of("image_folder", root, class_names=names), root, tmp_path / "out")
+  for name in ("classes.png", "samples.png"):
+    with Image.open(f"{prepared.folder}/report/{name}") as image:
+      assert np.asarray(image.convert("L")).std() > 5
 
 
 def test_what_cannot_be_opened(make_layout, plan_of, tmp_path):

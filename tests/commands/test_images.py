@@ -1,0 +1,69 @@
+"""What commands that go through images share; the commands themselves are tried elsewhere."""
+
+import argparse
+import pathlib
+import types
+
+import pytest
+
+from ferjax.commands.errors import CommandError
+from ferjax.commands.images import open_paths, print_passed_over, progress_of, writing
+from ferjax.data.image import ImageError
+
+
+class Writer:
+  def __init__(self):
+    self.output, self.images, self.skipped = pathlib.Path("out"), [{}, {}], []
+
+  def skip(self, path, reason):
+    self.skipped.append({"image": path, "reason": reason})
+
+
+def _arguments(folder, output):
+  return argparse.Namespace(paths=[str(folder)], recursive=False, output=str(output))
+
+
+def test_images_are_found_and_nothing_is_made(tmp_path, capsys):
+  for name in ("b.jpg", "a.png", "list.txt"):
+    (tmp_path / name).touch()
+  found = open_paths(_arguments(tmp_path, tmp_path / "out"), files=["x.json"], folders=["pictures"])
+  assert [file.name.as_posix() for file in found.files] == ["a.png", "b.jpg"]
+  assert not (tmp_path / "out").exists()
+  print_passed_over(found)
+  assert capsys.readouterr().out == "1 file passed over: 1 .txt\n"
+  print_passed_over(types.SimpleNamespace(passed_over={}))
+  assert capsys.readouterr().out == ""
+
+
+def test_what_stands_where_results_are_to_be(tmp_path):
+  (tmp_path / "a.png").touch()
+  output = tmp_path / "out"
+  (output / "x.json").mkdir(parents=True)
+  (output / "pictures").touch()
+  with pytest.raises(IsADirectoryError, match=r"x\.json"):
+    open_paths(_arguments(tmp_path, output), files=["x.json"], folders=[])
+  with pytest.raises(NotADirectoryError, match="pictures: is a file"):
+    open_paths(_arguments(tmp_path, output), files=[], folders=["pictures"])
+
+
+@pytest.mark.parametrize(
+  ("error", "message"),
+  [
+    (ImageError("a.png: bad"), r"^a\.png: bad\n  2 of 5 images are in out; --on-bad-image skip"),
+    (OSError("disk full"), "^cannot write the results: disk full$"),
+  ],
+)
+def test_errors_are_those_of_the_command(error, message):
+  with pytest.raises(CommandError, match=message), writing(Writer(), 5):
+    raise error
+
+
+def test_bad_images_are_named_or_are_errors(capsys):
+  writer = Writer()
+  with progress_of(writer, 2, skip=False) as (_, leave_out):
+    assert leave_out is None
+  with progress_of(writer, 2, skip=True) as (advance, leave_out):
+    advance()
+    leave_out("a.png", ImageError("a.png: bad"))
+  assert writer.skipped == [{"image": "a.png", "reason": "bad"}]
+  assert "ferjax: warning: skipped a.png: bad\n" in capsys.readouterr().err
