@@ -1,6 +1,5 @@
 import itertools
 import json
-import json
 import re
 
 import chex
