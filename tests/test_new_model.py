@@ -231,5 +231,4 @@ def test_an_installed_package_brings_its_own(tmp_path, monkeypatch):
     model_spec("nope")
   assert "installed" not in MODELS
   assert model_spec("installed").image_size == 48
-  monkeypatch.delitem(MODELS, "installed")
-  monkeypatch.delitem(sys.modules, "installed_toy")
+  del MODELS["installed"], sys.modules["installed_toy"]
