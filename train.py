@@ -15,7 +15,7 @@ from ferjax.training.run import train
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "File of the configuration, as configs/fer_yolo_mamba.py:demo."
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and figures.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder for checkpoints and metrics.")
 flags.mark_flags_as_required(["config", "workdir"])
 
 

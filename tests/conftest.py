@@ -85,17 +85,27 @@ def classifier_checkpoint(tmp_path_factory):
   )
 
 
+# What a checkpoint says of the run that wrote it, which inference does not read.
+_OF_A_RUN = {
+  "config": {},
+  "num_examples": 4,
+  "num_hosts": 1,
+  "versions": {"ferjax": "0.1.0"},
+  "epoch": 1.0,
+  "data_start": 0,
+}
+
+
 def _save_checkpoint(workdir, meta, *, metric):
   """A checkpoint whose weights are random but of a size that makes outputs differ."""
   # Imported here so that tests of the data package run without these.
   import grain
   import jax.numpy as jnp
   import numpy as np
-  import optax
 
   from ferjax.checkpoint import Checkpoints
   from ferjax.models import create_model
-  from ferjax.training.state import create_state, init_variables
+  from ferjax.training.state import init_variables
 
   model = create_model(num_classes=len(meta["class_names"]), **meta["model"])
   rng = np.random.default_rng(0)
@@ -113,10 +123,16 @@ def _save_checkpoint(workdir, meta, *, metric):
     lambda key: init_variables(model, key, meta["image_size"]), jax.random.key(0)
   )
   variables = jax.tree_util.tree_map_with_path(fill, shapes)
-  state = create_state(variables, optax.sgd(0.1), ema=False)
   checkpoints = Checkpoints(workdir, keep=1, metric=metric)
   iterator = iter(grain.MapDataset.range(4).to_iter_dataset())
-  checkpoints.save(state.replace(step=jnp.int32(meta["step"])), iterator, meta, metrics=None)
+  checkpoints.save(
+    meta["step"],
+    variables=variables,
+    train={"params": variables["params"]},
+    iterator=iterator,
+    meta=_OF_A_RUN | meta,
+    metrics=None,
+  )
   checkpoints.close()
   iterator.close()
   return workdir

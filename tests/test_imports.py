@@ -31,7 +31,7 @@ ALLOWED = {
     "compilation_cache",
   },
   "interop": {"interop", "models"},
-  "checkpoint": {"training.state"},
+  "checkpoint": {"checkpoint", "models.options"},
   "inference": {
     "inference",
     "models",
@@ -48,7 +48,7 @@ FORBIDDEN = {
   "models": {"grain", "PIL", "orbax"},
   "data": JAX,
 }
-HOMES = {"orbax": {"checkpoint.py"}}
+HOMES = {"orbax": {"checkpoint/reading.py", "checkpoint/writing.py"}}
 # The networks, and where their names may stand: their modules, released names and importers.
 NETWORKS = re.compile("fer_?yolo_?mamba|emonext|fermam", re.IGNORECASE)
 OF_NETWORKS = ("models/*.py", "interop/*_names.py", "interop/branches.py", "interop/convnext.py")

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from ferjax.checkpoint import Step, check_task, load_meta, load_variables
+from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
 from ferjax.data.classification.views import center_view, short_side
 from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, normalize
 from ferjax.inference.base import (
@@ -40,29 +40,40 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
     image_size: side of the model's input, pixels.
   """
 
-  def __init__(self, checkpoint: str | os.PathLike, *, step: Step = None, batch_size: int = 8):
+  def __init__(
+    self,
+    checkpoint: str | os.PathLike | Checkpoint,
+    *,
+    step: Step = None,
+    batch_size: int = 8,
+  ):
     """Loads model, class names, preprocessing and weights.
 
     Args:
-      checkpoint: the folder that training wrote, or one checkpoint in it.
+      checkpoint: the folder that training wrote, or one checkpoint in it; or an open one.
       step: a number, "best", "latest", or None for the best where one was evaluated.
       batch_size: images that the model sees at once.
 
     Raises:
       FileNotFoundError: there is no such checkpoint.
-      ValueError: the batch size is not positive, or the model is for another task.
+      ValueError: the batch size is not positive, the model is for another task, or this version
+        cannot read the checkpoint.
     """
     check_count("batch_size", batch_size)
-    meta = load_meta(checkpoint, step=step)
-    check_task(meta, "classification")
-    self.step = meta["step"]
+    opened = open_checkpoint(checkpoint, step=step)
+    opened.check_task("classification")
+    meta = opened.meta
+    self.step = opened.step
     self._build(
       create_model(num_classes=len(meta["class_names"]), **meta["model"]),
-      load_variables(checkpoint, step=step),
+      opened.variables(),
       meta["class_names"],
       meta["image_size"],
       batch_size=batch_size,
-      **{name: meta[name] for name in ("mean", "std", "grey", "resize")},
+      mean=meta["mean"],
+      std=meta["std"],
+      grey=meta["grey"],
+      resize=meta["resize"],
     )
 
   @classmethod

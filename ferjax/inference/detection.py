@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from ferjax.checkpoint import Step, check_task, load_meta, load_variables
+from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
 from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, letterbox, normalize
 from ferjax.inference.base import ImagePredictor, Prepared, check_count, stack_padded
 from ferjax.inference.results import Face
@@ -31,7 +31,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
 
   def __init__(
     self,
-    checkpoint: str | os.PathLike,
+    checkpoint: str | os.PathLike | Checkpoint,
     *,
     step: Step = None,
     batch_size: int = 8,
@@ -42,7 +42,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     """Loads model, class names, image size and weights.
 
     Args:
-      checkpoint: the folder that training wrote, or one checkpoint in it.
+      checkpoint: the folder that training wrote, or one checkpoint in it; or an open one.
       step: a number, "best", "latest", or None for the best where one was evaluated.
       batch_size: images that the model sees at once.
       score_threshold: faces below this score are left out (0..1).
@@ -52,15 +52,17 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
 
     Raises:
       FileNotFoundError: there is no such checkpoint.
-      ValueError: a setting is out of its range, or the model is for another task.
+      ValueError: a setting is out of its range, the model is for another task, or this version
+        cannot read the checkpoint.
     """
     _check_settings(batch_size, score_threshold, iou_threshold, max_detections)
-    meta = load_meta(checkpoint, step=step)
-    check_task(meta, "detection")
-    self.step = meta["step"]
+    opened = open_checkpoint(checkpoint, step=step)
+    opened.check_task("detection")
+    meta = opened.meta
+    self.step = opened.step
     self._build(
       create_model(num_classes=len(meta["class_names"]), **meta["model"]),
-      load_variables(checkpoint, step=step),
+      opened.variables(),
       meta["class_names"],
       meta["image_size"],
       mean=meta["mean"],
@@ -118,21 +120,40 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     mean: Sequence[float],
     std: Sequence[float],
     batch_size: int,
-    **postprocessing: Any,
+    score_threshold: float,
+    iou_threshold: float,
+    max_detections: int,
   ) -> None:
     self.class_names = tuple(class_names)
     self.image_size = image_size
     self.batch_size = batch_size
-    self.settings = postprocessing
+    self.settings = {
+      "score_threshold": score_threshold,
+      "iou_threshold": iou_threshold,
+      "max_detections": max_detections,
+    }
     self._mean, self._std = mean, std
+    # Arguments of the program, so that other thresholds do not need another one.
+    self._thresholds = np.float32(score_threshold), np.float32(iou_threshold)
     task = DetectionTask(self.class_names)
 
     @jax.jit
     def detect(
-      variables: dict[str, Any], image: Float[Array, "b h w 3"], placement: Float[Array, "b 6"]
+      variables: dict[str, Any],
+      image: Float[Array, "b h w 3"],
+      placement: Float[Array, "b 6"],
+      score_threshold: Float[Array, ""],
+      iou_threshold: Float[Array, ""],
     ) -> Detections:
       output: Any = model.apply(variables, image, train=False)
-      return task.postprocess(output, image_size=image_size, placement=placement, **postprocessing)
+      return task.postprocess(
+        output,
+        image_size=image_size,
+        placement=placement,
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+        max_detections=max_detections,
+      )
 
     self._detect = detect
     self._model = model
@@ -147,7 +168,8 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       for rows in zip(*(prepared.inputs for prepared in batch), strict=True)
     )
     pixels = normalize(squares, self._mean, self._std)
-    detections = jax.device_get(self._detect(self._variables, pixels, placements))
+    found = self._detect(self._variables, pixels, placements, *self._thresholds)
+    detections = jax.device_get(found)
     return [
       self._faces_of(jax.tree.map(lambda rows, row=row: rows[row], detections))
       for row in range(len(batch))

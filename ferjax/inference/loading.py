@@ -2,7 +2,7 @@
 
 import os
 
-from ferjax.checkpoint import Step, load_meta
+from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
 from ferjax.inference.base import ImagePredictor
 from ferjax.inference.classification import ExpressionClassifier
 from ferjax.inference.detection import Predictor
@@ -10,10 +10,10 @@ from ferjax.inference.two_stage import DetectAndClassify
 
 
 def load_predictor(
-  checkpoint: str | os.PathLike,
+  checkpoint: str | os.PathLike | Checkpoint,
   *,
   step: Step = None,
-  detector: str | os.PathLike | None = None,
+  detector: str | os.PathLike | Checkpoint | None = None,
   crop_scale: float | None = None,
   batch_size: int = 8,
   score_threshold: float | None = None,
@@ -24,7 +24,7 @@ def load_predictor(
 
   Args:
     checkpoint: of a detector or a classifier: the folder that training wrote, or one checkpoint
-      in it.
+      in it; or an open one.
     step: of `checkpoint`: a number, "best", "latest", or None for the best where one was
       evaluated.
     detector: for a classifier: checkpoint of the detector that finds the faces, its best where
@@ -36,10 +36,11 @@ def load_predictor(
 
   Raises:
     FileNotFoundError: there is no such checkpoint.
-    ValueError: a setting is out of its range or has no meaning for this model, or one of the
-      models is for another task.
+    ValueError: a setting is out of its range or has no meaning for this model, one of the models
+      is for another task, or this version cannot read a checkpoint.
   """
-  task = _task(checkpoint, step)
+  checkpoint = open_checkpoint(checkpoint, step=step)
+  task = _task(checkpoint)
   detection = _given(
     score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections
   )
@@ -47,39 +48,40 @@ def load_predictor(
   if task == "detection":
     if detector is not None:
       raise ValueError(
-        f"{checkpoint} holds a detector, which names the expressions by itself; leave out the "
-        f"detector {detector}, or give a classifier as the checkpoint"
+        f"{checkpoint.folder} holds a detector, which names the expressions by itself; leave out "
+        f"the detector {detector}, or give a classifier as the checkpoint"
       )
     _refuse(
       cropping,
-      f"{checkpoint} holds a detector, whose boxes no classifier sees; give the checkpoint "
+      f"{checkpoint.folder} holds a detector, whose boxes no classifier sees; give the checkpoint "
       "of a classifier",
     )
-    return Predictor(checkpoint, step=step, batch_size=batch_size, **detection)
+    return Predictor(checkpoint, batch_size=batch_size, **detection)
   if detector is None:
     _refuse(
       detection | cropping,
-      f"{checkpoint} holds a classifier, which takes every image to be a face; give a detector to "
-      "look for faces",
+      f"{checkpoint.folder} holds a classifier, which takes every image to be a face; give a "
+      "detector to look for faces",
     )
-    return ExpressionClassifier(checkpoint, step=step, batch_size=batch_size)
-  if _task(detector, None) != "detection":
+    return ExpressionClassifier(checkpoint, batch_size=batch_size)
+  detector = open_checkpoint(detector)
+  if _task(detector) != "detection":
     raise ValueError(
-      f"the detector {detector} holds a classifier, which finds no faces; expected the checkpoint "
-      "of a network that detects"
+      f"the detector {detector.folder} holds a classifier, which finds no faces; expected the "
+      "checkpoint of a network that detects"
     )
   return DetectAndClassify(
     Predictor(detector, batch_size=batch_size, **detection),
-    ExpressionClassifier(checkpoint, step=step, batch_size=batch_size),
+    ExpressionClassifier(checkpoint, batch_size=batch_size),
     **cropping,
   )
 
 
-def _task(checkpoint: str | os.PathLike, step: Step) -> str:
-  task = load_meta(checkpoint, step=step)["task"]
+def _task(checkpoint: Checkpoint) -> str:
+  task = checkpoint.meta["task"]
   if task not in ("detection", "classification"):
     raise ValueError(
-      f"{checkpoint} is for the task {task!r}; expected 'detection' or 'classification'"
+      f"{checkpoint.folder} is for the task {task!r}; expected 'detection' or 'classification'"
     )
   return task
 

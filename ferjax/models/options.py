@@ -13,7 +13,7 @@ import flax.linen as nn
 
 from ferjax.config import ModelConfig
 from ferjax.hints import describe, fits
-from ferjax.models.registry import model_spec
+from ferjax.models.registry import model_names, model_spec
 
 # Fields that another part of a config sets.
 _SET_ELSEWHERE = {
@@ -96,6 +96,17 @@ def parse_options(name: str, text: str) -> dict[str, Any]:
       )
     options[field] = value
   return options
+
+
+def unknown_arguments(arguments: Mapping[str, Any]) -> list[str]:
+  """The names among what a checkpoint has for `create_model` that its network does not take.
+
+  Of a network that is not registered, which `create_model` says, all may be right.
+  """
+  if arguments.get("name") not in model_names():
+    return []
+  options = option_types(model_spec(arguments["name"]).module)
+  return sorted(arguments.keys() - {"name", "size", "variant", "dtype", *options})
 
 
 def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:

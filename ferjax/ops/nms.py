@@ -12,8 +12,8 @@ def nms(
   scores: Float[Array, "n"],
   labels: Int[Array, "n"],
   *,
-  iou_threshold: float,
-  score_threshold: float,
+  iou_threshold: float | Float[Array, ""],
+  score_threshold: float | Float[Array, ""],
   max_detections: int,
 ) -> tuple[Int[Array, "d"], Bool[Array, "d"]]:
   """Exact greedy suppression within each class.

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from absl import logging
 
-from ferjax.checkpoint import FOLDER, Step, find_checkpoint, load_meta, load_variables
-from ferjax.config import Config
+from ferjax.checkpoint import FOLDER, Checkpoint, Meta, Step, open_checkpoint
+from ferjax.config import Config, OptimizerConfig
 from ferjax.data.datasets import load_source
 from ferjax.data.datasets.records import Source
 from ferjax.data.pipeline import eval_dataset
@@ -115,7 +115,7 @@ class Report:
 
 
 def eval_checkpoint(
-  checkpoint: str | os.PathLike,
+  checkpoint: str | os.PathLike | Checkpoint,
   config: Config | None = None,
   *,
   output: str | os.PathLike = "",
@@ -125,19 +125,20 @@ def eval_checkpoint(
   """Evaluates a checkpoint and writes eval.json and the plots of its task.
 
   Args:
-    checkpoint: as for `load_variables`; of several steps the best.
+    checkpoint: as for `open_checkpoint`; of several steps the best.
     config: whose `data` and `eval` to use; None: those that the checkpoint was trained with. The
       model and what it expects of an image are always the checkpoint's.
     output: folder for the files; empty: `eval` (or the split's name) in the workdir.
-    step: as for `load_variables`.
+    step: as for `open_checkpoint`.
     split: "val" or "test".
 
   Raises:
-    ValueError: the config's class names are not the model's, or its data are for another task.
+    ValueError: the config's class names are not the model's, its data are for another task, or
+      this version cannot read the checkpoint.
     FileNotFoundError: there is no such checkpoint.
   """
-  path = find_checkpoint(checkpoint, step=step)
-  meta = load_meta(path)
+  opened = open_checkpoint(checkpoint, step=step)
+  path, meta = opened.folder, opened.meta
   config = _with_the_model_of(meta, from_dict(meta["config"]) if config is None else config)
   validate(config)
   class_names = tuple(meta["class_names"])
@@ -152,7 +153,7 @@ def eval_checkpoint(
   model = create_model(num_classes=len(class_names), **meta["model"])
   eval_step = make_eval_step(model, task, config.eval, config.data.image_size, mesh)
   # By way of host memory: an array of one device cannot be spread over those of other hosts.
-  variables = jax.device_put(jax.device_get(load_variables(path)), replicated(mesh))
+  variables = jax.device_put(jax.device_get(opened.variables()), replicated(mesh))
   source = load_source(config.data, split, seed=config.train.seed)
   check_source(source, config)
   ten_crop = config.eval.ten_crop and split == "test"
@@ -187,12 +188,19 @@ def selection_note(config: Config) -> str:
   return check_selection(config.train.select_on, config.train.select_on_test_reason)
 
 
-def _with_the_model_of(meta: dict[str, Any], config: Config) -> Config:
+def _with_the_model_of(meta: Meta, config: Config) -> Config:
   """A config whose model, and what that expects of an image, are those of a checkpoint."""
-  own = {name: meta[name] for name in ("image_size", "mean", "std", "grey", "resize")}
-  own |= {name: tuple(own[name]) for name in ("mean", "std")}
+  data = dataclasses.replace(
+    config.data,
+    image_size=meta["image_size"],
+    mean=tuple(meta["mean"]),
+    std=tuple(meta["std"]),
+    grey=meta["grey"],
+    resize=meta["resize"],
+  )
   return dataclasses.replace(
     config,
     model=from_dict(meta["config"]).model,
-    data=dataclasses.replace(config.data, **own),
+    data=data,
+    optimizer=OptimizerConfig(),  # it is past, and need not be one that would be accepted today
   )

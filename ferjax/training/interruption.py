@@ -10,15 +10,38 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 
+class Interruption:
+  """A request to stop, which all hosts of a run follow after the same step."""
+
+  def __init__(self):
+    self._requested = threading.Event()
+    self._agreed = False
+
+  def request(self) -> None:
+    """Asks to stop, from a signal handler for example."""
+    self._requested.set()
+
+  def agreed(self, *, hosts_meet: bool) -> bool:
+    """Whether to stop now; once it is True it stays so.
+
+    Args:
+      hosts_meet: whether hosts ask each other now, as each must after the same step: hosts that
+        stopped after different steps would wait for each other for ever. One host alone need not.
+    """
+    if not self._agreed and (hosts_meet or jax.process_count() == 1):
+      self._agreed = on_any_host(self._requested.is_set())
+    return self._agreed
+
+
 @contextlib.contextmanager
-def catch_interruption() -> Iterator[threading.Event]:
-  """Yields an event that the first SIGTERM or SIGINT sets; a second one acts as usual.
+def catch_interruption() -> Iterator[Interruption]:
+  """Yields what the first SIGTERM or SIGINT requests; a second one acts as usual.
 
   Batch systems announce the end of a machine by SIGTERM, and users by Ctrl-C.
   """
-  event = threading.Event()
+  interruption = Interruption()
   if threading.current_thread() is not threading.main_thread():
-    yield event  # Python delivers signals to the main thread alone.
+    yield interruption  # Python delivers signals to the main thread alone.
     return
   usual = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
@@ -27,22 +50,19 @@ def catch_interruption() -> Iterator[threading.Event]:
       signal.signal(number, handler)
 
   def handle(*_):
-    event.set()
+    interruption.request()
     restore()
 
   for number in usual:
     signal.signal(number, handle)
   try:
-    yield event
+    yield interruption
   finally:
     restore()
 
 
 def on_any_host(interrupted: bool) -> bool:
-  """Whether any host was interrupted; of several, each must call this after the same step.
-
-  Hosts that stopped after different steps would wait for each other for ever.
-  """
+  """Whether any host was interrupted; of several, each must call this after the same step."""
   if jax.process_count() == 1:
     return interrupted
   return bool(np.any(multihost_utils.process_allgather(np.asarray(interrupted))))

@@ -1,4 +1,4 @@
-"""Where figures go while a program runs: metrics.jsonl, TensorBoard, and the terminal."""
+"""Where metrics go while a program runs: metrics.jsonl, TensorBoard, and the terminal."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 FILE = "metrics.jsonl"
-_BOUNDS = ("_low", "_high")  # ends of the names of an interval's figures
+_BOUNDS = ("_low", "_high")  # ends of the names of an interval's metrics
 
 
 class MetricWriter:
@@ -75,7 +75,7 @@ class Progress:
     self._bar.update()
 
   def note(self, text: str) -> None:
-    """Shows the latest figures: beside the bar, or as a line with the time left."""
+    """Shows the latest metrics: beside the bar, or as a line with the time left."""
     if self._interactive:
       self._bar.set_postfix_str(text, refresh=False)
       return
@@ -92,33 +92,33 @@ class Progress:
     self._bar.close()
 
 
-def format_table(figures: Mapping[str, float], *, selection: str = "") -> str:
-  """Name, value and interval of the headline figures, and below them a row for each class.
+def format_table(metrics: Mapping[str, float], *, selection: str = "") -> str:
+  """Name, value and interval of the headline metrics, and below them a row for each class.
 
   Above them stands what must be said of the selection of the checkpoint, if anything.
 
-  The figures of a class are called `<name>/<class>`; `<name>_low` and `<name>_high` are the
+  The metrics of a class are called `<name>/<class>`; `<name>_low` and `<name>_high` are the
   interval of `<name>`, which is left out of the rows of classes.
   """
-  headline = [name for name in figures if is_headline(name)]
+  headline = [name for name in metrics if is_headline(name)]
   width = max(map(len, headline), default=0)
   lines = [f"  {selection}"] if selection else []
   for name in headline:
-    line = f"  {name:<{width}}  {_shown(name, figures[name]):>10}"
-    if f"{name}_low" in figures:
-      line += f"  {figures[f'{name}_low']:.4f}..{figures[f'{name}_high']:.4f}"
+    line = f"  {name:<{width}}  {_shown(name, metrics[name]):>10}"
+    if f"{name}_low" in metrics:
+      line += f"  {metrics[f'{name}_low']:.4f}..{metrics[f'{name}_high']:.4f}"
     lines.append(line)
-  return "\n".join([*lines, *_class_rows(figures)])
+  return "\n".join([*lines, *_class_rows(metrics)])
 
 
 def is_headline(name: str) -> bool:
-  """Whether a figure is neither that of a class nor the bound of an interval."""
+  """Whether a metric is neither that of a class nor the bound of an interval."""
   return "/" not in name and not name.endswith(_BOUNDS)
 
 
-def _class_rows(figures: Mapping[str, float]) -> list[str]:
+def _class_rows(metrics: Mapping[str, float]) -> list[str]:
   rows: dict[str, dict[str, str]] = {}
-  for name, value in figures.items():
+  for name, value in metrics.items():
     column, of_class, class_name = name.partition("/")
     if of_class and is_headline(column):
       rows.setdefault(class_name, {})[column] = _shown(column, value)

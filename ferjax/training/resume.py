@@ -10,7 +10,7 @@ import optax
 from absl import logging
 
 from ferjax._version import __version__
-from ferjax.checkpoint import FOLDER, Checkpoints, load_meta
+from ferjax.checkpoint import FOLDER, Checkpoint
 from ferjax.config import Config
 from ferjax.interop.pretrained import import_pretrained, read_pretrained
 from ferjax.models.options import model_arguments
@@ -78,38 +78,20 @@ def initial_state(
   config: Config,
   model: nn.Module,
   optimizer: optax.GradientTransformation,
-  checkpoints: Checkpoints,
   mesh: jax.sharding.Mesh,
-  *,
-  num_examples: int,
 ) -> TrainState:
-  """The state to go on from, replicated over the mesh.
-
-  Raises:
-    ValueError: the workdir holds another run; the differences are named.
-  """
-  key = jax.random.key(config.train.seed)
-  ema = config.train.ema_decay > 0
-  everywhere = replicated(mesh)
-
-  def initialise(key):
-    return init_variables(model, key, config.data.image_size)
-
-  step = checkpoints.latest_step
-  if step is not None:
-    check_same_run(checkpoints, step, config, num_examples)
-    like = jax.eval_shape(
-      lambda key: create_state(initialise(key), optimizer, ema=ema),  # nothing is computed
-      key,
-    )
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), like)
-    return checkpoints.restore(step, like)
-
+  """The state before the first step, replicated over the mesh; pretrained parts are in it."""
   # Read first: a file that cannot be read is told of before anything is compiled.
   pretrained = read_pretrained(config.train.pretrained)
+  everywhere = replicated(mesh)
   # Hundreds of small random draws: on a CPU, optimising their code takes far longer than they do.
   options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-  variables = jax.jit(initialise, out_shardings=everywhere, compiler_options=options)(key)
+  initialise = jax.jit(
+    lambda key: init_variables(model, key, config.data.image_size),
+    out_shardings=everywhere,
+    compiler_options=options,
+  )
+  variables = initialise(jax.random.key(config.train.seed))
   if pretrained:
     parts = tuple(config.train.pretrained_parts)
     variables, lines = import_pretrained(model, pretrained, variables, parts)
@@ -117,14 +99,34 @@ def initial_state(
       logging.warning("%s", line)
     variables = jax.device_get(variables)  # its arrays are this host's; the state is all hosts'
   make_state = jax.jit(
-    lambda variables: create_state(variables, optimizer, ema=ema), out_shardings=everywhere
+    lambda variables: create_state(variables, optimizer, ema=config.train.ema_decay > 0),
+    out_shardings=everywhere,
   )
   return make_state(variables)
 
 
-def check_same_run(checkpoints: Checkpoints, step: int, config: Config, num_examples: int) -> None:
-  """Raises a ValueError if the workdir's checkpoint is not of this very run."""
-  meta = load_meta(checkpoints.folder, step=step)
+def abstract_state(
+  config: Config,
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  mesh: jax.sharding.Mesh,
+) -> TrainState:
+  """Shapes and shardings of `initial_state`; nothing is computed."""
+
+  def create(key):
+    variables = init_variables(model, key, config.data.image_size)
+    return create_state(variables, optimizer, ema=config.train.ema_decay > 0)
+
+  everywhere = replicated(mesh)
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+    jax.eval_shape(create, jax.random.key(config.train.seed)),
+  )
+
+
+def check_same_run(checkpoint: Checkpoint, config: Config, num_examples: int) -> None:
+  """Raises a ValueError if a checkpoint is not of this very run; the differences are named."""
+  meta = checkpoint.meta
   before, now = _fixed(from_dict(meta["config"])), _fixed(config)
   before["number of training examples"] = meta["num_examples"]
   now["number of training examples"] = num_examples
@@ -136,7 +138,8 @@ def check_same_run(checkpoints: Checkpoints, step: int, config: Config, num_exam
   if differences:
     listed = "\n  ".join(differences)
     raise ValueError(
-      f"{checkpoints.folder.parent} holds another run, saved at step {step}:\n  {listed}\n"
+      f"{checkpoint.folder.parent.parent} holds another run, saved at step {checkpoint.step}:\n"
+      f"  {listed}\n"
       f"Choose another --workdir, go on with the same values, or delete {FOLDER}/ in it to start "
       "anew"
     )

@@ -1,4 +1,4 @@
-"""One training run, or one for each of several seeds, from a config to figures."""
+"""One training run, or one for each of several seeds, from a config to metrics."""
 
 import dataclasses
 import json
@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ferjax.checkpoint import load_meta
+from ferjax.checkpoint import open_checkpoint
 from ferjax.config import Config, DataConfig
 from ferjax.data.datasets import load_source
 from ferjax.data.datasets.records import Source
@@ -30,10 +30,10 @@ def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
 
   Where the config names test data, the checkpoint that was best on the validation split is then
   evaluated on them, and only then. With `train.seeds` there is a run for each seed, in
-  `<workdir>/seed_<n>`, and `seeds.json` holds mean and standard deviation of their figures.
+  `<workdir>/seed_<n>`, and `seeds.json` holds mean and standard deviation of their metrics.
 
   Returns:
-    The figures of the last evaluation, those of the test split as `test/<name>`; of several
+    The metrics of the last evaluation, those of the test split as `test/<name>`; of several
     seeds the means.
 
   Raises:
@@ -57,10 +57,10 @@ def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
   _check_boxes(val_source, config.data)
   trainer = Trainer(config, workdir, model, task, train_source, val_source)
   try:
-    figures = trainer.run()
+    metrics = trainer.run()
   finally:
     trainer.close()
-  return figures | _test(config, workdir)
+  return metrics | _test(config, workdir)
 
 
 def has_test(config: DataConfig) -> bool:
@@ -69,13 +69,13 @@ def has_test(config: DataConfig) -> bool:
 
 
 def _test(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
-  """The test figures of the best checkpoint, also written to `<workdir>/test`."""
+  """The test metrics of the best checkpoint, also written to `<workdir>/test`."""
   if not has_test(config.data):
     return {}
   report = eval_checkpoint(workdir, config, split="test")
   if jax.process_index() == 0:
     table = format_table(report.metrics, selection=report.selection)
-    print(f"Test figures of {report.checkpoint}:\n{table}")
+    print(f"Test metrics of {report.checkpoint}:\n{table}")
   return {f"test/{name}": value for name, value in report.metrics.items()}
 
 
@@ -86,9 +86,9 @@ def _train_seeds(config: Config, workdir: pathlib.Path) -> dict[str, float]:
     folder = workdir / f"seed_{seed}"
     if jax.process_index() == 0:
       print(f"Seed {seed}: {folder}")
-    figures = train(one, folder)
-    best = load_meta(folder, step="best")["metrics"]
-    runs.append(best | {n: x for n, x in figures.items() if n.startswith("test/")})
+    metrics = train(one, folder)
+    best = open_checkpoint(folder, step="best").meta["metrics"]
+    runs.append(best | {n: x for n, x in metrics.items() if n.startswith("test/")})
   summary = summarize(runs)
   if jax.process_index() == 0:
     note = selection_note(config)
@@ -99,7 +99,7 @@ def _train_seeds(config: Config, workdir: pathlib.Path) -> dict[str, float]:
 
 
 def summarize(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-  """Mean and (n - 1) standard deviation of each figure that all runs have."""
+  """Mean and (n - 1) standard deviation of each metric that all runs have."""
   names = [name for name in runs[0] if all(name in run for run in runs)]
   values = {name: np.array([run[name] for run in runs]) for name in names}
   spread = {name: float(x.std(ddof=1)) if len(runs) > 1 else 0.0 for name, x in values.items()}
@@ -111,7 +111,7 @@ def summarize(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def _table(summary: Mapping[str, Any], note: str) -> str:
-  """The headline figures; those of classes stand in the file."""
+  """The headline metrics; those of classes stand in the file."""
   mean, std = summary["mean"], summary["std"]
   names = [name for name in mean if is_headline(name.removeprefix("test/"))]
   width = max(map(len, names))

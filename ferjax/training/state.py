@@ -1,5 +1,6 @@
 """What training carries from step to step."""
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
@@ -29,6 +30,10 @@ class TrainState:
   batch_stats: Any
   opt_state: Any
   ema: Variables
+
+  def as_dict(self) -> dict[str, Any]:
+    """What a checkpoint keeps of it: `TrainState(**state.as_dict())` is the same state."""
+    return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
   def inference_variables(self) -> Variables:
     """What evaluation uses and what a checkpoint offers: the averages where there are any."""

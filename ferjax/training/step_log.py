@@ -1,7 +1,5 @@
 """The metrics of the steps since the last look, left on the device until then."""
 
-import time
-
 import jax
 import numpy as np
 
@@ -18,24 +16,14 @@ class StepLog:
   def __init__(self):
     self._steps: list[int] = []
     self._metrics: list[StepMetrics] = []
-    self._examples = 0
-    self._start: float | None = None
 
-  def add(self, step: int, metrics: StepMetrics, examples: int) -> None:
+  def add(self, step: int, metrics: StepMetrics) -> None:
     """Takes the metrics of the step that made the state `step`."""
     self._steps.append(step)
     self._metrics.append(metrics)
-    if self._start is None:  # The first step after a pause is not timed: it may compile.
-      self._start = time.perf_counter()
-    else:
-      self._examples += examples
-
-  def pause(self) -> None:
-    """Stops the clock until the next step: what follows is not training."""
-    self._start, self._examples = None, 0
 
   def drain(self) -> dict[str, float]:
-    """Means over the steps since the last call, the last learning rate, and images_per_second.
+    """Means over the steps since the last call, and the last learning rate; waits for them.
 
     Raises:
       NonFiniteError: the loss or the state was not finite after one of these steps.
@@ -47,10 +35,6 @@ class StepLog:
     rows = [step.scalars() for step in steps]
     means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
     means["learning_rate"] = float(steps[-1].learning_rate)
-    now = time.perf_counter()
-    if self._examples and self._start is not None:
-      means["images_per_second"] = self._examples / (now - self._start)
-      self._start, self._examples = now, 0
     self._steps, self._metrics = [], []
     return means
 

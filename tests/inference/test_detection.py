@@ -1,13 +1,16 @@
 """With `Spot`, a model whose answer can be worked out by hand, and with a real checkpoint."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
-from ferjax.checkpoint import load_meta, load_variables
+from ferjax.checkpoint import load_variables, open_checkpoint
 from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, ImageError, letterbox, normalize
 from ferjax.expressions import SEVEN_EXPRESSIONS
 from ferjax.inference.detection import Predictor
@@ -51,6 +54,47 @@ def test_a_box_is_in_pixels_of_the_original(spot):
   assert (prediction.image, prediction.width, prediction.height) == (None, 128, 64)
   (face,) = prediction.faces
   assert face.box == pytest.approx((32, 16, 48, 32), abs=1e-3)
+
+
+@pytest.fixture
+def compilations(tmp_path):
+  """A list that grows with each program that is compiled, and not with one that the cache has."""
+  settings = {
+    "jax_compilation_cache_dir": str(tmp_path / "jax"),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+  }
+  before = {name: getattr(jax.config, name) for name in settings}
+  seen = []
+
+  def note(event, **_):
+    if event == "/jax/compilation_cache/cache_misses":
+      seen.append(event)
+
+  def use(values):
+    for name, value in values.items():
+      jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+  use(settings)
+  jax.monitoring.register_event_listener(note)
+  yield seen
+  jax.monitoring.unregister_event_listener(note)
+  use(before)
+
+
+def test_other_thresholds_compile_nothing(compilations):
+  def count(**thresholds):
+    predictor = Predictor.from_model(Spot(), {}, NAMES, 64, batch_size=1, **thresholds)
+    # Its score is 0.37.
+    (prediction,) = predictor.predict([_scene(64, 64, (8, 16, 16, 24), (194, 40, 40))])
+    return len(prediction.faces)
+
+  assert count(score_threshold=0.9, iou_threshold=0.3) == 0
+  compiled = len(compilations)
+  assert compiled > 0
+  assert count(score_threshold=0.25, iou_threshold=0.75) == 1
+  assert count(score_threshold=0.0, iou_threshold=1.0) == 64
+  assert len(compilations) == compiled
 
 
 def test_the_scores_of_a_face(spot):
@@ -290,11 +334,11 @@ def test_predictions_are_what_model_and_postprocessing_give(real, tiny_checkpoin
 
 def test_images_are_normalised_as_the_checkpoint_says(monkeypatch, tiny_checkpoint):
   mean, std = [0.4, 0.4, 0.4], [2 * deviation for deviation in IMAGENET_STD]
-  meta = load_meta(tiny_checkpoint) | {"mean": mean, "std": std, "class_names": NAMES}
-  monkeypatch.setattr("ferjax.inference.detection.load_meta", lambda *_, **__: meta)
+  opened = open_checkpoint(tiny_checkpoint)
+  meta = opened.meta | {"mean": mean, "std": std, "class_names": NAMES}
   monkeypatch.setattr("ferjax.inference.detection.create_model", lambda **_: Spot())
-  monkeypatch.setattr("ferjax.inference.detection.load_variables", lambda *_, **__: {})
-  (prediction,) = Predictor(tiny_checkpoint).predict([_scene(64, 64, (8, 16, 16, 24))])
+  predictor = Predictor(dataclasses.replace(opened, meta=meta))
+  (prediction,) = predictor.predict([_scene(64, 64, (8, 16, 16, 24))])
   (face,) = prediction.faces
   # Spot undoes the usual normalisation, and takes red for (1 - 0.4) / 2 + 0.485.
   assert face.score == pytest.approx((1 / (1 + np.exp(-40 * (0.785 - 0.75)))) ** 2, abs=1e-4)

@@ -1,7 +1,13 @@
+import dataclasses
+import json
+import shutil
+
+import numpy as np
 import pytest
+from etils import epath
 
 import ferjax
-from ferjax.checkpoint import load_meta
+from ferjax.checkpoint import open_checkpoint
 from ferjax.inference.classification import ExpressionClassifier
 from ferjax.inference.detection import Predictor
 from ferjax.inference.loading import load_predictor
@@ -69,11 +75,46 @@ def test_a_detector_cuts_nothing_out(tiny_checkpoint):
     load_predictor(tiny_checkpoint, crop_scale=1.2)
 
 
-def test_another_task(monkeypatch, tiny_checkpoint):
-  meta = load_meta(tiny_checkpoint) | {"task": "regression"}
-  monkeypatch.setattr("ferjax.inference.loading.load_meta", lambda *_, **__: meta)
+def test_another_task(tiny_checkpoint):
+  opened = open_checkpoint(tiny_checkpoint)
+  other = dataclasses.replace(opened, meta=opened.meta | {"task": "regression"})
   with pytest.raises(ValueError, match="'regression'; expected 'detection' or 'classification'"):
-    load_predictor(tiny_checkpoint)
+    load_predictor(other)
+
+
+def test_one_step_is_loaded_while_a_run_saves_others(classifier_checkpoint, tmp_path, monkeypatch):
+  """Whenever a description was read, there is a newer checkpoint, of other classes."""
+  folder = tmp_path / "checkpoints"
+  read_text = type(epath.Path()).read_text
+
+  def save(step, names):
+    copy = shutil.copytree(classifier_checkpoint / "checkpoints" / "5", folder / str(step))
+    file = copy / "meta" / "metadata"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"step": step, "class_names": names}))
+
+  def read_and_save(path, *rest):
+    text = read_text(path, *rest)
+    if path.name == "metadata":
+      step = 1 + max(int(saved.name) for saved in folder.iterdir())
+      save(step, [f"{name} {step}" for name in "abc"])
+    return text
+
+  save(5, ["a", "b", "c"])
+  monkeypatch.setattr(type(epath.Path()), "read_text", read_and_save)
+  predictor = load_predictor(tmp_path)
+  assert (predictor.step, predictor.class_names) == (5, ("a", "b", "c"))
+  assert len(list(folder.iterdir())) == 2, "a checkpoint is resolved once"
+  (prediction,) = predictor.predict([np.zeros((32, 32, 3), np.uint8)])
+  assert prediction.faces[0].scores.keys() == {"a", "b", "c"}
+
+
+def test_a_newer_version_is_named(classifier_checkpoint, tmp_path):
+  workdir = shutil.copytree(classifier_checkpoint, tmp_path / "newer")
+  file = workdir / "checkpoints" / "5" / "meta" / "metadata"
+  meta = json.loads(file.read_text())
+  file.write_text(json.dumps(meta | {"config": {"data": {"new_field": 1}}}))
+  with pytest.raises(ValueError, match=r"written by ferjax 0\.1\.0.*know: config\.data\.new_field"):
+    load_predictor(workdir)
 
 
 def test_nothing_there(classifier_checkpoint, tmp_path):

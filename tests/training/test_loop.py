@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import threading
 
 import chex
 import jax
@@ -12,11 +11,11 @@ from ferjax.checkpoint import load_meta, load_variables
 from ferjax.config import OptimizerConfig
 from ferjax.data.image import ImageError
 from ferjax.data.pipeline import eval_dataset
-from ferjax.training import interruption, loop
+from ferjax.training import loop
+from ferjax.training.interruption import Interruption
 from ferjax.training.loop import Interrupted
-from ferjax.training.metric_writer import Progress
 from ferjax.training.sharding import make_mesh
-from ferjax.training.step_log import NonFiniteError
+from ferjax.training.step_log import NonFiniteError, StepLog
 
 
 def lines(workdir):
@@ -36,14 +35,14 @@ def same_record(a, b):
 
 def interrupt_at(monkeypatch, step):
   """The signal of a batch system while a step runs."""
-  add = loop.StepLog.add
+  add = StepLog.add
 
   def add_and_signal(self, number, *rest):
     add(self, number, *rest)
     if number == step:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(loop.StepLog, "add", add_and_signal)
+  monkeypatch.setattr(StepLog, "add", add_and_signal)
 
 
 @pytest.fixture(scope="module")
@@ -166,22 +165,20 @@ def test_adamw_clipping_and_rates_by_step_are_continued(tiny, tmp_path, monkeypa
   )
 
 
-def test_several_hosts_stop_where_all_ask(tiny, tmp_path, monkeypatch):
-  """Another host's signal counts, and hosts ask each other only where they log."""
-  trainer = tiny.trainer(tmp_path, tiny.config(log_every=3))
-  (phase,), own = trainer.phases, threading.Event()
-  asked = []
+def test_hosts_meet_where_they_log(tiny, tmp_path, monkeypatch):
+  """Each after the same steps, whichever of them was interrupted."""
+  met, step = [], 0
 
-  def gather(mine):
-    asked.append(bool(mine))
-    return np.array([bool(mine), len(asked) == 3])
+  def agreed(self, *, hosts_meet):
+    nonlocal step
+    if hosts_meet:
+      met.append(step)
+    step += 1
+    return False
 
-  monkeypatch.setattr(jax, "process_count", lambda: 2)
-  monkeypatch.setattr(interruption.multihost_utils, "process_allgather", gather)
-  stops = [trainer._stops(phase, step, own) for step in range(7)]
-  trainer.close()
-  assert stops == [False] * 4 + [True] * 3  # asked at 0, 3 and, because an epoch ends, 4
-  assert asked == [False] * 3
+  monkeypatch.setattr(Interruption, "agreed", agreed)
+  tiny.train(tmp_path, tiny.config(log_every=3))
+  assert met == [0, 3, 4, 6, 8]  # at 4 and 8 an epoch ends
 
 
 def test_killed_after_its_last_checkpoint(uninterrupted, tiny, tmp_path, monkeypatch):
@@ -190,11 +187,15 @@ def test_killed_after_its_last_checkpoint(uninterrupted, tiny, tmp_path, monkeyp
   class Killed(BaseException):
     pass
 
-  def die(*_):
-    raise Killed
+  to_global = loop.to_global
+
+  def give_or_die(*batch_and_mesh):
+    if (tmp_path / "checkpoints" / "2").exists():
+      raise Killed
+    return to_global(*batch_and_mesh)
 
   with monkeypatch.context() as patch:
-    patch.setattr(loop.Trainer, "_note_skipped", lambda self, _: self.done_step == 2 and die())
+    patch.setattr(loop, "to_global", give_or_die)
     with pytest.raises(Killed):
       tiny.train(tmp_path, two_phases(tiny))
   assert folders(tmp_path) == [2]
@@ -232,21 +233,38 @@ def test_the_position_is_computed_where_none_fits(uninterrupted, tiny, tmp_path,
   assert tiny.train(tmp_path, two_phases(tiny)) == figures
 
 
-def test_a_finished_run_is_left_alone(uninterrupted, tiny):
+def contents(workdir):
+  return {path: path.read_bytes() for path in workdir.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("epochs", [2, 1])
+def test_a_run_is_left_alone_at_its_end_and_beyond(uninterrupted, tiny, capsys, epochs):
+  """Also where other settings are asked for: they would be those of no step."""
   workdir, figures = uninterrupted
-  before = lines(workdir)
-  assert tiny.train(workdir, two_phases(tiny)) == figures
-  assert lines(workdir) == before
+  before = contents(workdir)
+  assert tiny.train(workdir, two_phases(tiny, epochs=epochs, log_every=7)) == figures
+  assert contents(workdir) == before
+  told = capsys.readouterr().err
+  assert f"is at step 6 already, of {6 if epochs == 2 else 2}: nothing is done or changed" in told
+  assert "Validation metrics:" in told
+
+
+def test_settings_are_written_when_a_run_goes_on(tiny, tmp_path):
+  tiny.train(tmp_path, tiny.config(epochs=1))
+  tiny.train(tmp_path, tiny.config(epochs=2, log_every=3))
+  settings = json.loads((tmp_path / "config.json").read_text())["train"]
+  assert (settings["epochs"], settings["log_every"]) == (2, 3)
 
 
 def test_the_position_of_the_data_is_saved(tiny, tmp_path, monkeypatch):
   seen = []
-  note = loop.Trainer._note_skipped
-  monkeypatch.setattr(
-    loop.Trainer,
-    "_note_skipped",
-    lambda self, batch: (seen.append(batch["index"].tolist()), note(self, batch))[1],
-  )
+  to_global = loop.to_global
+
+  def look(batch, mesh):
+    seen.append(batch["index"].tolist())
+    return to_global(batch, mesh)
+
+  monkeypatch.setattr(loop, "to_global", look)
   tiny.train(tmp_path / "whole")
   whole, seen[:] = list(seen), []
   with monkeypatch.context() as patch:
@@ -319,10 +337,7 @@ def test_skipped_records_are_counted_and_named(tiny, tmp_path, caplog):
 
 @pytest.mark.parametrize("freeze", ["backbone", "none"])
 def test_random_frozen_parts_are_warned_of(tiny, tmp_path, capsys, freeze):
-  trainer = tiny.trainer(tmp_path, tiny.config(freeze=freeze, freeze_epochs=1, freeze_batch_size=4))
-  trainer.progress = Progress(1, done=0, unit="step", show=True)
-  trainer._introduce()
-  trainer.close()
+  tiny.train(tmp_path, tiny.config(epochs=1, freeze=freeze, freeze_epochs=1, freeze_batch_size=4))
   warned = "warning: the frozen parts (backbone) are random; pass --config.train.pretrained=FILE"
   assert (warned in capsys.readouterr().err) == (freeze == "backbone")
 

@@ -92,7 +92,7 @@ def test_selection_on_test_data_is_said_everywhere(small, tmp_path, capsys):
   )
   printed = capsys.readouterr()
   assert printed.out.count(f"warning: {note}\n") == 1
-  assert printed.err.count(f"Test figures:\n  {note}\n  accuracy ") == 1
+  assert printed.err.count(f"Test metrics:\n  {note}\n  accuracy ") == 1
   tables = re.findall(rf"(.*):\n  {note}\n  accuracy ", printed.out)
   assert [table.split()[0] for table in tables] == ["Test", "1"]
   assert "alidation" not in printed.err

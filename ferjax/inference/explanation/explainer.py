@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from ferjax.checkpoint import Step, load_meta
+from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
 from ferjax.data.classification.views import center_placement
 from ferjax.data.image import normalize
 from ferjax.inference.base import Image, OnBadImage, Prepared, read_ahead
@@ -189,7 +189,7 @@ class DetectorExplainer(Explainer):
     model = with_gradients(predictor._model)
     layer = default_layer(model, predictor.image_size) if layer is None else layer
     self.layer = layer
-    size, settings = predictor.image_size, predictor.settings
+    size, most_faces = predictor.image_size, predictor.settings["max_detections"]
     task = DetectionTask(predictor.class_names)
 
     @jax.jit
@@ -198,10 +198,17 @@ class DetectorExplainer(Explainer):
       image: Float[Array, "1 s s 3"],
       placement: Float[Array, "1 6"],
       target: Int[Array, ""],
+      score_threshold: Float[Array, ""],
+      iou_threshold: Float[Array, ""],
     ):
       output, seen = apply_watched(model, variables, image, [layer])
       detections, numbers = task.postprocess_cells(
-        output, image_size=size, placement=placement, **settings
+        output,
+        image_size=size,
+        placement=placement,
+        score_threshold=score_threshold,
+        iou_threshold=iou_threshold,
+        max_detections=most_faces,
       )
       detections, numbers = jax.tree.map(lambda rows: rows[0], (detections, numbers))
       classes = jnp.where(target == _ANSWER, detections.labels, target)
@@ -227,7 +234,9 @@ class DetectorExplainer(Explainer):
     square, placement = prepared.inputs
     pixels = normalize(square[None], predictor._mean, predictor._std)
     detections, numbers, maps = jax.device_get(
-      self._program(predictor._variables, pixels, placement[None], self._class)
+      self._program(
+        predictor._variables, pixels, placement[None], self._class, *predictor._thresholds
+      )
     )
     affine = placed(placement, predictor.image_size)
     view = seen_part(placement, predictor.image_size)
@@ -249,7 +258,7 @@ class DetectorExplainer(Explainer):
 
 
 def load_explainer(
-  checkpoint: str | os.PathLike,
+  checkpoint: str | os.PathLike | Checkpoint,
   *,
   step: Step = None,
   target: str | None = None,
@@ -268,11 +277,11 @@ def load_explainer(
     FileNotFoundError: there is no such checkpoint.
     ValueError: an unknown class, or a setting is out of its range or has no meaning here.
   """
-  if max_detections is None and load_meta(checkpoint, step=step)["task"] == "detection":
+  checkpoint = open_checkpoint(checkpoint, step=step)
+  if max_detections is None and checkpoint.meta["task"] == "detection":
     max_detections = _MOST_FACES
   predictor = load_predictor(
     checkpoint,
-    step=step,
     batch_size=1,
     score_threshold=score_threshold,
     iou_threshold=iou_threshold,

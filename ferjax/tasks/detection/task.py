@@ -75,8 +75,8 @@ class DetectionTask:
     *,
     image_size: int | tuple[int, int],
     placement: Float[Array, "b 6"] | None = None,
-    score_threshold: float,
-    iou_threshold: float,
+    score_threshold: float | Float[Array, ""],
+    iou_threshold: float | Float[Array, ""],
     max_detections: int,
   ) -> Detections:
     """Raw maps to boxes (spec: fer_yolo_mamba, Post-processing and metrics). Runs under `jit`.
@@ -87,7 +87,8 @@ class DetectionTask:
       placement: how each original image was put into the input; boxes are then in pixels of the
         original image and clipped to it, and those that lie outside of it are left out. Without
         it they are in input pixels and not clipped.
-      score_threshold: least objectness * class probability.
+      score_threshold: least objectness * class probability. Arrays, as arguments of a compiled
+        function are, need no other program for another value; numbers are compiled in.
       iou_threshold: boxes of one class that overlap a better one by more are dropped.
       max_detections: rows of the result per image.
 
@@ -111,14 +112,15 @@ class DetectionTask:
     *,
     image_size: int | tuple[int, int],
     placement: Float[Array, "b 6"] | None = None,
-    score_threshold: float,
-    iou_threshold: float,
+    score_threshold: float | Float[Array, ""],
+    iou_threshold: float | Float[Array, ""],
     max_detections: int,
   ) -> tuple[Detections, Int[Array, "b d"]]:
     """As `postprocess`, and which cell each detection is from, in the order of `decode`."""
     self._check(output)
     for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
-      if not 0 <= value <= 1:
+      # That of an array was checked where it became one.
+      if not isinstance(value, jax.Array) and not 0 <= value <= 1:
         raise ValueError(f"{name} is {value}; it must be in 0..1.")
     if max_detections < 1:
       raise ValueError(f"max_detections is {max_detections}; it must be at least 1.")

@@ -1,0 +1,30 @@
+"""Checkpoints: what training needs to go on, and what inference needs alone.
+
+A workdir has `checkpoints/<step>/` with four items: `variables` (params and batch_stats to
+predict with: the moving averages where they are kept), `train` (everything a step reads), `data`
+(the iterator) and `meta` (JSON, see `ferjax.checkpoint.meta`). Only this package knows orbax.
+"""
+
+from ferjax.checkpoint.meta import Meta
+from ferjax.checkpoint.reading import (
+  FOLDER,
+  Checkpoint,
+  CheckpointRemovedError,
+  Step,
+  load_meta,
+  load_variables,
+  open_checkpoint,
+)
+from ferjax.checkpoint.writing import Checkpoints
+
+__all__ = [
+  "FOLDER",
+  "Checkpoint",
+  "CheckpointRemovedError",
+  "Checkpoints",
+  "Meta",
+  "Step",
+  "load_meta",
+  "load_variables",
+  "open_checkpoint",
+]

@@ -1,0 +1,182 @@
+"""Reading a checkpoint: one step of a run, its description and its variables."""
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from ferjax.checkpoint.meta import Meta, read_meta
+
+FOLDER = "checkpoints"
+
+Step = int | Literal["best", "latest"] | None
+
+
+class CheckpointRemovedError(FileNotFoundError):
+  """A checkpoint was there, and was removed while it was being read."""
+
+  def __init__(self, folder: epath.Path):
+    super().__init__(
+      f"the checkpoint {folder} was removed while it was being read; a run that goes on keeps its "
+      "newest checkpoints and the best. Open the workdir again"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """The checkpoint of exactly one step.
+
+  Attributes:
+    folder: of the step.
+    meta: what it says of itself.
+  """
+
+  folder: epath.Path
+  meta: Meta
+
+  @property
+  def step(self) -> int:
+    """Number of the step that made it."""
+    return self.meta["step"]
+
+  def variables(self) -> dict[str, Any]:
+    """Reads the variables for `model.apply`, as ordinary arrays of the default device.
+
+    It does not matter on how many devices they were saved.
+
+    Raises:
+      CheckpointRemovedError: it is not there any more.
+    """
+    item = self.folder / "variables"
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    try:
+      like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), saved_tree(item)
+      )
+      return restore_tree(item, like)
+    except (OSError, ValueError) as error:
+      if item.is_dir():
+        raise
+      raise CheckpointRemovedError(self.folder) from error
+
+  def check_task(self, task: str) -> None:
+    """Raises a ValueError if the model is for another task."""
+    if self.meta["task"] != task:
+      raise ValueError(
+        f"the checkpoint's model is for the task {self.meta['task']!r}; expected {task!r}"
+      )
+
+
+def open_checkpoint(path: str | os.PathLike | Checkpoint, *, step: Step = None) -> Checkpoint:
+  """Finds the checkpoint of one step; description and variables are then of that step.
+
+  Args:
+    path: a workdir, its `checkpoints` folder, or the folder of one step. A checkpoint that is open
+      is given back.
+    step: "best", "latest" or a number; None is the best one, or the latest where none was
+      evaluated. Not to be given with a checkpoint or the folder of one step.
+
+  Raises:
+    FileNotFoundError: nothing there, no checkpoint in it, or not that step.
+    ValueError: a step is given with a single checkpoint, or another version of ferjax wrote it in a
+      way that this one cannot read; the message names both versions.
+  """
+  if isinstance(path, Checkpoint):
+    _check_no_step(path.folder, step)
+    return path
+  try:
+    return _open(_find(path, step))
+  except CheckpointRemovedError:
+    # A run that saves has removed what was the best, or the latest: another one is now.
+    return _open(_find(path, step))
+
+
+def load_variables(path: str | os.PathLike, *, step: Step = None) -> dict[str, Any]:
+  """Variables for `model.apply` from a checkpoint, as ordinary arrays of the default device.
+
+  It does not matter on how many devices they were saved. Arguments and errors are those of
+  `open_checkpoint`.
+  """
+  return open_checkpoint(path, step=step).variables()
+
+
+def load_meta(path: str | os.PathLike, *, step: Step = None) -> Meta:
+  """What a checkpoint says of itself; arguments and errors are those of `open_checkpoint`."""
+  return open_checkpoint(path, step=step).meta
+
+
+def _open(folder: epath.Path) -> Checkpoint:
+  try:
+    saved = read_json(folder / "meta" / "metadata")
+  except FileNotFoundError as error:
+    raise CheckpointRemovedError(folder) from error
+  return Checkpoint(folder, read_meta(saved, str(folder)))
+
+
+def _find(path: str | os.PathLike, step: Step) -> epath.Path:
+  """The folder of one step; arguments and errors as `open_checkpoint`."""
+  path = epath.Path(path).expanduser().absolute()
+  if not path.exists():
+    raise FileNotFoundError(f"no such folder: {path}; expected a workdir or a checkpoint")
+  if (path / "variables").is_dir():
+    _check_no_step(path, step)
+    return path
+  root = path / FOLDER if (path / FOLDER).is_dir() else path
+  steps = sorted(ocp.utils.checkpoint_steps(root)) if root.is_dir() else []
+  if not steps:
+    raise FileNotFoundError(
+      f"no checkpoint in {path}; expected a workdir with {FOLDER}/<step>, that {FOLDER} folder, "
+      "or the folder of one step"
+    )
+  return root / str(_choose(root, steps, step))
+
+
+def _check_no_step(folder: epath.Path, step: Step) -> None:
+  if step is not None:
+    raise ValueError(f"{folder} is the checkpoint of one step; step {step!r} cannot be chosen")
+
+
+def _choose(root: epath.Path, steps: list[int], step: Step) -> int:
+  if step == "latest":
+    return steps[-1]
+  if step in (None, "best"):
+    scores = {s: score for s in steps if (score := read_score(root / str(s))) is not None}
+    if scores:
+      # Of equals the latest, as the policy that decides which checkpoint is kept.
+      return max(scores, key=lambda s: (scores[s], s))
+    if step is None:
+      return steps[-1]
+    raise FileNotFoundError(f"no checkpoint in {root} was evaluated; steps: {steps}")
+  if step not in steps:
+    raise FileNotFoundError(f"no checkpoint of step {step!r} in {root}; steps: {steps}")
+  return step
+
+
+def read_score(folder: epath.Path) -> float | None:
+  """The score of a checkpoint; None where it was not evaluated, or has just been removed."""
+  try:
+    return finite_score(read_json(folder / "metrics" / "metrics"))
+  except FileNotFoundError:
+    return None
+
+
+def finite_score(metrics: Mapping[str, float]) -> float:
+  return metrics["score"] if math.isfinite(metrics["score"]) else -math.inf
+
+
+def read_json(file: epath.Path) -> dict[str, Any]:
+  return json.loads(file.read_text())
+
+
+def saved_tree(item: epath.Path) -> Any:
+  return ocp.PyTreeCheckpointHandler().metadata(item).tree
+
+
+def restore_tree(item: epath.Path, like: Any) -> Any:
+  return ocp.StandardCheckpointHandler().restore(item, args=ocp.args.StandardRestore(like))

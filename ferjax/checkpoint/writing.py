@@ -1,0 +1,248 @@
+"""Writing checkpoints while training, and going on from one."""
+
+import contextlib
+import glob
+import json
+import math
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers
+
+from ferjax.checkpoint.meta import FORMAT
+from ferjax.checkpoint.reading import (
+  FOLDER,
+  Checkpoint,
+  finite_score,
+  open_checkpoint,
+  read_score,
+  restore_tree,
+  saved_tree,
+)
+
+_PROBE = ".probe"
+
+
+class Checkpoints:
+  """The checkpoints that a run writes: the newest `keep` of them, and the best by `metric`.
+
+  Saving is done when `save` returns. An interrupted save leaves a temporary folder that is never
+  taken for a checkpoint, and that the next run removes.
+  """
+
+  def __init__(self, workdir: str | os.PathLike, *, keep: int, metric: str):
+    """Opens the folder, which is made if need be.
+
+    Raises:
+      ValueError: checkpoints could not be written to a path with such characters.
+    """
+    self.folder = epath.Path(workdir).expanduser().absolute() / FOLDER
+    self._metric = metric
+    self._resources = contextlib.ExitStack()
+    self._name = _literal_name(self.folder, self._resources)
+    policy = checkpoint_managers.AnyPreservationPolicy(
+      [
+        checkpoint_managers.LatestN(keep),
+        checkpoint_managers.BestN(
+          get_metric_fn=finite_score, n=1, keep_checkpoints_without_metrics=False
+        ),
+      ]
+    )
+    self._manager = ocp.CheckpointManager(
+      self._name,
+      options=ocp.CheckpointManagerOptions(
+        best_fn=finite_score,
+        preservation_policy=policy,
+        cleanup_tmp_directories=True,
+        enable_async_checkpointing=False,
+      ),
+    )
+
+  @property
+  def latest_step(self) -> int | None:
+    return self._manager.latest_step()
+
+  @property
+  def best_score(self) -> float:
+    """The highest score among the checkpoints kept; -inf where none has one."""
+    scores = [read_score(self.folder / str(step)) for step in self._manager.all_steps()]
+    return max((score for score in scores if score is not None), default=-math.inf)
+
+  def open(self, step: int) -> Checkpoint:
+    """As `open_checkpoint`."""
+    return open_checkpoint(self.folder, step=step)
+
+  def check_readable(self) -> None:
+    """Writes a few numbers as a checkpoint is written, reads them as one is read, removes them.
+
+    Raises:
+      OSError: what was written cannot be read, or something else comes back.
+    """
+    written = {"numbers": np.arange(8.0)}
+    options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
+    self._remove_probe()  # of a program that was killed here
+    try:
+      with ocp.CheckpointManager(self._name / _PROBE, options=options) as manager:
+        manager.save(0, args=ocp.args.Composite(probe=ocp.args.StandardSave(written)))
+      read = restore_tree(self.folder / _PROBE / "0" / "probe", written)
+    except (OSError, ValueError) as error:
+      raise OSError(
+        f"checkpoints cannot be read after they are written to {self.folder}; choose another "
+        "workdir"
+      ) from error
+    if not np.array_equal(read["numbers"], written["numbers"]):
+      raise OSError(
+        f"checkpoints come back with other numbers from {self.folder}; choose another workdir"
+      )
+    self._remove_probe()
+
+  def _remove_probe(self) -> None:
+    multihost_utils.sync_global_devices("probe")
+    if jax.process_index() == 0:
+      (self.folder / _PROBE).rmtree(missing_ok=True)
+    multihost_utils.sync_global_devices("no probe")
+
+  def save(
+    self,
+    step: int,
+    *,
+    variables: Mapping[str, Any],
+    train: Mapping[str, Any],
+    iterator: grain.DatasetIterator,
+    meta: Mapping[str, Any],
+    metrics: Mapping[str, float] | None,
+  ) -> None:
+    """Writes the checkpoint of a step.
+
+    Args:
+      step: number of the step.
+      variables: for `model.apply`.
+      train: what training goes on from: a dict of trees of arrays.
+      iterator: over the training data.
+      meta: the fields of `Meta`, but those about the format and the metrics.
+      metrics: of evaluating this very state; None if it was not.
+    """
+    score = None if metrics is None else {"score": metrics[self._metric]}
+    about = {"format": FORMAT, "metric": self._metric, "metrics": dict(metrics or {})}
+    args = ocp.args.Composite(
+      variables=ocp.args.StandardSave(variables),
+      train=ocp.args.StandardSave(train),
+      data=grain.checkpoint.CheckpointSave(iterator),
+      meta=ocp.args.JsonSave({**meta, **about}),
+    )
+    self._manager.save(step, args=args, metrics=score)
+
+  def add_metrics(
+    self, step: int, metrics: Mapping[str, float], *, evaluations_since_best: int
+  ) -> None:
+    """Gives a checkpoint that was saved without metrics those of evaluating its state."""
+    folder = self.folder / str(step)
+    if jax.process_index() == 0:
+      meta = {
+        **self.open(step).meta,
+        "format": FORMAT,
+        "metrics": dict(metrics),
+        "evaluations_since_best": evaluations_since_best,
+      }
+      _write_json(folder / "metrics" / "metrics", {"score": metrics[self._metric]})
+      _write_json(folder / "meta" / "metadata", meta)
+    multihost_utils.sync_global_devices("metrics")
+    self._manager.reload()
+
+  def restore(
+    self, step: int, like: Mapping[str, Any], iterator: grain.DatasetIterator | None = None
+  ) -> dict[str, Any]:
+    """What was saved as `train`, and sets a freshly made iterator to where it was.
+
+    Args:
+      step: number of the step.
+      like: arrays, or shapes, with the shardings to restore to.
+      iterator: None to leave the saved one alone.
+
+    Raises:
+      ValueError: what was saved has other parameters or shapes; the paths are named.
+    """
+    _check_tree(self.folder / str(step) / "train", like)
+    items: dict[str, Any] = {"train": ocp.args.StandardRestore(like)}
+    if iterator is not None:
+      items["data"] = grain.checkpoint.CheckpointRestore(iterator)
+    return self._manager.restore(step, args=ocp.args.Composite(**items))["train"]
+
+  def close(self) -> None:
+    self._manager.close()
+    self._resources.close()
+
+
+def _literal_name(folder: epath.Path, resources: contextlib.ExitStack) -> epath.Path:
+  """A name of the folder that reads as itself where it is taken for a pattern.
+
+  When orbax merges what the processes wrote, it looks for it with the whole path as a glob pattern,
+  so that `w [1]` is looked for as `w 1`, and nothing is found. A link can have a plain name; it is
+  removed when `resources` are closed.
+  """
+  if not _is_pattern(folder):
+    return folder
+  if _is_pattern(tempfile.gettempdir()):
+    raise _pattern_error(folder, f"so is the folder for temporary files, {tempfile.gettempdir()}")
+  links = resources.enter_context(tempfile.TemporaryDirectory(prefix="ferjax-"))
+  link = pathlib.Path(links) / FOLDER
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(folder)
+  except OSError as error:
+    resources.close()
+    raise _pattern_error(folder, f"no link to it can be made: {error}") from error
+  return epath.Path(link)
+
+
+def _is_pattern(path: str | os.PathLike) -> bool:
+  return glob.escape(os.fspath(path)) != os.fspath(path)
+
+
+def _pattern_error(folder: epath.Path, reason: str) -> ValueError:
+  return ValueError(
+    f"checkpoints cannot be written to {folder}: a path with one of the characters * ? [ is taken "
+    f"for a pattern, and {reason}. Choose a workdir without them"
+  )
+
+
+def _write_json(file: epath.Path, content: Mapping[str, Any]) -> None:
+  """Writes a file whole or not at all."""
+  file.parent.mkdir(exist_ok=True)
+  partial = file.parent / f".{file.name}.partial"
+  partial.write_text(json.dumps(content))
+  partial.replace(file)
+
+
+def _check_tree(item: epath.Path, wanted: Any) -> None:
+  saved, wanted = _shapes(saved_tree(item)), _shapes(wanted)
+  problems = [f"missing {path}" for path in sorted(wanted.keys() - saved.keys())]
+  problems += [f"unexpected {path}" for path in sorted(saved.keys() - wanted.keys())]
+  problems += [
+    f"{path} has shape {saved[path]}, not {wanted[path]}"
+    for path in sorted(saved.keys() & wanted.keys())
+    if saved[path] != wanted[path]
+  ]
+  if problems:
+    listed = "\n  ".join(problems[:10] + (["..."] if len(problems) > 10 else []))
+    raise ValueError(
+      f"the checkpoint {item.parent} does not fit this model ({len(problems)} differences):\n"
+      f"  {listed}\nContinue with the configuration that wrote it, or choose another workdir."
+    )
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+    for path, leaf in leaves
+  }

@@ -1,0 +1,156 @@
+"""What a run tells: on the terminal, in metrics.jsonl, and to TensorBoard."""
+
+import json
+import pathlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+import jax
+from absl import logging
+
+from ferjax.config import Config
+from ferjax.data.datasets.records import Source
+from ferjax.training.config_checks import to_dict
+from ferjax.training.metric_writer import MetricWriter, Progress
+from ferjax.training.optimizers import parse_group_rates
+from ferjax.training.phases import Phase
+from ferjax.training.resume import versions
+from ferjax.training.run_state import Position
+from ferjax.training.step import StepMetrics
+from ferjax.training.step_log import StepLog
+from ferjax.training.timer import Timer
+
+
+class RunLog:
+  """Shows and writes the metrics of a run that goes on from a step.
+
+  The first host of several writes; making the log writes config.json and environment.json.
+  """
+
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    config: Config,
+    *,
+    first_step: int,
+    total_steps: int,
+    selection: str,
+    shown_metrics: Iterable[str],
+  ):
+    """Opens the files.
+
+    Args:
+      workdir: of the run; made if need be.
+      config: of the run.
+      first_step: what a predecessor wrote of later steps is forgotten.
+      total_steps: of the whole run.
+      selection: what must be said of checkpoints that are selected on test data, or "".
+      shown_metrics: that are shown after each evaluation.
+    """
+    self._selection = selection
+    self._shown = tuple(dict.fromkeys(shown_metrics))
+    self._steps = StepLog()
+    is_main = jax.process_index() == 0
+    self._progress = Progress(total_steps, done=first_step, unit="step", show=is_main)
+    self._writer = None
+    if is_main:
+      workdir.mkdir(parents=True, exist_ok=True)
+      _write_json(workdir / "config.json", to_dict(config))
+      _write_json(workdir / "environment.json", versions())
+      self._writer = MetricWriter(workdir, step=first_step)
+
+  def line(self, text: str) -> None:
+    """Shows a line that stays."""
+    self._progress.line(text)
+
+  def add_step(self, step: int, metrics: StepMetrics) -> None:
+    """Takes the metrics of the step that made the state `step`, without waiting for them."""
+    self._steps.add(step, metrics)
+    self._progress.advance()
+
+  def write_steps(self, position: Position, timer: Timer) -> None:
+    """Writes the means over the steps since the last call.
+
+    Raises:
+      NonFiniteError: the loss or the state was not finite after one of these steps.
+    """
+    means = self._steps.drain()
+    if not means:
+      return
+    rate = timer.lap()
+    if rate is not None:
+      means["images_per_second"] = rate
+    means["skipped_records"] = float(position.skipped_records)
+    self._write(position, "train", means)
+    self._progress.note(
+      f"epoch {position.epoch:.2f}, loss {means['loss']:.4f}"
+      + (f", {rate:.1f} images/s" if rate is not None else "")
+    )
+
+  def write_evaluation(self, position: Position) -> None:
+    """Writes the metrics of the evaluation that was just done."""
+    metrics = position.metrics
+    self._write(position, "eval", metrics, selection=self._selection)
+    text = ", ".join(f"{name} {metrics[name]:.4f}" for name in self._shown if name in metrics)
+    self.line(f"epoch {position.epoch:.0f}, step {position.step}: {text}")
+
+  def close(self) -> None:
+    self._progress.close()
+    if self._writer is not None:
+      self._writer.close()
+
+  def _write(
+    self, position: Position, kind: str, metrics: Mapping[str, float], *, selection: str = ""
+  ) -> None:
+    if self._writer is not None:
+      named = {f"{kind}/{name}": value for name, value in metrics.items()}
+      self._writer.write(position.step, position.epoch, named, selection=selection)
+
+
+def log_skipped(source: Source, split: str) -> list[str]:
+  """Names the records that a source left out in the log; returns a line that counts them."""
+  for reason in source.skipped:
+    logging.warning("left out: %s", reason)
+  count = len(source.skipped)
+  return [f"{count} records left out of the {split} split:"] if count else []
+
+
+def introduction(
+  phases: Sequence[Phase], num_train: int, num_held_out: int, held_out: str, mesh: jax.sharding.Mesh
+) -> str:
+  """One line about what a run is going to do."""
+  described = "; ".join(
+    f"epochs {p.first_epoch}..{p.end_epoch} in batches of {p.batch_size}, frozen: {p.frozen}"
+    for p in phases
+  )
+  return (
+    f"{num_train} examples for training, {num_held_out} for {held_out}; {described}; "
+    f"{phases[-1].end_step} steps on {mesh.size} {jax.devices()[0].device_kind} device(s)"
+  )
+
+
+def warnings_about_parts(config: Config, phases: Sequence[Phase]) -> list[str]:
+  """What may surprise in how parts of the network are trained."""
+  warnings = []
+  still = [x for x, f in parse_group_rates(config.optimizer.group_rates).items() if f == 0]
+  if still:
+    warnings.append(
+      f"warning: optimizer.group_rates is 0 for {', '.join(still)}: BatchNorm's statistics there "
+      "move all the same; train.freeze holds them too, for the parts that it knows"
+    )
+  if phases[0].frozen != "none" and not config.train.pretrained:
+    warnings.append(
+      f"warning: the frozen parts ({phases[0].frozen}) are random; pass "
+      "--config.train.pretrained=FILE or --config.train.freeze=none"
+    )
+  return warnings
+
+
+def tell(text: str) -> None:
+  """Shows a line, once for all hosts."""
+  if jax.process_index() == 0:
+    print(text, file=sys.stderr)
+
+
+def _write_json(file: pathlib.Path, content: Mapping[str, object]) -> None:
+  file.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,0 +1,168 @@
+import math
+import pathlib
+
+import chex
+import jax
+import pytest
+
+from ferjax.checkpoint import Checkpoints, load_meta, load_variables, open_checkpoint
+from ferjax.checkpoint.meta import FORMAT
+from ferjax.training.sharding import make_mesh, replicated
+
+
+def test_newest_and_best_are_kept(saved):
+  saved.save_all([0.1, 0.5, None, 0.2, 0.3])
+  assert saved.steps() == [2, 4, 5]
+  assert saved.checkpoints.latest_step == 5
+  assert saved.checkpoints.best_score == 0.5
+
+
+def test_of_equals_the_latest_is_kept(saved):
+  saved.save_all([0.5, 0.5, 0.1, 0.1])
+  assert saved.steps() == [2, 3, 4]
+
+
+def test_a_score_that_is_no_number_is_never_best(saved):
+  saved.save_all([0.5, math.nan, 0.1])
+  assert saved.checkpoints.best_score == 0.5
+
+
+def test_without_a_score(saved):
+  saved.save(1)
+  assert saved.checkpoints.best_score == -math.inf
+  assert load_meta(saved.folder)["metrics"] == {}
+
+
+def test_the_format_is_written(saved):
+  saved.save(1, 0.5)
+  meta = load_meta(saved.folder)
+  assert (meta["format"], meta["metric"]) == (FORMAT, "map50")
+
+
+def test_metrics_of_a_checkpoint_that_was_saved_without(saved):
+  saved.save(1)
+  saved.checkpoints.add_metrics(1, {"map50": 0.75}, evaluations_since_best=2)
+  meta = load_meta(saved.folder, step="best")
+  assert (meta["metrics"], meta["evaluations_since_best"]) == ({"map50": 0.75}, 2)
+  assert meta["class_names"] == saved.meta["class_names"]
+  assert saved.checkpoints.best_score == 0.75
+
+
+def shapes(tree, sharding=None):
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), tree
+  )
+
+
+def test_what_training_goes_on_from_comes_back_whole(saved):
+  iterator = saved.numbers()
+  _, train = trees = saved.trees(7)
+  assert [next(iterator) for _ in range(3)] == [0, 1, 2]
+  saved.save(7, 0.5, iterator=iterator, trees=trees)
+  again = saved.numbers()
+  restored = saved.checkpoints.restore(7, shapes(train), again)
+  chex.assert_trees_all_equal(restored, train)
+  assert jax.tree.structure(restored) == jax.tree.structure(train)
+  assert next(again) == 3
+
+
+def test_the_iterator_can_be_left_alone(saved):
+  iterator = saved.numbers()
+  next(iterator)
+  saved.save(1, iterator=iterator)
+  _, train = saved.trees(1)
+  chex.assert_trees_all_equal(saved.checkpoints.restore(1, shapes(train)), train)
+
+
+@pytest.mark.parametrize(("saved_on", "restored_on"), [(2, 1), (1, 2)])
+def test_restored_on_another_number_of_devices(saved, saved_on, restored_on):
+  trees = jax.device_put(saved.trees(1), replicated(make_mesh(saved_on)))
+  saved.save(1, trees=trees)
+  sharding = replicated(make_mesh(restored_on))
+  restored = saved.checkpoints.restore(1, shapes(trees[1], sharding))
+  chex.assert_trees_all_equal(jax.device_get(restored), jax.device_get(trees[1]))
+  assert restored["params"]["head"]["kernel"].sharding == sharding
+
+
+def test_half_written_checkpoints_are_not_seen_and_go(saved, saved_in, tmp_path, monkeypatch):
+  saved.save(1, 0.1)
+  iterator = saved.numbers()
+
+  def die(_):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(type(iterator), "get_state", die)
+    with pytest.raises(KeyboardInterrupt):
+      saved.save(2, 0.9, iterator=iterator)
+  left = {folder.name for folder in saved.folder.iterdir()}
+  assert left == {"1", "2.orbax-checkpoint-tmp"}
+  assert open_checkpoint(tmp_path, step="latest").step == 1
+
+  second = saved_in(tmp_path)
+  assert second.checkpoints.latest_step == 1
+  second.save(2, 0.9)
+  assert second.steps() == [1, 2]
+
+
+def test_other_parameters_are_named(saved):
+  saved.save(1)
+  _, train = saved.trees(1)
+  wider = saved.trees(1, width=5)[1]
+  with pytest.raises(ValueError, match=r"(?s)params/head/kernel has shape \(3, 1\), not \(5, 1\)"):
+    saved.checkpoints.restore(1, wider)
+  with pytest.raises(ValueError, match=r"unexpected ema/"):
+    saved.checkpoints.restore(1, train | {"ema": {}})
+  with pytest.raises(ValueError, match=r"(?s)missing opt_state/.*another workdir"):
+    saved.checkpoints.restore(1, train | {"opt_state": train["params"]})
+
+
+@pytest.mark.parametrize("name", ["w [1]", "w*", "w?", "[", "w{1}", "w"])
+def test_paths_with_the_characters_of_patterns(saved_in, tmp_path, name):
+  # What the name would match if it were taken for a pattern.
+  other = saved_in(tmp_path / "w 1")
+  other.save(1, trees=other.trees(9))
+  here = saved_in(tmp_path / name)
+  here.checkpoints.check_readable()
+  assert here.steps() == []
+  here.save_all([0.5, 0.2])
+  chex.assert_trees_all_equal(load_variables(tmp_path / name), jax.device_get(here.trees(1)[0]))
+  _, train = here.trees(2)
+  again = saved_in(tmp_path / name)
+  assert again.checkpoints.latest_step == 2
+  chex.assert_trees_all_equal(again.checkpoints.restore(2, shapes(train)), train)
+  chex.assert_trees_all_equal(load_variables(tmp_path / "w 1"), jax.device_get(other.trees(9)[0]))
+
+
+def test_where_no_plain_name_can_be_had(tmp_path, monkeypatch):
+  (tmp_path / "t[1]").mkdir()
+  monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "t[1]"))
+  with pytest.raises(ValueError, match=r"written to .*w \[1\].*taken for a pattern.*temporary"):
+    Checkpoints(tmp_path / "w [1]", keep=1, metric="map50")
+  assert list((tmp_path / "t[1]").iterdir()) == []
+
+
+def test_what_is_written_cannot_be_read(saved, monkeypatch):
+  """As where the file system takes the bytes and gives others back."""
+  rename = type(saved.folder).rename
+
+  def lose(path, target):
+    found = rename(path, target)
+    for file in pathlib.Path(target).rglob("*"):
+      if file.is_file() and file.parent.name == "d":
+        file.unlink()
+    return found
+
+  monkeypatch.setattr(type(saved.folder), "rename", lose)
+  with pytest.raises(OSError, match="cannot be read after they are written to"):
+    saved.checkpoints.check_readable()
+
+
+def test_a_trial_that_was_cut_off_is_forgotten(saved, saved_in, tmp_path):
+  saved.save(1)
+  (saved.folder / ".probe" / "0").mkdir(parents=True)
+  second = saved_in(tmp_path)
+  assert second.checkpoints.latest_step == 1
+  assert open_checkpoint(tmp_path).step == 1
+  second.checkpoints.check_readable()
+  assert second.steps() == [1]

@@ -1,0 +1,67 @@
+import os
+import signal
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from ferjax.training import interruption
+from ferjax.training.interruption import Interruption, catch_interruption
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_is_a_request_and_the_second_acts_as_usual(number):
+  arrived = []
+  before = signal.signal(number, lambda *_: arrived.append(number))
+  try:
+    with catch_interruption() as caught:
+      assert not caught.agreed(hosts_meet=False)
+      os.kill(os.getpid(), number)
+      assert caught.agreed(hosts_meet=False)
+      assert arrived == []
+      os.kill(os.getpid(), number)
+      assert arrived == [number]
+    assert signal.getsignal(number) != signal.SIG_DFL
+  finally:
+    signal.signal(number, before)
+
+
+def test_in_a_thread_signals_stay_as_they_are():
+  before, seen = signal.getsignal(signal.SIGTERM), []
+
+  def catch():
+    with catch_interruption() as caught:
+      seen.append((signal.getsignal(signal.SIGTERM), caught.agreed(hosts_meet=True)))
+
+  thread = threading.Thread(target=catch)
+  thread.start()
+  thread.join()
+  assert seen == [(before, False)]
+
+
+def test_several_hosts_stop_where_all_ask(monkeypatch):
+  """Another host's signal counts, and hosts ask each other only where they meet."""
+  asked = []
+
+  def gather(mine):
+    asked.append(bool(mine))
+    return np.array([bool(mine), len(asked) == 3])
+
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(interruption.multihost_utils, "process_allgather", gather)
+  own = Interruption()
+  stops = [own.agreed(hosts_meet=step in (0, 3, 4, 6)) for step in range(7)]
+  assert stops == [False] * 4 + [True] * 3
+  assert asked == [False] * 3
+
+
+def test_one_of_several_hosts_waits_for_the_others(monkeypatch):
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(
+    interruption.multihost_utils, "process_allgather", lambda mine: np.array([mine, False])
+  )
+  own = Interruption()
+  own.request()
+  assert not own.agreed(hosts_meet=False)
+  assert own.agreed(hosts_meet=True)
