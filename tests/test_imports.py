@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -184,6 +185,18 @@ class K:
     ("b.c", True),
     ("torch", False),
   ]
+
+
+def test_the_architecture_page_has_these_rules_and_names_what_exists():
+  page = (ROOT.parent / "docs/architecture.md").read_text(encoding="utf-8")
+  for package, allowed in ALLOWED.items():
+    (row,) = re.findall(rf"^\| `{package}` \| (.*) \|$", page, re.MULTILINE)
+    modules = {module.split(".")[0] for module in allowed} - {package}
+    assert set(re.findall(r"`(\w+)`", row)) == modules, package
+  for name in re.findall(r"`(ferjax\.[\w.]+)`", page):
+    assert pkgutil.resolve_name(name)
+  for path in re.findall(r"`(ferjax/[\w/]+\.py)`", page):
+    assert (ROOT.parent / path).is_file(), path
 
 
 @pytest.mark.parametrize(
