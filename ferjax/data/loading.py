@@ -14,7 +14,7 @@ from ferjax.data.datasets.entries import Entry, LayoutError, RecordError
 from ferjax.data.image_files import describe_passed_over
 from ferjax.data.preparation.plan import describe_absent, without_doubles
 from ferjax.data.preparation.splits import NoSplitError, choose_validation
-from ferjax.data.prepared import find_prepared, is_prepared, open_prepared
+from ferjax.data.prepared import holds_prepared, is_prepared, open_prepared
 from ferjax.data.sources import (
   Opening,
   ReleasedDetection,
@@ -100,11 +100,7 @@ def lies_prepared(data_set: DataSet, dir: str | os.PathLike, options: Options) -
   try:
     data_set.find_release(dir, data_set.complete(options))
   except LayoutError:
-    try:
-      find_prepared(dir, data_set.name, options.task)
-    except ValueError:
-      return False
-    return True
+    return holds_prepared(dir, data_set.name, options.task)
   return False
 
 

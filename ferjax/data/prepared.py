@@ -157,6 +157,11 @@ def is_prepared(dir: str | os.PathLike) -> bool:
   return (_path(dir) / INDEX).exists()
 
 
+def holds_prepared(dir: str | os.PathLike, name: str, task: str) -> bool:
+  """Whether there is what `find_prepared` looks for below the folder, once or more often."""
+  return bool(_prepared_below(_path(dir), name, task))
+
+
 def _path(dir: str | os.PathLike) -> epath.Path:
   try:
     return epath.Path(dir)
@@ -231,8 +236,8 @@ def open_prepared(
   ):
     if expected not in ("", found):
       raise ValueError(
-        f"{folder} holds {index['title']}, prepared for {index['task']} as {found!r}, but {what} "
-        f"is {expected!r}; name the folder of another set"
+        f"{folder} holds {index['title']} ({index['data_set']}) for {index['task']}, but {what} is "
+        f"{expected!r}; name the folder of another set"
       )
   for field, value in (choices or {}).items():
     if index.get(field, value) != value:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ferjax.config import DataConfig
-from ferjax.data.datasets.base import SPLITS
+from ferjax.data.datasets.base import SPLITS, Options
 from ferjax.data.datasets.catalog import DATA_SETS, find_data_set
 from ferjax.data.loading import lies_prepared, load_source, source_names
 from ferjax.data.preparation import prepare as preparation
@@ -228,7 +228,10 @@ def test_prepared_data_of_another_kind_are_refused(make_layout, plan_of, tmp_pat
   config = _config(source="ferplus", dir=folder, class_names=EXPRESSIONS)
   assert len(load_source(config, "train")) == 20
   for changes, message in (
-    ({"source": "affectnet"}, "holds FERPlus, .* but data.source is 'affectnet'"),
+    (
+      {"source": "affectnet"},
+      r"holds FERPlus \(ferplus\) for classification, but data.source is 'affectnet'",
+    ),
     ({"rule": "probability"}, "prepared with rule 'majority', but data.rule is 'probability'"),
     ({"val": "dev"}, "has no split 'dev'; splits there: train, val, test"),
     ({"class_names": EXPRESSIONS[:7]}, "was prepared for the classes neutral"),
@@ -237,6 +240,24 @@ def test_prepared_data_of_another_kind_are_refused(make_layout, plan_of, tmp_pat
       load_source(dataclasses.replace(config, **changes), "val")
   with pytest.raises(ValueError, match="but the task of the model is 'detection'"):
     open_prepared(folder, "train", task="detection")
+
+
+def test_name_and_task_choose_among_prepared_sets(make_layout, plan_of, tmp_path, monkeypatch):
+  monkeypatch.setattr(preparation, "write_report", lambda *args: None)
+  for layout, task in (("raf_db", "classification"), ("raf_db", "detection"), ("csv", "")):
+    root = tmp_path / layout
+    root = root if root.exists() else make_layout(layout)
+    prepare(plan_of(layout, root, task=task), root, tmp_path / "out")
+  config = _config(source="raf_db", dir=str(tmp_path / "out"))
+  for task in ("classification", "detection"):
+    assert load_source(config, "train", task=task).task == task
+  assert len(load_source(dataclasses.replace(config, source="csv"), "test")) == 14
+  with pytest.raises(ValueError, match="3 prepared data sets below"):
+    load_source(dataclasses.replace(config, source="prepared"), "train")
+  with pytest.raises(ValueError, match="2 prepared data sets below"):
+    load_source(config, "train")
+  with pytest.raises(ValueError, match=r"out is not laid out as ExpW:"):
+    load_source(dataclasses.replace(config, source="expw"), "train")
 
 
 def test_options_that_mean_nothing_are_refused(make_layout):
