@@ -85,9 +85,10 @@ class Trainer:
     """
     latest, position = self._last_checkpoint()
     if self._is_over(position):
+      limit = "patience" if self._patience_exhausted(position) else "epochs"
       tell(
         f"{self.workdir} is at step {position.step} already, of {self.total_steps}: nothing is "
-        "done or changed; raise train.epochs to go on"
+        f"done or changed; raise train.{limit} to go on"
       )
       self._conclude(position, tell)
       return position.metrics

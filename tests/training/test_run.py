@@ -129,7 +129,7 @@ def evaluated(workdir):
   return [record["step"] for record in map(json.loads, lines) if "eval/map50" in record]
 
 
-def test_no_better_figures_end_a_run(tiny, tmp_path, monkeypatch):
+def test_no_better_metrics_end_a_run(tiny, tmp_path, monkeypatch, capsys):
   """After two evaluations without a better one; continuing changes nothing, a longer wait does."""
   scores = iter([0.5, 0.7, 0.6, 0.65, 0.1])
   monkeypatch.setattr(tiny.Metrics, "compute", lambda self: {"map50": next(scores)})
@@ -138,7 +138,11 @@ def test_no_better_figures_end_a_run(tiny, tmp_path, monkeypatch):
   assert evaluated(tmp_path) == [4, 8, 12, 16]
   assert load_meta(tmp_path, step="latest")["step"] == 16
   assert load_meta(tmp_path, step="best")["step"] == 8
+  capsys.readouterr()
   assert tiny.train(tmp_path, config)["map50"] == 0.65
+  told = capsys.readouterr().err
+  assert "nothing is done or changed; raise train.patience to go on" in told
+  assert "no better map50 in 2 evaluations (train.patience)" in told
   assert evaluated(tmp_path) == [4, 8, 12, 16]
   config.train.patience = 3
   tiny.train(tmp_path, config)
