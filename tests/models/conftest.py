@@ -1,6 +1,7 @@
 """Flax variables and gradients under the released names."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -125,21 +126,18 @@ def count():
   return lambda tree: sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))
 
 
-def _batch_norms(module, _):
-  return type(module).__name__ == "BatchNorm"
-
-
-@pytest.fixture(scope="session")
-def capturing():
-  """Keyword arguments of `apply` for new statistics and what each BatchNorm returns."""
-  return {"mutable": ["batch_stats", "intermediates"], "capture_intermediates": _batch_norms}
-
-
 @pytest.fixture(scope="session")
 def element_counts():
-  """From what was captured: path of a BatchNorm -> the number of values behind each mean."""
+  """Path of each BatchNorm of a module -> the number of values that each of its means is of."""
 
-  def counts(state):
+  def counts(module, variables, *inputs, **kwargs):
+    apply = functools.partial(
+      module.apply,
+      mutable=["batch_stats", "intermediates"],
+      capture_intermediates=lambda submodule, _: type(submodule).__name__ == "BatchNorm",
+      **kwargs,
+    )
+    _, state = jax.eval_shape(apply, variables, *inputs)
     flat = flatten_dict(state["intermediates"])
     return {path[:-1]: x[0].size // x[0].shape[-1] for path, x in flat.items()}
 

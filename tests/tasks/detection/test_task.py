@@ -149,7 +149,8 @@ def test_bfloat16_maps_give_a_float32_loss(golden):
   batch = _batch(golden, "loss_no_gt", 2, 32)
   loss = _loss(half, batch)
   assert loss.total.dtype == jnp.float32
-  np.testing.assert_array_equal(loss.total, _loss(rounded, batch).total)
+  # Two programs: a sum of 1000 float32 with errors of random sign is off by 30 * 6e-8.
+  np.testing.assert_allclose(loss.total, _loss(rounded, batch).total, rtol=1e-5)
 
 
 @pytest.mark.parametrize("case", ["decode_20_20_10", "decode_40_20_10"])
