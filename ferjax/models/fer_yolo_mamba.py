@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 
 from ferjax.models.csp_darknet import CSPDarknet
 from ferjax.models.layers import Conv, ConvNormAct, Dtype, spatial_conv, upsample2
-from ferjax.models.registry import DecayRule, ModelSpec, Path, check_choices
+from ferjax.models.registry import DecayRule, ModelSpec, ParameterPath, check_choices
 from ferjax.models.ssm import SCAN_PARAMETERS, VSSBlock
 from ferjax.typing import DetectorOutput
 
@@ -192,12 +192,12 @@ class FerYoloMamba(nn.Module):
     return DetectorOutput(self.head(features, train=train))
 
 
-def _released_decays(path: Path) -> bool:
+def _released_decays(path: ParameterPath) -> bool:
   """Kernels, and the scales of LayerNorm, which is called "norm"; BatchNorm is called "bn"."""
   return path[-1] == "kernel" or path[-2:] == ("norm", "scale")
 
 
-def _released_held(path: Path) -> bool:
+def _released_held(path: ParameterPath) -> bool:
   """The parameters of the selective scan, which the released program never hands over."""
   return path[-1] in SCAN_PARAMETERS
 

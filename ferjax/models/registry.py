@@ -11,11 +11,11 @@ from typing import Any
 
 import flax.linen as nn
 
-Path = tuple[str, ...]
+ParameterPath = tuple[str, ...]
 
-# An object, or where it is: "package.module:name", imported when it is first needed. The networks
+# A function, or where it is: "package.module:name", imported when it is first needed. The networks
 # name the tables and importers of `ferjax.interop` so, which itself imports the networks.
-Reference = Any
+Reference = str | Callable[..., Any]
 
 # What a package of its own calls the entry point of its `ModelSpec`, by which the programs find it.
 ENTRY_POINTS = "ferjax.models"
@@ -29,8 +29,8 @@ class DecayRule:
   Both are asked for the path of a parameter, such as ("neck", "vss_p4", "norm", "scale").
   """
 
-  decays: Callable[[Path], bool]
-  held: Callable[[Path], bool] = lambda path: False
+  decays: Callable[[ParameterPath], bool]
+  held: Callable[[ParameterPath], bool] = lambda path: False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +142,7 @@ def spec_of(model: nn.Module) -> ModelSpec | None:
 
 
 def resolve(reference: Reference) -> Any:
-  """The object that a reference is, or is the place of."""
+  """The function that a reference is, or is the place of."""
   return pkgutil.resolve_name(reference) if isinstance(reference, str) else reference
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 
 from ferjax.checkpoint import FOLDER, Checkpoint, Meta, Step, open_checkpoint
-from ferjax.config import Config
+from ferjax.config import Config, OptimizerConfig
 from ferjax.data.datasets import load_source
 from ferjax.data.datasets.records import Source
 from ferjax.data.pipeline import close, eval_dataset
@@ -198,4 +198,9 @@ def _with_the_model_of(meta: Meta, config: Config) -> Config:
     grey=meta["grey"],
     resize=meta["resize"],
   )
-  return dataclasses.replace(config, model=from_dict(meta["config"]).model, data=data)
+  return dataclasses.replace(
+    config,
+    model=from_dict(meta["config"]).model,
+    data=data,
+    optimizer=OptimizerConfig(),  # it is past, and need not be one that would be accepted today
+  )
