@@ -16,13 +16,17 @@ from ferjax.training.evaluation import Report, ReportError, eval_checkpoint
 from ferjax.training.metric_writer import format_table
 
 _CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "Names the validation data; without it, the data the model was trained with."
+  "config", None, "Config with the validation data (default: the data of the training run)."
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run; its best checkpoint is taken.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of a checkpoint, or of several.")
-_STEP = flags.DEFINE_string("step", None, "Of several: a step, 'best' or 'latest'.")
-_SPLIT = flags.DEFINE_enum("split", "val", ["val", "test"], "Which records to look at.")
-_OUTPUT = flags.DEFINE_string("output", "", "Folder for the results; else eval/ in the workdir.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Workdir of a run; evaluates its best checkpoint.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of one or several checkpoints.")
+_STEP = flags.DEFINE_string(
+  "step", None, "Which of several checkpoints: a step, 'best' or 'latest'."
+)
+_SPLIT = flags.DEFINE_enum("split", "val", ["val", "test"], "Split to evaluate.")
+_OUTPUT = flags.DEFINE_string(
+  "output", "", "Folder for the results (default: eval/ in the workdir)."
+)
 flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
 
 

@@ -1,4 +1,4 @@
-"""The fields that a config file fills in; the values of an experiment stand in `configs/`.
+"""The fields of a config file; `configs/` has the values of the experiments.
 
 Not frozen: `--config.optimizer.momentum=0.9` assigns to them.
 """
@@ -10,7 +10,7 @@ from ferjax.expressions import SEVEN_EXPRESSIONS
 
 @dataclasses.dataclass
 class ModelConfig:
-  """What `ferjax.create_model` takes, apart from the number of classes."""
+  """The arguments of `ferjax.create_model`, except the number of classes."""
 
   name: str = ""  # of the network, see `ferjax.models.registry`; needed
   size: str = ""  # "": the one that its paper describes
@@ -27,7 +27,7 @@ class AugmentConfig:
   scale: tuple[float, float] = (0.25, 2.0)  # of a random resize, relative to the letterbox
   aspect_jitter: float = 0.3
   flip: float = 0.5  # probability
-  hue: float = 0.1  # HSV gains are drawn from 1 -+ these
+  hue: float = 0.1  # HSV gains are sampled from 1 -+ these
   saturation: float = 0.7
   value: float = 0.4
   mosaic: float = 0.5  # probability
@@ -41,9 +41,9 @@ class FaceAugmentConfig:
 
   flip: float = 0.5  # probability
   vertical_flip: float = 0.0  # probability
-  rotation: float = 20.0  # degrees, at most, either way
+  rotation: float = 20.0  # maximum, degrees, in either direction
   scale: tuple[float, float] = (1.0, 1.0)  # of a random zoom before the random crop
-  brightness: float = 0.0  # gains are drawn from 1 -+ these
+  brightness: float = 0.0  # gains are sampled from 1 -+ these
   contrast: float = 0.0
   erasing: float = 0.0  # probability of a rectangle of noise
   erasing_area: tuple[float, float] = (0.02, 0.1)  # of the image
@@ -54,7 +54,7 @@ class FaceAugmentConfig:
 
 @dataclasses.dataclass
 class DataConfig:
-  """Where the examples come from."""
+  """The data set and the input pipeline."""
 
   # A set of `ferjax data list`, for the task of the model; "prepared", for whatever `ferjax data
   # prepare` wrote; "synthetic" for detectors and "synthetic_faces" for classifiers are drawn.
@@ -65,25 +65,25 @@ class DataConfig:
   # column; of a released or prepared set another of its splits. "": train, val, test.
   train: str = ""
   val: str = ""
-  test: str = ""  # looked at once, at the end, with the checkpoint that was best on `val`
+  test: str = ""  # evaluated once, at the end, with the best checkpoint on `val`
   class_names: tuple[str, ...] = SEVEN_EXPRESSIONS
   image_size: int = 320  # pixels, divisible by the stride of the network
-  max_boxes: int = 32  # boxes of one image that training keeps (a mosaic holds four images')
+  max_boxes: int = 32  # boxes per training image (a mosaic contains those of four images)
   rule: str = "majority"  # of the labels that FERPlus is trained on; or "probability"
   margin: float = 0.0  # part of a face box's side added around a face that is cut out of a picture
-  on_bad_record: str = "error"  # or "skip": counted, named in the log, and left out
+  on_bad_record: str = "error"  # or "skip": counted, logged, and left out
   num_workers: int = 0  # processes that prepare batches; 0: threads of this process
   train_examples: int = 0  # synthetic source only
   val_examples: int = 0  # synthetic source only
-  min_faces: int = 0  # of a synthetic scene; 0: a few, sometimes none
+  min_faces: int = 0  # per synthetic scene; 0: a few, sometimes none
   max_faces: int = 6
   face_scale: tuple[float, float] = (0.12, 0.8)  # of a synthetic face, relative to the image
   test_examples: int = 0  # synthetic sources only
   mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in 0..1, subtracted
   std: tuple[float, float, float] = (0.229, 0.224, 0.225)  # then divided by
-  grey: bool = False  # classifiers only: colours are averaged away
+  grey: bool = False  # classifiers only: converts images to grey
   resize: int = 0  # classifiers only: short side before the crop, pixels; 0: image_size
-  balance: bool = False  # classifiers only: every class is drawn equally often
+  balance: bool = False  # classifiers only: samples every class equally often
   augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
   face_augment: FaceAugmentConfig = dataclasses.field(default_factory=FaceAugmentConfig)
 
@@ -94,10 +94,10 @@ class OptimizerConfig:
 
   name: str = "sgd"  # or "adamw"
   learning_rate: float = 1e-2
-  scale_by_batch: bool = True  # in force: learning_rate * batch / 64, within the two bounds
+  scale_by_batch: bool = True  # use learning_rate * batch / 64, within the two bounds
   min_learning_rate: float = 5e-4
   max_learning_rate: float = 5e-2
-  final_fraction: float = 0.01  # of the rate in force, at the end
+  final_fraction: float = 0.01  # final rate, as a fraction of the scaled rate
   schedule: str = "cosine"  # "cosine", "step", "warmup_cosine", "warm_restarts", "exponential"
   warmup_steps: int = 128  # of "warmup_cosine", and of every cycle of "warm_restarts"
   cycle_steps: int = 1024  # of "warm_restarts"
@@ -112,21 +112,21 @@ class OptimizerConfig:
 
 @dataclasses.dataclass
 class TrainConfig:
-  """Length and shape of training."""
+  """Duration, batches, checkpoints and selection."""
 
   seed: int = 0
-  seeds: tuple[int, ...] = ()  # several runs, one for each, below the workdir; () for `seed` alone
+  seeds: tuple[int, ...] = ()  # one run per seed, below the workdir; (): one run with `seed`
   epochs: int = 300
   batch_size: int = 16  # over all devices and hosts
   accumulate: int = 1  # microbatches of a batch, computed one after the other to save memory
   freeze: str = "backbone"  # "none", or parts of the network that it can freeze
   freeze_epochs: int = 0
   freeze_batch_size: int = 32
-  ema_decay: float = 0.9999  # 0: no average is kept
+  ema_decay: float = 0.9999  # 0: no moving average
   ema_rule: str = "ramp"  # or "power"; see `ferjax.training.state.update_ema`
   ema_ramp: float = 2000.0  # updates, of the rule "ramp"
   ema_every: int = 16  # updates, of the rule "power"
-  patience: int = 0  # evaluations without a better score after which training ends; 0: never
+  patience: int = 0  # stop after this many evaluations without a better score; 0: never
   # State dict with the released names (.safetensors, .npz, .pth), or one for each part:
   # "image=FILE,landmark=FILE".
   pretrained: str = ""
@@ -134,7 +134,7 @@ class TrainConfig:
   log_every: int = 50  # steps
   eval_every: int = 1  # epochs
   select_by: str = ""  # validation metric by which the best checkpoint is chosen; "": the task's
-  select_on: str = "val"  # or "test", which needs the next field, and which every report then says
+  select_on: str = "val"  # or "test", which needs the next field and is noted in every report
   select_on_test_reason: str = ""
   checkpoint_every: int = 1  # epochs
   keep_checkpoints: int = 3  # newest, besides the best
@@ -142,28 +142,29 @@ class TrainConfig:
 
 @dataclasses.dataclass
 class EvalConfig:
-  """Post-processing while evaluating; shown pictures use `ferjax.inference`'s own thresholds."""
+  """Post-processing in evaluation; `ferjax.inference` has its own thresholds."""
 
   batch_size: int = 32
   score_threshold: float = 0.05
   iou_threshold: float = 0.5  # of non-maximum suppression
   max_detections: int = 100
-  ten_crop: bool = False  # classifiers only: the test split is seen in ten views each
+  ten_crop: bool = False  # classifiers only: evaluates the test split with ten views per image
 
 
 @dataclasses.dataclass
 class LossConfig:
   """The loss of a classifier, see `ferjax.tasks.classification.task`; a detector's has no settings.
 
-  The sum of a cross entropy, and of a smoothed cross entropy and a regulariser where weighted.
+  The sum of a cross entropy and, if their weights are not 0, a smoothed cross entropy and a
+  regulariser.
   """
 
-  # s: targets become (1 - s) * label + s / classes. With `smoothed_weight` above 0 it is that of
-  # the smoothed term alone, and the first cross entropy is not smoothed; else it is the first's.
+  # s: targets become (1 - s) * label + s / classes. If `smoothed_weight` is above 0, s applies only
+  # to the smoothed term; otherwise to the first cross entropy.
   label_smoothing: float = 0.0
   smoothed_weight: float = 0.0  # of the smoothed cross entropy
   regularizer_weight: float = 0.0  # of the attention regulariser, for networks with attention
-  class_weights: tuple[float, ...] = ()  # one for each class; () for none
+  class_weights: tuple[float, ...] = ()  # one per class; () for none
 
 
 @dataclasses.dataclass

@@ -21,8 +21,8 @@ DimSize = Any
 class Batch(TypedDict):
   """What the pipeline yields for every task.
 
-  `image` is normalised. `mask` is False for an example that fills up a last batch or whose record
-  was skipped; `skipped` is True only for the latter, and `index` is the record's number in its
+  `image` is normalised. `mask` is False for padding examples of the last batch and for skipped
+  records; `skipped` is True only for the latter, and `index` is the record's number in its
   source.
   """
 
@@ -33,7 +33,7 @@ class Batch(TypedDict):
 
 
 class ClassificationBatch(Batch):
-  """What the pipeline yields for a classifier.
+  """A batch of the input pipeline for a classifier.
 
   Where an image is seen in several views, they are an axis after the first: [b views h w 3].
   `label` is a distribution over the classes (one-hot if hard).
@@ -43,7 +43,7 @@ class ClassificationBatch(Batch):
 
 
 class DetectionBatch(Batch):
-  """What the pipeline yields for a detector.
+  """A batch of the input pipeline for a detector.
 
   `placement` maps original pixels to input pixels, as `ferjax.data.image.letterbox` returns it:
   (scale_x, scale_y, left, top, original width, original height).
@@ -62,10 +62,10 @@ class DetectorOutput(NamedTuple):
 
 
 class ClassifierOutput(NamedTuple):
-  """`features` is the vector that the last Dense layer sees.
+  """`features` is the input of the last Dense layer.
 
-  `attention` is what EmoNeXt's regulariser reads: weights that sum to one over the last axis. It
-  is only there while training.
+  `attention` is the input of EmoNeXt's regulariser: weights that sum to one over the last axis. It
+  is only set in training.
   """
 
   logits: Float[Array, "b k"]
@@ -74,17 +74,17 @@ class ClassifierOutput(NamedTuple):
 
 
 class Classifications(NamedTuple):
-  """`probabilities` sum to one over the classes; `labels` are their arguments of the maximum."""
+  """`probabilities` sum to one over the classes; `labels` are their argmax."""
 
   probabilities: Float[Array, "b k"]
   labels: Int[Array, "b"]
 
 
 class Detections(NamedTuple):
-  """Boxes kept by non-maximum suppression, by falling score, padded to a fixed number.
+  """Boxes kept by non-maximum suppression, in order of decreasing score, padded to a fixed number.
 
-  `boxes` are xyxy pixels of the original image (of the model's input where no placement was
-  undone), `scores` is objectness times the probability of the best class, `class_scores` is
+  `boxes` are xyxy pixels of the original image (of the model's input if no placement was given),
+  `scores` is objectness times the probability of the best class, `class_scores` is
   objectness times each class probability. Rows with `mask` False are zeros.
   """
 

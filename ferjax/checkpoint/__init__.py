@@ -1,7 +1,7 @@
-"""Checkpoints: what training needs to go on, and what inference needs alone.
+"""Checkpoints: the state for resuming training, and the variables for inference.
 
 A workdir has `checkpoints/<step>/` with four items: `variables` (params and batch_stats to
-predict with: the moving averages where they are kept), `train` (everything a step reads), `data`
+predict with: the moving averages if they are kept), `train` (the state of a training step), `data`
 (the iterator) and `meta` (JSON, see `ferjax.checkpoint.meta`). Only this package knows orbax.
 """
 

@@ -49,7 +49,7 @@ class Checkpoint:
   def variables(self) -> dict[str, Any]:
     """Reads the variables for `model.apply`, as ordinary arrays of the default device.
 
-    It does not matter on how many devices they were saved.
+    They may have been saved from any number of devices.
 
     Raises:
       CheckpointRemovedError: it is not there any more.
@@ -99,7 +99,7 @@ def open_checkpoint(path: str | os.PathLike | Checkpoint, *, step: Step = None) 
       evaluated. Not to be given with a checkpoint or the folder of one step.
 
   Raises:
-    FileNotFoundError: nothing there, no checkpoint in it, or not that step.
+    FileNotFoundError: no such folder, no checkpoint in it, or no such step.
     ValueError: a step is given with a single checkpoint, or another version of ferjax wrote it in a
       way that this one cannot read; the message names both versions.
   """
@@ -114,9 +114,9 @@ def open_checkpoint(path: str | os.PathLike | Checkpoint, *, step: Step = None) 
 
 
 def load_variables(path: str | os.PathLike, *, step: Step = None) -> dict[str, Any]:
-  """Variables for `model.apply` from a checkpoint, as ordinary arrays of the default device.
+  """Variables for `model.apply` from a checkpoint, as arrays on the default device.
 
-  It does not matter on how many devices they were saved. Arguments and errors are those of
+  They may have been saved from any number of devices. Arguments and errors are those of
   `open_checkpoint`.
   """
   return open_checkpoint(path, step=step).variables()
@@ -164,7 +164,7 @@ def _choose(root: epath.Path, steps: list[int], step: Step) -> int:
   if step in (None, "best"):
     scores = {s: score for s in steps if (score := read_score(root / str(s))) is not None}
     if scores:
-      # Of equals the latest, as the policy that decides which checkpoint is kept.
+      # The latest of equal scores, like the policy that decides which checkpoint is kept.
       return max(scores, key=lambda s: (scores[s], s))
     if step is None:
       return steps[-1]

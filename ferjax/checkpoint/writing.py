@@ -35,8 +35,8 @@ _PROBE = ".probe"
 class Checkpoints:
   """The checkpoints that a run writes: the newest `keep` of them, and the best by `metric`.
 
-  Saving is done when `save` returns. An interrupted save leaves a temporary folder that is never
-  taken for a checkpoint, and that the next run removes.
+  A save is complete when `save` returns. An interrupted save leaves a temporary folder, which is
+  never used as a checkpoint and which the next run removes.
   """
 
   def __init__(self, workdir: str | os.PathLike, *, keep: int, metric: str):
@@ -73,7 +73,7 @@ class Checkpoints:
 
   @property
   def best_score(self) -> float:
-    """The highest score among the checkpoints kept; -inf where none has one."""
+    """The highest score of the kept checkpoints; -inf if none has a score."""
     scores = [read_score(self.folder / str(step)) for step in self._manager.all_steps()]
     return max((score for score in scores if score is not None), default=-math.inf)
 
@@ -144,7 +144,7 @@ class Checkpoints:
   def add_metrics(
     self, step: int, metrics: Mapping[str, float], *, evaluations_since_best: int
   ) -> None:
-    """Gives a checkpoint that was saved without metrics those of evaluating its state."""
+    """Adds the evaluation metrics to a checkpoint that was saved without them."""
     folder = self.folder / str(step)
     if jax.process_index() == 0:
       meta = {

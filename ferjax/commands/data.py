@@ -20,7 +20,7 @@ if TYPE_CHECKING:
   from ferjax.data.preparation.plan import Plan
   from ferjax.data.preparation.prepare import Prepared
 
-_SHOWN = 10  # findings of a kind that are printed
+_SHOWN = 10  # printed findings per kind
 
 
 def add_data(commands: argparse._SubParsersAction) -> None:
@@ -30,12 +30,12 @@ def add_data(commands: argparse._SubParsersAction) -> None:
   """
   data = commands.add_parser("data", help="list, check and prepare data sets")
   actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
-  listing = actions.add_parser("list", help="name the data sets, their terms, and how to get them")
+  listing = actions.add_parser("list", help="list the data sets, their terms, and how to get them")
   listing.set_defaults(run=functools.partial(_run, _list))
   check = actions.add_parser(
     "check",
-    help="open every image of a data set and report what is wrong",
-    description="Writes nothing but a list of the findings, if asked. Exit code 1: errors found.",
+    help="open every image of a data set and report errors",
+    description="Writes only a list of the findings, with --out. Exit code 1: errors found.",
   )
   check.set_defaults(run=functools.partial(_run, _check))
   _add_choices(check)
@@ -43,7 +43,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
   prepare = actions.add_parser(
     "prepare",
     help="convert a data set to ArrayRecord shards",
-    description="An interrupted run goes on where it stopped when it is started again.",
+    description="To resume an interrupted run, give the same command again.",
   )
   prepare.set_defaults(run=functools.partial(_run, _prepare))
   _add_choices(prepare)
@@ -52,7 +52,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     "--on-bad-record",
     choices=("error", "skip"),
     default="error",
-    help="stop at a bad record, or leave it out and name it in the report (default: %(default)s)",
+    help="stop at a bad record, or leave it out and list it in the report (default: %(default)s)",
   )
   prepare.add_argument(
     "--drop-duplicates",
@@ -78,7 +78,7 @@ def _add_choices(command: argparse.ArgumentParser) -> None:
     "--rule",
     default="majority",
     help="FERPlus: the labels of train are one class (majority) or a distribution (probability); "
-    "validation and test have the majority's (default: %(default)s)",
+    "validation and test use the majority class (default: %(default)s)",
   )
   add(
     "--file",
@@ -94,7 +94,8 @@ def _add_choices(command: argparse.ArgumentParser) -> None:
     type=float,
     default=0.0,
     metavar="P",
-    help="part of a face box's side added on each side before a face is cut out of its photograph "
+    help="margin added on each side of a face box before the face is cropped, as a fraction of the "
+    "box's side "
     "(AffectNet csv, ExpW; default: %(default)s)",
   )
   add(
@@ -102,14 +103,15 @@ def _add_choices(command: argparse.ArgumentParser) -> None:
     type=float,
     default=0.1,
     metavar="P",
-    help="part of train that becomes validation where the set has none; 0: none "
+    help="fraction of train used for validation if the set has no validation split; 0: none "
     "(default: %(default)s)",
   )
-  add("--seed", type=int, default=0, help="of that choice (default: %(default)s)")
+  add("--seed", type=int, default=0, help="seed of the validation split (default: %(default)s)")
   add(
     "--val-as-test",
     action="store_true",
-    help="the released validation split is the test split, and validation is cut from train",
+    help="the released validation split is the test split, and a new validation split is taken "
+    "from train",
   )
 
 
@@ -126,7 +128,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
   for data_set in DATA_SETS.values():
     forms = ", ".join(release.name for release in data_set.releases)
-    classes = " or ".join(map(str, data_set.class_counts)) or "any, by --class-names (default: 7)"
+    classes = " or ".join(map(str, data_set.class_counts)) or "any (--class-names, default: 7)"
     print(f"{data_set.name}: {data_set.title}")
     print(f"  for      {', '.join(data_set.tasks)}; classes: {classes}; releases: {forms}")
     print(f"  terms    {data_set.terms}")
@@ -172,7 +174,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
       progress=progress.update,
       announce=announce,
     )
-  print(f"Prepared in {prepared.folder}; look at {REPORT}/ there")
+  print(f"Prepared in {prepared.folder}; see {REPORT}/ there")
   print(f"Train with {_train_flags(prepared.folder, plan.options.class_names)}")
   return 0
 
@@ -221,7 +223,7 @@ def _plan(arguments: argparse.Namespace) -> "Plan":
   names = EXPRESSIONS[: arguments.classes] if arguments.classes else ()
   if arguments.class_names is not None:
     if arguments.classes:
-      raise ValueError("--classes and --class-names exclude each other")
+      raise ValueError("--classes and --class-names are mutually exclusive")
     names = tuple(name.strip() for name in arguments.class_names.split(","))
   options = Options(
     task=arguments.task,
@@ -253,7 +255,7 @@ def _progress(plan: "Plan", rounds: int = 1) -> "tqdm":
 
 
 def _print_counts(plan: "Plan") -> None:
-  """Found against official numbers, and what was done about splits."""
+  """The counts found next to the official ones, and how the splits were made."""
   from ferjax.data.image_files import describe_passed_over
 
   print(f"{plan.data_set.title}, release {plan.release.name}, for {plan.options.task}")

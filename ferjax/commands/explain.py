@@ -1,4 +1,4 @@
-"""The subcommand `ferjax explain`: which parts of an image speak for an expression."""
+"""The subcommand `ferjax explain`: attribution maps of images."""
 
 import argparse
 from collections.abc import Sequence
@@ -28,15 +28,17 @@ def add_explain(commands: argparse._SubParsersAction) -> None:
   """
   command = commands.add_parser(
     "explain",
-    help="show which parts of an image speak for an expression",
-    description="Lays over each image what speaks for the class that the network answers, or for "
-    "another one: of a classifier for the image as a face, of a detector for each face that it "
-    "finds. Writes pictures, the numbers behind them, and explanations.json.",
+    help="show which parts of an image are evidence for an expression",
+    description="Overlays the evidence for the predicted class on each image, or for "
+    "another class: for the whole image with a classifier, for each detected face with a detector. "
+    "Writes pictures, the attribution maps as arrays, and explanations.json.",
   )
   command.set_defaults(run=_run)
   add = command.add_argument
   add_image_options(add)
-  add("--class", dest="target", metavar="NAME", help="what to explain (default: the answer)")
+  add(
+    "--class", dest="target", metavar="NAME", help="class to explain (default: the predicted class)"
+  )
   add_detection_options(command.add_argument_group("of a detector").add_argument, max_detections=6)
 
 
@@ -91,6 +93,6 @@ def _print_summary(writer: "ExplanationWriter", found: "FoundImages") -> None:
   print(f", skipped {len(writer.skipped)}" if writer.skipped else "")
   without = sum(not face["peak"] for face in faces)
   if without:
-    print(f"{without} of the maps show nothing that speaks for the class: their heat is 0")
+    print(f"{without} of the maps show no evidence for the class: their heat is 0")
   print_passed_over(found)
   print(f"Results in {writer.output}")

@@ -1,4 +1,4 @@
-"""The subcommand `ferjax info`: what the networks cost."""
+"""The subcommand `ferjax info`: the cost of the networks."""
 
 import argparse
 import dataclasses
@@ -27,13 +27,13 @@ _COMPILED = ("XLA FLOPs/M", "memory/MB", "gradient/MB")
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """A network of the model `name`, and what it costs.
+  """A network of the model `name` and its cost.
 
   Attributes:
     choices: the fields of its module that a network has several values of: size, variant, mode.
     parts: top-level group of the parameters -> its cost.
-    released_only: parameters that only the released checkpoint holds, in layers that nothing reads.
-    compiled: None where nothing was compiled.
+    released_only: unused parameters that only the released checkpoint has.
+    compiled: None if nothing was compiled.
   """
 
   name: str
@@ -56,9 +56,9 @@ def add_info(commands: argparse._SubParsersAction) -> None:
   """
   command = commands.add_parser(
     "info",
-    help="what the networks cost: parameters, operations, memory",
+    help="cost of the networks: parameters, operations, memory",
     description="Counts parameters, operations and activations at inference, without running it: "
-    "a table of all sizes, and of the variants and modes that differ from the first line of their "
+    "a table of all sizes, with the variants and modes that differ from the first row of their "
     "size; with --size, a table of the network's parts.",
   )
   command.set_defaults(run=_run)
@@ -72,7 +72,7 @@ def add_info(commands: argparse._SubParsersAction) -> None:
     "--image-size",
     type=int,
     metavar="N",
-    help="pixels on a side, divisible by the network's stride (default: the paper's)",
+    help="side of the images in pixels, divisible by the network's stride (default: the paper's)",
   )
   add("--num-classes", type=int, default=7, metavar="K", help="default: %(default)s")
   add("--batch-size", type=int, default=1, metavar="N", help="images (default: %(default)s)")
@@ -80,9 +80,9 @@ def add_info(commands: argparse._SubParsersAction) -> None:
     "--compile",
     action="store_true",
     help="also compile, without running, inference and a gradient: FLOPs by XLA's cost analysis, "
-    "and memory; half a minute and more for each network on a CPU",
+    "and memory; takes half a minute or more per network on a CPU",
   )
-  add("--json", action="store_true", help="print the figures of all parts as JSON")
+  add("--json", action="store_true", help="print the costs of all parts as JSON")
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -103,7 +103,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-  """Raises a ValueError for a number out of its range, or an option that has no meaning."""
+  """Raises a ValueError for a number out of range, or an option that does not apply."""
   from ferjax.models.registry import model_names, model_spec
 
   names = model_names() if arguments.model is None else [arguments.model]
@@ -128,7 +128,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _networks(name: str, arguments: argparse.Namespace) -> list[Network]:
-  """By size; those that cost what the first of their size costs are left out."""
+  """By size; networks with the same cost as the first of their size are left out."""
   from tqdm import tqdm
 
   from ferjax.models import create_model
@@ -197,7 +197,7 @@ def _title(name: str, arguments: argparse.Namespace) -> str:
 
 
 def _print(networks: Sequence[Network], *, parts: bool) -> None:
-  """The parts of the first, or the sizes; and what the columns do not say."""
+  """The table of parts or of sizes, and notes."""
   first = networks[0]
   _print_table(_parts_table(first) if parts else _sizes_table(networks))
   if parts and first.compiled is not None:
@@ -237,7 +237,7 @@ def _compiled(network: Network) -> list[str]:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-  """Names to the left, numbers to the right."""
+  """Aligns names to the left and numbers to the right."""
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   numeric = [text[:1].isdigit() for text in rows[-1]]
   for row in rows:

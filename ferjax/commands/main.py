@@ -17,7 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
   """Runs one subcommand; returns the exit code: 0, or 2 after an error of usage or input."""
   escape_what_terminals_cannot_show()
   parser = argparse.ArgumentParser(
-    prog="ferjax", description="Names the expressions of faces in photographs."
+    prog="ferjax",
+    description="Facial expression recognition: inference, explanations, data sets and cost.",
   )
   parser.add_argument("--version", action="version", version=f"ferjax {__version__}")
   commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -32,15 +32,16 @@ def add_image_options(add: Add) -> None:
     "--step",
     type=_step,
     metavar="N",
-    help="which checkpoint: its step, 'best' or 'latest' (default: best, where one was evaluated)",
+    help="which checkpoint: its step, 'best' or 'latest' (default: best, or latest if none was "
+    "evaluated)",
   )
   add(
     "--on-bad-image",
     choices=("error", "skip"),
     default="error",
-    help="stop at an image that cannot be read, or name it and go on (default: %(default)s)",
+    help="stop at an unreadable image, or report it and continue (default: %(default)s)",
   )
-  add("--recursive", action="store_true", help="look into the folders of folders as well")
+  add("--recursive", action="store_true", help="search folders recursively")
 
 
 def add_detection_options(add: Add, *, max_detections: int) -> None:
@@ -49,18 +50,19 @@ def add_detection_options(add: Add, *, max_detections: int) -> None:
     "--score-threshold",
     type=float,
     metavar="P",
-    help="least score of a face that a detector finds, 0..1 (default: 0.3)",
+    help="minimum score of a detected face, 0..1 (default: 0.3)",
   )
   add(
     "--iou-threshold",
     type=float,
     metavar="P",
-    help="of two boxes of one expression that overlap by more than this (intersection over "
-    "union), the one with the smaller score is dropped (default: 0.3)",
+    help="of two boxes of one expression with a higher IoU, the one with the lower score is "
+    "dropped (default: 0.3)",
   )
   add(
     "--max-detections",
     type=int,
     metavar="N",
-    help=f"most faces of one image, by falling score (default: {max_detections})",
+    help=f"maximum number of faces per image, in order of decreasing score (default: "
+    f"{max_detections})",
   )

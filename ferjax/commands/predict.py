@@ -29,9 +29,9 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
   """
   command = commands.add_parser(
     "predict",
-    help="find faces and their expressions in images, or classify images of faces",
-    description="Finds faces and their expressions with the checkpoint of a detector, or with that "
-    "of a classifier and --detector. With a classifier alone, each image is taken to be a face. "
+    help="detect faces and classify their expressions, or classify images of faces",
+    description="Detects faces and classifies their expressions with a detector, or with a "
+    "classifier and --detector. A classifier alone treats each image as a cropped face. "
     "Writes predictions.json, predictions.csv and copies of the images with boxes.",
   )
   command.set_defaults(run=_run)
@@ -44,7 +44,7 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     metavar="N",
     help="images that the model sees at once (default: %(default)s)",
   )
-  add("--no-annotated", action="store_true", help="write no copies with boxes and labels")
+  add("--no-annotated", action="store_true", help="do not write copies with boxes and labels")
   _add_detection(command.add_argument_group("where faces are looked for").add_argument)
 
 
@@ -52,7 +52,7 @@ def _add_detection(add: Add) -> None:
   add(
     "--detector",
     metavar="DIR",
-    help="checkpoint of a detector that finds the faces, if --checkpoint is a classifier's",
+    help="checkpoint of a detector, if --checkpoint is a classifier",
   )
   add(
     "--crop-scale",
@@ -103,7 +103,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _header(arguments: argparse.Namespace, predictor: "ImagePredictor") -> dict[str, Any]:
-  """What predictions.json says about how it came about."""
+  """The header of predictions.json."""
   detector = {} if arguments.detector is None else {"detector": arguments.detector}
   return {
     "ferjax": __version__,

@@ -1,4 +1,4 @@
-"""From an entry to its encoded image: opened, checked against the annotation, cut to the face."""
+"""From an entry to its encoded image: opened, checked against the annotation, cropped."""
 
 import collections
 import concurrent.futures
@@ -18,8 +18,8 @@ from ferjax.data.datasets.entries import Box, Entry, Pixels, RecordError
 from ferjax.data.datasets.parsing import show_box
 from ferjax.data.image import ImageError, decode
 
-_JPEG_QUALITY = 95  # of faces that are cut out
-_AHEAD = 4  # items in work for each thread
+_JPEG_QUALITY = 95  # of cropped faces
+_AHEAD = 4  # pending items per thread
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,7 +59,7 @@ def load(entry: Entry, *, overhang: float, margin: float) -> Loaded:
   try:
     image = decode(encoded, origin=entry.origin)
   except ImageError as error:
-    # The origin names a row; what must be mended is the file.
+    # The origin names a row; the file is what has to be fixed.
     raise ImageError(f"{error}: {entry.image}" if isinstance(entry.image, str) else error) from None
   height, width = image.shape[:2]
   if entry.size is not None and entry.size != (width, height):
@@ -90,7 +90,7 @@ def _read(entry: Entry) -> bytes:
 def _cut(
   image: UInt8[np.ndarray, "h w 3"], box: Box, margin: float, origin: str
 ) -> UInt8[np.ndarray, "i j 3"]:
-  """The face with its margin, as far as the image reaches; the box itself must overlap it."""
+  """The face with its margin, clipped to the image, which the box must overlap."""
   height, width = image.shape[:2]
   fit_boxes(np.array([box], np.float32), width, height, origin=origin, overhang=np.inf)
   x1, y1, x2, y2 = box
@@ -111,7 +111,7 @@ def fit_boxes(
   """Clips boxes (xyxy) to their image of `width` x `height` pixels.
 
   Raises:
-    RecordError: a box lies outside the image, or stands over it by more than `overhang` pixels.
+    RecordError: a box is outside the image, or extends beyond it by more than `overhang` pixels.
   """
   limit = np.array([width, height, width, height], np.float32)
   clipped = np.clip(boxes, 0, limit)
@@ -136,9 +136,8 @@ def _jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
 def in_threads(
   function: Callable[[Item], Result], items: Iterable[Item]
 ) -> Iterator[tuple[Item, Result | ImageError | RecordError]]:
-  """Items with what a function makes of them, or the error that it raises for a bad one, in order.
-
-  A bounded number of results exists at once. Decoding frees Python's lock, so threads are enough.
+  """Items with the result of a function, or its error for a bad one, in order. The number of
+  pending results is bounded. Decoding frees Python's lock, so threads are enough.
   """
 
   def attempt(item: Item) -> Result | ImageError | RecordError:

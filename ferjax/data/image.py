@@ -22,10 +22,10 @@ from ferjax.data.pixel_modes import PixelError, to_rgb, transparent_level
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
-GREY = 128  # what letterbox and augmentation fill with
-MAX_PIXELS = 2**27  # above what cameras deliver; 400 MB once decoded
+GREY = 128  # fill value of letterbox and augmentation
+MAX_PIXELS = 2**27  # more than cameras deliver; 400 MB decoded
 
-# What Pillow's plugins raise on a damaged file, besides OSError.
+# Exceptions of Pillow's plugins for damaged files, besides OSError.
 _DAMAGED = (
   OSError,
   EOFError,
@@ -46,7 +46,7 @@ _MAX_BYTES = 2**30  # of a file that is read a second time, without its metadata
 # Markers of a JPEG file's segments: an image starts, EXIF or XMP, pixels start.
 _SOI, _APP1, _SOS = b"\xff\xd8", b"\xff\xe1", b"\xff\xda"
 
-# EXIF tag 0x0112 -> the operation that shows the picture upright.
+# EXIF tag 0x0112 -> the operation that makes the image upright.
 _ORIENTATION = 0x0112
 _UPRIGHT = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -58,13 +58,13 @@ _UPRIGHT = {
   8: Image.Transpose.ROTATE_90,
 }
 
-# Pillow warns about harmless header damage. Warning filters belong to the process, so that two
-# threads that change them at once could leave each other's behind.
+# Pillow warns about harmless header damage. Warning filters are global to the process, so two
+# threads that change them at once could leave the wrong ones behind.
 _filters_lock = threading.Lock()
 
 
 class ImageError(ValueError):
-  """An image cannot be read; the message starts with where it came from."""
+  """An image cannot be read; the message starts with its origin."""
 
 
 # What is wrong whatever the metadata.
@@ -95,9 +95,10 @@ def decode(
 
   Args:
     source: a path, or the encoded bytes.
-    origin: what an error calls the image; the path if empty.
-    max_pixels: larger images are refused by their header, before memory is taken. Pillow's own
-      limit (twice `PIL.Image.MAX_IMAGE_PIXELS`) holds besides.
+    origin: name of the image in errors; the path if empty.
+    max_pixels: larger images are refused after reading the header, before memory is allocated.
+      Pillow's own
+      limit (twice `PIL.Image.MAX_IMAGE_PIXELS`) applies as well.
 
   Raises:
     ImageError: the image is missing, damaged, not an image, or too large.
@@ -197,7 +198,7 @@ def _name(source: str | os.PathLike | bytes) -> str:
 def _plain_jpeg(
   source: str | os.PathLike | bytes, max_pixels: int
 ) -> UInt8[np.ndarray, "h w 3"] | None:
-  """The pixels of an undamaged JPEG that needs no more than decoding; None for all else.
+  """The pixels of an undamaged JPEG that needs decoding only; None for all other files.
 
   simplejpeg is faster than Pillow and built on the same libjpeg-turbo: the pixels are equal.
   """
@@ -213,12 +214,12 @@ def _plain_jpeg(
     if colorspace not in ("YCbCr", "Gray") or is_large:
       return None
     return simplejpeg.decode_jpeg(source)
-  except ValueError:  # also for what libjpeg would repair: Pillow decides
+  except ValueError:  # also for files that libjpeg would repair: Pillow decides
     return None
 
 
 def _may_be_turned(jpeg: bytes) -> bool:
-  """Whether a segment may hold an orientation, or none can be told from another."""
+  """Whether a segment may contain an orientation, or segments cannot be parsed."""
   position = len(_SOI)
   while True:
     marker = jpeg[position : position + 2]
@@ -257,7 +258,7 @@ def _silenced() -> Iterator[None]:
 def letterbox(
   image: UInt8[np.ndarray, "h w 3"], size: int, fill: int = GREY
 ) -> tuple[UInt8[np.ndarray, "{size} {size} 3"], Float[np.ndarray, "6"]]:
-  """Scales an image to fit a square, keeping its aspect, and centres it on grey.
+  """Scales an image to fit a square, keeping its aspect ratio, and centres it on grey.
 
   Bicubic, as published (spec: fer_yolo_mamba, Network).
 
@@ -288,7 +289,7 @@ def letterbox(
 def place_boxes(
   boxes: Float[np.ndarray, "m 4"], placement: Float[np.ndarray, "6"]
 ) -> Float[np.ndarray, "m 4"]:
-  """Boxes (xyxy) of original pixels in pixels of the letterboxed input."""
+  """Maps boxes (xyxy) from original pixels to pixels of the letterboxed input."""
   scale, offset = np.tile(placement[0:2], 2), np.tile(placement[2:4], 2)
   return (boxes * scale + offset).astype(np.float32)
 
@@ -301,12 +302,12 @@ def normalize(
   """`(image / 255 - mean) / std`, float32.
 
   Args:
-    image: RGB, or one channel of grey, which becomes three equal ones first.
+    image: RGB, or one grey channel, which is repeated three times.
     mean: of RGB in 0..1.
-    std: deviation of RGB in 0..1.
+    std: standard deviation of RGB in 0..1.
   """
   shift, scale = np.array(mean), np.array(std)
-  # What each of the 256 levels becomes is computed once and looked up.
+  # The values of the 256 levels are computed once, as a lookup table.
   table = np.arange(256, dtype=np.float32)[:, None] * (1 / (255 * scale)).astype(np.float32)
   table -= (shift / scale).astype(np.float32)
   output = np.empty((*image.shape[:-1], 3), np.float32)
@@ -320,5 +321,5 @@ def normalize(
 
 
 def mirrored(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:
-  """Left and right exchanged, in a new array."""
+  """A horizontally flipped copy."""
   return cv2.flip(image, 1).reshape(image.shape)

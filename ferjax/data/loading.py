@@ -26,7 +26,7 @@ from ferjax.data.sources import (
 from ferjax.data.synthetic.faces import SyntheticFaces
 from ferjax.data.synthetic.scenes import SyntheticScenes
 
-_NAMED = 10  # skipped records that the log names
+_NAMED = 10  # skipped records listed in the log
 _WITHOUT_DATA = {
   "detection": "the source 'synthetic' needs no data",
   "classification": "the source 'synthetic_faces' needs no data",
@@ -51,13 +51,13 @@ def load_source(
       table's column, in data of one's own; else one of the set's splits. Empty means the one
       called like `split`.
     split: "train", "val" or "test".
-    seed: of drawn pictures; no two splits share one, nor do two seeds.
+    seed: of synthetic images; splits and seeds have no images in common.
     task: of the model, "detection" or "classification"; "" for the set's first.
     validates: whether the validation split is used; if not, data of one's own without one keep all
       of train.
 
   Raises:
-    ValueError: the config names no data, unknown data, or data that is missing or malformed.
+    ValueError: the config names no data, unknown data, or missing or malformed data.
   """
   if config.source not in source_names():
     raise ValueError(f"unknown data.source {config.source!r}; known: {', '.join(source_names())}")

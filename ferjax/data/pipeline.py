@@ -1,10 +1,10 @@
-"""Batches for training and evaluation, by grain.
+"""Batches for training and evaluation, with grain.
 
 Training is an endless list of examples, numbered 0, 1, 2, ...: example n belongs to epoch
 `n // len(source)` and is a pure function of the seed and n. Batch size, hosts and workers only
-decide how the list is cut, so none of them changes what is learned from, and a checkpoint needs
-no more than a position. Batches of NumPy arrays are `ferjax.typing.DetectionBatch` or
-`ClassificationBatch`, as the source's task says.
+determine how this list is divided. So none of them changes the training examples, and a checkpoint
+only needs a position. Batches of NumPy arrays are `ferjax.typing.DetectionBatch` or
+`ClassificationBatch`, depending on the source's task.
 """
 
 import functools
@@ -28,7 +28,7 @@ from ferjax.data.image import normalize
 from ferjax.data.samplers import BalancedOrder, shuffled
 from ferjax.data.sources import LabelledSource, Source, check_on_bad_record
 
-_AHEAD = 4  # batches made at once, each by a thread; 39 MB each at 32 images of 320 pixels
+_AHEAD = 4  # batches prepared in parallel, one per thread; 39 MB each for 32 images of 320 pixels
 
 
 def train_dataset(
@@ -45,10 +45,10 @@ def train_dataset(
   """Endless shuffled, augmented batches of this host.
 
   Args:
-    source: its examples are drawn once an epoch, in another order each epoch; with `balance`,
-      its classes are drawn equally often (see `ferjax.data.samplers.BalancedOrder`).
+    source: its examples are sampled once per epoch, in a new order each epoch; with `balance`, its
+      classes are sampled equally often (see `ferjax.data.samplers.BalancedOrder`).
     config: image size, augmentation and workers. `num_workers` > 0 needs parsed absl flags, that
-      is a program that runs in `absl.app.run`.
+      is, a program in `absl.app.run`.
     batch_size: over all hosts. Host p gets rows `[p * b, (p + 1) * b)` of each batch, with
       b = batch_size // process_count.
     seed: of order and augmentation, not negative.
@@ -58,8 +58,8 @@ def train_dataset(
     process_count: number of hosts.
 
   Raises:
-    ValueError: a size that does not fit, an empty source, a class that cannot be balanced, a bad
-      record while iterating.
+    ValueError: an invalid size, an empty source, a class that cannot be balanced, or a bad record
+      while iterating.
   """
   _check(source, config, batch_size, process_index, process_count)
   for name, value, least in (("seed", seed, 0), ("epochs", epochs, 1), ("start", start, 0)):
@@ -87,12 +87,12 @@ def eval_dataset(
   process_count: int = 1,
   ten_crop: bool = False,
 ) -> grain.IterDataset:
-  """Every record once and in order; every host yields as many batches.
+  """Every record once, in order; every host yields the same number of batches.
 
-  A detector's images are letterboxed; boxes are never dropped, so they are padded to the most
-  that an image has. A classifier's are cut from the middle, or, with `ten_crop`, in the ten views
-  of `ferjax.data.classification.views`: [b 10 h w 3]. The last batch is filled up with examples
-  whose `mask` is False. Arguments and errors as for `train_dataset`.
+  A detector's images are letterboxed; boxes are never dropped, so they are padded to the maximum
+  number per image. A classifier's images are centre-cropped, or, with `ten_crop`, in the ten views
+  of `ferjax.data.classification.views`: [b 10 h w 3]. The last batch is padded with examples whose
+  `mask` is False. Arguments and errors as for `train_dataset`.
   """
   _check(source, config, batch_size, process_index, process_count)
   if source.task == "classification":
@@ -179,7 +179,7 @@ def _check(
 
 
 def _number(row: int, *, start: int, batch_size: int, local: int, first: int) -> int:
-  """The example that stands in a row of this host's batches, all batches laid end to end."""
+  """The example number of a row of this host's batches, with all batches concatenated."""
   batch, offset = divmod(row, local)
   return start + batch * batch_size + first + offset
 
@@ -187,19 +187,19 @@ def _number(row: int, *, start: int, batch_size: int, local: int, first: int) ->
 def _batches(
   rows: grain.MapDataset, local: int, config: DataConfig, ahead: int = _AHEAD
 ) -> grain.IterDataset:
-  """Batches of `local` rows, prepared ahead and normalised."""
+  """Prefetched, normalised batches of `local` rows."""
   _use_no_threads_in_opencv()
   batches = rows.batch(local, drop_remainder=True)
   finish = functools.partial(_normalized, mean=config.mean, std=config.std)
   if config.num_workers == 0:
     options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
     return batches.map(finish).to_iter_dataset(options)
-  # Whole batches go to the workers, in turn, so that their number changes nothing.
+  # Workers get whole batches in turn, so their number does not affect the result.
   one_by_one = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   options = grain.MultiprocessingOptions(num_workers=config.num_workers, per_worker_buffer_size=2)
   batches = batches.to_iter_dataset(one_by_one).mp_prefetch(options, _set_up_worker)
-  # Workers hand over bytes: floats are four times as much to carry, and twelve times if grey. A
-  # thread makes floats of the next batch while the program uses this one.
+  # Workers return uint8: floats would be four times the data, or twelve times for grey. A thread
+  # converts the next batch to floats while the program uses this one.
   return grain.experimental.ThreadPrefetchIterDataset(batches.map(finish), prefetch_buffer_size=1)
 
 
@@ -213,12 +213,12 @@ def _normalized(
 
 
 def _use_no_threads_in_opencv() -> None:
-  """For the whole process: pictures are small, and prepared side by side already."""
+  """For the whole process: images are small, and already prepared in parallel."""
   cv2.setNumThreads(0)
 
 
 def _set_up_worker(index: int, count: int) -> None:
-  """Ctrl-C reaches every process of a terminal; what it means is for the main program to say."""
+  """Ctrl-C reaches every process of a terminal; only the main process handles it."""
   del index, count
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   _use_no_threads_in_opencv()

@@ -67,7 +67,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-  # La holds premultiplied grey, which Pillow converts to LA only.
+  # La is premultiplied grey, which Pillow converts to LA only.
   image = image.convert("LA") if image.mode == "La" else image
   image = image.convert("RGBA")
   return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

@@ -1,7 +1,7 @@
-"""Reading what `ferjax data prepare` wrote: random access to ArrayRecord shards.
+"""Reads the output of `ferjax data prepare`: random access to ArrayRecord shards.
 
-Opening reads two small files and the labels; shards are opened when a record of theirs is first
-asked for, so that a set of any size starts at once. Records are tfds examples:
+Opening reads two small files and the labels; shards are opened on first access, so a set of any
+size opens at once. Records are tfds examples:
 `tfds.builder_from_directory(DIR).as_data_source("train")` reads them as well.
 """
 
@@ -25,7 +25,7 @@ from ferjax.data.detection.augment import Example
 from ferjax.data.image import decode
 
 INDEX = "ferjax.json"
-INCOMPLETE = "incomplete."  # start of the name of a folder that tfds has not finished
+INCOMPLETE = "incomplete."  # prefix of a folder that tfds has not finished
 _FORMAT = 1
 _DEPTH = 3  # of a prepared set below the folder that `prepare` was given
 _HOW = "write it with `ferjax data prepare NAME --source DIR --out DIR`"
@@ -43,7 +43,7 @@ def class_names_flag(class_names: tuple[str, ...]) -> str:
 
 
 class PreparedSource:
-  """The records of a split; `PreparedFaces` and `PreparedDetection` are its two kinds."""
+  """The records of a split; the base of `PreparedFaces` and `PreparedDetection`."""
 
   task: str
 
@@ -71,14 +71,14 @@ class PreparedSource:
 
   @functools.cached_property
   def _records(self) -> Any:
-    # Imported here so that only programs that read prepared data wait for it.
+    # Imported here so that only programs that read prepared data load it.
     import tensorflow_datasets as tfds
 
     builder: Any = tfds.builder_from_directory(os.fspath(self._folder))
     return builder.as_data_source(self._split, decoders={"image": tfds.decode.SkipDecoding()})
 
   def __getstate__(self) -> dict[str, Any]:
-    """Without the open shards and the arrays, which a worker opens by itself."""
+    """Without the open shards and arrays, which each worker opens itself."""
     state = self.__dict__.copy()
     state.pop("_records", None)
     state.pop("labels", None)
@@ -104,7 +104,7 @@ class PreparedFaces(PreparedSource):
 class PreparedDetection(PreparedSource):
   """Photographs with boxes, which were clipped to them when they were prepared.
 
-  `max_boxes` is the most of one photograph.
+  `max_boxes` is the maximum number per photograph.
   """
 
   task = "detection"
@@ -127,7 +127,7 @@ class PreparedDetection(PreparedSource):
 
 
 def find_prepared(dir: str | os.PathLike, name: str = "", task: str = "") -> epath.Path:
-  """The folder that holds `ferjax.json`: `dir`, or the only one below it.
+  """The folder with `ferjax.json`: `dir`, or the only one below it.
 
   Args:
     dir: a folder of any file system that `etils.epath` knows.
@@ -192,7 +192,7 @@ def _folders(folder: epath.Path) -> list[epath.Path]:
 
 
 def read_index(folder: epath.Path) -> dict[str, Any]:
-  """What `ferjax.json` says; ValueError if another version of ferjax wrote it."""
+  """The content of `ferjax.json`; ValueError if another version of ferjax wrote it."""
   try:
     index = json.loads((folder / INDEX).read_text())
   except ValueError as error:
@@ -217,10 +217,9 @@ def open_prepared(
   """Opens a split of a prepared data set.
 
   Args:
-    dir: what `prepare` was given as --out, or the folder that holds `ferjax.json`; any path that
-      `etils.epath` knows.
+    dir: --out of `prepare`, or the folder with `ferjax.json`; any path that `etils.epath` supports.
     split: "train", "val" or "test".
-    class_names: that are expected; None for those of the set.
+    class_names: the expected classes; None for those of the set.
     name: of the data set that is expected; "" for any.
     task: that it must be prepared for; "" for any.
     choices: field of `datasets.base.Options` -> what the set must have been prepared with.
@@ -260,16 +259,16 @@ def open_prepared(
 
 
 def local_copy(folder: epath.Path, split: str) -> epath.Path:
-  """The folder, or for one on a remote file system a copy of what a split needs.
+  """The folder, or a local copy of the files of a split if it is remote.
 
-  ArrayRecord opens local files. Copies are kept below FERJAX_CACHE (default ~/.cache/ferjax); a
-  file that is there was copied whole.
+  ArrayRecord opens local files. Copies are kept below FERJAX_CACHE (default ~/.cache/ferjax); an
+  existing file is a complete copy.
   """
   place = os.fspath(folder)
   if not _is_remote(place):
     return folder
   cache = epath.Path(os.environ.get("FERJAX_CACHE", "~/.cache/ferjax")).expanduser()
-  # What was prepared anew at the same place is another data set.
+  # A set that was prepared again in the same folder is another data set.
   content = (folder / INDEX).read_bytes()
   target = cache / hashlib.sha256(place.encode() + content).hexdigest()[:16]
   target.mkdir(parents=True, exist_ok=True)

@@ -29,11 +29,11 @@ class Source(Protocol):
   """Random access to the examples of a data set; pickles."""
 
   class_names: tuple[str, ...]
-  skipped: list[str]  # records left out on construction, each with its reason
+  skipped: list[str]  # records left out on construction, each with the reason
 
   @property
   def task(self) -> str:
-    """What its labels are for: "detection" or "classification"."""
+    """The task: "detection" or "classification"."""
     ...
 
   def __len__(self) -> int: ...
@@ -47,7 +47,7 @@ class Source(Protocol):
     ...
 
   def origin(self, index: int, /) -> str:
-    """Where record `index` stands, for messages: "list.txt:12 (images/a.jpg)"."""
+    """The origin of record `index`, for messages: "list.txt:12 (images/a.jpg)"."""
     ...
 
 
@@ -184,7 +184,7 @@ def class_counts(labels: Float[np.ndarray, "n k"]) -> list[int]:
 
 
 def load_example(source: Source, index: int, on_bad_record: str) -> Any:
-  """An example, or None if it is bad and such are to be skipped."""
+  """An example, or None if it is bad and may be skipped."""
   try:
     return source[index]
   except (ImageError, RecordError) as error:
@@ -196,7 +196,7 @@ def load_example(source: Source, index: int, on_bad_record: str) -> Any:
 
 @functools.cache
 def _warn_once(message: str) -> None:
-  """A bad record is met again in every epoch and evaluation; once in a process is enough."""
+  """A bad record recurs in every epoch and evaluation; it is logged once per process."""
   logging.warning("%s", message)
 
 

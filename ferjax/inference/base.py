@@ -1,4 +1,4 @@
-"""What every predictor does: images are read ahead in threads, and seen in batches."""
+"""Shared by all predictors: threads read images ahead, and the model runs on batches."""
 
 import abc
 import dataclasses
@@ -24,7 +24,7 @@ Inputs = TypeVar("Inputs")
 
 @dataclasses.dataclass(frozen=True)
 class Prepared(Generic[Inputs]):
-  """An upright RGB image, and what the model sees of it; `path` is None if it was an array."""
+  """An upright RGB image and the model's input; `path` is None if it was an array."""
 
   path: str | None
   image: UInt8[np.ndarray, "h w 3"]
@@ -34,14 +34,14 @@ class Prepared(Generic[Inputs]):
 class ImagePredictor(abc.ABC, Generic[Inputs]):
   """The interface of all predictors.
 
-  Programs of a fixed batch shape are compiled, on the first call; a last, smaller batch is padded.
-  An image's result does not depend on the images it shares a batch with.
+  Programs with a fixed batch shape are compiled on the first call; a smaller last batch is padded.
+  The result of an image does not depend on the other images of its batch.
 
   Attributes:
     class_names: in the order of the scores.
     step: of the checkpoint; None for a model that is not from one.
-    batch_size: images that the model sees at once.
-    settings: what results depend on besides the checkpoint, by name.
+    batch_size: images per batch.
+    settings: settings that affect results, besides the checkpoint, by name.
   """
 
   class_names: tuple[str, ...]
@@ -85,7 +85,7 @@ class ImagePredictor(abc.ABC, Generic[Inputs]):
 
   @abc.abstractmethod
   def _inputs(self, image: UInt8[np.ndarray, "h w 3"]) -> Inputs:
-    """What the model sees of an image. Called in threads."""
+    """The model's input for an image. Called in threads."""
 
   @abc.abstractmethod
   def _faces(self, batch: list[Prepared[Inputs]]) -> list[tuple[Face, ...]]:
@@ -135,7 +135,7 @@ def _read(image: Image) -> tuple[str | None, UInt8[np.ndarray, "h w 3"]]:
 def _take(
   waiting: deque[tuple[Image, Future[Prepared[Inputs]]]], on_bad_image: OnBadImage
 ) -> Iterator[Prepared[Inputs]]:
-  """Yields the first image that waits, or nothing if it is bad and this is to be tolerated."""
+  """Yields the first pending image, or nothing if it is bad and may be skipped."""
   image, future = waiting.popleft()
   try:
     prepared = future.result()
@@ -148,7 +148,7 @@ def _take(
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-  """Lists of `size` items, the last of what is left."""
+  """Lists of `size` items; the last may be shorter."""
   batch: list[Item] = []
   for item in items:
     batch.append(item)
@@ -160,11 +160,11 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 
 def stack_padded(rows: list[np.ndarray], size: int) -> np.ndarray:
-  """An array of `size` rows: these, then the last one again."""
+  """An array of `size` rows, padded with copies of the last one."""
   return np.stack(rows + [rows[-1]] * (size - len(rows)))
 
 
 def check_count(name: str, count: int) -> None:
-  """Raises a ValueError for a number of something that is below 1."""
+  """Raises a ValueError for a count below 1."""
   if count < 1:
     raise ValueError(f"{name} is {count}; expected at least 1")

@@ -1,4 +1,4 @@
-"""Expressions of pictures that are faces, from a checkpoint.
+"""Classifies images of faces with a checkpoint.
 
 Preprocessing is that of evaluation (`ferjax.data.classification.views.center_view`) and so is
 post-processing (`ClassificationTask.postprocess`), so that predictions and measured accuracy
@@ -31,10 +31,10 @@ from ferjax.typing import Classifications
 
 
 class ExpressionClassifier(ImagePredictor[np.ndarray]):
-  """Names the expression of images that are faces, with the model of a checkpoint.
+  """Classifies the expression of face images with the model of a checkpoint.
 
-  Every image gets one `Face` without a box: it is taken to be a cut-out face, resized, and
-  classified by the square in its middle.
+  Every image gets one `Face` without a box: the image is treated as a cropped face, resized, and
+  its central square is classified.
 
   Attributes (besides those of `ImagePredictor`):
     image_size: side of the model's input, pixels.
@@ -148,7 +148,7 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
     return [(face,) for face in self._classify_views(prepared.inputs for prepared in batch)]
 
   def classify_crops(self, crops: Iterable[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator[Face]:
-    """Yields the answer to each crop, RGB of any size; takes a batch of them at a time."""
+    """Yields the prediction for each crop, RGB of any size; reads one batch at a time."""
     yield from self._classify_views(map(self._inputs, crops))
 
   def _classify_views(self, views: Iterable[UInt8[np.ndarray, "s s 3"]]) -> Iterator[Face]:

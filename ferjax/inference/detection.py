@@ -1,7 +1,7 @@
-"""Faces and their expressions in photographs, from a checkpoint.
+"""Detects faces and classifies their expressions with a checkpoint.
 
 Preprocessing is that of evaluation (`ferjax.data.image`) and so is post-processing
-(`DetectionTask.postprocess`), so that predictions and measured accuracy cannot disagree.
+(`DetectionTask.postprocess`), so predictions match the measured accuracy.
 """
 
 import os
@@ -23,7 +23,7 @@ from ferjax.typing import Detections
 
 
 class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
-  """Finds faces and their expressions with the model of a checkpoint.
+  """Detects faces and classifies their expressions with the model of a checkpoint.
 
   Attributes (besides those of `ImagePredictor`):
     image_size: side of the model's input, pixels.
@@ -43,12 +43,12 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
 
     Args:
       checkpoint: the folder that training wrote, or one checkpoint in it; or an open one.
-      step: a number, "best", "latest", or None for the best where one was evaluated.
-      batch_size: images that the model sees at once.
+      step: a number, "best", "latest", or None for the best, or the latest if none was evaluated.
+      batch_size: images per batch.
       score_threshold: faces below this score are left out (0..1).
-      iou_threshold: of two faces with the same expression whose boxes overlap by more than this,
-        the one with the smaller score is left out (0..1).
-      max_detections: faces kept per image, at most.
+      iou_threshold: of two boxes with the same expression and a higher IoU, the one with the lower
+        score is left out (0..1).
+      max_detections: maximum number of faces per image.
 
     Raises:
       FileNotFoundError: there is no such checkpoint.

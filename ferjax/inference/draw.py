@@ -1,4 +1,4 @@
-"""Pictures of predictions: a box and a label for each face, or a label for the image."""
+"""Draws predictions: a box and a label per face, or a label for the image."""
 
 import functools
 from collections.abc import Sequence
@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from ferjax.fonts import Lettering, lettering
 from ferjax.inference.results import Face
 
-# The palette of Okabe and Ito (2008), told apart with every common colour vision, black replaced
-# by grey. Class names of another vocabulary take these in the order of their index.
+# The palette of Okabe and Ito (2008), distinguishable with every common colour vision, with grey
+# instead of black. Other class names take these colours in the order of their index.
 _COLOURS = {
   "neutral": (187, 187, 187),
   "happiness": (240, 228, 66),
@@ -41,9 +41,9 @@ def draw_faces(
 ) -> np.ndarray:
   """A copy of `image` (RGB) with the box and the label, as "happiness 0.87", of each face.
 
-  The label of a face without a box, an image that was classified as it is, stands in the upper
-  left corner. Labels stay inside the image, keep off faces where they can, and are left out where
-  not even the smallest text fits. Of a class whose name no font can draw, the label has the index,
+  The label of a classified image, a face without a box, is in the upper left corner. Labels stay
+  inside the image, avoid faces if possible, and are left out if not even the smallest text fits. Of
+  a class whose name no font can draw, the label has the index,
   and a legend stands in a corner.
 
   Args:
@@ -61,7 +61,7 @@ def draw_faces(
   whole = (0, 0, *canvas.size)
   boxes = [_Rectangle(*map(round, whole if face.box is None else face.box)) for face in faces]
   occupied = [box for face, box in zip(faces, boxes, strict=True) if face.box is not None]
-  # The stroke follows the text, so that both read at the same distance.
+  # The line width scales with the text, so both are legible at the same distance.
   text_size = _text_size(canvas)
   stroke = max(2, round(text_size / 6))
   for face, box in zip(faces, boxes, strict=True):
@@ -94,7 +94,7 @@ def _colour(face: Face) -> tuple[int, int, int]:
 
 
 def _draw_box(pen: ImageDraw.ImageDraw, box: _Rectangle, colour, stroke: int) -> None:
-  """A line inside the box's edge between two dark ones: visible on skin, sky and shade."""
+  """A line between two dark ones inside the box's edge: visible on skin, sky and shadow."""
   dark = (0, 0, 0)
   rim = max(1, stroke // 3)
   for inset, line, width in ((0, dark, stroke + 2 * rim), (rim, colour, stroke)):
@@ -117,7 +117,7 @@ def _padding(font: ImageFont.FreeTypeFont) -> int:
 
 
 def _label_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
-  """Width and height of a label: the same height whatever the letters."""
+  """Width and height of a label; the height does not depend on the letters."""
   ascent, descent = font.getmetrics()
   pad = _padding(font)
   return round(font.getlength(text)) + 2 * pad, ascent + descent + pad
@@ -142,7 +142,7 @@ def _place_label(
   stroke: int,
   occupied: Sequence[_Rectangle],
 ) -> _Rectangle:
-  """Above the box, below it, or inside it: the first place that covers least."""
+  """Above the box, below it, or inside it: the first position that covers least."""
   width, height = size
   tops = (box.top - height, box.bottom, box.top + stroke, box.bottom - stroke - height)
   places = []

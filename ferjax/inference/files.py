@@ -18,7 +18,7 @@ from ferjax.inference.draw import draw_faces
 from ferjax.inference.results import Face, Prediction
 from ferjax.output import replacing, results_folder
 
-# Formats that the annotated copy keeps; the others become PNG, which loses nothing.
+# Formats that the annotated copy keeps; others become PNG, which is lossless.
 _KEPT_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 ANNOTATED = "annotated"
 EXPLAINED = "explained"
@@ -26,7 +26,7 @@ PREDICTION_FILES = ("predictions.json", "predictions.csv")
 
 
 class ImageFile(NamedTuple):
-  """`path` is what to open; `name` is relative, and unlike that of every other image of a run."""
+  """`path` is the file; `name` is relative and unique within a run."""
 
   path: str
   name: pathlib.PurePath
@@ -42,7 +42,7 @@ class FoundImages(NamedTuple):
 def find_images(
   paths: Iterable[str | os.PathLike], *, recursive: bool, output: str | os.PathLike
 ) -> FoundImages:
-  """The image files that `paths` stand for: files as given, folders by their sorted images.
+  """The image files of `paths`: files as given, and the sorted images of folders.
 
   A file is listed once, however its folder is named or linked. Hidden files, and the pictures of an
   earlier run in `output`, are not looked for in folders.
@@ -101,8 +101,8 @@ def _unused(name: pathlib.PurePath, names: set[str]) -> pathlib.PurePath:
 class PredictionWriter:
   """Collects predictions, and writes `predictions.json` and `predictions.csv` on leaving.
 
-  Use it as a context manager: what was predicted is written even when an error or an interrupt
-  ends the block, with `"complete": false`. Both files appear whole or not at all.
+  Use it as a context manager: after an error or an interrupt, the predictions so far are still
+  written, with `"complete": false`. Both files are written atomically.
   """
 
   def __init__(
@@ -120,9 +120,9 @@ class PredictionWriter:
       output: folder for the results.
       header: further fields of the JSON file.
       class_names: of the predictor.
-      annotated: asks for copies with boxes.
-      with_detections: asks for the columns of what the detector said of a face that another
-        network classified.
+      annotated: whether to write copies with boxes.
+      with_detections: whether to write the columns of the detector's result, for faces that a
+        classifier classified.
 
     Raises:
       NotADirectoryError: `output` is a file.
@@ -141,7 +141,7 @@ class PredictionWriter:
     image: UInt8[np.ndarray, "h w 3"],
     name: str | os.PathLike,
   ) -> None:
-    """Notes a prediction, and writes the annotated copy of its image under `name`.
+    """Adds a prediction, and writes the annotated copy of its image under `name`.
 
     Raises:
       OSError: the copy cannot be saved; the message names it.
@@ -163,7 +163,7 @@ class PredictionWriter:
     )
 
   def skip(self, path: str, reason: str) -> None:
-    """Notes an image that could not be read."""
+    """Adds an unreadable image."""
     self.skipped.append({"image": path, "reason": reason})
 
   def __enter__(self) -> "PredictionWriter":
@@ -217,7 +217,7 @@ def _save(image: Image.Image, path: pathlib.Path) -> None:
 
 
 def face_fields(face: Face) -> dict[str, Any]:
-  """What the JSON files say of a face."""
+  """The JSON form of a face."""
   fields: dict[str, Any] = {
     "box": None if face.box is None else [round(edge, 2) for edge in face.box],
     **_score_fields(face),

@@ -1,4 +1,4 @@
-"""The predictor that fits a checkpoint."""
+"""Loads the predictor for a checkpoint."""
 
 import os
 
@@ -20,7 +20,7 @@ def load_predictor(
   iou_threshold: float | None = None,
   max_detections: int | None = None,
 ) -> ImagePredictor:
-  """A `Predictor`, an `ExpressionClassifier` or a `DetectAndClassify`, by what was trained.
+  """A `Predictor`, an `ExpressionClassifier` or a `DetectAndClassify`, by its task.
 
   Args:
     checkpoint: of a detector or a classifier: the folder that training wrote, or one checkpoint
@@ -28,7 +28,7 @@ def load_predictor(
     step: of `checkpoint`: a number, "best", "latest", or None for the best where one was
       evaluated.
     detector: for a classifier: checkpoint of the detector that finds the faces, its best where
-      one was evaluated. Without it the images are taken to be faces.
+      one was evaluated. Without it, images are treated as cropped faces.
     crop_scale: with `detector` only, as for `DetectAndClassify`.
     batch_size: images that a model sees at once.
     score_threshold, iou_threshold, max_detections: where faces are looked for, as for
@@ -36,7 +36,7 @@ def load_predictor(
 
   Raises:
     FileNotFoundError: there is no such checkpoint.
-    ValueError: a setting is out of its range or has no meaning for this model, one of the models
+    ValueError: a setting is out of range or does not apply to this model, one of the models
       is for another task, or this version cannot read a checkpoint.
   """
   checkpoint = open_checkpoint(checkpoint, step=step)
@@ -48,26 +48,26 @@ def load_predictor(
   if task == "detection":
     if detector is not None:
       raise ValueError(
-        f"{checkpoint.folder} holds a detector, which names the expressions by itself; leave out "
-        f"the detector {detector}, or give a classifier as the checkpoint"
+        f"{checkpoint.folder} is a detector, which classifies expressions itself; leave out the "
+        f"detector {detector}, or give a classifier as the checkpoint"
       )
     _refuse(
       cropping,
-      f"{checkpoint.folder} holds a detector, whose boxes no classifier sees; give the checkpoint "
-      "of a classifier",
+      f"{checkpoint.folder} is a detector, and there is no classifier for its boxes; pass the "
+      "checkpoint of a classifier",
     )
     return Predictor(checkpoint, batch_size=batch_size, **detection)
   if detector is None:
     _refuse(
       detection | cropping,
-      f"{checkpoint.folder} holds a classifier, which takes every image to be a face; give a "
-      "detector to look for faces",
+      f"{checkpoint.folder} is a classifier, which treats every image as a face; pass a detector "
+      "to detect faces",
     )
     return ExpressionClassifier(checkpoint, batch_size=batch_size)
   detector = open_checkpoint(detector)
   if _task(detector) != "detection":
     raise ValueError(
-      f"the detector {detector.folder} holds a classifier, which finds no faces; expected the "
+      f"the detector {detector.folder} is a classifier, which does not detect faces; expected the "
       "checkpoint of a network that detects"
     )
   return DetectAndClassify(
@@ -93,4 +93,4 @@ def _given(**settings: float | int | None) -> dict:
 def _refuse(settings: dict, reason: str) -> None:
   """Raises a ValueError if there are any."""
   for name, value in settings.items():
-    raise ValueError(f"{name} is {value}, but has no meaning here: {reason}, or leave {name} out")
+    raise ValueError(f"{name} is {value}, but does not apply here: {reason}, or leave {name} out")

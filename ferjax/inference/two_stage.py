@@ -1,4 +1,4 @@
-"""Faces found by one network, their expressions named by another."""
+"""Two-stage prediction: a detector finds faces, and a classifier classifies them."""
 
 import dataclasses
 import itertools
@@ -23,10 +23,10 @@ _MOST_PIXELS = 64
 class DetectAndClassify(ImagePredictor[Any]):
   """Finds faces with a detector, and classifies a square around each with a classifier.
 
-  Of the result, `box` is the detector's and `detection` all that it said; score, expression and
-  scores are the classifier's, and so are `class_names` and `step`. As the detector suppresses by
-  expression, which is not asked for here, boxes that overlap a better one by more than its
-  `iou_threshold` are left out whatever it took their expressions for.
+  In the result, `box` and `detection` come from the detector; score, expression, scores,
+  `class_names` and `step` are the classifier's. The detector suppresses per expression, which is
+  not wanted here: a box that overlaps a better one by more than its `iou_threshold` is left out,
+  whatever the detector's expressions.
   """
 
   def __init__(
@@ -39,10 +39,10 @@ class DetectAndClassify(ImagePredictor[Any]):
     """Combines two predictors, which may have different class names and batch sizes.
 
     Args:
-      detector: finds the faces.
-      classifier: names their expressions.
-      crop_scale: side of the square that the classifier sees, relative to the longer side of the
-        box (above 0, at most 4); see `square_crop`.
+      detector: detects the faces.
+      classifier: classifies their expressions.
+      crop_scale: side of the classifier's square crop, relative to the longer side of the box
+        (above 0, at most 4); see `square_crop`.
 
     Raises:
       ValueError: `crop_scale` is out of its range.
@@ -68,7 +68,7 @@ class DetectAndClassify(ImagePredictor[Any]):
 
   def _faces(self, batch: list[Prepared[Any]]) -> list[tuple[Face, ...]]:
     found = [self._one_of_each(faces) for faces in self._detector._faces(batch)]
-    # A generator: the crops of large photographs together would take much memory.
+    # A generator: all crops of large photographs at once would take much memory.
     crops = (
       square_crop(prepared.image, face.box, self._crop_scale)
       for prepared, faces in zip(batch, found, strict=True)
@@ -94,8 +94,8 @@ def square_crop(
   """The square around a box, in original pixels, without resampling.
 
   Its centre is the box's and its side is `scale` times the box's longer side, at least 1; the side,
-  then left and top, are rounded to whole pixels, halves up. Where it leaves the image, the pixels
-  of the edge are repeated. It has at most 64 times as many pixels as the image: around a
+  then left and top, are rounded to whole pixels, halves up. Outside the image, the edge pixels are
+  repeated. It has at most 64 times as many pixels as the image: around a
   long box of a very long picture, it is the middle of that square.
   """
   x1, y1, x2, y2 = box

@@ -1,4 +1,4 @@
-"""Weights of FERMam's branches from networks that were trained by themselves."""
+"""Weights of FERMam's branches from separately trained networks."""
 
 import dataclasses
 
@@ -11,10 +11,10 @@ from ferjax.interop.fermam_names import BRANCHES
 
 @dataclasses.dataclass(frozen=True)
 class BranchReport:
-  """What becomes of every entry of a checkpoint.
+  """How every entry of a checkpoint is used.
 
-  `used` entries have a place in the branch, `ignored` ones belong to layers that the branch lacks
-  by design, `unknown` ones fit nowhere, and `missing` ones are needed but not there.
+  `used` entries match the branch, `ignored` ones belong to layers that the branch lacks by design,
+  `unknown` ones match nothing, and `missing` ones are required but absent.
   """
 
   used: tuple[str, ...]
@@ -58,7 +58,7 @@ def import_branch(
   variables: torch_weights.Variables,
   part: str,
 ) -> tuple[torch_weights.Variables, BranchReport]:
-  """`variables` of a `FERMam` with one branch from a checkpoint of that network alone.
+  """`variables` of a `FERMam` with one branch from a checkpoint of that network.
 
   Args:
     model: as `ferjax.create_model("fermam", ...)` returns it.
@@ -69,7 +69,7 @@ def import_branch(
     part: "image" for IR-50, "landmark" for MobileFaceNet.
 
   Raises:
-    ValueError: an unknown part, entries that are missing or fit nowhere, or another shape.
+    ValueError: an unknown part, missing or unknown entries, or a wrong shape.
   """
   report = compare_branch(model, state_dict, variables, part)
   if report.unknown or report.missing:

@@ -1,4 +1,4 @@
-"""ImageNet weights of ConvNeXt, under its authors' names, as a start for `EmoNeXt`."""
+"""Imports ConvNeXt's ImageNet weights, in its authors' naming, into `EmoNeXt`."""
 
 import re
 from collections.abc import Mapping
@@ -10,15 +10,15 @@ import numpy as np
 from ferjax.interop.torch_weights import export_state_dict, import_state_dict
 from ferjax.models.emonext import EmoNeXt
 
-# What the two networks have in common, in the names of either.
+# The shared modules, in the names of each network.
 _TRUNK = re.compile(r"(downsample_layers\.\d\.[01]|stages\.\d\.\d+|norm)\.")
 
 
 class ConvNeXtReport(NamedTuple):
-  """Where the weights went, by released name.
+  """How the weights were used, by released name.
 
-  `used` entries of the checkpoint are in the variables now; `ignored` ones, of a head for other
-  classes, are not; `kept` ones are not in the checkpoint and stay as they were initialised.
+  `used` entries were copied to the variables; `ignored` ones, of a head for other classes, were
+  not; `kept` variables are not in the checkpoint and keep their initial values.
   """
 
   used: tuple[str, ...]
@@ -43,13 +43,13 @@ def import_convnext(
 
   Args:
     model: an `EmoNeXt`.
-    state_dict: name -> array in torch's layouts, or a dict that has it under "model". ImageNet-1k
+    state_dict: name -> array in torch's layouts, or a dict with it under "model". ImageNet-1k
       and 22k checkpoints differ in the head only.
     variables: of `model`, as initialised.
 
   Raises:
     ValueError: trunk entries that are missing, entries that no ConvNeXt of this kind has, or an
-      entry of another shape, such as that of another size of network; all named.
+      entry of another shape, such as that of another size of network; all listed.
     TypeError: another model.
   """
   if not isinstance(model, EmoNeXt):
@@ -63,7 +63,8 @@ def import_convnext(
   unknown = [name for name in state_dict if name not in (*trunk, *head)]
   if missing or unknown:
     raise ValueError(
-      f"this is no ConvNeXt checkpoint for size {model.size!r}: missing {_some(missing)}; unknown "
+      f"this is not a ConvNeXt checkpoint for size {model.size!r}: missing {_some(missing)}; "
+      "unknown "
       f"{_some(unknown)} (a checkpoint of EmoNeXt is read with import_state_dict)"
     )
   ignored = tuple(name for name in head if _is_of_other_classes(name, state_dict, merged))

@@ -1,4 +1,4 @@
-"""What the released EmoNeXt program calls the variables of `EmoNeXt`."""
+"""Names of the variables of `EmoNeXt` in the released program."""
 
 import math
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ _DENSE = "fc_loc.0.weight"
 
 
 def image_size(state_dict: Mapping[str, np.ndarray]) -> int:
-  """The side of the images that a released checkpoint takes, from its localisation network.
+  """The image side of a released checkpoint, derived from its localisation network.
 
   Raises:
-    ValueError: its width is that of no square image.
+    ValueError: its width does not match any square image.
   """
   if _DENSE not in state_dict:
     return 32

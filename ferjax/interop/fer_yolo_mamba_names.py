@@ -1,4 +1,4 @@
-"""What the released FER-YOLO-Mamba program calls the variables of `FerYoloMamba`."""
+"""Names of the variables of `FerYoloMamba` in the released program."""
 
 from ferjax.interop.naming import Naming
 

@@ -1,8 +1,8 @@
-"""What the released FERMam program calls the variables of `FERMam` and of its two branches."""
+"""Names of the variables of `FERMam` and its two branches in the released program."""
 
 from ferjax.interop.naming import Naming
 
-# `\b` begins a name by itself as well as below the prefix that the whole network adds.
+# `\b` matches a name with and without the prefix of the whole network.
 _IR50 = (
   (r"\bstem$", r"input_layer.0"),
   (r"\bstem_bn$", r"input_layer.1"),
@@ -56,7 +56,7 @@ _REST = (
 _PRELU = {"slope": "weight"}
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
-# The embeddings of the two branches, which the released program builds and nothing reads.
+# The embeddings of the two branches, which the released program builds but does not use.
 _UNUSED = {
   **{f"ir_back.output_layer.0.{x}": (512,) for x in _NORM},
   "ir_back.output_layer.3.weight": (512, 512 * 7 * 7),
@@ -69,7 +69,7 @@ _UNUSED = {
 }
 
 # Recognition networks have a fourth stage (units 21 to 23) and an embedding, which FERMam's image
-# branch has not; MobileFaceNet's embedding may be of faces or of their landmarks.
+# branch lacks; MobileFaceNet's embedding may be of faces or of their landmarks.
 FERMAM = Naming(
   rules=(
     (r"^image\b", r"ir_back"),
@@ -93,5 +93,5 @@ MOBILEFACENET = Naming(
   rules=_MOBILEFACENET, leaves=_PRELU, ignored=r"^output_layer\.", image_size=lambda state_dict: 112
 )
 
-# Part of `FERMam` -> what stands before the names of its weights.
+# Part of `FERMam` -> the prefix of its weight names.
 BRANCHES = {"image": "ir_back.", "landmark": "face_landback."}

@@ -1,4 +1,4 @@
-"""How a released program names and lays out the variables of one of our models."""
+"""Names and layouts of the variables of our models in the released programs."""
 
 import dataclasses
 import re
@@ -26,10 +26,10 @@ class Naming:
   Attributes:
     rules: (pattern, replacement) pairs of regular expressions, applied in turn to the path of a
       module, whose parts are joined by dots.
-    leaves: last part of a variable's path, or its last two joined by a dot -> what the released
-      program calls it, besides the usual ones; a name in neither stays.
+    leaves: last part of a variable's path, or its last two joined by a dot -> its name in the
+      released program, in addition to the usual ones; other names stay.
     flattened: path of a Dense layer (joined by dots) that reads a flattened square map -> the
-      map's channels. The released program flattens it channels first, ours channels last.
+      map's channels. The released program flattens it channels first, ferjax channels last.
     image_size: the side of a square image for which the model has the shapes of a state dict.
     ignored: pattern of entries that have no counterpart in the model, besides torch's counters.
     unused: such entries of the released program -> their shapes; they are written as zeros.
@@ -43,7 +43,7 @@ class Naming:
   unused: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
   def __call__(self, path: Path) -> str:
-    """The released name of a variable; `path` starts with the collection, which it lacks."""
+    """The released name of a variable; unlike it, `path` starts with the collection."""
     module = ".".join(path[1:-1])
     for pattern, replacement in self.rules:
       module = re.sub(pattern, replacement, module)

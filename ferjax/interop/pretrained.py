@@ -1,4 +1,4 @@
-"""Weights that a run starts from, as a config names them."""
+"""Pretrained weights of a run, as named in a config."""
 
 from collections.abc import Mapping
 
@@ -30,7 +30,7 @@ def import_pretrained(
   variables: Variables,
   parts: tuple[str, ...],
 ) -> tuple[Variables, list[str]]:
-  """`variables` with what was read, and a line for each file on what was used of it.
+  """`variables` with the weights, and a log line per file on which weights were used.
 
   Args:
     model: the network to start, which is a registered one.
@@ -39,7 +39,7 @@ def import_pretrained(
     parts: of a checkpoint of the whole network that are wanted, where its importer can choose.
 
   Raises:
-    ValueError: a checkpoint does not fit; what is wrong is named.
+    ValueError: a checkpoint does not match; the message lists the differences.
   """
   spec, lines = spec_of(model), []
   importers = {} if spec is None else spec.importers

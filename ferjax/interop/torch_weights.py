@@ -1,7 +1,7 @@
-"""Released PyTorch checkpoints to variables, and back.
+"""Converts released PyTorch checkpoints to variables, and back.
 
 A state dict is a flat dict of NumPy arrays under the released program's names. Every entry must
-find its place, or be named as ignored, and every variable must be filled.
+match a variable or be listed as ignored, and every variable must be filled.
 """
 
 import math
@@ -31,8 +31,8 @@ def import_state_dict(model: nn.Module, state_dict: StateDict) -> Variables:
   Args:
     model: as `ferjax.create_model` returns it.
     state_dict: released name -> array, in torch's layouts. The counters of torch's BatchNorm
-      (`num_batches_tracked`) have no counterpart and are ignored, and so are layers of which the
-      released program reads nothing.
+      (`num_batches_tracked`) have no counterpart and are ignored, and so are layers that the
+      released program does not use.
 
   Raises:
     ValueError: entries without a place in the model, variables that no entry fills, or an entry of
@@ -47,8 +47,8 @@ def import_parts(
 ) -> Variables:
   """`variables` with the weights of some parts, such as ("backbone",), from a checkpoint.
 
-  Entries of other parts are passed over; within the chosen ones the import is as strict as
-  `import_state_dict`, and raises the same errors. So does an unknown part.
+  Entries of other parts are ignored. For the chosen parts, the import is as strict as
+  `import_state_dict` and raises the same errors, also for an unknown part.
   """
   known = sorted(variables["params"])
   for part in parts:
@@ -61,10 +61,10 @@ def import_parts(
 
 
 def export_state_dict(model: nn.Module, variables: Variables) -> dict[str, np.ndarray]:
-  """The inverse of `import_state_dict`: what the released program loads with strict=True.
+  """The inverse of `import_state_dict`; the released program loads the result with strict=True.
 
   Torch's BatchNorm counters are written as zero, and so are weights that the released program has
-  but never reads.
+  but does not use.
   """
   flat, naming = flatten_dict(variables), released_names.table_of(model)
   state_dict: dict[str, np.ndarray] = {
@@ -86,14 +86,14 @@ def export_state_dict(model: nn.Module, variables: Variables) -> dict[str, np.nd
 def load_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """Reads a state dict from a .safetensors, .npz, .pth, .pt or .pth.tar file.
 
-  A torch file (`.tar` is a name that old ones have; none is an archive) may hold the state dict
-  itself or have it under "state_dict" or "model"; a leading "module." of every name is removed.
-  Torch files need the extra `ferjax[torch]`, and are read with `weights_only=True`, so that nothing
-  in them is executed.
+  A torch file (old ones are named `.tar`, but are not archives) contains the state dict itself, or
+  has it under "state_dict" or "model". A leading "module." of every name is removed.
+  Torch files need the extra `ferjax[torch]`, and are read with `weights_only=True`, so no code in
+  them is executed.
 
   Raises:
     FileNotFoundError: no such file.
-    ValueError: another kind of file, or its content is not what its name says.
+    ValueError: another kind of file, or content that does not match its name.
     ImportError: a torch file, and PyTorch is not installed.
   """
   path = os.fspath(path)
@@ -142,7 +142,7 @@ _READERS = {
   ".pt": _load_torch,
   ".tar": _load_torch,
 }
-# What the readers raise for a file that is broken or of another kind.
+# Exceptions of the readers for a broken file or another format.
 _UNREADABLE = (
   ValueError,
   RuntimeError,
@@ -170,7 +170,7 @@ def _fill(model, state_dict, *, selected: Callable[[tuple[str, ...]], bool]) -> 
     if name not in used and not naming.ignores(name) and (whole or _module(name) in modules)
   ]
   if extra:
-    raise ValueError(f"{len(extra)} entries of the state dict fit nowhere: {_some(extra)}")
+    raise ValueError(f"{len(extra)} entries of the state dict match no variable: {_some(extra)}")
   values = {}
   for path, name in names.items():
     expected = _to_torch(path, np.broadcast_to(np.float32(0), shapes[path].shape)).shape
@@ -182,7 +182,7 @@ def _fill(model, state_dict, *, selected: Callable[[tuple[str, ...]], bool]) -> 
 
 
 def _module(name: str) -> str:
-  """The module of the released program that tells its parts apart: "backbone.backbone"."""
+  """The module of the released program that contains its parts: "backbone.backbone"."""
   return ".".join(name.split(".")[:2])
 
 

@@ -32,9 +32,9 @@ def create_model(
   Args:
     name: a key of `ferjax.models.registry.MODELS`.
     num_classes: length of the class scores, at least 1.
-    variant: "corrected", or "released" to compute what the authors' program computes; both have
-      the same parameters.
-    size: of the network; None for the one its paper describes.
+    variant: "corrected", or "released" to reproduce the authors' program; both have the same
+      parameters.
+    size: of the network; None for that of the paper.
     dtype: of the computation; parameters and the scan stay float32.
     **options: further fields of the module, such as `drop_path_rate`.
 

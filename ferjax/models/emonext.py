@@ -1,16 +1,16 @@
-"""EmoNeXt: a ConvNeXt behind a spatial transformer, for the expression of a face.
+"""EmoNeXt: a ConvNeXt after a spatial transformer that classifies facial expressions.
 
 El Boudouri, Bohi, "EmoNeXt: an Adapted ConvNeXt for Facial Emotion Recognition", MMSP 2023,
 arXiv 2501.08199. The trunk is Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545.
 
 Differences from the released code, whose parameters, names and shapes are kept:
-- The attention whose spread is penalised in training relates the positions of an image's last map,
-  so that an image's loss does not depend on its neighbours (`variant="released"`: the images of the
-  batch, which gives nothing for a batch of one).
+- The attention, whose variance is penalised in training, attends over the positions of an image's
+  last map, so an image's loss does not depend on the rest of the batch (`variant="released"`: over
+  the images of the batch, which is zero for a batch of one).
 - The localisation network's BatchNorm keeps the biased batch variance, as Flax does.
 
-As released and unlike the paper's figure, squeeze-and-excitation sits in the three downsampling
-layers only.
+As released and unlike the paper's figure, squeeze-and-excitation is only in the three downsampling
+layers.
 """
 
 import math
@@ -36,8 +36,8 @@ class Size(NamedTuple):
 
 # The paper's sizes begin with tiny; the two below it have the widths and depths of ConvNeXt V2
 # (Woo et al., arXiv 2301.00808), for small data and CPUs, and begin with the layer scale that
-# Touvron et al., arXiv 2103.17239, take for at most 18 blocks: from 1e-6, thousands of steps leave
-# it near 0.01, and the blocks hardly take part.
+# Touvron et al., arXiv 2103.17239, take for at most 18 blocks: from 1e-6, it stays near 0.01 for
+# thousands of steps, and the blocks contribute little.
 SIZES = {
   "atto": Size((2, 2, 6, 2), (40, 80, 160, 320), 0.1),
   "femto": Size((2, 2, 6, 2), (48, 96, 192, 384), 0.1),
@@ -154,13 +154,13 @@ class SpatialTransformer(nn.Module):
 
 
 def _identity(key, shape, dtype=jnp.float32):
-  """A matrix of two rows that changes nothing."""
+  """The identity, as a matrix of two rows."""
   del key
   return jnp.array([1, 0, 0, 0, 1, 0], dtype).reshape(shape)
 
 
 class SqueezeExcitation(nn.Module):
-  """Weighs the channels by what their means say (Hu et al., arXiv 1709.01507)."""
+  """Squeeze-and-excitation (Hu et al., arXiv 1709.01507)."""
 
   reduction: int = 16
   dtype: Dtype = jnp.float32
@@ -186,7 +186,7 @@ class Stem(nn.Module):
 
 
 class Downsample(nn.Module):
-  """Halves the map, then weighs its channels."""
+  """Halves the map, then applies squeeze-and-excitation."""
 
   features: int
   dtype: Dtype = jnp.float32
@@ -201,7 +201,8 @@ class Downsample(nn.Module):
 class ConvNeXtBlock(nn.Module):
   """Depthwise convolution and a multilayer perceptron, scaled and added to the input.
 
-  The sum is kept in float32: in bfloat16 a branch would be rounded away by its first scale of 1e-6.
+  The sum stays in float32: with the initial scale of 1e-6, bfloat16 would round a branch to
+    nothing.
   """
 
   drop_path_rate: float = 0.0
@@ -223,7 +224,7 @@ class ConvNeXtBlock(nn.Module):
 
 
 class Stage(nn.Module):
-  """A block for each rate of stochastic depth."""
+  """One block per rate of stochastic depth."""
 
   drop_path_rates: tuple[float, ...]
   layer_scale: float = 1e-6
@@ -237,7 +238,7 @@ class Stage(nn.Module):
 
 
 class TokenAttention(nn.Module):
-  """Normalised tokens plus attended values, and the weights: one in sum over the last axis."""
+  """Normalised tokens plus attended values, and weights that sum to 1 over the last axis."""
 
   dtype: Dtype = jnp.float32
 
@@ -256,8 +257,8 @@ class TokenAttention(nn.Module):
 class EmoNeXt(nn.Module):
   """Expression scores for RGB images in 0..1 whose sides are divisible by 32.
 
-  The parameters are those of one image size. Stochastic depth takes the random stream "dropout".
-  `ClassifierOutput.attention` is there while training, for the regulariser (spec: emonext,
+  The parameters are for one image size. Stochastic depth uses the random stream "dropout".
+  `ClassifierOutput.attention` is set in training, for the regulariser (spec: emonext,
   Self-attention regularisation): [b t t] over the t positions of the last map, or [b b] over the
   batch for `variant="released"`.
   """
@@ -273,7 +274,9 @@ class EmoNeXt(nn.Module):
     """Raises a ValueError for a field whose value is unknown or out of its range."""
     check_choices(self, "emonext", {**CHOICES, "frozen": FROZEN})
     if not 0 <= self.drop_path_rate < 1:
-      raise ValueError(f"drop_path_rate is {self.drop_path_rate}; it must be in 0..1, without 1")
+      raise ValueError(
+        f"drop_path_rate is {self.drop_path_rate}; it must be at least 0 and below 1"
+      )
 
   @nn.compact
   def __call__(self, image: Float[Array, "b h w 3"], *, train: bool) -> ClassifierOutput:

@@ -1,4 +1,4 @@
-"""FER-YOLO-Mamba: finds faces and classifies their expression.
+"""FER-YOLO-Mamba: detects faces and classifies their expressions.
 
 Ma, Lei, Celik, Li, "FER-YOLO-Mamba: Facial Expression Detection and Classification Based on
 Selective State Space", arXiv 2405.01828 (2024).
@@ -7,8 +7,8 @@ Differences from the released code, whose parameters, names and shapes are kept:
 - P3 level: the 3x3 convolution before the finest head has stride 1, so that the maps have strides
   8, 16 and 32, as in the paper's figure (`variant="released"`: stride 2, strides 16, 16, 32).
 - All state-space parameters are trained (`optimizer.decay="released"`: none, see `SPEC`).
-- The 1x1 stems of the head are applied; the newest released commit builds them and stops.
-- The neck's widths follow the model's; the released code works for size "s" only.
+- The 1x1 stems of the head are applied; the newest released commit builds them and then fails.
+- The neck's widths depend on the size; the released code works for size "s" only.
 """
 
 import math
@@ -122,7 +122,7 @@ class HeadLevel(nn.Module):
 
 
 class DecoupledHead(nn.Module):
-  """A `HeadLevel` for each map, with weights of its own."""
+  """One `HeadLevel` per map, each with its own weights."""
 
   num_classes: int
   features: int
@@ -150,8 +150,9 @@ class DecoupledHead(nn.Module):
 class FerYoloMamba(nn.Module):
   """Raw maps of the three levels for normalised RGB images whose sides are divisible by 32.
 
-  `frozen` names the parts that run on stored BatchNorm statistics and get no gradient.
-  `prior_probability` sets the initial bias of objectness and classes; None draws it as torch does.
+  `frozen` names the parts that use stored BatchNorm statistics and get no gradient.
+  `prior_probability` sets the initial bias of objectness and classes; None initialises it as torch
+  does.
   """
 
   num_classes: int

@@ -4,16 +4,17 @@
 recognition", Scientific Reports (2026), doi 10.1038/s41598-026-44396-6.
 
 Differences from the released code, whose parameters, names and shapes are kept;
-`variant="released"` computes what it computes:
-- Image tokens: each holds the features of its own 2x2 patch. The released program reinterprets
+`variant="released"` reproduces it:
+- Image tokens: each has the features of its own 2x2 patch. The released program reinterprets
   the memory of the map, which mixes unrelated positions.
-- Pooling: the head sees the mean of the tokens. The released head reads the first one, the
+- Pooling: the input of the head is the mean of the tokens. The released head reads the first one,
+the
   top-left corner of the face, as if it were a class token.
 - Scans: the outputs of the four directions return to their positions before they are summed.
 - Step sizes: their initial bias is an inverse softplus.
 - ASFR: the skip coefficient is the parameter D; released, it is the number of channels.
-- The frozen landmark branch keeps its BatchNorm statistics; released, they follow the batches.
-- The embedding heads of both branches, whose results nothing reads, are left out.
+- The frozen landmark branch keeps its BatchNorm statistics; released, they are updated.
+- The embedding heads of both branches, whose outputs are not used, are left out.
 """
 
 import functools
@@ -52,14 +53,14 @@ FROZEN = ("none", "landmark", "image", "image+landmark")
 # Top-level groups of the parameters.
 PARTS = ("image", "landmark", "image_proj", "conv_ssm", "fusion", "gate", "head")
 STRIDE = 32  # pixels of the image on a side of a token
-SCALES = (1, 2, 4)  # cells on a side of what the pyramid averages
+SCALES = (1, 2, 4)  # side of the cells that the pyramid averages
 
 
 def image_tokens(x: Float[Array, "b h w c"], *, variant: str) -> Float[Array, "b h//2*w//2 4*c"]:
   """The tokens of 2x2 patches, row major.
 
-  Corrected: the features of the patch's four cells one after the other. Released: the map as it
-  lies in memory, channels first, is cut into tokens.
+  Corrected: the features of the patch's four cells one after the other. Released: the map's memory,
+  channels first, is reshaped to tokens.
   """
   b, h, w, c = x.shape
   if variant == "released":
@@ -96,7 +97,7 @@ class PyramidFusion(nn.Module):
   ) -> Float[Array, "b l c"]:
     """`grid` is (rows, columns) of the tokens, which are in row-major order.
 
-    None lays them out as a square, filled up with zeros where their number is not one.
+    None arranges them in a square, padded with zeros if their number is not a square.
     """
     b, length, c = image.shape
     x = jnp.concatenate([image, landmark], axis=-1)
@@ -128,9 +129,9 @@ class Gate(nn.Module):
 class FERMam(nn.Module):
   """Class logits for normalised RGB images whose sides are divisible by 32.
 
-  `mode` leaves out one half of Conv-SSM, for ablation. `frozen` names the branches that run on
-  stored BatchNorm statistics and get no gradient; in the released variant the statistics of a
-  frozen landmark branch are updated all the same.
+  `mode` removes one half of Conv-SSM, for ablation. `frozen` names the branches that use stored
+  BatchNorm statistics and get no gradient; in the released variant the statistics of a frozen
+  landmark branch are still updated.
   """
 
   num_classes: int
@@ -179,7 +180,7 @@ class FERMam(nn.Module):
     *,
     train: bool,
   ) -> ClassifierOutput:
-    """What follows the two branches, from their tokens, which are (rows, columns) of a grid."""
+    """The network after the two branches, from their tokens on grids of (rows, columns)."""
     tokens = self.fusion(image_side, landmark_side, train=train, grid=grid)
     pooled = tokens.mean(axis=1) if self.variant == "corrected" else tokens[:, 0]
     features = self.gate(pooled).astype(jnp.float32)

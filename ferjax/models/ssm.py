@@ -26,7 +26,7 @@ from ferjax.ops.scan_paths import from_paths, to_paths
 from ferjax.ops.selective_scan import selective_scan
 
 STATE_SIZE = 16
-ATTENTION_REDUCTION = 16  # width of a map over that of its channel attention
+ATTENTION_REDUCTION = 16  # reduction of the channel attention
 ASFR_RANK = 8  # of the step size
 # Weights of the selective scan that are matrices, and all of its parameters.
 SCAN_KERNELS = ("x_proj_weight", "dt_proj_weight")
@@ -51,7 +51,7 @@ def dt_bias_init(key, shape, dtype=jnp.float32, low=1e-3, high=1e-1, floor=1e-4)
 
 
 def released_dt_bias_init(key, shape, dtype=jnp.float32, low=1e-3, high=1e-1, floor=1e-4):
-  """What the released FERMam starts from: the floor is that of the (negative) logarithm."""
+  """As in the released FERMam: the floor is applied to the (negative) logarithm."""
   dt = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(low), math.log(high)))
   return dt + jnp.maximum(jnp.log(-jnp.expm1(-dt)), floor)
 
@@ -63,11 +63,11 @@ def a_log_init(key, shape, dtype=jnp.float32):
 
 
 class SS2D(nn.Module):
-  """Scans a map along several paths and sums what they say of each position.
+  """Scans a map along several paths and sums their outputs at each position.
 
   d_model is the input's width; the inner width d is twice that, the rank of the step size r is
-  d_model / 16, rounded up. With `merge="position"` each output returns to the position it is
-  about; "visit" sums the outputs of equal steps of the paths, which are about different positions.
+  d_model / 16, rounded up. With `merge="position"`, each output is moved back to its position
+  before the sum; "visit" sums the outputs of equal steps, which belong to different positions.
   """
 
   num_paths: int = 8
@@ -196,8 +196,8 @@ class ConvBranch(nn.Module):
 class ConvSSM(nn.Module):
   """Convolutions on the first half of the channels, SS2D on the second, then a shuffle.
 
-  In the modes "conv_only" and "ssm_only" the other half stays as it is; the parameters are those
-  of "both".
+  In the modes "conv_only" and "ssm_only", the other half is passed through unchanged; the
+  parameters are those of "both".
   """
 
   variant: str = "corrected"
@@ -228,10 +228,10 @@ class ConvSSM(nn.Module):
 
 
 class ASFR(nn.Module):
-  """Adaptive state-space feature refinement: one row-major scan with an input step of its own.
+  """Adaptive state-space feature refinement: one row-major scan with a separate input step.
 
-  The released program multiplies what skips the scan by the inner width, not by the parameter D,
-  so that the scan is a millionth of the result.
+  The released program multiplies the skip by the inner width, not by the parameter D, so the scan
+  is only a millionth of the result.
   """
 
   variant: str = "corrected"
@@ -279,6 +279,6 @@ class ASFR(nn.Module):
     C: Float[Array, "b l n"],
     input_step: Float[Array, "b l n"],
   ) -> Float[Array, "b l d"]:
-    """What the states add to each position, in float32."""
+    """The contribution of the states at each position, in float32."""
     x = x.astype(jnp.float32)
     return _selective_scan(x, dt, -jnp.exp(a_log), B, C, input_step=input_step)

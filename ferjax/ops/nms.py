@@ -18,12 +18,12 @@ def nms(
 ) -> tuple[Int[Array, "d"], Bool[Array, "d"]]:
   """Exact greedy suppression within each class.
 
-  The best box that is left is kept, and boxes of its class that overlap it by an IoU above
-  `iou_threshold` are dropped, until `max_detections` are kept. Only boxes that score at least
-  `score_threshold` take part; of equal scores the lower index comes first.
+  The remaining box with the highest score is kept, and boxes of its class with an IoU above
+  `iou_threshold` are dropped, until `max_detections` are kept. Only boxes with a score of at least
+  `score_threshold` are used; equal scores prefer the lower index.
 
   Returns:
-    Indices of the kept boxes by falling score, and a mask: where it is False, no box was left
+    Indices of the kept boxes by decreasing score, and a mask: where it is False, there is no box
     and the index is 0.
   """
 
@@ -31,7 +31,7 @@ def nms(
     best = jnp.argmax(remaining).astype(jnp.int32)
     found = remaining[best] > -jnp.inf
     overlaps = pairwise_iou(boxes[best][None], boxes)[0] > iou_threshold
-    # A box of zero area does not overlap itself, so it is dropped by name.
+    # A box of zero area does not overlap itself, so it is dropped explicitly.
     dropped = (overlaps & (labels == labels[best])).at[best].set(True)
     return jnp.where(dropped, -jnp.inf, remaining), (jnp.where(found, best, 0), found)
 

@@ -1,6 +1,6 @@
 """Affine sampling grids and bilinear sampling, as in spatial transformers.
 
-Coordinates (x, y) run from -1 to 1 over the picture. With `align_corners`, -1 and 1 are the centres
+Coordinates (x, y) range from -1 to 1 over the image. With `align_corners`, -1 and 1 are the centres
 of the border pixels; without, their outer edges.
 """
 
@@ -28,10 +28,10 @@ def grid_sample(
   align_corners: bool,
   outside: str = "zeros",
 ) -> Float[Array, "b i j c"]:
-  """The bilinearly interpolated image at every point of the grid; differentiable in both.
+  """The bilinearly interpolated image at each grid point; differentiable in image and grid.
 
-  `outside` says what lies beyond the image: "zeros", or its "border" pixels repeated. Where a
-  point falls on a pixel's centre, the gradient for the grid is one-sided.
+  `outside` selects the values beyond the image: "zeros", or the "border" pixels repeated. If a
+  point is at a pixel's centre, the gradient with respect to the grid is one-sided.
 
   Raises:
     ValueError: an unknown `outside`.
@@ -48,7 +48,7 @@ def grid_sample(
   left, top = jnp.floor(x), jnp.floor(y)
 
   def corner(row, column):
-    """Pixels at a corner of the cell that a point is in, weighted; zero beyond the image."""
+    """Weighted pixels at one corner of the cell around each point; zero beyond the image."""
     weight = (1 - jnp.abs(y - row)) * (1 - jnp.abs(x - column))
     inside = (row >= 0) & (row <= height - 1) & (column >= 0) & (column <= width - 1)
     # Clipped before the conversion: a far point would overflow an integer.
@@ -72,7 +72,7 @@ def _centres(size: int, align_corners: bool, dtype) -> Float[Array, "{size}"]:
 
 
 def _position(coordinate, size, align_corners):
-  """Coordinates to numbers of pixels, 0 at the centre of the first."""
+  """Coordinates to pixel indices, 0 at the centre of the first."""
   if align_corners:
     return (coordinate + 1) * ((size - 1) / 2)
   return (coordinate + 1) * (size / 2) - 0.5

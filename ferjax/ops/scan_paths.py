@@ -1,4 +1,4 @@
-"""The visiting orders of a map, to paths and back (spec: fer_yolo_mamba, SS2D).
+"""Scan orders over a map: from a map to paths and back (spec: fer_yolo_mamba, SS2D).
 
 Path k lists the flat positions row * w + col of an h x w map in the order in which it visits them:
 
@@ -33,7 +33,7 @@ def path_indices(height: DimSize, width: DimSize, num_paths: int = 8) -> Int[Ind
 
   Args:
     height, width: of the map, in cells; any sizes from 1, or symbolic ones of `jax.export`.
-    num_paths: 4 (rows and columns, both ways) or 8 (also both diagonals).
+    num_paths: 4 (rows and columns, in both directions) or 8 (also both diagonals).
 
   Raises:
     ValueError: another number of paths, or an empty map.
@@ -72,7 +72,7 @@ def _indices(xp: Any, height: DimSize, width: DimSize, num_paths: int) -> Any:
 def to_paths(
   x: Float[Array, "b l c"], height: DimSize, width: DimSize, num_paths: int = 8
 ) -> Float[Array, "b p l c"]:
-  """The positions of a flat map, l = height * width, in the order of every path."""
+  """Gathers a flat map, l = height * width, in the order of each path."""
   return jnp.take(x, path_indices(height, width, num_paths), axis=1, mode="clip")
 
 
@@ -80,14 +80,14 @@ def to_paths(
 def from_paths(
   y: Float[Array, "b p l c"], height: DimSize, width: DimSize, num_paths: int = 8
 ) -> Float[Array, "b l c"]:
-  """The sum over the paths of what each gives to a position, l = height * width."""
+  """Moves the outputs of each path back to their positions and sums over the paths."""
   indices = path_indices(height, width, num_paths)
   steps = (np if isinstance(indices, np.ndarray) else jnp).argsort(indices, axis=1)
   placed = (jnp.take(y[:, k], steps[k], axis=1, mode="clip") for k in range(num_paths))
   return functools.reduce(operator.add, placed)
 
 
-# Without these rules the gradient of a gather is a scatter-add, which is far slower.
+# Without these rules the gradient of a gather is a scatter-add, which is much slower.
 to_paths.defvjp(
   lambda x, *map_and_paths: (to_paths(x, *map_and_paths), None),
   lambda height, width, num_paths, _, dy: (from_paths(dy, height, width, num_paths),),

@@ -4,11 +4,11 @@ For every channel d and state n (Gu & Dao 2023; spec: fer_yolo_mamba, SS2D)
 
   h_l = exp(dt_l * A) * h_{l-1} + e_l * B_l * u_l,      y_l = C_l . h_l + D * u_l,
 
-where the input step e_l is dt_l, or a value of its own for every state (spec: fermam, ASFR).
+where the input step e_l is dt_l, or a separate value for every state (spec: fermam, ASFR).
 
 The states of a whole image, [l d n] for every path, are n times as large as the map itself, so
-they are never materialised: the sequence is cut into chunks, the states of one chunk exist at a
-time, and the backward pass rebuilds them from the state at the start of each chunk.
+they are never materialised: the sequence is split into chunks, only the states of one chunk exist
+at a time, and the backward pass recomputes them from the state at the start of each chunk.
 """
 
 import functools
@@ -48,11 +48,11 @@ def selective_scan(
     B: map from the input to the state, per position.
     C: map from the state to the output, per position.
     D: skip coefficient; None for no skip.
-    input_step: what the input is scaled by instead of dt, any sign; None for dt.
+    input_step: scale of the input instead of dt, of any sign; None for dt.
     method: how the states inside a chunk are computed: "associative" by
-      `jax.lax.associative_scan`, "sequential" by `jax.lax.scan`; "auto" takes the sequential one
+      `jax.lax.associative_scan`, "sequential" by `jax.lax.scan`; "auto" selects the sequential one
       on CPUs, where it is several times faster, and the associative one elsewhere.
-    chunk_size: positions whose states are held at once.
+    chunk_size: positions whose states are in memory at once.
     reverse: run from the last position to the first.
     initial_state: h before the first position visited; zeros if None.
     return_final_state: also return h after the last position visited, in float32.
@@ -63,7 +63,7 @@ def selective_scan(
     y of shape [... l d] in `u`'s type, or (y, final state [... d n]).
 
   Raises:
-    ValueError: unknown method, chunk_size < 1, or shapes that do not fit together.
+    ValueError: unknown method, chunk_size < 1, or incompatible shapes.
   """
   if method not in METHODS:
     raise ValueError(f"unknown scan method {method!r}; known: {', '.join(METHODS)}")
@@ -107,7 +107,7 @@ def selective_scan(
 
 
 def _check_shapes(u, dt, A, B, C, D, input_step, initial_state) -> tuple[DimSize, int, int]:
-  """The sizes (l, d, n), or a ValueError that names the argument that does not fit."""
+  """The sizes (l, d, n), or a ValueError that names the argument with the wrong shape."""
   (length, channels), states = u.shape[-2:], A.shape[-1]
   expected = {
     "dt": (dt, (length, channels)),
@@ -126,7 +126,7 @@ def _check_shapes(u, dt, A, B, C, D, input_step, initial_state) -> tuple[DimSize
 
 
 def _to_chunks(x, *, chunk_size: int, reverse: bool):
-  """[... l c] -> [chunks t ... c]. Padding with zeros leaves the state as it is (dt = 0)."""
+  """[... l c] -> [chunks t ... c]. Padding with zeros does not change the state (dt = 0)."""
   x = jnp.moveaxis(x, -2, 0)
   x = jnp.flip(x, 0) if reverse else x
   chunks = (x.shape[0] + chunk_size - 1) // chunk_size
@@ -145,7 +145,7 @@ def _from_chunks(y, length: DimSize, *, reverse: bool):
 def _chunked_scan(dt, A, v, B, C, h0, method: str):
   """y [chunks t ... d] and the final state [... n d]; the input enters the state as v * B.
 
-  The layout keeps the channels in the last axis, the widest one, which vector units want.
+  The channels, the largest axis, stay last: this suits vector units.
   """
   y, _, final = _forward(dt, A, v, B, C, h0, method)
   return y, final
@@ -170,8 +170,8 @@ def _chunked_scan_fwd(dt, A, v, B, C, h0, method):
 def _chunked_scan_bwd(method, residuals, gradients):
   """g_t = dL/dh_t obeys the same kind of recurrence, from the end.
 
-  g_t = C_t dy_t + a_{t+1} g_{t+1} with a = exp(dt A), so that what a chunk hands to the one
-  before it is a_1 g_1.
+  g_t = C_t dy_t + a_{t+1} g_{t+1} with a = exp(dt A), so a chunk passes a_1 g_1 to the chunk before
+  it.
   """
   dt, A, v, B, C, starts = residuals
   dy, d_final = gradients
@@ -198,7 +198,7 @@ def _outer(channels, states):
 
 
 def _sequential_outputs(A, h, dt, v, B, C):
-  """One position after the other; nothing of the size of the chunk's states is made."""
+  """One position at a time; no array of the size of the chunk's states is allocated."""
 
   def step(h, xs):
     dt, v, B, C = xs

@@ -1,6 +1,6 @@
-"""What the plots of both tasks share: the confusion matrix, and writing PNG files.
+"""Shared by the plots of both tasks: the confusion matrix, and writing PNG files.
 
-Drawn with Matplotlib's objects on an Agg canvas, not with `pyplot`: nothing is shared between
+The plots use Matplotlib's objects on an Agg canvas, not `pyplot`: no state is shared between
 threads, no display is needed, and nothing stays in memory.
 """
 
@@ -18,7 +18,7 @@ from ferjax.fonts import Lettering, set_letters, warned_lettering
 def plot_confusion(
   matrix: Int[np.ndarray, "n n"], class_names: Sequence[str], path: str | os.PathLike[str]
 ) -> None:
-  """Counts, coloured by their share of the row (true class).
+  """Counts, coloured by their fraction of the row (true class).
 
   `matrix` is over the classes, or over the classes and the background as
   `DetectionMetrics.confusion_matrix` returns it.
@@ -56,7 +56,7 @@ def plot_confusion(
   axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
   axes.set_yticks(range(len(names)), names)
   axes.set(xlabel="predicted", ylabel="true")
-  figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+  figure.colorbar(image, ax=axes, shrink=0.8, label="fraction of the true class")
   save_figure(figure, path, letters)
 
 

@@ -1,4 +1,4 @@
-"""What `train.py` and `eval.py` share: flags of a config, and errors as users want to read them."""
+"""Shared by `train.py` and `eval.py`: config flags, and error messages without tracebacks."""
 
 import dataclasses
 import itertools
@@ -18,7 +18,7 @@ from ferjax.output import escape_what_terminals_cannot_show
 from ferjax.training.loop import Interrupted
 from ferjax.training.step_log import NonFiniteError
 
-# Errors that the user causes and whose message says what to do.
+# Errors caused by the user; their messages give the fix.
 USER_ERRORS = (ValueError, OSError, ImportError, NonFiniteError, Interrupted)
 TRACEBACK = "FERJAX_TRACEBACK"
 
@@ -27,14 +27,14 @@ _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "Run on several hosts: calls jax.distributed.initialize()."
 )
 _COORDINATOR = flags.DEFINE_string(
-  "coordinator", None, "Address host:port of host 0, where JAX cannot find it out by itself."
+  "coordinator", None, "Address host:port of host 0, if JAX cannot detect it."
 )
 _NUM_HOSTS = flags.DEFINE_integer("num_hosts", None, "Number of hosts; given with --coordinator.")
-_HOST = flags.DEFINE_integer("host", None, "This host, from 0; given with --coordinator.")
+_HOST = flags.DEFINE_integer("host", None, "Index of this host, from 0; given with --coordinator.")
 
 
 def join_hosts() -> None:
-  """Meets the other hosts if `--distributed` is given; call it before anything else of JAX.
+  """Connects the hosts if `--distributed` is given; call this before any other use of JAX.
 
   Raises:
     ValueError: the flags contradict each other.
@@ -42,8 +42,8 @@ def join_hosts() -> None:
   address = (_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
   if len({value is None for value in address}) > 1:
     raise ValueError(
-      f"--coordinator, --num_hosts and --host are {address}; give all three, or none where JAX "
-      "knows its cluster (TPU pods, Slurm, Kubernetes, Open MPI)"
+      f"--coordinator, --num_hosts and --host are {address}; give all three, or none if JAX "
+      "detects the cluster (TPU pods, Slurm, Kubernetes, Open MPI)"
     )
   if not _DISTRIBUTED.value:
     if _COORDINATOR.value is not None:
@@ -53,9 +53,9 @@ def join_hosts() -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-  """Parses the flags and calls `main`; exits with 1 and one message where the user erred.
+  """Parses the flags and calls `main`; exits with code 1 and one message after a user error.
 
-  With FERJAX_TRACEBACK=1 in the environment errors are raised as they are.
+  With FERJAX_TRACEBACK=1 in the environment, errors are raised with their traceback.
   """
   escape_what_terminals_cannot_show()
   app.run(lambda argv: _guarded(lambda: _main(main, argv)), flags_parser=_parse)
@@ -65,7 +65,7 @@ def _main(main: Callable[[], None], argv: Sequence[str]) -> None:
   if len(argv) > 1:
     raise ValueError(f"unexpected argument {argv[1]!r}; expected --name=value only")
   if not flags.FLAGS["verbosity"].present:
-    logging.set_verbosity(logging.WARNING)  # orbax tells of every file at INFO
+    logging.set_verbosity(logging.WARNING)  # orbax logs every file at INFO
   main()
 
 
@@ -88,7 +88,7 @@ def explain(error: flags.Error) -> str:
   if field := re.match(r"flag --config\.([\w.]+)=", text):
     # Its own reason is which conversion failed.
     return f"{text.removesuffix(f': {error.__context__}')}: expected {describe(_hint(field[1]))}"
-  # An error in a config file comes with its whole traceback in the text.
+  # The text of an error in a config file contains the whole traceback.
   cause = re.search(r"^ *ValueError: (.+)\Z", text.rstrip(), re.MULTILINE | re.DOTALL)
   return cause[1] if cause else text
 
@@ -106,7 +106,7 @@ def check_overrides(argv: Sequence[str]) -> None:
   """Checks `--config` and `--config.<field>`, whose own errors are tracebacks.
 
   Raises:
-    ValueError: there is no such field; those that exist are named.
+    ValueError: there is no such field; the message lists the known ones.
     FileNotFoundError: there is no such file.
   """
   for argument, following in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):

@@ -1,4 +1,4 @@
-"""Configurations as users write them: checked before anything is computed, kept as JSON."""
+"""Validation of configs before anything is computed, and their JSON form."""
 
 import dataclasses
 import math
@@ -72,7 +72,7 @@ _FRACTIONS = ("eval.score_threshold", "eval.iou_threshold", "optimizer.final_fra
 
 
 def validate(config: Config) -> None:
-  """Raises a ValueError that names every field with an impossible value, and what is possible.
+  """Raises a ValueError that lists every field with an invalid value, and the valid values.
 
   Types come first: values are only looked at where all of them are of their types.
   """
@@ -193,7 +193,7 @@ def _problems_of_the_task(config: Config) -> Iterator[str]:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-  """Nested dicts of plain values, which JSON keeps apart from tuples becoming lists."""
+  """Nested dicts of plain values; JSON changes only tuples, to lists."""
   return dataclasses.asdict(config)
 
 

@@ -38,7 +38,7 @@ def evaluate(
   *,
   ten_crop: bool = False,
 ) -> tuple[dict[str, float], Accumulator]:
-  """Runs over all records of `source` once.
+  """Evaluates all records of `source` once.
 
   Args:
     eval_step: made by `make_eval_step` for the same mesh.
@@ -47,7 +47,7 @@ def evaluate(
     config: `data` and `eval` are used.
     task: gives the metrics.
     mesh: the devices.
-    ten_crop: every image is seen in ten views, for classifiers.
+    ten_crop: evaluates ten views of every image; classifiers only.
 
   Returns:
     The metrics by name (those of `task.metrics()`, the names of `Loss.scalars`, and
@@ -89,7 +89,7 @@ def evaluate(
 
 
 def name_skipped(source: Source, batch: dict[str, np.ndarray]) -> int:
-  """Names the bad records that a batch left out in the log; returns how many there are."""
+  """Logs the bad records that a batch left out; returns their number."""
   skipped = batch["index"][batch["skipped"]]
   for index in skipped:
     _name_once(source.origin(int(index)))
@@ -98,7 +98,7 @@ def name_skipped(source: Source, batch: dict[str, np.ndarray]) -> int:
 
 @functools.cache
 def _name_once(origin: str) -> None:
-  """A bad record is met again in every epoch; the count goes on, its name is said once."""
+  """A bad record recurs in every epoch: it is counted each time and logged once."""
   logging.warning("skipped the bad record %s", origin)
 
 
@@ -106,7 +106,7 @@ def _name_once(origin: str) -> None:
 class Report:
   """The metrics of a checkpoint, and where they and the plots are written.
 
-  `selection` is what must be said of a checkpoint that was selected on test data; else empty.
+  `selection` is the note for a checkpoint that was selected on test data; otherwise empty.
   """
 
   metrics: dict[str, float]
@@ -135,8 +135,8 @@ def eval_checkpoint(
 
   Args:
     checkpoint: as for `open_checkpoint`; of several steps the best.
-    config: whose `data` and `eval` to use; None: those that the checkpoint was trained with. The
-      model and what it expects of an image are always the checkpoint's.
+    config: its `data` and `eval` are used; None: those of the checkpoint's training. Model and
+      preprocessing are always the checkpoint's.
     output: folder for the files; empty: `eval` (or the split's name) in the workdir.
     step: as for `open_checkpoint`.
     split: "val" or "test".
@@ -167,7 +167,7 @@ def eval_checkpoint(
   check_batch_size(config.eval.batch_size, mesh)
   model = opened.build_model(create_model)
   eval_step = make_eval_step(model, task, config.eval, config.data.image_size, mesh)
-  # By way of host memory: an array of one device cannot be spread over those of other hosts.
+  # Via host memory: an array on one device cannot be moved to other hosts' devices.
   variables = jax.device_put(jax.device_get(opened.variables()), replicated(mesh))
   source = load_source(config.data, split, seed=config.train.seed, task=task_name(config))
   check_source(source, config)
@@ -202,12 +202,12 @@ def check_source(source: Source, config: Config) -> None:
 
 
 def selection_note(config: Config) -> str:
-  """What every report says where checkpoints are selected on test data; else empty."""
+  """The note in every report if checkpoints are selected on test data; otherwise empty."""
   return check_selection(config.train.select_on, config.train.select_on_test_reason)
 
 
 def _with_the_model_of(meta: Meta, config: Config) -> Config:
-  """A config whose model, and what that expects of an image, are those of a checkpoint."""
+  """A config with the model and preprocessing of a checkpoint."""
   data = dataclasses.replace(
     config.data,
     image_size=meta["image_size"],

@@ -1,4 +1,4 @@
-"""Stopping between two steps instead of in the middle of one."""
+"""Stops between two steps instead of within one."""
 
 import contextlib
 import signal
@@ -35,13 +35,13 @@ class Interruption:
 
 @contextlib.contextmanager
 def catch_interruption() -> Iterator[Interruption]:
-  """Yields what the first SIGTERM or SIGINT requests; a second one acts as usual.
+  """Yields what the first SIGTERM or SIGINT requests; a second one has its default effect.
 
-  Batch systems announce the end of a machine by SIGTERM, and users by Ctrl-C.
+  Batch systems send SIGTERM before they stop a job, and users press Ctrl-C.
   """
   interruption = Interruption()
   if threading.current_thread() is not threading.main_thread():
-    yield interruption  # Python delivers signals to the main thread alone.
+    yield interruption  # Python delivers signals to the main thread only.
     return
   usual = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
@@ -62,7 +62,7 @@ def catch_interruption() -> Iterator[Interruption]:
 
 
 def on_any_host(interrupted: bool) -> bool:
-  """Whether any host was interrupted; of several, each must call this after the same step."""
+  """Whether any host was interrupted; all hosts must call this after the same step."""
   if jax.process_count() == 1:
     return interrupted
   return bool(np.any(multihost_utils.process_allgather(np.asarray(interrupted))))

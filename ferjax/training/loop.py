@@ -30,11 +30,11 @@ from ferjax.training.timer import Timer
 
 
 class Interrupted(RuntimeError):
-  """Training was asked to stop before its end, and did after saving."""
+  """Training was interrupted and stopped after saving."""
 
 
 class Trainer:
-  """One run. Everything it does is a function of the config and the number of the step.
+  """One run. Every step is a function of the config and the step number.
 
   What changes while it goes on is in a `RunState`; the attributes stay as they are.
   """
@@ -71,7 +71,7 @@ class Trainer:
     self.eval_step = make_eval_step(model, task, config.eval, config.data.image_size, self.mesh)
 
   def run(self) -> dict[str, float]:
-    """Trains to the end, or to an interruption, after which the same call goes on.
+    """Trains to the end or to an interruption; the same call then resumes.
 
     A run that is at its end, or beyond what the config asks for, is left as it is.
 
@@ -79,7 +79,7 @@ class Trainer:
       The metrics of the last evaluation.
 
     Raises:
-      ValueError: the workdir holds another run; the differences are named.
+      ValueError: the workdir has another run; the message lists the differences.
       NonFiniteError: training diverged.
       Interrupted: a signal asked for an end; all is saved.
     """
@@ -108,7 +108,7 @@ class Trainer:
         interrupted = self._train(run, interruption, log)
       if interrupted:
         raise Interrupted(
-          f"interrupted after step {position.step} of {self.total_steps}; the same command goes on "
+          f"interrupted after step {position.step} of {self.total_steps}; the same command resumes "
           "from there"
         )
       seconds = datetime.timedelta(seconds=round(run.timer.seconds))
@@ -181,7 +181,7 @@ class Trainer:
     return is_best or is_last or position.epoch % self.config.train.checkpoint_every == 0
 
   def _patience_exhausted(self, position: Position) -> bool:
-    """Whether the last evaluations were no better than one before them."""
+    """Whether `train.patience` evaluations passed without a better score."""
     return 0 < self.config.train.patience <= position.evaluations_since_best
 
   def _is_over(self, position: Position) -> bool:

@@ -15,16 +15,16 @@ _BOUNDS = ("_low", "_high")  # ends of the names of an interval's metrics
 
 
 class MetricWriter:
-  """Writes to `<workdir>/metrics.jsonl`, one object a line, and to `<workdir>/tensorboard`.
+  """Writes to `<workdir>/metrics.jsonl`, one object per line, and to `<workdir>/tensorboard`.
 
-  A run that is continued at `step` first forgets what its predecessor wrote of later steps, so
-  that the record reads as if it had never stopped.
+  A run that resumes at `step` first deletes the lines of later steps, so the file looks as if the
+  run had never stopped.
   """
 
   def __init__(self, workdir: pathlib.Path, *, step: int):
     self._path = workdir / FILE
     kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= step]
-    # Whole or as it was: a program killed here must not cost the record of the run.
+    # Atomic: if the program is killed here, the old file must survive.
     partial = workdir / f".{FILE}.partial"
     partial.write_text("".join(line + "\n" for line in kept))
     os.replace(partial, self._path)
@@ -49,12 +49,12 @@ class MetricWriter:
 
 
 def _lines(path: pathlib.Path) -> list[str]:
-  """The whole lines; the last one may have been cut off when the program was killed."""
+  """The complete lines; the last one may be partial if the program was killed."""
   return path.read_text().split("\n")[:-1] if path.exists() else []
 
 
 class Progress:
-  """How far a program is: a bar with rate and time left on a terminal, plain lines elsewhere."""
+  """Progress: a bar with rate and remaining time on a terminal, plain lines elsewhere."""
 
   def __init__(self, total: int, *, done: int, unit: str, show: bool, keep: bool = True):
     self._interactive = sys.stderr.isatty()
@@ -84,7 +84,7 @@ class Progress:
     self.line(f"{self._done}/{self._total} {self._unit}s, {left} left: {text}")
 
   def line(self, text: str) -> None:
-    """Shows a line that stays."""
+    """Prints a permanent line."""
     if self._show:
       tqdm.write(text, file=sys.stderr)
 
@@ -95,7 +95,7 @@ class Progress:
 def format_table(metrics: Mapping[str, float], *, selection: str = "") -> str:
   """Name, value and interval of the headline metrics, and below them a row for each class.
 
-  Above them stands what must be said of the selection of the checkpoint, if anything.
+  The note on the selection of the checkpoint, if any, comes first.
 
   The metrics of a class are called `<name>/<class>`; `<name>_low` and `<name>_high` are the
   interval of `<name>`, which is left out of the rows of classes.

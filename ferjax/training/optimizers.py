@@ -14,7 +14,7 @@ from ferjax.config import OptimizerConfig
 from ferjax.models.registry import DecayRule, model_spec
 from ferjax.models.ssm import SCAN_KERNELS
 
-BASE_BATCH_SIZE = 64  # the batch that `learning_rate` is for, where it is scaled
+BASE_BATCH_SIZE = 64  # the batch size of `learning_rate`, if it is scaled
 BY_EPOCH = ("cosine", "step", "exponential")
 BY_STEP = ("warmup_cosine", "warm_restarts")
 STEP_LEVELS = 10  # rates of the "step" schedule
@@ -29,7 +29,7 @@ DECAY_RULES = {
 
 
 def scaled_learning_rate(config: OptimizerConfig, batch_size: int) -> float:
-  """The highest rate of a run: in proportion to the batch, within the configured bounds.
+  """The peak learning rate of a run: proportional to the batch size, within the configured bounds.
 
   Without `config.scale_by_batch` it is the configured one.
   """
@@ -42,7 +42,7 @@ def scaled_learning_rate(config: OptimizerConfig, batch_size: int) -> float:
 def learning_rates(
   config: OptimizerConfig, epoch: Float[np.ndarray, "n"], *, batch_size: int, epochs: int
 ) -> Float[np.ndarray, "n"]:
-  """The learning rates at numbers of epochs done of a run of `epochs`.
+  """The learning rates after given numbers of epochs, in a run of `epochs`.
 
   "cosine": quadratic warm-up, cosine, and a tail at the final rate. "step": ten constant rates
   in geometric sequence. "exponential": a factor for each whole epoch (spec: fermam).
@@ -58,7 +58,7 @@ def learning_rates(
   tail = min(max(0.05 * epochs, 1), 15)
   first = max(0.1 * highest, 1e-6)
   rising = first + (highest - first) * (epoch / warmup) ** 2
-  # The whole run may be warm-up and tail; the cosine is then never looked at.
+  # If the whole run is warm-up and tail, the cosine is not used.
   progress = (epoch - warmup) / max(epochs - warmup - tail, 1e-9)
   falling = final + 0.5 * (highest - final) * (1 + np.cos(math.pi * np.clip(progress, 0, 1)))
   rates = np.where(epoch >= epochs - tail, final, falling)
@@ -91,7 +91,7 @@ def make_schedule(
 
   Args:
     config: rates and shape.
-    batch_size: of all devices together.
+    batch_size: over all devices.
     epochs: of the whole run.
     steps_per_epoch: of this phase.
     first_step: updates done before this phase.
@@ -125,12 +125,12 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
   """SGD as in `torch.optim.SGD` (Nesterov; decay enters the momentum), or AdamW.
 
-  The parts that `config.group_rates` names have rates of their own, as PyTorch's parameter groups:
-  the factor is that of the whole update, AdamW's decay included. Gradients are clipped by the norm
-  of all parts together.
+  The parts that `config.group_rates` names have separate learning rates, like PyTorch's parameter
+  groups: the factor scales the whole update, including AdamW's decay. Gradients are clipped by the
+  global norm of all parts.
 
-  Parameters of frozen parts get no update, no decay and no momentum; the state has the same
-  structure whatever is frozen, so that one state goes through all phases.
+  Parameters of frozen parts get no update, no decay and no momentum; the structure of the state
+  does not depend on the frozen parts, so all phases share one state.
 
   Args:
     config: name, momentum, decay, clipping, factors of parts.
@@ -144,8 +144,8 @@ def make_optimizer(
   if config.decay not in rules:
     raise ValueError(f"optimizer.decay is {config.decay!r}; known: {', '.join(rules)}")
   rule = rules[config.decay]
-  # Held on entry, so that they count in no norm and no momentum; on leaving, so that momentum
-  # from before they were frozen moves nothing.
+  # Masked before the optimiser, so that frozen gradients affect no norm and no momentum, and after
+  # it, so that old momentum does not move frozen parameters.
   hold = optax.masked(optax.set_to_zero(), lambda params: frozen_mask(params, rule, frozen))
 
   def decayed(params):
@@ -163,10 +163,10 @@ def make_optimizer(
 
 
 def parse_group_rates(text: str) -> dict[str, float]:
-  """The factors of "part=factor,part=factor"; none of an empty text.
+  """The factors of "part=factor,part=factor"; empty for an empty text.
 
   Raises:
-    ValueError: another form, a part named twice, or a factor that is negative or not finite.
+    ValueError: another format, a part named twice, or a factor that is negative or not finite.
   """
   factors: dict[str, float] = {}
   for entry in text.split(",") if text else ():
@@ -185,7 +185,7 @@ def parse_group_rates(text: str) -> dict[str, float]:
 
 
 def check_group_rates(text: str, parts: Collection[str]) -> None:
-  """Raises a ValueError for a malformed text, or a name that is none of a model's `parts`."""
+  """Raises a ValueError for malformed text, or a name that is not among a model's `parts`."""
   unknown = [part for part in parse_group_rates(text) if part not in parts]
   if unknown:
     raise ValueError(
@@ -196,9 +196,9 @@ def check_group_rates(text: str, parts: Collection[str]) -> None:
 def _scale_parts(
   optimizer: optax.GradientTransformation, factors: Mapping[str, float]
 ) -> optax.GradientTransformation:
-  """Multiplies the updates of top-level parts; the others stay as they are.
+  """Multiplies the updates of top-level parts; other updates are unchanged.
 
-  The state is that of `optimizer`, so that checkpoints do not depend on the factors.
+  The state is that of `optimizer`, so checkpoints do not depend on the factors.
   """
 
   def scale(path, update):

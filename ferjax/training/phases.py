@@ -1,4 +1,4 @@
-"""Steps, epochs and examples of a run: which of its one or two phases a step belongs to."""
+"""The one or two phases of a run: their steps, epochs and examples."""
 
 import dataclasses
 
@@ -7,10 +7,10 @@ from ferjax.config import TrainConfig
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-  """A stretch of training with one batch size and one set of frozen parts.
+  """A phase of training with one batch size and one set of frozen parts.
 
-  Epochs are counted over the whole run, and so are steps and examples. An epoch has as many
-  steps as there are whole batches in the training split.
+  Epochs, steps and examples are counted over the whole run. An epoch has as many steps as the
+  training split has full batches.
   """
 
   frozen: str  # "none", or parts of the network joined by "+"
@@ -26,16 +26,16 @@ class Phase:
     return self.first_step + (self.end_epoch - self.first_epoch) * self.steps_per_epoch
 
   def epoch(self, step: int) -> float:
-    """Epochs done after `step` steps."""
+    """Epochs completed after `step` steps."""
     return self.first_epoch + (step - self.first_step) / self.steps_per_epoch
 
   def example(self, step: int) -> int:
-    """Number of the first example that the step after `step` steps sees."""
+    """Number of the first example of the next step, after `step` steps."""
     return self.first_example + (step - self.first_step) * self.batch_size
 
 
 def make_phases(config: TrainConfig, num_examples: int) -> tuple[Phase, ...]:
-  """The frozen phase, where there is one, and the rest.
+  """The frozen phase, if there is one, and the rest.
 
   Raises:
     ValueError: the training split does not fill one batch.

@@ -1,4 +1,4 @@
-"""How a run begins: from nothing, from released weights, or from its own last checkpoint."""
+"""The start of a run: from scratch, from released weights, or from its last checkpoint."""
 
 import importlib.metadata
 import platform
@@ -43,7 +43,7 @@ _FIXED = (
 
 
 def describe(config: Config, *, num_examples: int) -> dict[str, Any]:
-  """The part of a checkpoint's `meta` that is the same in all of a run."""
+  """The part of a checkpoint's `meta` that is constant during a run."""
   return {
     "model": model_arguments(config.model),
     "task": model_spec(config.model.name).task,
@@ -62,7 +62,7 @@ def describe(config: Config, *, num_examples: int) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-  """Of Python, of the libraries that results depend on, and of the devices."""
+  """Versions of Python and of the libraries that results depend on, and the devices."""
   names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "pillow")
   return {
     "ferjax": __version__,
@@ -81,10 +81,11 @@ def initial_state(
   mesh: jax.sharding.Mesh,
 ) -> TrainState:
   """The state before the first step, replicated over the mesh; pretrained parts are in it."""
-  # Read first: a file that cannot be read is told of before anything is compiled.
+  # Read first: an unreadable file is reported before anything is compiled.
   pretrained = read_pretrained(config.train.pretrained)
   everywhere = replicated(mesh)
-  # Hundreds of small random draws: on a CPU, optimising their code takes far longer than they do.
+  # Hundreds of small random draws: on a CPU, compiling them at full optimisation takes much longer
+  # than running them.
   options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
   initialise = jax.jit(
     lambda key: init_variables(model, key, config.data.image_size),
@@ -97,7 +98,7 @@ def initial_state(
     variables, lines = import_pretrained(model, pretrained, variables, parts)
     for line in lines:
       logging.warning("%s", line)
-    variables = jax.device_get(variables)  # its arrays are this host's; the state is all hosts'
+    variables = jax.device_get(variables)  # its arrays are local to this host; the state is global
   make_state = jax.jit(
     lambda variables: create_state(variables, optimizer, ema=config.train.ema_decay > 0),
     out_shardings=everywhere,
@@ -138,9 +139,9 @@ def check_same_run(checkpoint: Checkpoint, config: Config, num_examples: int) ->
   if differences:
     listed = "\n  ".join(differences)
     raise ValueError(
-      f"{checkpoint.folder.parent.parent} holds another run, saved at step {checkpoint.step}:\n"
+      f"{checkpoint.folder.parent.parent} has another run, saved at step {checkpoint.step}:\n"
       f"  {listed}\n"
-      f"Choose another --workdir, go on with the same values, or delete {FOLDER}/ in it to start "
+      f"Choose another --workdir, resume with the same values, or delete {FOLDER}/ in it to start "
       "anew"
     )
 

@@ -26,7 +26,7 @@ SUMMARY = "seeds.json"
 
 
 def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
-  """Trains, or goes on with what `workdir` holds, to the end.
+  """Trains to the end, or resumes the run in `workdir`.
 
   Where the config names test data, the checkpoint that was best on the validation split is then
   evaluated on them, and only then. With `train.seeds` there is a run for each seed, in
@@ -37,9 +37,9 @@ def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
     seeds the means.
 
   Raises:
-    ValueError: an impossible config, missing data, or a workdir of another run.
-    NonFiniteError: training diverged; the message names the steps.
-    Interrupted: a signal asked for an end; all is saved.
+    ValueError: an invalid config, missing data, or a workdir of another run.
+    NonFiniteError: training diverged; the message gives the steps.
+    Interrupted: stopped by a signal, after saving.
   """
   validate(config)
   if config.train.seeds:
@@ -53,7 +53,7 @@ def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
   if note and jax.process_index() == 0:
     print(f"warning: {note}")
   if has_test(config.data):
-    _load(config, "test")  # what is wrong with it is told now
+    _load(config, "test")  # reports its errors early
   _check_boxes(val_source, config.data)
   trainer = Trainer(config, workdir, model, task, train_source, val_source)
   try:
@@ -74,7 +74,7 @@ def _load(config: Config, split: str) -> Source:
 
 
 def has_test(config: DataConfig) -> bool:
-  """Whether a test split is named."""
+  """Whether the config names a test split."""
   return bool(config.test) or config.test_examples > 0
 
 
@@ -130,9 +130,9 @@ def _table(summary: Mapping[str, Any], note: str) -> str:
 
 
 def _check_boxes(source: Source, config: DataConfig) -> None:
-  # Not every source knows: the drawn one always has faces.
+  # Not every source has this number; the synthetic one always has faces.
   if getattr(source, "max_boxes", 1) == 0:
     raise ValueError(
-      f"none of the {len(source)} records of the validation split has a box, so that nothing can "
-      f"be measured; annotate some of them, or name another split by data.val ({config.val!r})"
+      f"none of the {len(source)} records of the validation split has a box, so there is nothing "
+      f"to evaluate; annotate some of them, or name another split with data.val ({config.val!r})"
     )

@@ -136,7 +136,7 @@ def warnings_about_parts(config: Config, phases: Sequence[Phase]) -> list[str]:
   if still:
     warnings.append(
       f"warning: optimizer.group_rates is 0 for {', '.join(still)}: BatchNorm's statistics there "
-      "move all the same; train.freeze holds them too, for the parts that it knows"
+      "are still updated; train.freeze freezes them too, for the parts that it supports"
     )
   if phases[0].frozen != "none" and not config.train.pretrained:
     warnings.append(

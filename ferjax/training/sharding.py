@@ -1,4 +1,4 @@
-"""The one way arrays are laid out: state everywhere, batches cut along the mesh axis "data"."""
+"""The sharding of arrays: state is replicated, batches are sharded along the mesh axis "data"."""
 
 import jax
 from jax.sharding import AxisType
@@ -13,17 +13,17 @@ def make_mesh(num_devices: int | None = None) -> jax.sharding.Mesh:
 
 
 def replicated(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
-  """Every device holds the whole array."""
+  """Replicated: every device has the whole array."""
   return jax.NamedSharding(mesh, jax.P())
 
 
 def data_sharding(mesh: jax.sharding.Mesh) -> jax.NamedSharding:
-  """Every device holds an equal share of the leading axis."""
+  """Sharded: every device has an equal part of the leading axis."""
   return jax.NamedSharding(mesh, jax.P("data"))
 
 
 def check_batch_size(batch_size: int, mesh: jax.sharding.Mesh) -> None:
-  """Raises a ValueError for a batch that does not divide into equal shares."""
+  """Raises a ValueError if the batch size is not divisible by the number of devices."""
   if batch_size % mesh.size:
     raise ValueError(
       f"batch size ({batch_size}) must be divisible by the number of devices ({mesh.size})"
@@ -31,6 +31,6 @@ def check_batch_size(batch_size: int, mesh: jax.sharding.Mesh) -> None:
 
 
 def to_global(batch: Batch, mesh: jax.sharding.Mesh) -> Batch:
-  """This host's part of a batch, as arrays of all hosts, cut along "data"."""
+  """Global arrays, sharded along "data", from this host's part of a batch."""
   sharding = data_sharding(mesh)
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)

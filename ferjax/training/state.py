@@ -1,4 +1,4 @@
-"""What training carries from step to step."""
+"""The training state."""
 
 import dataclasses
 from typing import Any
@@ -12,17 +12,17 @@ from jaxtyping import Array, Int
 
 from ferjax.config import TrainConfig
 
-COPY_UNTIL = 100  # calls of the rule "power" up to which the average is a copy
+COPY_UNTIL = 100  # with the rule "power", the average is a copy up to this number of calls
 
 Variables = dict[str, Any]
 
 
 @flax.struct.dataclass
 class TrainState:
-  """All that a step reads and writes; everything else is a function of `step`.
+  """Everything that a step reads and writes; all else is a function of `step`.
 
   The leaves are arrays, or their shapes. `ema` holds the moving averages of params and
-  batch_stats, or nothing where none are kept.
+  batch_stats, and is empty if none are kept.
   """
 
   step: Any  # i32[]
@@ -36,7 +36,7 @@ class TrainState:
     return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
   def inference_variables(self) -> Variables:
-    """What evaluation uses and what a checkpoint offers: the averages where there are any."""
+    """The variables for evaluation and checkpoints: the moving averages if there are any."""
     return self.ema or {"params": self.params, "batch_stats": self.batch_stats}
 
 
@@ -51,7 +51,7 @@ def create_state(
   variables: Variables, optimizer: optax.GradientTransformation, *, ema: bool
 ) -> TrainState:
   """The state before the first step."""
-  # The averages are copies: a step donates its state, and no buffer can be given twice.
+  # The averages are copies: a step donates its state, and a buffer cannot be donated twice.
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=variables["params"],
@@ -66,7 +66,7 @@ def update_ema(
 ) -> Variables:
   """Moving averages after update number `updates` (1 is the first).
 
-  `config.ema_rule` is "ramp": the decay in force is ema_decay * (1 - exp(-updates / ema_ramp)),
+  `config.ema_rule` is "ramp": the effective decay is ema_decay * (1 - exp(-updates / ema_ramp)),
   so that early averages forget the initial values (spec: fer_yolo_mamba, Recipe as published);
   or "power": at every `ema_every`-th update, a copy at first and then an average whose decay
   grows towards ema_decay (spec: emonext, recipe as published).

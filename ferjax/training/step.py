@@ -63,7 +63,7 @@ def make_train_step(
 ) -> TrainStep:
   """A pure function (state, batch, key) -> (state, metrics), to be compiled by `compile_step`.
 
-  With `sam_rho` the gradient is that at the point of the neighbourhood where the loss is highest
+  With `sam_rho`, the gradient is taken at the point of highest loss in the neighbourhood
   (sharpness-aware minimisation; spec: fermam, recipe as published).
   """
 
@@ -145,7 +145,8 @@ def _over_microbatches(gradient: Gradient, count: int) -> Gradient:
 
 def _ascend(params: Params, grads: Params, rho: float) -> Params:
   """The point at distance `rho` up the gradient (Foret et al. 2021, equation 2)."""
-  # optax.contrib.sam goes there too, but makes NaN of a gradient of 0, as of a masked batch.
+  # optax.contrib.sam does this too, but returns NaN for a zero gradient, such as that of a masked
+  # batch.
   scale = rho / (optax.tree.norm(grads) + 1e-12)
   return jax.tree.map(lambda value, grad: value + scale * grad, params, grads)
 
@@ -166,10 +167,10 @@ def make_eval_step(
 ) -> EvalStep:
   """A compiled function (variables, batch) -> (predictions, loss, truth).
 
-  Predictions are what `task.predict` makes of the model's output. Images in several views
-  ([b views h w 3]) are given to the model one by one and `task.merge_views` puts them together.
-  `truth` is the batch without its images. All results are whole on every host, so that each can
-  add up the metrics of all.
+  Predictions are the result of `task.predict` for the model's output. Images in several views
+  ([b views h w 3]) are passed to the model one by one, and `task.merge_views` merges the results.
+  `truth` is the batch without its images. All results are replicated on every host, so each host
+  can accumulate the metrics of all.
   """
 
   def eval_step(variables, batch):

@@ -1,4 +1,4 @@
-"""The metrics of the steps since the last look, left on the device until then."""
+"""Metrics of the steps since the last log, which stay on the device until they are read."""
 
 import jax
 import numpy as np
@@ -7,18 +7,18 @@ from ferjax.training.step import StepMetrics
 
 
 class NonFiniteError(FloatingPointError):
-  """The loss or the state of training has become infinite or not a number."""
+  """The loss or the training state is infinite or NaN."""
 
 
 class StepLog:
-  """Collects step metrics without waiting for them, and checks them when they are looked at."""
+  """Collects step metrics without waiting for them, and checks them when they are read."""
 
   def __init__(self):
     self._steps: list[int] = []
     self._metrics: list[StepMetrics] = []
 
   def add(self, step: int, metrics: StepMetrics) -> None:
-    """Takes the metrics of the step that made the state `step`."""
+    """Adds the metrics of the step that produced the state `step`."""
     self._steps.append(step)
     self._metrics.append(metrics)
 
@@ -45,7 +45,7 @@ class StepLog:
       raise NonFiniteError(
         f"training is not finite after step {self._steps[bad[0]]} (loss "
         f"{float(first.loss.total)}, gradient norm {float(first.grad_norm)}); seen "
-        f"in {len(bad)} of the steps {self._steps[0]}..{self._steps[-1]}. Nothing of it was "
-        "saved. Lower optimizer.learning_rate, set optimizer.clip_norm, or use "
+        f"in {len(bad)} of the steps {self._steps[0]}..{self._steps[-1]}. The non-finite state was "
+        "not saved. Lower optimizer.learning_rate, set optimizer.clip_norm, or use "
         "model.dtype=float32, and run again: training continues from the last checkpoint"
       )

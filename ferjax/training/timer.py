@@ -41,5 +41,5 @@ class Timer:
     return examples / elapsed
 
   def pause(self) -> None:
-    """Stops the clock until the next step: what follows is not training."""
+    """Pauses the clock until the next step, for work that is not training."""
     self._start, self._examples = None, 0

@@ -103,20 +103,26 @@ def test_check_counts_findings_and_fails(run, folder):
   [
     (("nothing",), "unknown data set 'nothing'; known: raf_db, affectnet"),
     (("csv", "--file", "train"), "--file 'train'; expected train=FILE"),
-    (("csv", "--classes", "7", "--class-names", "a,b"), "exclude each other"),
+    (("csv", "--classes", "7", "--class-names", "a,b"), "are mutually exclusive"),
     (("csv", "--validation", "2"), r"validation fraction \(2.0\) must lie between 0 and 1"),
     (("csv", "--class-names", "happy,,sad"), "--class-names happy,,sad; expected names, none"),
     (("csv", "--class-names", "a,b,a"), "--class-names a,b,a; expected names, none of them twice"),
     (
       ("csv", "--rule", "probability"),
-      r"--rule is given \('probability'\), but means nothing to csv",
+      r"--rule is given \('probability'\), but does not apply to csv",
     ),
-    (("raf_db", "--table", "x.csv"), r"--table is given \('x.csv'\), but means nothing to RAF-DB"),
-    (("raf_db", "--file", "train=x"), r"--file is given .* but means nothing to RAF-DB"),
+    (("raf_db", "--table", "x.csv"), r"--table is given \('x.csv'\), but does not apply to RAF-DB"),
+    (("raf_db", "--file", "train=x"), r"--file is given .* but does not apply to RAF-DB"),
     (("csv", "--margin", "-1"), "--margin -1.0; expected 0 or more"),
-    (("csv", "--margin", "0.2"), "--margin 0.2 is for faces that are cut out of photographs; csv"),
+    (
+      ("csv", "--margin", "0.2"),
+      "--margin 0.2 is for faces that are cropped from photographs; csv",
+    ),
     (("csv", "--seed", "-1"), r"seed \(-1\) of the validation split must not be negative"),
-    (("raf_db",), r"is not laid out as RAF-DB:\n  missing .*\n  missing .*\nAsk its authors"),
+    (
+      ("raf_db",),
+      r"does not have the layout of RAF-DB:\n  missing .*\n  missing .*\nAsk its authors",
+    ),
   ],
 )
 def test_wrong_arguments(run, folder, arguments, message):
@@ -219,6 +225,9 @@ def test_records_are_counted_even_if_the_report_cannot_be_written(run, folder, c
 
 def test_exit_codes_of_the_program(folder, capsys):
   assert main(["data", "check", "raf_db", "--source", str(folder)]) == 2
-  assert f"ferjax: error: {folder} is not laid out as RAF-DB:\n  missing" in capsys.readouterr().err
+  assert (
+    f"ferjax: error: {folder} does not have the layout of RAF-DB:\n  missing"
+    in capsys.readouterr().err
+  )
   assert main(["data", "check", "csv", "--source", str(folder)]) == 1
   assert main(["data", "list"]) == 0

@@ -147,8 +147,8 @@ def test_a_broken_image_stops_and_keeps_what_was_done(
   ("arguments", "message"),
   [
     (["--class", "joy"], "unknown class 'joy'; known: happiness, anger, surprise"),
-    (["--score-threshold", "0.5"], "score_threshold is 0.5, but has no meaning here"),
-    (["--max-detections", "3"], "max_detections is 3, but has no meaning here"),
+    (["--score-threshold", "0.5"], "score_threshold is 0.5, but does not apply here"),
+    (["--max-detections", "3"], "max_detections is 3, but does not apply here"),
     (["--checkpoint", "{detector}", "--max-detections", "0"], "max_detections is 0"),
     (["--checkpoint", "nowhere"], "no such folder"),
     (["--step", "7"], "no checkpoint of step 7"),

@@ -263,12 +263,12 @@ def test_names_of_other_scripts(classifier_checkpoint, photographs, tmp_path, ca
     (["{photographs}", "--checkpoint", "{photographs}"], "no checkpoint in"),
     (["{photographs}", "--checkpoint", "nowhere"], "no such folder"),
     (["{photographs}", "--output", "{photographs}/a.png"], "is a file; expected a folder"),
-    (["{photographs}", "--detector", "{detector}"], "names the expressions by itself"),
-    (["{photographs}", "--crop-scale", "1.2"], "crop_scale is 1.2, but has no meaning here"),
-    (["{photographs}", "--checkpoint", "{classifier}"], "score_threshold is 0.5, but has no"),
+    (["{photographs}", "--detector", "{detector}"], "classifies expressions itself"),
+    (["{photographs}", "--crop-scale", "1.2"], "crop_scale is 1.2, but does not apply here"),
+    (["{photographs}", "--checkpoint", "{classifier}"], "score_threshold is 0.5, but does not"),
     (
       ["{photographs}", "--checkpoint", "{classifier}", "--detector", "{classifier}"],
-      "holds a classifier, which finds no faces",
+      "is a classifier, which does not detect faces",
     ),
     (
       ["{photographs}", "--checkpoint", "{classifier}", "--detector", "nowhere"],

@@ -262,7 +262,7 @@ def test_name_and_task_choose_among_prepared_sets(make_layout, plan_of, tmp_path
 
 def test_options_that_mean_nothing_are_refused(make_layout):
   config = _config(source="csv", dir=str(make_layout("csv")))
-  with pytest.raises(ValueError, match=r"but means nothing to csv table; .* data.rule"):
+  with pytest.raises(ValueError, match=r"but does not apply to csv table; .* data.rule"):
     load_source(dataclasses.replace(config, rule="probability"), "train")
   with pytest.raises(ValueError, match=r"for faces that are cut out of photographs.*data.margin"):
     load_source(dataclasses.replace(config, margin=0.5), "train")

@@ -52,12 +52,14 @@ def test_the_step_is_that_of_the_classifier(classifier_checkpoint, tiny_checkpoi
 
 
 def test_a_detector_for_a_detector(tiny_checkpoint):
-  with pytest.raises(ValueError, match="holds a detector, which names the expressions by itself"):
+  with pytest.raises(ValueError, match="is a detector, which classifies expressions itself"):
     load_predictor(tiny_checkpoint, detector=tiny_checkpoint)
 
 
 def test_a_classifier_as_the_detector(classifier_checkpoint):
-  with pytest.raises(ValueError, match=r"the detector .* holds a classifier, which finds no faces"):
+  with pytest.raises(
+    ValueError, match=r"the detector .* is a classifier, which does not detect faces"
+  ):
     load_predictor(classifier_checkpoint, detector=classifier_checkpoint)
 
 
@@ -66,12 +68,12 @@ def test_a_classifier_as_the_detector(classifier_checkpoint):
   [("score_threshold", 0.0), ("iou_threshold", 0.5), ("max_detections", 3), ("crop_scale", 1.2)],
 )
 def test_settings_of_a_detector_for_a_classifier_alone(classifier_checkpoint, name, value):
-  with pytest.raises(ValueError, match=f"{name} is {value}, but has no meaning here"):
+  with pytest.raises(ValueError, match=f"{name} is {value}, but does not apply here"):
     load_predictor(classifier_checkpoint, **{name: value})
 
 
 def test_a_detector_cuts_nothing_out(tiny_checkpoint):
-  with pytest.raises(ValueError, match=r"crop_scale is 1\.2, but has no meaning here"):
+  with pytest.raises(ValueError, match=r"crop_scale is 1\.2, but does not apply here"):
     load_predictor(tiny_checkpoint, crop_scale=1.2)
 
 

@@ -66,7 +66,7 @@ def test_missing_extra_and_misshapen_entries_are_named(model, weights):
   name = "fusion.ssm3.D"
   with pytest.raises(ValueError, match=r"1 entries are missing from the state dict: fusion.ssm3.D"):
     import_state_dict(model, {k: v for k, v in weights.items() if k != name})
-  with pytest.raises(ValueError, match=r"1 entries .* fit nowhere: fusion.ssm4.D"):
+  with pytest.raises(ValueError, match=r"1 entries .* match no variable: fusion.ssm4.D"):
     import_state_dict(model, weights | {"fusion.ssm4.D": np.zeros(3, np.float32)})
   other = ferjax.create_model("fermam", num_classes=8)
   with pytest.raises(ValueError, match=r"'head.linear.bias' has shape \(7,\).*needs \(8,\)"):

@@ -320,7 +320,7 @@ def test_pure_function_under_the_transformations(variables, image, check_same):
     ({"size": "huge"}, "unknown size 'huge' of emonext; known: .*tiny, small, base, large, xlarge"),
     ({"variant": "fixed"}, "unknown variant 'fixed' of emonext; known: corrected, released"),
     ({"frozen": "backbone"}, "unknown frozen 'backbone' of emonext; known: none"),
-    ({"drop_path_rate": 1.0}, "drop_path_rate is 1.0; it must be in 0..1, without 1"),
+    ({"drop_path_rate": 1.0}, "drop_path_rate is 1.0; it must be at least 0 and below 1"),
   ],
 )
 def test_unknown_values_are_refused_at_once(change, message):

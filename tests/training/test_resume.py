@@ -38,7 +38,7 @@ def workdir(tiny, tmp_path_factory):
 def test_another_run_is_refused(workdir, tiny, group, field, value, message):
   config = tiny.config(epochs=1)
   setattr(getattr(config, group), field, value)
-  with pytest.raises(ValueError, match=f"(?s)holds another run.*{message}.*another --workdir"):
+  with pytest.raises(ValueError, match=f"(?s)has another run.*{message}.*another --workdir"):
     tiny.train(workdir, config)
 
 

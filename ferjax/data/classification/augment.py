@@ -1,9 +1,9 @@
 """Training augmentation of a classifier (spec: emonext and fermam, Loss and recipe).
 
-The picture is resized and zoomed in one antialiased step, turned about its middle and cut in a
-second, bilinear one. What the cut sees beyond the picture is black, as torchvision fills it:
-corners after a rotation, and a rim where the zoom leaves less than the view. Light and noise come
-last, at the resolution that the network sees. A grey picture has one channel throughout.
+A first, antialiased step resizes and zooms the image. A second, bilinear step rotates it about its
+centre and crops it. Pixels of the crop beyond the image are black, as in torchvision: corners after
+a rotation, and a border if the zoomed image is smaller than the view. Brightness, contrast and
+noise come last, at the resolution of the network's input. A grey image has one channel throughout.
 """
 
 import functools
@@ -31,11 +31,11 @@ class FaceExample(TypedDict):
 
 
 def check_ranges(config: FaceAugmentConfig) -> None:
-  """Refuses ranges that no picture can be drawn from."""
+  """Refuses ranges that augmentation cannot sample from."""
   for name in ("flip", "vertical_flip", "erasing", "noise", "flip_or_noise"):
     _check(config, name, 0 <= getattr(config, name) <= 1, "a probability, 0..1")
   for name in ("brightness", "contrast"):
-    _check(config, name, 0 <= getattr(config, name) <= 1, "in 0..1: gains are drawn from 1 -+ it")
+    _check(config, name, 0 <= getattr(config, name) <= 1, "in 0..1: gains are sampled from 1 -+ it")
   _check(config, "rotation", 0 <= config.rotation <= 180, "in 0..180 degrees")
   _check(config, "noise_variance", 0 <= config.noise_variance < math.inf, "not negative")
   low, high = config.scale
@@ -64,7 +64,7 @@ def training_view(
     image: RGB; not changed.
     rng: the only source of randomness.
     size: side of the view, pixels.
-    resize: the short side before zoom and cut, pixels, at least `size`; 0: `size`.
+    resize: the short side before zoom and crop, pixels, at least `size`; 0: `size`.
     grey: replaces colour by luma, in one channel (ITU-R 601).
     config: probabilities and ranges.
   """
@@ -89,7 +89,7 @@ def training_view(
 
 
 def _choices(rng: np.random.Generator, config: FaceAugmentConfig) -> tuple[bool, bool]:
-  """Whether to mirror, and whether to add noise."""
+  """Whether to flip, and whether to add noise."""
   if rng.random() < config.flip_or_noise:
     flipped = bool(rng.random() < 0.5)
     return flipped, not flipped
@@ -98,21 +98,21 @@ def _choices(rng: np.random.Generator, config: FaceAugmentConfig) -> tuple[bool,
 
 @functools.cache
 def _noise_levels(variance: float) -> Int[np.ndarray, "65536"]:
-  """Quantiles of Gaussian noise in whole grey levels: drawing one of them is fast."""
+  """Quantiles of Gaussian noise in integer grey levels: sampling from them is fast."""
   normal, sigma = statistics.NormalDist(), math.sqrt(variance)
   quantiles = [sigma * normal.inv_cdf((i + 0.5) / 2**16) for i in range(2**16)]
   return np.clip(np.rint(quantiles), -255, 255).astype(np.int16)
 
 
 def _offset(rng: np.random.Generator, slack: int) -> int:
-  """A uniform place for the cut: anywhere within the picture, or the picture within the cut."""
+  """A uniform crop position: the crop within the image, or the image within the crop."""
   return int(rng.integers(min(0, slack), max(0, slack), endpoint=True))
 
 
 def _scaled(
   image: UInt8[np.ndarray, "h w 3"], short: int, *, grey: bool
 ) -> UInt8[np.ndarray, "_ _ *c"]:
-  """`ferjax.data.classification.views.scaled` in less time, and the same but for rounding."""
+  """A faster `ferjax.data.classification.views.scaled`, equal up to rounding."""
   x1, y1, x2, y2 = middle_part(image.shape[1], image.shape[0])
   image = image[y1:y2, x1:x2]
   if grey:
@@ -120,7 +120,7 @@ def _scaled(
   size = scaled_size(image.shape[1], image.shape[0], short)
   if short >= min(image.shape[:2]):
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-  # OpenCV's bilinear filter does not widen where it shrinks, so that it aliases.
+  # OpenCV's bilinear filter does not widen when it shrinks images, so it aliases.
   picture = Image.fromarray(np.ascontiguousarray(image))
   return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
 
@@ -128,13 +128,13 @@ def _scaled(
 def _turned_and_cut(
   picture: UInt8[np.ndarray, "h w *c"], angle: float, left: int, top: int, size: int
 ) -> UInt8[np.ndarray, "{size} {size} *c"]:
-  """Turns by `angle` (degrees, counter-clockwise) about the middle and cuts a square."""
+  """Rotates by `angle` (degrees, counter-clockwise) about the centre and crops a square."""
   if angle == 0:
     return _cut(picture, left, top, size)
   cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-  # The middle, as a place among the middles of pixels.
+  # The image centre; pixel centres have integer coordinates.
   x, y = (picture.shape[1] - 1) / 2, (picture.shape[0] - 1) / 2
-  # Place (u, v) of the view shows the place of the picture that the rotation brought there.
+  # Maps a position (u, v) of the view to the position in the image before the rotation.
   dx, dy = left - x, top - y
   places = np.array(
     [
@@ -150,7 +150,7 @@ def _turned_and_cut(
 def _cut(
   picture: UInt8[np.ndarray, "h w *c"], left: int, top: int, size: int
 ) -> UInt8[np.ndarray, "{size} {size} *c"]:
-  """A square at (left, top), black where it lies beyond the picture."""
+  """A square at (left, top), black beyond the image."""
   x1, y1 = max(left, 0), max(top, 0)
   x2, y2 = min(left + size, picture.shape[1]), min(top + size, picture.shape[0])
   view = np.zeros((size, size, *picture.shape[2:]), np.uint8)
@@ -161,7 +161,7 @@ def _cut(
 def _light(
   pixels: UInt8[np.ndarray, "s s c"], rng: np.random.Generator, config: FaceAugmentConfig
 ) -> UInt8[np.ndarray, "s s c"]:
-  """Multiplies by a brightness, then stretches about the mean by a contrast."""
+  """Multiplies by a brightness gain, then scales around the mean by a contrast gain."""
   if config.brightness == 0 and config.contrast == 0:
     return pixels
   brightness = 1 + config.brightness * rng.uniform(-1, 1)
@@ -175,10 +175,10 @@ def _light(
 def _erased(
   pixels: UInt8[np.ndarray, "s s c"], rng: np.random.Generator, area: tuple[float, float]
 ) -> UInt8[np.ndarray, "s s c"]:
-  """Replaces a rectangle, somewhere within the view, by uniform noise."""
+  """Replaces a random rectangle of the view with uniform noise."""
   size = pixels.shape[0]
   part = rng.uniform(*area)
-  # A rectangle of this part of the square fits as long as its aspect is within part..1 / part.
+  # A rectangle of this fraction of the square fits if its aspect is within part..1 / part.
   low, high = max(ERASING_ASPECT[0], part), min(ERASING_ASPECT[1], 1 / part)
   aspect = math.exp(rng.uniform(math.log(low), math.log(high)))
   height = min(size, max(1, round(size * math.sqrt(part * aspect))))

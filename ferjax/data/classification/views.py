@@ -1,7 +1,6 @@
-"""The views of a face that a classifier is evaluated on.
+"""The views of a face for the evaluation of a classifier.
 
-The same functions prepare a picture for evaluation and for prediction, so that they cannot
-disagree.
+Evaluation and prediction use the same functions, so their preprocessing cannot differ.
 """
 
 import numpy as np
@@ -17,12 +16,12 @@ MAX_ASPECT = 32
 def center_view(
   image: UInt8[np.ndarray, "h w 3"], size: int, *, resize: int = 0, grey: bool = False
 ) -> UInt8[np.ndarray, "{size} {size} 3"]:
-  """The square in the middle.
+  """The central square.
 
   Args:
     image: RGB.
     size: side of the view, pixels.
-    resize: the short side of the picture before the cut, pixels, at least `size`; 0: `size`.
+    resize: the short side of the image before cropping, pixels, at least `size`; 0: `size`.
     grey: replaces colour by luma (ITU-R 601), equal in all three channels.
 
   Raises:
@@ -36,7 +35,7 @@ def center_view(
 def center_placement(
   width: int, height: int, size: int, *, resize: int = 0
 ) -> Float[np.ndarray, "6"]:
-  """Where `center_view` puts a picture of the given size, as `ferjax.data.image.letterbox` says it.
+  """The placement of `center_view` for an image size, in the form of `ferjax.data.image.letterbox`.
 
   An input pixel is `original * scale + (left, top)`; `left` and `top` are not positive here.
   """
@@ -51,9 +50,9 @@ def center_placement(
 def ten_views(
   image: UInt8[np.ndarray, "h w 3"], size: int, *, resize: int = 0, grey: bool = False
 ) -> UInt8[np.ndarray, "10 {size} {size} 3"]:
-  """Four corners and the middle, then the mirror images of these five (spec: emonext, Recipe).
+  """The four corners and the centre, then the flips of these five (spec: emonext, Recipe).
 
-  The corners differ from the middle only where the resized picture is larger than the view:
+  The corners differ from the centre only if the resized image is larger than the view:
   `resize` above `size`. Arguments and errors as for `center_view`.
   """
   picture = scaled(image, short_side(size, resize), grey=grey)
@@ -64,7 +63,7 @@ def ten_views(
 
 
 def short_side(size: int, resize: int) -> int:
-  """What the short side of a picture is resized to, pixels, before a square of `size` is cut."""
+  """The short side after resizing, pixels, before a square of `size` is cropped."""
   if resize and resize < size:
     raise ValueError(
       f"resize ({resize}) must be at least the size of the view ({size}), or 0 for that size"
@@ -73,7 +72,7 @@ def short_side(size: int, resize: int) -> int:
 
 
 def scaled(image: UInt8[np.ndarray, "h w 3"], short: int, *, grey: bool) -> Image.Image:
-  """The picture with a short side of `short` pixels, RGB or 8-bit grey: bilinear, antialiased.
+  """The image with a short side of `short` pixels, RGB or 8-bit grey: bilinear, antialiased.
 
   Of a longer picture the middle (`middle_part`): at most `MAX_ASPECT * short**2` pixels.
   """
@@ -101,7 +100,7 @@ def as_rgb(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
 
 
 def scaled_size(width: int, height: int, short: int) -> tuple[int, int]:
-  """Width and height, pixels, of a picture whose short side becomes `short`."""
+  """Width and height, pixels, of an image whose short side is resized to `short`."""
   # Rounded down, as torchvision's Resize does, which the published recipes use.
   if width <= height:
     return short, short * height // width

@@ -1,4 +1,4 @@
-"""AffectNet, as tables with face boxes, or as cropped faces with a file for each label.
+"""AffectNet, as tables with face boxes, or as cropped faces with a file per label.
 
 Mollahosseini, Hasani, Mahoor, "AffectNet: A Database for Facial Expression, Valence, and Arousal
 Computing in the Wild", IEEE TAC 2017. Layouts and counts: spec: datasets. There is no public test
@@ -82,7 +82,7 @@ def _parse_row(
 
 
 def _label(code: str, options: Options, origin: str) -> int | str:
-  """A class index, or why the row is left out."""
+  """A class index, or the reason to leave the row out."""
   number = whole_number(code)
   name = None if number is None else _CODES.get(number)
   if name is not None and name not in options.class_names:
@@ -144,7 +144,7 @@ AFFECTNET = DataSet(
   title="AffectNet",
   terms="for research only, after an agreement with its authors; text not verified",
   request="Ask its authors by the form at http://mohammadmahoor.com/affectnet/, signed by a "
-  "professor or head of research; unpack it as it comes",
+  "professor or head of research; unpack it as released",
   releases=(
     Release("csv", _expected_tables, _read_tables, _official_tables),
     Release("npy", _expected_folders, _read_folders, _official_folders),

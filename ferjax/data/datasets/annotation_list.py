@@ -3,7 +3,8 @@
     images/a.jpg 108,92,212,231,0 250.5,80,330,190,3
     images/no face here.jpg
 
-The path is relative to the data folder or to that of the list, or absolute, and may hold spaces; a
+The path is relative to the data folder or to that of the list, or absolute, and may contain spaces;
+a
 box is x1,y1,x2,y2,class with corners in pixels of the original image and a 0-based class.
 """
 
@@ -88,7 +89,7 @@ def _entry(
 
 
 def _split(line: str) -> tuple[str, list[str]]:
-  """The path, which may hold spaces, and the boxes: from the right, what looks like one."""
+  """The path, which may contain spaces, and the boxes, which are parsed from the right."""
   fields = []
   while _BOX.fullmatch(last := line.rpartition(" ")[2].rpartition("\t")[2]):
     fields.append(last)

@@ -19,7 +19,7 @@ from ferjax.expressions import EXPRESSIONS, SEVEN_EXPRESSIONS
 TASKS = ("classification", "detection")
 SPLITS = ("train", "val", "test")
 RULES = ("majority", "probability")
-OVERHANG = 2.0  # pixels that a box may stand over the image: rounding, 1-based pixels
+OVERHANG = 2.0  # pixels that a box may extend beyond the image: rounding, 1-based pixels
 # Options that mean something to some sets only: on the command line, and in a config.
 _FLAGS = {
   "rule": ("--rule", "data.rule"),
@@ -31,7 +31,7 @@ Row = TypeVar("Row")
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-  """What may be chosen about a data set.
+  """The options of a data set.
 
   Attributes:
     task: "classification" or "detection"; "" for the first that the set has.
@@ -40,7 +40,7 @@ class Options:
     files: split -> what it is called in data of one's own: an annotation file below the folder, an
       image set, a folder, or a value of the column `split`.
     table: csv: the table below the folder.
-    margin: how much of a face box's side is added on each side before a face is cut out.
+    margin: fraction of a face box's side that is added on each side before cropping.
     splits: that are read; () for all.
   """
 
@@ -149,11 +149,11 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-  """A form in which a set is handed out.
+  """A format in which a set is released.
 
   Attributes:
     name: "csv".
-    expected: (root, options) -> paths below the folder that must exist, with what they hold.
+    expected: (root, options) -> required paths below the folder, with their description.
     read: (root, options) -> what is there; LayoutError where a file is malformed as a whole.
     official: (options) -> split -> class name, or "total", -> number, as published.
   """
@@ -170,15 +170,15 @@ class DataSet:
 
   Attributes:
     name: as the command line, a config and tfds call it.
-    title: as people call it.
-    terms: licence or terms of use, and how surely they are known.
+    title: full name.
+    terms: licence or terms of use, and whether they were verified.
     request: how to get it.
-    releases: forms in which it comes; the first that fits is read.
+    releases: known formats; the first that matches is read.
     tasks: what it can be used for; the first is the default.
     class_counts: numbers of classes that its labels may have; () for any names of the user's, in
       data of one's own.
-    takes: the fields of `Options` that mean something to it, of rule, files and table.
-    overhang: pixels that a box may stand over the image.
+    takes: the fields of `Options` that apply to it, of rule, files and table.
+    overhang: pixels that a box may extend beyond the image.
     votes: what annotators voted for, where `Entry.votes` holds their numbers.
   """
 
@@ -197,7 +197,7 @@ class DataSet:
     """Fills in the defaults.
 
     Raises:
-      ValueError: a choice that this set does not have.
+      ValueError: an option that this set does not have.
     """
     task = options.task or self.tasks[0]
     if task not in self.tasks:
@@ -208,7 +208,8 @@ class DataSet:
       value = getattr(options, field)
       if field not in self.takes and value != getattr(Options(), field):
         raise ValueError(
-          f"{flag} is given ({value!r}), but means nothing to {self.title}; drop it (in a config: "
+          f"{flag} is given ({value!r}), but does not apply to {self.title}; remove it (in a "
+          "config: "
           f"{config})"
         )
     if not 0 <= options.margin < np.inf:
@@ -248,22 +249,23 @@ class DataSet:
       reading.entries = [entry for entry in entries if entry.split in options.splits]
     if options.margin and entries and not any(entry.crop for entry in entries):
       raise ValueError(
-        f"--margin {options.margin} is for faces that are cut out of photographs; {self.title}, "
-        f"release {release.name}, for {options.task} has none: drop it (in a config: data.margin)"
+        f"--margin {options.margin} is for faces that are cropped from photographs; {self.title}, "
+        f"release {release.name}, for {options.task} has none: remove it (in a config: "
+        "data.margin)"
       )
     return release, reading
 
   def find_release(self, root: str | os.PathLike, options: Options) -> Release:
-    """The release that lies in `root`.
+    """The release in `root`.
 
     Raises:
-      LayoutError: none does; the message lists what is there and what is missing.
+      LayoutError: no known release; the message lists which files exist and which are missing.
     """
     folder = pathlib.Path(root)
     if "://" in os.fspath(root):
       raise LayoutError(f"{root} is not on this machine; copy the data set to a local folder first")
     if folder.is_file():
-      raise LayoutError(f"{folder} is a file; expected the folder that holds the data set")
+      raise LayoutError(f"{folder} is a file; expected the folder of the data set")
     if not folder.is_dir():
       raise LayoutError(f"folder not found: {folder}. {self.request}")
     found = {}
@@ -281,5 +283,5 @@ class DataSet:
     ]
     others = [r.name for r in self.releases if r is not release]
     form = f" (release {release.name!r}; also known: {', '.join(others)})" if others else ""
-    lines = [f"{folder} is not laid out as {self.title}{form}:", *lines, self.request]
+    lines = [f"{folder} does not have the layout of {self.title}{form}:", *lines, self.request]
     raise LayoutError("\n".join(lines))

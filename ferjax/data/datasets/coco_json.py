@@ -1,4 +1,4 @@
-"""COCO: a json file for each split, with images, annotations and categories.
+"""COCO: a JSON file per split, with images, annotations and categories.
 
 A box is x, y, width, height in pixels, counted from the image's edge. Crowd regions (`iscrowd`)
 are not faces and are left out.
@@ -70,7 +70,7 @@ def _by_id(images: list[dict[str, Any]], file: str, problems: list[str]) -> dict
       problems.append(f"{origin}: id {image_id!r}; expected a number or text")
     elif image_id in by_id:
       other = by_id[image_id].get("file_name")
-      problems.append(f"{origin}: id {image_id!r} is that of {other} too; expected one of its own")
+      problems.append(f"{origin}: id {image_id!r} is used by {other} too; expected a unique id")
     else:
       by_id[image_id] = image
   return by_id

@@ -1,4 +1,4 @@
-"""A table of pictures with the columns image, label and split; others are not looked at.
+"""A table of images with the columns image, label and split; other columns are ignored.
 
     image,label,split
     images/a.jpg,happiness,train
@@ -77,7 +77,7 @@ CSV = DataSet(
   title="csv table",
   terms="your own data",
   request="Write a table with the columns image, label and split, and one of "
-  f"{', '.join(GROUPS)} where it is known",
+  f"{', '.join(GROUPS)} if known",
   releases=(
     Release(
       "csv",

@@ -13,7 +13,7 @@ Box = tuple[float, float, float, float]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pixels:
-  """A picture that a table holds: `values` are its grey values, row by row."""
+  """An image inside a table: `values` are its grey values, row by row."""
 
   values: bytes
   width: int
@@ -33,16 +33,16 @@ class Entry:
 
   Attributes:
     origin: file and row that it comes from: "list.txt:12 (images/a.jpg)".
-    key: tells it from all others of the set, wherever the folder lies.
+    key: identifies it in the set, independently of the location of the folder.
     image: path of the file, or the pixels.
     split: "train", "val" or "test", as released.
-    label: class index, or a distribution over the classes; for a detector an index for each box.
+    label: class index, or a distribution over the classes; for a detector one index per box.
     boxes: xyxy pixels of the upright image; None for a classifier.
-    relative: `boxes` are parts of width and height, 0..1, instead.
-    crop: xyxy pixels of the face that a classifier is shown; None for the whole image.
-    group: subject or clip; "" where nothing tells it.
+    relative: `boxes` are relative to width and height, 0..1, instead.
+    crop: xyxy pixels of the face, for a classifier; None for the whole image.
+    group: subject or clip; "" if unknown.
     size: width and height that an annotation claims for the image.
-    votes: of the annotators, where they are kept.
+    votes: of the annotators, if they are kept.
   """
 
   origin: str
@@ -84,7 +84,7 @@ class Entry:
 
 
 class RecordError(ValueError):
-  """An annotation is wrong; the message starts with where it stands.
+  """A wrong annotation; the message starts with its origin.
 
   `example` is what is known of the record all the same: it is counted when a validation split is
   cut, so that mending a record moves no other to another split.
@@ -96,4 +96,4 @@ class RecordError(ValueError):
 
 
 class LayoutError(ValueError):
-  """A folder is not what was expected; the message says which file, and what to do."""
+  """An unexpected folder layout; the message names the file and the fix."""

@@ -1,8 +1,8 @@
-"""FER2013: grey faces of 48x48 pixels, in a table or in a folder for each class.
+"""FER2013: grey faces of 48x48 pixels, in a table, or in a folder per class.
 
 Goodfellow et al., "Challenges in Representation Learning: A report on three machine learning
-contests", ICONIP 2013. Layouts and counts: spec: datasets. The folders come without a validation
-split: the public and the private test images are one folder there.
+contests", ICONIP 2013. Layouts and counts: spec: datasets. The folders have no validation split:
+public and private test images are in one folder.
 """
 
 import functools
@@ -31,7 +31,7 @@ def parse_usage(text: str, origin: str) -> str:
 
 
 def parse_pixels(text: str, origin: str) -> Pixels:
-  """The picture; RecordError unless there are 48 x 48 values in 0..255."""
+  """The image; RecordError unless there are 48 x 48 values in 0..255."""
   numbers = text.split()
   count = SIDE * SIDE
   if len(numbers) != count:
@@ -81,7 +81,7 @@ FER2013 = DataSet(
   title="FER2013",
   terms="no licence is stated by the contest; the images are from a web search; not verified",
   request="Download it from the Kaggle contest 'Challenges in Representation Learning: Facial "
-  "Expression Recognition Challenge', or as a folder for each class (Kaggle, msambare/fer2013)",
+  "Expression Recognition Challenge', or as a folder per class (Kaggle, msambare/fer2013)",
   releases=(
     Release(
       "csv",

@@ -2,8 +2,8 @@
 
 Barsoum, Zhang, Canton Ferrer, Zhang, "Training Deep Networks for Facial Expression Recognition
 with Crowd-Sourced Label Distribution", ICMI 2016. Votes become labels by the rules of the authors'
-program (spec: datasets, FERPlus rules). As there, the rule that is chosen is for training;
-validation and test always take the majority's, so that figures are comparable.
+program (spec: datasets, FERPlus rules). As in that program, the chosen rule applies to training;
+validation and test always use the majority class, so results are comparable.
 
 There are two releases, whose votes differ for 1,601 pictures:
 
@@ -58,9 +58,9 @@ def majority(votes: Sequence[int]) -> tuple[float, ...] | None:
 def probability(votes: Sequence[int]) -> tuple[float, ...] | None:
   """A distribution over the expression columns, or None: the votes are too scattered.
 
-  The columns with the most votes are taken, those with equally many together, until they hold
-  three quarters of the votes, or are three, or one of them is no expression. That one counts only
-  where it comes first.
+  The columns with the most votes are taken, ties together, until they have three quarters of the
+  votes, or there are three, or one of them is not an expression. That one counts only if it is
+  first.
   """
   counted = np.where(np.array(votes) > 1, votes, 0).astype(float)
   taken = np.zeros(len(counted))

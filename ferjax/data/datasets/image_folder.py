@@ -1,9 +1,9 @@
-"""A folder for each split, with a folder for each class in it.
+"""A folder per split, with a folder per class in it.
 
     DIR/train/happiness/0001.jpg
     DIR/val/happiness/any folder/0417.png
 
-Class folders are named like the classes, in any case, or by another spelling that
+Class folders have the names of the classes, in any case, or another spelling that
 `ferjax.expressions` knows ("Happy"). Pictures may lie deeper in them.
 """
 
@@ -36,11 +36,11 @@ def read_class_folders(
   """The pictures of all splits that are wanted, ordered by path.
 
   Args:
-    dir: holds a folder for each split.
+    dir: contains a folder per split.
     folders: split -> name of that folder.
     options: class names, and the splits that are wanted.
     group_of: path -> subject or clip.
-    every_class: a set as released has pictures of each class in each split.
+    every_class: requires images of every class in every split, as in a released set.
 
   Raises:
     LayoutError: a folder that is named like no class, or a split or class without pictures, or a
@@ -77,7 +77,7 @@ def _entry(
 ) -> Entry:
   place = path.relative_to(root)
   if len(place.parts) == 1:
-    raise RecordError(f"{path}: lies outside the class folders; expected {_LAYOUT}")
+    raise RecordError(f"{path}: is outside the class folders; expected {_LAYOUT}")
   label, key = class_of[place.parts[0]], relative_key(path, dir)
   return Entry(f"{root.name}/{place}", key, str(path), split, label, group=group_of(path))
 
@@ -87,7 +87,7 @@ def _class_of(folder: pathlib.Path, class_names: tuple[str, ...]) -> int:
     return index_of_spelling(folder.name, class_names)
   except ValueError:
     raise LayoutError(
-      f"folder {folder} is named like no class; known: {', '.join(class_names)} "
+      f"folder {folder} does not match a class; known: {', '.join(class_names)} "
       "(data.class_names, or --class-names of `ferjax data`); rename it, move it away, or name it "
       "there"
     ) from None

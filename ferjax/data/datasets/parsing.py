@@ -78,10 +78,10 @@ def read_rows(
   Args:
     path: comma-separated text, as `decode_text` reads it.
     columns: that must be there, in any order, with others between.
-    optional: columns that are read where they are there.
+    optional: columns that are read if they exist.
 
   Raises:
-    LayoutError: a missing table or column, or text that is no table.
+    LayoutError: a missing table or column, or text that is not a table.
     RecordError: naming the first line that is not UTF-8.
   """
   if not path.is_file():
@@ -110,7 +110,7 @@ def read_rows(
 
 
 def parse_class(text: str, class_names: tuple[str, ...], origin: str) -> int:
-  """The index of a class name; a RecordError says where it stands and what is known."""
+  """The index of a class name; a RecordError names its origin and the known names."""
   try:
     return index_of_spelling(text, class_names)
   except ValueError:

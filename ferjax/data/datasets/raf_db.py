@@ -126,5 +126,5 @@ RAF_DB = DataSet(
   releases=(Release("basic", _expected, _read, _official),),
   tasks=TASKS,
   class_counts=(7,),
-  overhang=math.inf,  # the boxes of the detector stand over the photographs
+  overhang=math.inf,  # the detector's boxes extend beyond the photographs
 )

@@ -1,4 +1,4 @@
-"""SFEW 2.0: frames of films, a folder for each class.
+"""SFEW 2.0: frames of films, in a folder per class.
 
 Dhall, Goecke, Lucey, Gedeon, "Static Facial Expression Analysis in Tough Conditions", ICCV
 workshops 2011. The labels of its test split are not public. Layout and counts: spec: datasets.
@@ -16,7 +16,7 @@ _NAME = re.compile(r"(?P<clip>.+_\d{9})_\d+")  # <Movie>_<HHMMSSmmm>_<frame>
 
 
 def clip_of(path: pathlib.PurePath) -> str:
-  """Film and time of a frame, or "" for a name of another form."""
+  """Film and time of a frame, or "" for other file names."""
   match = _NAME.fullmatch(path.stem)
   return match["clip"] if match else ""
 

@@ -2,7 +2,7 @@
 
 VOC counts pixels from 1 and includes the last one. In this project a box is bounded by pixel
 edges, counted from 0: (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). Objects
-marked difficult are objects like any other: a detector that finds one is not wrong.
+marked difficult are used like all others: detecting one is not an error.
 """
 
 import functools
@@ -47,7 +47,7 @@ def _read(root: pathlib.Path, options: Options) -> Reading:
     path = root / _SETS / f"{name}.txt"
     names = [line for _, line in read_lines(path)]
     parse = functools.partial(_entry, root=root, split=split, options=options)
-    expected = "expected one image name a line"
+    expected = "expected one image name per line"
     reading.add_all(names, parse, split=split, where=path, expected=expected)
   return reading
 
@@ -69,7 +69,7 @@ def _entry(name: str, *, root: pathlib.Path, split: str, options: Options) -> En
 
 def _tree(path: pathlib.Path, origin: str) -> ElementTree.Element:
   text = _decode(read_file(path, origin), origin)
-  if "<!ENTITY" in text:  # entities that refer to entities can fill the memory
+  if "<!ENTITY" in text:  # nested entities can exhaust the memory
     raise RecordError(f"{origin}: XML entities are not allowed in an annotation")
   try:
     return ElementTree.fromstring(text)
@@ -96,7 +96,7 @@ def _decode(content: bytes, origin: str) -> str:
 
 
 def _image_path(root: pathlib.Path, name: str, filename: str | None, origin: str) -> pathlib.Path:
-  """By the name of the annotation; else what it calls its file, often a stale path."""
+  """The image with the name of the annotation, else its <filename>, often a stale path."""
   names = [f"{name}{suffix}" for suffix in _USUAL]
   if filename:
     names.append(pathlib.PurePosixPath(filename.strip().replace("\\", "/")).name)
@@ -120,7 +120,7 @@ def _box(element: ElementTree.Element | None, origin: str) -> Box:
 
 
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
-  """What the annotation claims; None where it does not, or writes zeros, as some tools do."""
+  """The size in the annotation; None if missing or zero, as some tools write."""
   width, height = (
     whole_number(tree.findtext(f"size/{side}") or "") for side in ("width", "height")
   )

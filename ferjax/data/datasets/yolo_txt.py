@@ -1,9 +1,9 @@
-"""YOLO: a text file for each image, one face a line: `class cx cy w h`, parts of the image.
+"""YOLO: a text file per image, one face per line: `class cx cy w h`, relative to the image size.
 
     DIR/images/train/a.jpg    DIR/labels/train/a.txt    DIR/classes.txt (optional)
 
-An empty text file is an image without faces; a missing one is an error, because it is more often
-lost than meant.
+An empty text file is an image without faces; a missing one is an error, because it was probably
+lost.
 """
 
 import functools
@@ -59,7 +59,7 @@ def _place(path: pathlib.Path, root: pathlib.Path, name: str) -> pathlib.Path:
 
 
 def _without_image(root: pathlib.Path, name: str, images: list[pathlib.Path]) -> Iterator[str]:
-  """A label file is all that tells of an image that was lost."""
+  """Only its label file shows that an image is missing."""
   known = {_place(path, root, name) for path in images}
   for path in sorted((root / "labels" / name).rglob("*.txt")):
     place = _place(path, root, name)
@@ -74,7 +74,7 @@ def _classifier(root: pathlib.Path, class_names: tuple[str, ...]) -> _Classify:
   path = root / _CLASSES
   lines = read_lines(path) if path.is_file() else None
   if lines == []:
-    raise LayoutError(f"{path}: empty; expected one class name a line")
+    raise LayoutError(f"{path}: empty; expected one class name per line")
   count = len(class_names if lines is None else lines)
 
   def classify(text: str, origin: str) -> int:
@@ -119,8 +119,8 @@ def _face(fields: list[str], classify: _Classify, origin: str) -> tuple[int, Box
   box = (cx - width / 2, cy - height / 2, cx + width / 2, cy + height / 2)
   if width <= 0 or height <= 0 or min(box) < -_ROUNDING or max(box) > 1 + _ROUNDING:
     raise RecordError(
-      f"{origin}: {' '.join(fields[1:])} is no box inside the image; expected centre and size as "
-      "parts of its width and height, 0..1"
+      f"{origin}: {' '.join(fields[1:])} is not a box inside the image; expected centre and size "
+      "relative to its width and height, 0..1"
     )
   return label, box
 
@@ -138,7 +138,7 @@ YOLO_TXT = DataSet(
   name="yolo_txt",
   title="YOLO text files",
   terms="your own data",
-  request="Lay out images/<split>/ and labels/<split>/, and classes.txt, one class name a line",
+  request="Lay out images/<split>/ and labels/<split>/, and classes.txt, one class name per line",
   releases=(
     Release(
       "txt",

@@ -1,12 +1,12 @@
 """The builders that tfds knows: one is made for each data set.
 
 A builder takes the folder of a set as released (`manual_dir`) and writes ArrayRecord shards, with
-images as the encoded files that they came as. Beside tfds's own files lie `ferjax.json` and, for
+images as their original encoded files. Next to tfds's own files are `ferjax.json` and, for
 classifiers, the labels of each split as one array: a reader needs nothing else to start.
 
-tfds's own writer keeps a whole split in memory up to 1 GB, needs TensorFlow beyond, and starts anew
-after an interruption. So records are written here shard by shard, in the order of the set; finished
-shards wait beside the target until all are there (`ferjax.data.preparation.shards`).
+tfds's own writer keeps a whole split in memory up to 1 GB, needs TensorFlow for more, and starts
+over after an interruption. So this module writes shard by shard, in the order of the set, and keeps
+finished shards next to the target until all are complete (`ferjax.data.preparation.shards`).
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ from ferjax.output import escaped
 
 RECORDS_PER_SHARD = 2048
 Result = TypeVar("Result")
-Progress = Callable[[int], object]  # gets the number of records that were done
+Progress = Callable[[int], object]  # called with the number of finished records
 
 
 @dataclasses.dataclass
 class Config(tfds.core.BuilderConfig):
-  """How a set is prepared; the name is that of its folder below the set's."""
+  """A preparation of a set; the name is that of its folder below the set's."""
 
   options: Options = dataclasses.field(default_factory=Options)
   splitting: Splitting = dataclasses.field(default_factory=Splitting)
@@ -54,8 +54,8 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   Attributes:
     plan: of what is written; made from `manual_dir` if not set before.
-    progress: told of finished records, by the program that shows it.
-    kept: split -> entries that were written, once they are.
+    progress: called with the number of finished records.
+    kept: split -> written entries, set when they are written.
     sizes: split -> width and height of their images.
     left_out: split -> images that were left out, with the reason.
     duplicates: split -> records that were dropped as duplicates, with the reason.
@@ -63,7 +63,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   VERSION = tfds.core.Version("1.0.0")
   DATA_SET: ClassVar[DataSet]
-  # Of downloads, of which there are none; tfds's own needs a package that it does not ask for.
+  # A download manager that downloads nothing; tfds's own needs a package that it does not declare.
   url_infos: ClassVar[None] = None
 
   def __init__(self, *, config: Config | None = None, **kwargs: Any):
@@ -86,7 +86,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Nothing is downloaded."""
 
   def _log_download_done(self) -> None:
-    """Nor is that worth a line."""
+    """Logs nothing."""
 
   def _feature_types(self) -> dict[str, Any]:
     features: dict[str, Any] = {
@@ -191,7 +191,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return infos
 
   def _write(self, split: str, entries: Sequence[Entry], store: ShardStore) -> dict[str, Notes]:
-    """Writes the shards that are not finished yet; returns the notes of all, by name."""
+    """Writes the shards that are not finished yet; returns the metadata of all shards, by name."""
     count = self._config.records_per_shard
     starts = range(0, len(entries), count)
     template = self._get_filename_template(split)
@@ -228,7 +228,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _finish(
     self, split: str, plan: Plan, shards: dict[str, Notes], store: ShardStore
   ) -> tfds.core.SplitInfo:
-    """Moves the shards of a split to their place and writes its labels."""
+    """Moves the shards of a split to the target folder and writes its labels."""
     kept = _kept(plan.entries[split], shards)
     if not kept:
       raise RecordError(f"no record of the split {split!r} can be read; check the images")

@@ -1,9 +1,10 @@
-"""Checks of a data set as it lies on disk: every image is opened, nothing is written.
+"""Checks a data set on disk: opens every image, writes nothing.
 
-  annotation  what is wrong in a list or table          image       unreadable, or at odds with it
-  duplicate   one image twice                           near        two images that look the same
+  annotation  an error in a list or table          image       unreadable, or contradicts the
+  annotation
+  duplicate   one image twice                           near        two similar images
   label       one image, two labels                     group       a subject or clip in two splits
-  size        very small images or faces, odd shapes    balance     a class that hardly occurs
+  size        very small images or faces, odd shapes    balance     a rare class
 
 What a duplicate is: `ferjax.data.preparation.duplicates`.
 """
@@ -20,7 +21,7 @@ from ferjax.data.preparation.plan import Plan, class_counts
 
 ERRORS = ("annotation", "image", "duplicate", "label", "group")
 WARNINGS = ("near", "size", "balance")
-_MIN_SIDE = 20  # pixels of an image or a face, below which an expression is hardly seen
+_MIN_SIDE = 20  # pixels of an image or a face, below which an expression is hardly visible
 _MAX_ASPECT = 3.0  # of an image of a face, or a face's box
 _RARE = 0.01  # of the records of a split
 _MAX_PAIRS = 100_000  # of near duplicates that are listed
@@ -28,7 +29,7 @@ _MAX_PAIRS = 100_000  # of near duplicates that are listed
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """One thing that a check found."""
+  """One finding of a check."""
 
   kind: str
   message: str
@@ -52,8 +53,8 @@ def check_plan(
   """All findings, the kinds in the order of this module's list.
 
   Args:
-    plan: of the data set; its cut of validation is checked as well.
-    progress: told of images that were opened.
+    plan: of the data set; its validation split is checked as well.
+    progress: called with the number of opened images.
   """
   findings = [Finding("annotation", problem) for problem in plan.problems]
   entries = [(split, entry) for split, members in plan.entries.items() for entry in members]
@@ -133,7 +134,7 @@ def _sizes(seen: Sequence[_Opened]) -> Iterator[Finding]:
       if min(width, height) < _MIN_SIDE:
         reason = f"is smaller than {_MIN_SIDE} pixels"
       elif max(width, height) > _MAX_ASPECT * min(width, height):
-        reason = f"is more than {_MAX_ASPECT:g} times as long as wide"
+        reason = f"has one side more than {_MAX_ASPECT:g} times the other"
       else:
         continue
       yield Finding("size", f"{one.place}: {what} ({width:g}x{height:g}) {reason}")

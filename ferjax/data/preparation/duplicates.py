@@ -58,7 +58,7 @@ def place(split: str, entry: Entry) -> str:
 
 
 def signature(image: UInt8[np.ndarray, "h w 3"]) -> Signature:
-  # Imported here: SciPy, which it brings, is slow to import.
+  # Imported here because its dependency SciPy is slow to import.
   import imagehash
   from PIL import Image
 

@@ -1,4 +1,4 @@
-"""What is to be prepared: the entries of every split, and their numbers beside the official."""
+"""The plan of a preparation: the entries of every split and their counts."""
 
 import collections
 import dataclasses
@@ -16,13 +16,14 @@ _NAMED = 10  # problems that a message names
 
 @dataclasses.dataclass(frozen=True)
 class Splitting:
-  """How a set without a validation split gets one.
+  """The validation split of a set without one.
 
   Attributes:
-    fraction: of train that becomes validation; 0 for none.
+    fraction: fraction of train used for validation; 0 for none.
     seed: of the choice.
-    val_as_test: the released validation split becomes the test split, and validation is cut from
-      train: where test labels are not public and results are reported on the validation split.
+    val_as_test: the released validation split becomes the test split, and a new validation split is
+      taken from train. For sets without public test labels, whose results are reported on the
+      validation split.
   """
 
   fraction: float = VALIDATION_FRACTION
@@ -32,7 +33,7 @@ class Splitting:
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-  """A line of the table of counts; `official` is None where none is published."""
+  """A line of the table of counts; `official` is None if none is published."""
 
   split: str
   name: str  # of the class, or "total"
@@ -42,7 +43,7 @@ class Count:
 
 @dataclasses.dataclass
 class Plan:
-  """Entries by split, after validation was cut; `counts` are those before."""
+  """Entries by split, with the new validation split; `counts` are those before it."""
 
   data_set: DataSet
   options: Options
@@ -62,7 +63,7 @@ class Plan:
       raise LayoutError(
         f"{self.data_set.title}: {len(self.problems)} bad records:\n  "
         + "\n  ".join(self.problems[:_NAMED])
-        + f"{more}\nMend them, or leave them out with --on-bad-record skip"
+        + f"{more}\nFix them, or leave them out with --on-bad-record skip"
       )
 
   def describe(self) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def prepare(
   Args:
     plan: of the data set.
     source: the folder that it was made from.
-    out: the set is written to `out`/<name>/<variant>/<version>, as tfds lays folders out.
+    out: the set is written to `out`/<name>/<variant>/<version>, like folders of tfds.
     on_bad_record: "error", or "skip" to leave bad images out.
     drop_duplicates: one of `ferjax.data.preparation.duplicates.DROP_DUPLICATES`.
     progress: told of records that were done: each once, or twice where duplicates are dropped.
@@ -82,7 +82,7 @@ def prepare(
         f"{folder} exists: the set has been prepared; use it, delete it, or choose another --out"
       )
     for rest in folder.parent.glob(f"{INCOMPLETE}*_{folder.name}"):
-      shutil.rmtree(rest)  # of a run that was killed; its finished shards lie elsewhere
+      shutil.rmtree(rest)  # of a killed run; its finished shards are elsewhere
     builder.plan = plan
     builder.progress = progress
     with tempfile.TemporaryDirectory() as empty:  # tfds makes a folder for downloads
@@ -107,7 +107,7 @@ def prepare(
 
 
 def variant(plan: Plan, drop_duplicates: str = "none") -> str:
-  """Name of the folder for the choices that were made: "classification_7"."""
+  """Name of the folder for the options: "classification_7"."""
   options = plan.options
   parts = [options.task, str(len(options.class_names))]
   if "rule" in plan.data_set.takes:
@@ -119,7 +119,7 @@ def variant(plan: Plan, drop_duplicates: str = "none") -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Leaves out tfds's own progress bars and remarks."""
+  """Disables tfds's own progress bars and messages."""
   logger = logging.get_absl_logger()
   level = logger.level
   logger.setLevel("ERROR")

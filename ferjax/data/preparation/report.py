@@ -1,4 +1,4 @@
-"""The report of a preparation: `report.json` and pictures of what was found."""
+"""The report of a preparation: `report.json` and plots of the set."""
 
 import json
 import os
@@ -39,10 +39,10 @@ def write_report(
   duplicates.txt names the records that were dropped as duplicates; without any it is not written.
 
   Args:
-    folder: made if missing.
+    folder: created if missing.
     summary: what the JSON file says besides the numbers written and the sizes; its "duplicates"
       are split -> a sentence about each record dropped.
-    plan: whose entries are those that were written.
+    plan: its entries are the written ones.
     sizes: split -> width and height of each image, pixels.
     sources: split -> the prepared records, which the samples are read from.
   """
@@ -114,7 +114,7 @@ def plot_sizes(
       continue
     edges = np.linspace(0.95 * everything.min(), 1.05 * everything.max(), 31)
     for split, numbers in values.items():
-      # Outlines: of areas that lie over each other the colours would be those of no split.
+      # Outlines: overlapping areas would have colours of no split.
       label = f"{split} ({len(numbers):,})"
       axes.hist(numbers, edges, histtype="step", linewidth=1.8, color=_COLORS[split], label=label)
     axes.set(xlabel=quantity, ylabel="number", yscale="log", ylim=(0.7, None))
@@ -162,7 +162,7 @@ def sample_sheet(plan: Plan, sources: Mapping[str, PreparedFaces | PreparedDetec
 def _choose(
   source: PreparedFaces | PreparedDetection, num_classes: int
 ) -> list[list[tuple[int, int]]]:
-  """For each class some (record, box of it), drawn at random, always the same."""
+  """Some (record, box) pairs per class, chosen at random with a fixed seed."""
   rng = np.random.default_rng(0)
   chosen: list[list[tuple[int, int]]] = [[] for _ in range(num_classes)]
   if isinstance(source, PreparedFaces):

@@ -1,8 +1,9 @@
-"""Finished shards of an interrupted preparation, which the next run keeps.
+"""Finished shards of an interrupted preparation, which the next run reuses.
 
-A shard is written as `<name>.writing`. When it is closed, its notes (`<name>.json`) are written,
-and only then it is renamed to `<name>`: a shard under its own name is whole. The folder belongs to
-one list of records, by a fingerprint; where that has changed, it is emptied.
+A shard is written as `<name>.writing`. When it is closed, its metadata (`<name>.json`) is written,
+and only then is it renamed to `<name>`: a shard with its final name is complete. The folder belongs
+to
+one list of records, identified by a fingerprint; if that has changed, it is emptied.
 """
 
 import hashlib
@@ -36,13 +37,13 @@ class ShardStore:
     mark.write_text(fingerprint)
 
   def notes(self, name: str) -> Notes | None:
-    """What was noted of a finished shard; None if it is not finished."""
+    """The metadata of a finished shard; None if it is not finished."""
     if not (self._folder / name).exists():
       return None
     return json.loads((self._folder / f"{name}.json").read_text())
 
   def write(self, name: str, write: Callable[[str], Notes]) -> Notes:
-    """Has a shard written to the path that `write` gets; `write` returns its notes."""
+    """Calls `write` with the path of a shard; `write` returns its metadata."""
     partial = self._folder / f"{name}.writing"
     notes = write(os.fspath(partial))
     (self._folder / f"{name}.json").write_text(json.dumps(notes))

@@ -1,4 +1,4 @@
-"""Splits: a validation part cut from train."""
+"""Takes a validation split from train."""
 
 from collections.abc import Sequence
 
@@ -24,15 +24,16 @@ def cut_validation(
 ) -> Bool[np.ndarray, "n"]:
   """Chooses the records of a validation split: stratified, seeded, groups kept whole.
 
-  Groups are visited in random order, and one is taken if that brings the classes nearer to their
-  shares. Without groups, each class gives exactly its rounded share. The choice depends on the
+  Groups are visited in random order, and a group is taken if that brings the classes closer to
+  their fractions. Without groups, exactly the rounded fraction of each class is taken. The choice
+  depends on the
   keys, not on their order.
 
   Args:
-    keys: of the n records, each its own; a record without a group is one by itself.
+    keys: of the n records, all different; a record without a group is its own group.
     classes: class indices in each record: one of a face, several of a photograph of many.
     groups: the subject or clip of each record; "" for none.
-    fraction: of every class that is to be taken, 0..1.
+    fraction: of every class to take, 0..1.
     seed: not negative.
 
   Returns:
@@ -40,14 +41,14 @@ def cut_validation(
 
   Raises:
     NoSplitError: no group fits.
-    ValueError: a key that comes twice, a fraction or seed out of range.
+    ValueError: a duplicate key, a fraction or seed out of range.
   """
   if not 0 < fraction < 1:
     raise ValueError(f"validation fraction ({fraction}) must lie between 0 and 1, both excluded")
   if seed < 0:
     raise ValueError(f"seed ({seed}) of the validation split must not be negative")
   if len(set(keys)) != len(keys):
-    raise ValueError("two records have one key; records must be told apart to be split")
+    raise ValueError("two records have the same key; keys must be unique")
   names = [
     ("group", group) if group else ("key", key) for key, group in zip(keys, groups, strict=True)
   ]
@@ -67,7 +68,7 @@ def cut_validation(
       wanted -= count
   if not chosen.any() or chosen.all():
     raise NoSplitError(
-      f"no validation split of {fraction:g} can be cut from {len(keys)} records in "
+      f"no validation split of {fraction:g} can be taken from {len(keys)} records in "
       f"{len(members)} groups; supply a validation split, or choose another fraction "
       "(--validation; 0 for none)"
     )
@@ -84,7 +85,8 @@ def choose_validation(
   """`cut_validation` for the n entries of train."""
   return cut_validation(
     [entry.key for entry in entries],
-    # Photographs without faces are a class as well: without them false alarms are not seen.
+    # Photographs without faces are a class as well: validation needs them to measure false
+    # positives.
     [entry.classes or (num_classes,) for entry in entries],
     [entry.group for entry in entries],
     fraction=fraction,

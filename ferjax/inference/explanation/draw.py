@@ -1,4 +1,4 @@
-"""Pictures of explanations: what speaks for a class, laid over the original image.
+"""Draws explanations: the evidence for a class, overlaid on the original image.
 
 Drawn with Matplotlib's objects on an Agg canvas, not with `pyplot`: no display is needed.
 """
@@ -25,7 +25,7 @@ _LINE = "#56B4E9"  # Okabe and Ito's sky blue, which is not in that map
 _OPACITY = 0.5
 _PIXELS = 480  # of the longer side of a panel
 _DPI = 150
-_LEAST = (2.4, 1.1)  # inches; a narrower panel has no room for its title
+_LEAST = (2.4, 1.1)  # inches; a narrower panel cannot fit its title
 _COLUMNS = 4
 _REST = 0.25  # of the peak: a face's panel shows the cells above it
 
@@ -37,9 +37,8 @@ def draw_explanations(
 ) -> UInt8[np.ndarray, "_ _ 3"]:
   """A sheet of the image (RGB) and its explanations.
 
-  Of a face without a box, the image and the heat on it stand side by side; then, where there is a
-  spatial transformer, what it returned, and the heat on that. Of faces with boxes, each has its
-  surroundings as a panel.
+  A face without a box has the image and the heat map side by side and, with a spatial transformer,
+  its output and the heat map on it. Each face with a box has a panel of its surroundings.
 
   `letters` are those of the class names; None chooses among the installed fonts.
   """
@@ -75,14 +74,14 @@ def _face_sheet(image: UInt8[np.ndarray, "h w 3"], explanation: Explanation) -> 
   _frame_view(panels[0], explanation, whole)
   _show(panels[1], _heated(image, explanation, whole), whole)
   _title(panels[1], _evidence(explanation))
-  # The outline may reach beyond the image: both show it at one scale, side by side.
+  # The outline may extend beyond the image: both panels show it at one scale.
   panels[1].set(xlim=panels[0].get_xlim(), ylim=panels[0].get_ylim())
   if resampled is not None:
-    # Here the heat shows as well where the transformer left the image.
+    # This panel also shows heat where the transformer sampled outside the image.
     side = _extent(resampled)
     heated = _heated(resampled, _on_resampled(explanation, side), side)
     _show(panels[2], resampled, side)
-    _title(panels[2], "what the transformer made of it")
+    _title(panels[2], "output of the spatial transformer")
     _show(panels[3], heated, side)
     _title(panels[3], f"{_evidence(explanation)}, on that")
   _add_scale(figure, panels)
@@ -103,7 +102,7 @@ def _photograph_sheet(
     if box is not None:
       for axes in (panels[0], panel):
         _outline(axes, _corners(box))
-      # Boxes may lie on one another: their numbers stand side by side.
+      # Boxes may overlap: their numbers are drawn side by side.
       place = (box[0] + i % 6 / 6 * (box[2] - box[0]), box[1])
       panels[0].annotate(str(i + 1), place, fontsize=7, bbox=_TAG)
     text = f"{i + 1}: {_says(explanation)}"
@@ -138,42 +137,41 @@ def _title(axes: Axes, text: str) -> None:
 
 
 def _says(explanation: Explanation) -> str:
-  """The explained class and its score, and the answer where that is another class."""
+  """The explained class and its score, and the predicted class if it differs."""
   face = explanation.face
   text = f"{explanation.target} {explanation.score:.2f}"
   if explanation.target == face.expression:
     return text
-  return f"{text} (answer: {face.expression} {face.score:.2f})"
+  return f"{text} (predicted: {face.expression} {face.score:.2f})"
 
 
 def _evidence(explanation: Explanation) -> str:
   if explanation.peak:
-    return f"what speaks for {explanation.target}"
-  return f"nothing speaks for {explanation.target}"
+    return f"evidence for {explanation.target}"
+  return f"no evidence for {explanation.target}"
 
 
 def _on_resampled(explanation: Explanation, extent: Box) -> Explanation:
-  """The same cells on what a spatial transformer returned."""
+  """The same cells on the output of a spatial transformer."""
   to_image = np.array([[extent[2], 0, 0], [0, extent[3], 0]])
   return dataclasses.replace(explanation, to_image=to_image, view=extent)
 
 
 def _frame_view(axes: Axes, explanation: Explanation, whole: Box) -> None:
-  """Outlines what the network saw of the image, if that is not all, and says so."""
+  """Outlines the network's input in the image, unless it is the whole image, and labels it."""
   if explanation.theta is not None:
     _outline(axes, explanation.outline)
-    _title(axes, "image, and what was sampled")
+    _title(axes, "image and sampled region")
   elif np.abs(np.array(explanation.view) - whole).max() > 0.5:
     _outline(axes, _corners(explanation.view))
-    _title(axes, "image, and what was seen")
+    _title(axes, "image and network's input")
   else:
     _title(axes, "image")
 
 
 def _surroundings(explanation: Explanation, whole: Box) -> Box:
-  """The box and the warm cells, with some room, in the image; all of it for a face without a box.
-
-  Warm cells that lie far away are thus in the picture.
+  """The region of the box and the warm cells, with a margin; the whole image for a face without a
+  box. So distant warm cells are in the picture.
   """
   if explanation.face.box is None:
     return whole
@@ -205,7 +203,7 @@ def _cut(image: UInt8[np.ndarray, "h w 3"], region: Box) -> UInt8[np.ndarray, "_
 def _heated(
   image: UInt8[np.ndarray, "h w 3"], explanation: Explanation, region: Box
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-  """A part of the image in grey under the colours of heat; as it is where nothing was seen."""
+  """A part of the image in grey under the heat colours; unchanged where the network saw nothing."""
   picture = _cut(image, region)
   heat, seen = explanation.heat(region, *picture.shape[:2])
   grey = picture.astype(np.float64) @ np.array([0.299, 0.587, 0.114])  # Rec. 601 luma
@@ -225,7 +223,7 @@ def _corners(box: Box) -> Float[np.ndarray, "4 2"]:
 
 
 def _outline(axes: Axes, corners: Float[np.ndarray, "4 2"]) -> None:
-  """A closed line on a dark one; what lies outside of the picture is shown as well."""
+  """A closed line on a dark one; parts outside the image are shown as well."""
   x, y = np.concatenate([corners, corners[:1]]).T
   axes.plot(x, y, color="black", linewidth=2.5)
   axes.plot(x, y, color=_LINE, linewidth=1.2)
@@ -241,5 +239,5 @@ def _add_scale(figure: Figure, panels: Sequence[Axes]) -> None:
     pad=0.02,
     panchor=(0.5, 1.0),  # panels of different shapes have their titles in one line
   )
-  bar.set_label("share of the largest contribution of a cell", fontsize=7)
+  bar.set_label("fraction of the largest contribution", fontsize=7)
   bar.ax.tick_params(labelsize=7)

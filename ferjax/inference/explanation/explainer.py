@@ -1,4 +1,4 @@
-"""Explanations of what a checkpoint's network says of images."""
+"""Explains the predictions of a checkpoint's network."""
 
 import abc
 import os
@@ -30,7 +30,7 @@ from ferjax.tasks.detection.task import DetectionTask, decode
 
 _IMAGES_AHEAD = 4
 _MOST_FACES = 6
-_ANSWER = -1  # instead of the number of a class: the one that the network answers
+_ANSWER = -1  # instead of a class index: the predicted class
 
 
 class ExplainedImage(NamedTuple):
@@ -45,11 +45,11 @@ class ExplainedImage(NamedTuple):
 
 
 class Explainer(abc.ABC):
-  """The interface of both explainers. What the network sees of an image is what a predictor shows.
+  """The interface of both explainers. The input of the network is that of a predictor.
 
   Attributes:
-    predictor: whose answers are explained.
-    target: the class that is explained; None for the one that is answered.
+    predictor: its predictions are explained.
+    target: the class to explain; None for the predicted one.
   """
 
   def __init__(self, predictor: Predictor | ExpressionClassifier, target: str | None):
@@ -99,11 +99,11 @@ class ClassifierExplainer(Explainer):
   def __init__(
     self, predictor: ExpressionClassifier, *, target: str | None = None, layer: str | None = None
   ):
-    """Chooses the map; compiles on the first image.
+    """Selects the feature map; compiles on the first image.
 
     Args:
-      predictor: whose answers are explained.
-      target: the class to explain; None for the one that is answered.
+      predictor: its predictions are explained.
+      target: the class to explain; None for the predicted one.
       layer: another map, by the path of its submodule; None for the one that
         `ferjax.inference.explanation.saliency.default_layer` chooses.
 
@@ -163,9 +163,9 @@ class ClassifierExplainer(Explainer):
 
 
 class DetectorExplainer(Explainer):
-  """Explains the score of a class at the cell that each face was found by: its logarithm.
+  """Explains the logarithm of the score of a class, at the cell that detected each face.
 
-  A face is explained by the map that the head sees of its level.
+  The feature map is the head's input at the level of the face.
 
   Attributes (besides those of `Explainer`):
     layer: path of the submodule that returns the maps of the levels.
@@ -178,7 +178,7 @@ class DetectorExplainer(Explainer):
 
     Args:
       predictor: whose answers are explained: as many faces as its `max_detections`.
-      target: the class to explain; None for the one that is answered.
+      target: the class to explain; None for the predicted one.
       layer: path of the submodule that returns the maps of the levels; None for the one that
         `ferjax.inference.explanation.saliency.default_layer` chooses.
 
@@ -216,7 +216,7 @@ class DetectorExplainer(Explainer):
       def log_scores(maps):
         output, _ = apply_watched(model, variables, image, [layer], replaced={layer: maps})
         _, objectness, logits = decode(output, size)
-        # In this form gradients do not vanish where a probability rounds to 1.
+        # In this form, gradients do not vanish if a probability rounds to 1.
         return jax.nn.log_sigmoid(objectness[0])[:, None] + jax.nn.log_sigmoid(logits[0])
 
       scores, pull_back = jax.vjp(log_scores, seen[layer])
@@ -270,12 +270,13 @@ def load_explainer(
 
   Args:
     checkpoint, step, score_threshold, iou_threshold: as for `ferjax.load_predictor`.
-    target: the class to explain; None for the one that is answered.
-    max_detections: of a detector: faces that are explained, by falling score; 6 if None.
+    target: the class to explain; None for the predicted one.
+    max_detections: detectors only: maximum number of faces to explain, by decreasing score; 6 if
+      None.
 
   Raises:
     FileNotFoundError: there is no such checkpoint.
-    ValueError: an unknown class, or a setting is out of its range or has no meaning here.
+    ValueError: an unknown class, or a setting is out of range or does not apply here.
   """
   checkpoint = open_checkpoint(checkpoint, step=step)
   if max_detections is None and checkpoint.meta["task"] == "detection":
@@ -295,5 +296,5 @@ def load_explainer(
 def _as_picture(
   image: Float[np.ndarray, "h w 3"], mean: Sequence[float], std: Sequence[float]
 ) -> UInt8[np.ndarray, "h w 3"]:
-  """What `normalize` was given, rounded."""
+  """The inverse of `normalize`, rounded."""
   return np.clip(np.rint((image * np.array(std) + np.array(mean)) * 255), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Files of explanations: pictures, the numbers behind them, and what they mean."""
+"""Writes explanations: pictures, attribution maps, and their description."""
 
 import json
 import os
@@ -19,10 +19,10 @@ EXPLANATIONS = "explanations.json"
 
 
 class ExplanationWriter:
-  """Writes a picture for each image, and `explanations.json` on leaving.
+  """Writes a picture per image, and `explanations.json` on exit.
 
-  Use it as a context manager: what was explained is written even when an error or an interrupt
-  ends the block, with `"complete": false`.
+  Use it as a context manager: after an error or an interrupt, the explanations so far are still
+  written, with `"complete": false`.
   """
 
   def __init__(self, output: str | os.PathLike, *, header: dict[str, Any]):
@@ -64,7 +64,7 @@ class ExplanationWriter:
     )
 
   def skip(self, path: str, reason: str) -> None:
-    """Notes an image that could not be read."""
+    """Adds an unreadable image."""
     self.skipped.append({"image": path, "reason": reason})
 
   def __enter__(self) -> "ExplanationWriter":

@@ -1,7 +1,7 @@
-"""Which cells of a feature map speak for a score: class activation by gradients.
+"""Attribution of a score to the cells of a feature map: HiResCAM.
 
 The contribution of a cell is the sum over its channels of feature times gradient of the score, and
-what is positive speaks for it. This is HiResCAM (Draelos, Carin, arXiv 2011.08891). Grad-CAM
+positive values are evidence for it. This is HiResCAM (Draelos, Carin, arXiv 2011.08891). Grad-CAM
 (Selvaraju et al., ICCV 2017, arXiv 1610.02391) averages the gradients over the map first; the two
 are the same where the network averages the map, as most classifiers do with the last. Elsewhere the
 averages belong to no place: of several faces, all that look alike would light up for each.
@@ -25,23 +25,23 @@ def apply_watched(
   *,
   replaced: Mapping[str, Any] | None = None,
 ) -> tuple[Any, dict[str, Any]]:
-  """`model.apply` for inference, and what some of its submodules returned.
+  """`model.apply` for inference, and the outputs of some of its submodules.
 
-  Neither parameters nor outputs of the model are touched: calls are watched from outside.
+  Calls are intercepted; parameters and outputs of the model do not change.
 
   Args:
     model: called with `train=False`.
     variables: of the model.
     image: its input.
     layers: paths of submodules, such as "stage3" or "stn/dense1".
-    replaced: what is taken for the outputs of some of them. What only the true output depends on
-      is then not computed, under `jit`.
+    replaced: values that replace the outputs of some of them. Under `jit`, what only the true
+      output depends on is then not computed.
 
   Returns:
     The model's output, and the true output of each layer.
 
   Raises:
-    ValueError: a submodule is not there, or was not called.
+    ValueError: a submodule does not exist, or was not called.
   """
   seen: dict[str, Any] = {}
 
@@ -67,7 +67,7 @@ def apply_watched(
 def hirescam(
   features: Float[Array, "*n h w c"], gradient: Float[Array, "*n h w c"]
 ) -> Float[Array, "*n h w"]:
-  """What each cell adds to a score, to first order; in float32."""
+  """The contribution of each cell to a score, to first order, in float32."""
   return jnp.sum(features.astype(jnp.float32) * gradient.astype(jnp.float32), axis=-1)
 
 
@@ -87,5 +87,5 @@ def default_layer(model: nn.Module, image_size: int) -> str:
 
 
 def with_gradients(model: nn.Module) -> nn.Module:
-  """The model without frozen parts, which pass no gradient on; it computes the same."""
+  """The same model without frozen parts, which block gradients."""
   return model if getattr(model, "frozen", "none") == "none" else model.clone(frozen="none")

@@ -19,7 +19,7 @@ _THUMBNAIL = 192  # pixels
 
 
 def plot_reliability(metrics: ClassificationMetrics, path: str | os.PathLike[str]) -> None:
-  """How often answers of similar probability are right, and how many there are.
+  """The accuracy and the number of predictions with similar probability.
 
   Raises:
     ValueError: no example was added.
@@ -31,7 +31,7 @@ def plot_reliability(metrics: ClassificationMetrics, path: str | os.PathLike[str
   figure = Figure(figsize=(6, 7), layout="constrained")
   upper, lower = figure.subplots(2, sharex=True, height_ratios=(3, 1))
   bars = {"width": 1 / NUM_BINS, "align": "edge", "edgecolor": "white"}
-  upper.bar(edges, accuracy, color=_BLUE, label="share of right answers", **bars)
+  upper.bar(edges, accuracy, color=_BLUE, label="accuracy", **bars)
   upper.plot(
     confidence[filled],
     confidence[filled],
@@ -42,11 +42,11 @@ def plot_reliability(metrics: ClassificationMetrics, path: str | os.PathLike[str
     label="mean probability",
   )
   upper.plot([0, 1], [0, 1], color=_GREY, linestyle="--", linewidth=1, zorder=1)
-  upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="share of right answers")
+  upper.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="accuracy")
   upper.set_title(f"Reliability: ECE {error:.3f} over {count.sum():,} examples")
   upper.legend(loc="upper left", framealpha=0.9)
   lower.bar(edges, count, color=_GREY, **bars)
-  lower.set(xlabel="probability of the answer", ylabel="examples")
+  lower.set(xlabel="probability of the predicted class", ylabel="examples")
   for axes in (upper, lower):
     axes.grid(alpha=0.3)
     axes.set_axisbelow(True)
@@ -56,13 +56,13 @@ def plot_reliability(metrics: ClassificationMetrics, path: str | os.PathLike[str
 def plot_mistakes(
   metrics: ClassificationMetrics, source: Examples, path: str | os.PathLike[str], *, count: int = 24
 ) -> None:
-  """A sheet of the most confident wrong answers.
+  """A sheet of the most confident wrong predictions.
 
   Args:
-    metrics: what a model answered.
+    metrics: with a model's predictions.
     source: the records that were added to the metrics: `source[index]["image"]` is u8[h w 3].
     path: of the PNG file.
-    count: pictures on the sheet, at most.
+    count: maximum number of images on the sheet.
   """
   letters = warned_lettering(metrics.class_names)
   mistakes = metrics.mistakes(count)
@@ -72,8 +72,8 @@ def plot_mistakes(
   )
   cells = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
   total = len(metrics) - int(np.trace(metrics.confusion_matrix()))
-  title = f"Wrong answers: the {len(mistakes)} most confident of {total:,}, with their probability"
-  figure.suptitle(title if mistakes else "No wrong answers")
+  title = f"Errors: the {len(mistakes)} most confident of {total:,}, with their probability"
+  figure.suptitle(title if mistakes else "No errors")
   for axes in cells:
     axes.set_axis_off()
   for axes, mistake in zip(cells, mistakes, strict=False):
@@ -87,7 +87,7 @@ def plot_mistakes(
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:
-  """Draws an image in the middle of a square, whatever its own shape."""
+  """Draws an image centred in a square, for any shape of the image."""
   picture = Image.fromarray(image)
   picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
   side = max(picture.size)

@@ -26,7 +26,7 @@ class ClassificationTask:
     primary_metric: one of `selection_metrics`.
 
   Raises:
-    ValueError: a field has an impossible value.
+    ValueError: a field has an invalid value.
   """
 
   class_names: tuple[str, ...]
@@ -63,7 +63,7 @@ class ClassificationTask:
     return ClassificationMetrics(self.class_names)
 
   def loss(self, output: ClassifierOutput, batch: ClassificationBatch) -> Loss:
-    """See `classification_loss`; the sums are over the whole batch, however it is sharded.
+    """See `classification_loss`; the sums are over the whole batch, for any sharding.
 
     Raises:
       ValueError: logits or labels are not over the classes of the task.
@@ -96,7 +96,7 @@ class ClassificationTask:
     image_size: int,
     config: EvalConfig,
   ) -> Classifications:
-    """`postprocess`, in the form in which evaluation asks every task."""
+    """`postprocess`, in the interface that evaluation uses for every task."""
     del batch, image_size, config
     return self.postprocess(output)
 
@@ -110,9 +110,9 @@ class ClassificationTask:
     """Writes confusion.png, reliability.png and mistakes.png.
 
     Args:
-      metrics: what the model answered on `source`.
-      source: the records; their images are shown with the mistakes.
-      folder: made if missing.
+      metrics: the predictions on `source`.
+      source: the records; their images are shown in mistakes.png.
+      folder: created if missing.
 
     Raises:
       ValueError: nothing was added to the metrics.
@@ -137,7 +137,7 @@ class ClassificationTask:
 
 
 def check_loss_config(config: LossConfig, class_names: tuple[str, ...]) -> None:
-  """Raises a ValueError for an impossible value, with what is possible."""
+  """Raises a ValueError for an invalid value, with the valid ones."""
   if not 0 <= config.label_smoothing <= 1:
     raise ValueError(f"loss.label_smoothing is {config.label_smoothing}; it must be in 0..1.")
   for name in ("smoothed_weight", "regularizer_weight"):
@@ -165,22 +165,22 @@ def classification_loss(
   mask: Bool[Array, "b"],
   config: LossConfig,
 ) -> Loss:
-  """Cross entropy and what is added to it (spec: emonext and fermam, Loss), in float32.
+  """Cross entropy and further terms (spec: emonext and fermam, Loss), in float32.
 
   Smoothing by s turns the target y into (1 - s) * y + s / k, as PyTorch's `CrossEntropyLoss`
   does; this equals (1 - s) * nll + s * the mean over the classes of -log p.
 
   With class weights w, an example's loss is -sum_c w_c * target_c * log p_c, and the divisor is
   the sum of w_c * y_c over the examples and classes. For hard labels this is PyTorch's weighted
-  mean. For soft ones PyTorch divides by the number of examples instead; here a distribution
-  counts as the fractions of hard labels that it is made of, so that hard labels written as
-  distributions give the same loss, and rare classes do not scale the gradient.
+  mean. For soft ones PyTorch divides by the number of examples instead; here a distribution counts
+  as a mixture of hard labels. So hard labels written as distributions give the same loss, and rare
+  classes do not scale the gradient.
 
   Args:
-    output: logits; `attention` is there while EmoNeXt is trained. Its first axis is the
+    output: logits; `attention` is set when EmoNeXt is trained. Its first axis is the
       examples, also where the released variant attends over the batch.
     label: targets, before smoothing.
-    mask: which examples count. Of a batch without any the loss is 0.
+    mask: False for examples that are excluded; without any example the loss is 0.
     config: the terms and their weights.
 
   Returns:
@@ -190,7 +190,7 @@ def classification_loss(
     that count, `num_examples`, or with class weights by the sum of those,
     `num_weighted_examples`.
   """
-  # What the rows of padding hold reaches neither the sums nor, as 0 * NaN, the gradient.
+  # Values in padding rows affect neither the sums nor, as 0 * NaN, the gradient.
   logits, label = (
     jnp.where(mask[:, None], x.astype(jnp.float32), 0) for x in (output.logits, label)
   )
@@ -222,8 +222,8 @@ def classification_loss(
 def average_views(output: ClassifierOutput, num_views: int) -> ClassifierOutput:
   """The mean of logits and features over every `num_views` consecutive rows.
 
-  This is how an image that is seen in several views is classified (spec: emonext, Loss, recipe
-  as published). There is no attention in the result: it belongs to views, not to images.
+  This classifies an image with several views (spec: emonext, Loss, recipe
+  as published). The result has no attention, which belongs to views, not to images.
 
   Raises:
     ValueError: the rows do not divide into views.
@@ -231,8 +231,8 @@ def average_views(output: ClassifierOutput, num_views: int) -> ClassifierOutput:
   num_rows = len(output.logits)
   if num_views < 1 or num_rows % num_views:
     raise ValueError(
-      f"{num_rows} rows do not divide into {num_views} views of each image; give the number of "
-      "views that the batch was made with."
+      f"{num_rows} rows do not divide into {num_views} views of each image; pass the number of "
+      "views of the batch."
     )
   logits, features = (
     jnp.mean(x.reshape(-1, num_views, x.shape[1]), axis=1) for x in (output.logits, output.features)
@@ -241,7 +241,7 @@ def average_views(output: ClassifierOutput, num_views: int) -> ClassifierOutput:
 
 
 def _variance(weights: Float[Array, "*g t t"], mask: Bool[Array, "b"]) -> Float[Array, ""]:
-  """mean((weights - mean(weights))^2) over the rows of examples that count."""
+  """mean((weights - mean(weights))^2) over the rows of examples that are not masked."""
   where = mask.reshape(-1, *(1,) * (weights.ndim - 1))
   weights = jnp.where(where, weights.astype(jnp.float32), 0)
   count = jnp.sum(mask, dtype=jnp.float32) * math.prod(weights.shape[1:])
@@ -250,5 +250,5 @@ def _variance(weights: Float[Array, "*g t t"], mask: Bool[Array, "b"]) -> Float[
 
 
 def _quotient(total: Float[Array, ""], divisor: Float[Array, ""]) -> Float[Array, ""]:
-  """0 where there is nothing to divide by, with a gradient of 0."""
+  """0 if the divisor is 0, with a gradient of 0."""
   return jnp.where(divisor > 0, total, 0) / jnp.where(divisor > 0, divisor, 1)

@@ -57,7 +57,7 @@ class DetectionTask:
     return DetectionMetrics(self.class_names)
 
   def loss(self, output: DetectorOutput, batch: DetectionBatch) -> Loss:
-    """See `detection_loss`; the sums are over the whole batch, however it is sharded."""
+    """See `detection_loss`; the sums are over the whole batch, for any sharding."""
     self._check(output)
     height, width = batch["image"].shape[1:3]
     return detection_loss(
@@ -84,13 +84,13 @@ class DetectionTask:
     Args:
       output: raw maps.
       image_size: side, or (height, width), of the model's input in pixels.
-      placement: how each original image was put into the input; boxes are then in pixels of the
-        original image and clipped to it, and those that lie outside of it are left out. Without
-        it they are in input pixels and not clipped.
-      score_threshold: least objectness * class probability. Arrays, as arguments of a compiled
+      placement: the position of each original image in the input; boxes are then in pixels of the
+        original image and clipped to it, and boxes outside of it are dropped. Without it, they are
+        in input pixels and not clipped.
+      score_threshold: minimum objectness * class probability. Arrays, as arguments of a compiled
         function are, need no other program for another value; numbers are compiled in.
-      iou_threshold: boxes of one class that overlap a better one by more are dropped.
-      max_detections: rows of the result per image.
+      iou_threshold: boxes with a higher IoU with a better box of their class are dropped.
+      max_detections: maximum number of detections per image.
 
     Raises:
       ValueError: a threshold is not in 0..1, `max_detections` is below 1, or the maps do not
@@ -116,7 +116,7 @@ class DetectionTask:
     iou_threshold: float | Float[Array, ""],
     max_detections: int,
   ) -> tuple[Detections, Int[Array, "b d"]]:
-    """As `postprocess`, and which cell each detection is from, in the order of `decode`."""
+    """As `postprocess`, and the cell of each detection, in the order of `decode`."""
     self._check(output)
     for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
       # That of an array was checked where it became one.
@@ -221,8 +221,8 @@ def detection_loss(
     grid: the cells of the maps.
     boxes: ground truth, xyxy in input pixels.
     label: classes of the boxes.
-    box_mask: which boxes are real.
-    mask: which examples count.
+    box_mask: False for padding boxes.
+    mask: False for examples that are excluded.
 
   Returns:
     The parts `iou`, `objectness` and `class`, each divided by the number of matched cells of the

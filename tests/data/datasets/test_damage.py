@@ -60,7 +60,7 @@ def test_what_is_there_is_said_too(make_layout, plan_of):
     plan_of("raf_db", root, task="detection")
   *lines, request = str(caught.value).splitlines()
   assert lines == [
-    f"{root} is not laid out as RAF-DB:",
+    f"{root} does not have the layout of RAF-DB:",
     f"  found    {root / RAF_LIST}  (the list of images and codes)",
     f"  found    {root / 'basic/Image/original'}  (original photographs)",
     f"  missing  {root / 'basic/Annotation/boundingbox'}  (a file for each face box)",
@@ -97,11 +97,11 @@ ROWS = [
   ("coco_json", COCO, '"bbox"', '"box"', rf"{COCO}: annotations\[0\] \(train0.jpg\): bbox None; "),
   ("coco_json", COCO, '"image_id": 500', '"image": 500', rf"{COCO}: annotations\[0\]: image_id N"),
   ("coco_json", COCO, '"image_id": 500', '"image_id": [5]', rf"{COCO}: annotations\[0\]: image_id"),
-  ("coco_json", COCO, '"id": 509', '"id": 510', rf"{COCO}: images\[10\] .*id 510 is that of train"),
+  ("coco_json", COCO, '"id": 509', '"id": 510', rf"{COCO}: images\[10\] .*id 510 is used by train"),
   ("coco_json", COCO, '"id": 509', '"nr": 509', rf"{COCO}: images\[9\] .*id None; expected a numb"),
   ("yolo_txt", "labels/train/train2.txt", "\n", " 4\n", r"labels/train/train2.txt:1 .*6 f"),
   ("yolo_txt", "labels/train/train2.txt", "2 0", "7 0", r"train2.txt:1 .*class '7'; exp"),
-  ("yolo_txt", "labels/train/train2.txt", "2 0", "2 9", r"train2.txt:1 .*no box inside the image"),
+  ("yolo_txt", "labels/train/train2.txt", "2 0", "2 9", r"train2.txt:1 .*a box inside the image"),
   ("annotation_list", "train.txt", "45,3", "45,9", r"train.txt:4 .*class 9 is not one of"),
   ("annotation_list", "train.txt", "10,5,50", "60,5,50", r"train.txt:1 .*has no area"),
   ("csv", "labels.csv", "1.png,happiness", "1.png,joyous", r"labels.csv:3 .*class 'joyous'"),
@@ -116,7 +116,7 @@ def test_damaged_row(make_layout, plan_of, layout, file, old, new, message):
   plan = plan_of(layout, root)
   assert len(plan.problems) == 1
   assert re.search(message, plan.problems[0])
-  with pytest.raises(LayoutError, match=r"1 bad records:\n .*\nMend them, or leave"):
+  with pytest.raises(LayoutError, match=r"1 bad records:\n .*\nFix them, or leave"):
     plan.require_no_problems("error")
   plan.require_no_problems("skip")
 
@@ -159,10 +159,10 @@ def test_missing_list_of_coco(make_layout, plan_of, key):
     ("ferplus_folders", FERPLUS, f"{FERPLUS}: empty; expected a line for each picture"),
     ("csv", "labels.csv", "labels.csv:1: no column 'image'.*columns found: none"),
     ("expw", "label/label.lst", "label.lst: empty"),
-    ("voc", "ImageSets/Main/val.txt", "val.txt: empty; expected one image name a line"),
+    ("voc", "ImageSets/Main/val.txt", "val.txt: empty; expected one image name per line"),
     ("coco_json", "annotations/val.json", "val.json: malformed json"),
     ("annotation_list", "val.txt", "val.txt: empty; expected"),
-    ("yolo_txt", "classes.txt", "classes.txt: empty; expected one class name a line"),
+    ("yolo_txt", "classes.txt", "classes.txt: empty; expected one class name per line"),
   ],
 )
 def test_empty_file(make_layout, plan_of, layout, file, message):
@@ -185,7 +185,7 @@ def test_folder_that_is_no_class(make_layout, plan_of, layout, folder, wrong, na
   (root / folder).rename(root / wrong)
   with pytest.raises(
     LayoutError,
-    match=rf"folder {re.escape(str(root / wrong))} is named like no class; known: .*{name}",
+    match=rf"folder {re.escape(str(root / wrong))} does not match a class; known: .*{name}",
   ):
     plan_of(layout, root)
 

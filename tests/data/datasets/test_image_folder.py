@@ -62,17 +62,17 @@ def test_unknown_class_folder_is_named(folder, on_bad_record):
   (folder / "train" / "bored").mkdir()
   with pytest.raises(
     ValueError,
-    match=r"folder .*train/bored is named like no class; known: neutral, happiness, "
+    match=r"folder .*train/bored does not match a class; known: neutral, happiness, "
     r"anger \(data.class_names, or .*; rename it, move it away",
   ):
     _open(folder, "train", on_bad_record=on_bad_record)
-  with pytest.raises(ValueError, match=r"train/Happy is named like no class"):
+  with pytest.raises(ValueError, match=r"train/Happy does not match a class"):
     _open(folder, "train", ("neutral", "anger"), on_bad_record)
 
 
 def test_image_outside_the_class_folders_is_a_bad_record(folder):
   _save(folder / "train" / "stray.png")
-  with pytest.raises(ValueError, match=r"stray.png: lies outside the class folders; .*\"skip\""):
+  with pytest.raises(ValueError, match=r"stray.png: is outside the class folders; .*\"skip\""):
     _open(folder, "train")
   source = _open(folder, "train", on_bad_record="skip")
   assert len(source) == 3

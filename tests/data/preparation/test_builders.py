@@ -176,7 +176,7 @@ def test_bad_records_can_be_left_out(make_layout, plan_of, tmp_path):
   (root / "images/50.png").write_bytes(b"no image")  # in the test split
   with open(root / "labels.csv", "a") as table:
     table.write("images/1.png,joyous,train,p0\n")
-  with pytest.raises(LayoutError, match=r"labels.csv:62 .*\nMend them, or leave them out"):
+  with pytest.raises(LayoutError, match=r"labels.csv:62 .*\nFix them, or leave them out"):
     prepare(plan_of("csv", root), root, tmp_path / "out")
   prepared = prepare(plan_of("csv", root), root, tmp_path / "out", on_bad_record="skip")
   assert prepared.records["test"] == 13

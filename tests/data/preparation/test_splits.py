@@ -57,7 +57,7 @@ def test_photographs_with_many_faces_count_them_all():
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    ((["a", "a"], [(0,), (0,)], ["", ""]), "two records have one key"),
+    ((["a", "a"], [(0,), (0,)], ["", ""]), "two records have the same key"),
     ((["a", "b"], [(0,), (0,)], ["s", "s"]), "no validation split of 0.1 .* 2 records in 1 groups"),
   ],
 )

@@ -85,7 +85,7 @@ def test_surroundings_hold_the_box_and_warm_cells_far_from_it():
 
 def test_the_title_says_what_is_explained():
   assert _says(_explanation([[1]], 8, 8)) == "anger 0.75"
-  assert _says(_explanation([[1]], 8, 8, target="fear")) == "fear 0.25 (answer: anger 0.75)"
+  assert _says(_explanation([[1]], 8, 8, target="fear")) == "fear 0.25 (predicted: anger 0.75)"
 
 
 @pytest.mark.parametrize(("width", "height"), [(80, 240), (1, 300), (300, 60)])
