@@ -9,8 +9,8 @@ from ferjax.config import TrainConfig
 class Phase:
   """A phase of training with one batch size and one set of frozen parts.
 
-  Epochs, steps and examples are counted over the whole run. An epoch has as many steps as the
-  training split has full batches.
+  Epochs, steps and examples are counted over the whole run. The steps of an epoch are the
+  full batches of the training split.
   """
 
   frozen: str  # "none", or parts of the network joined by "+"
@@ -35,18 +35,18 @@ class Phase:
 
 
 def make_phases(config: TrainConfig, num_examples: int) -> tuple[Phase, ...]:
-  """The frozen phase, if there is one, and the rest.
+  """The frozen phase, if any, and the phase that trains all parts.
 
   Raises:
-    ValueError: the training split does not fill one batch.
+    ValueError: the training split is smaller than one batch.
   """
   freeze_epochs = min(config.freeze_epochs, config.epochs) if config.freeze != "none" else 0
-  stretches = (
+  ranges = (
     (config.freeze, config.freeze_batch_size, 0, freeze_epochs),
     ("none", config.batch_size, freeze_epochs, config.epochs),
   )
   phases: list[Phase] = []
-  for frozen, batch_size, first_epoch, end_epoch in stretches:
+  for frozen, batch_size, first_epoch, end_epoch in ranges:
     if first_epoch == end_epoch:
       continue
     if num_examples < batch_size:
