@@ -43,7 +43,7 @@ class Checkpoint:
 
   @property
   def step(self) -> int:
-    """The number of its step."""
+    """The number of the step."""
     return self.meta["step"]
 
   def variables(self) -> dict[str, Any]:

@@ -236,7 +236,7 @@ def _check_tree(item: epath.Path, wanted: Any) -> None:
   if problems:
     listed = "\n  ".join(problems[:10] + (["..."] if len(problems) > 10 else []))
     raise ValueError(
-      f"the checkpoint {item.parent} does not fit this model ({len(problems)} differences):\n"
+      f"the checkpoint {item.parent} does not match this model ({len(problems)} differences):\n"
       f"  {listed}\nResume with the configuration that wrote it, or choose another workdir."
     )
 

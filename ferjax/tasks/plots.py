@@ -63,7 +63,7 @@ def plot_confusion(
 def save_figure(
   figure: Figure, path: str | os.PathLike[str], letters: Lettering | None = None
 ) -> None:
-  """Writes a PNG file; `letters` are the lettering of its class names.
+  """Writes a PNG file; `letters` is the lettering of its class names.
 
   Writes to a temporary file and renames it, so no partial file is ever read.
   """

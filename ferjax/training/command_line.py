@@ -29,8 +29,8 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _COORDINATOR = flags.DEFINE_string(
   "coordinator", None, "Address host:port of host 0, if JAX cannot detect it."
 )
-_NUM_HOSTS = flags.DEFINE_integer("num_hosts", None, "Number of hosts; given with --coordinator.")
-_HOST = flags.DEFINE_integer("host", None, "Index of this host, from 0; given with --coordinator.")
+_NUM_HOSTS = flags.DEFINE_integer("num_hosts", None, "Number of hosts; needs --coordinator.")
+_HOST = flags.DEFINE_integer("host", None, "Index of this host, from 0; needs --coordinator.")
 
 
 def join_hosts() -> None:

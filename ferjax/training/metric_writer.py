@@ -75,7 +75,7 @@ class Progress:
     self._bar.update()
 
   def note(self, text: str) -> None:
-    """Shows the latest metrics: beside the bar, or as a line with the time left."""
+    """Shows the latest metrics next to the bar, or in a line with the remaining time."""
     if self._interactive:
       self._bar.set_postfix_str(text, refresh=False)
       return

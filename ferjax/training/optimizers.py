@@ -21,7 +21,7 @@ STEP_LEVELS = 10  # rates of the "step" schedule
 
 Schedule = Callable[[Any], Any]
 
-# Kernels are those of convolutions and dense layers, and the projections of the selective scan.
+# Kernels: of convolutions and dense layers, and the projections of the selective scan.
 DECAY_RULES = {
   "kernels": DecayRule(lambda path: path[-1] in ("kernel", *SCAN_KERNELS)),
   "all": DecayRule(lambda path: True),

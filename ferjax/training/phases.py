@@ -26,11 +26,11 @@ class Phase:
     return self.first_step + (self.end_epoch - self.first_epoch) * self.steps_per_epoch
 
   def epoch(self, step: int) -> float:
-    """Epochs completed after `step` steps."""
+    """Completed epochs after `step` steps."""
     return self.first_epoch + (step - self.first_step) / self.steps_per_epoch
 
   def example(self, step: int) -> int:
-    """Number of the first example of the next step, after `step` steps."""
+    """Number of the first example of the step that follows `step` steps."""
     return self.first_example + (step - self.first_step) * self.batch_size
 
 

@@ -26,7 +26,7 @@ def check_selection(select_on: str, reason: str) -> str:
   if select_on == "val":
     if reason:
       raise ValueError(
-        f"train.select_on_test_reason is given ({reason!r}), but train.select_on is 'val'; "
+        f"train.select_on_test_reason is set ({reason!r}), but train.select_on is 'val'; "
         "remove the reason"
       )
     return ""
