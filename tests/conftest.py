@@ -83,7 +83,7 @@ def freed_programs():
 
 @pytest.fixture(scope="session")
 def quick_options():
-  """XLA options for programs that run once: compilation takes a third of the time, runs are slow."""
+  """XLA options for programs that run once: they compile in a third of the time, but run slowly."""
   options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
   # The older emitters compile faster, but later versions of XLA may not have them.
   faster = options | {"xla_cpu_use_fusion_emitters": False}
