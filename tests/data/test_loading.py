@@ -89,7 +89,7 @@ def test_annotation_list_by_split(tmp_path):
   assert isinstance(load_source(config, "train"), Source)
   assert [len(load_source(config, split)) for split in SPLITS] == [1, 2, 2]
   # One line is too little to cut a validation split from.
-  with pytest.raises(ValueError, match=r"no validation split of 0.1 can be cut from 1 records"):
+  with pytest.raises(ValueError, match=r"no validation split of 0.1 can be taken from 1 records"):
     load_source(dataclasses.replace(config, val=""), "val")
   with pytest.raises(ValueError, match=r"missing  .*test.txt  \(annotation list of the test split"):
     load_source(dataclasses.replace(config, test=""), "test")
@@ -256,7 +256,7 @@ def test_name_and_task_choose_among_prepared_sets(make_layout, plan_of, tmp_path
     load_source(dataclasses.replace(config, source="prepared"), "train")
   with pytest.raises(ValueError, match="2 prepared data sets below"):
     load_source(config, "train")
-  with pytest.raises(ValueError, match=r"out is not laid out as ExpW:"):
+  with pytest.raises(ValueError, match=r"out does not have the layout of ExpW:"):
     load_source(dataclasses.replace(config, source="expw"), "train")
 
 
@@ -264,7 +264,7 @@ def test_options_that_mean_nothing_are_refused(make_layout):
   config = _config(source="csv", dir=str(make_layout("csv")))
   with pytest.raises(ValueError, match=r"but does not apply to csv table; .* data.rule"):
     load_source(dataclasses.replace(config, rule="probability"), "train")
-  with pytest.raises(ValueError, match=r"for faces that are cut out of photographs.*data.margin"):
+  with pytest.raises(ValueError, match=r"for faces that are cropped from photographs.*data.margin"):
     load_source(dataclasses.replace(config, margin=0.5), "train")
 
 

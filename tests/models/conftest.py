@@ -199,9 +199,14 @@ def check_gradients(golden_rules):
 
 @pytest.fixture(scope="session")
 def check_input_gradient():
-  """Compares a gradient for an input, which is recorded in float32, at a known distance of ours."""
+  """Compares a gradient for an input with the released program's float32 one.
+
+  The record has the distance of that one from the float64 run over all elements, but only every n-th
+  element itself. A few elements near kinks make nearly all of the distance, so that of the sample
+  differs; twice the recorded one is allowed.
+  """
 
   def check(golden, name, gradient):
-    assert golden.rel_l2(name, gradient) < golden.index[name]["fp64_rel_l2"] + 1e-5
+    assert golden.rel_l2(name, gradient) < 2 * golden.index[name]["fp64_rel_l2"] + 1e-5
 
   return check

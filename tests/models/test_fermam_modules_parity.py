@@ -223,7 +223,9 @@ def test_ir50_from_the_image_to_its_tokens(
       golden.train[case]["bn_after"],
       variables["batch_stats"],
       state["batch_stats"],
-      element_counts(module, variables, half_by_nearest(image.transpose(NHWC)), train=True),
+      element_counts(
+        module, variables, half_by_nearest(jnp.asarray(image.transpose(NHWC))), train=True
+      ),
       released_names.table_of(module),
     )
     assert {x.split(".")[0] for x in unseen} <= {"output_layer"}

@@ -15,7 +15,7 @@ def gradients(jit, dtype, train):
   x = jax.random.normal(jax.random.key(0), (2, 6, 6, 64))
   cotangent = jax.random.normal(jax.random.key(1), x.shape)
   init = jit(lambda key: VSSBlock().init(key, x, train=False))
-  variables = init(jax.random.key(2, impl="rbg"))
+  variables = init(jax.random.key(2))
 
   def loss(params, x):
     output, _ = VSSBlock(dtype=dtype).apply(
