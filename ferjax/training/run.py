@@ -48,6 +48,14 @@ def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
     check_writable(pathlib.Path(workdir).expanduser())
   if config.train.seeds:
     return _train_seeds(config, pathlib.Path(workdir).expanduser())
+  metrics, test_metrics = _train_once(config, workdir)
+  return metrics | test_metrics
+
+
+def _train_once(
+  config: Config, workdir: str | os.PathLike
+) -> tuple[dict[str, float], dict[str, float]]:
+  """The metrics of the last evaluation of one run, and those of the test split."""
   task = create_task(config)
   model = create_model(num_classes=len(task.class_names), **model_arguments(config.model))
   train_source = _load(config, "train")
@@ -64,7 +72,7 @@ def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
     metrics = trainer.run()
   finally:
     trainer.close()
-  return metrics | _test(config, workdir)
+  return metrics, _test(config, workdir)
 
 
 def _load(config: Config, split: str) -> Source:
@@ -100,9 +108,8 @@ def _train_seeds(config: Config, workdir: pathlib.Path) -> dict[str, float]:
     folder = workdir / f"seed_{seed}"
     if jax.process_index() == 0:
       print(f"Seed {seed}: {folder}")
-    metrics = train(one, folder)
-    best = open_checkpoint(folder, step="best").meta["metrics"]
-    runs.append(best | {n: x for n, x in metrics.items() if n.startswith("test/")})
+    _, test_metrics = _train_once(one, folder)
+    runs.append(open_checkpoint(folder, step="best").meta["metrics"] | test_metrics)
   summary = summarize(runs)
   if jax.process_index() == 0:
     note = selection_note(config)

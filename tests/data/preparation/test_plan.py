@@ -13,7 +13,9 @@ def test_errors_behind_a_split_that_cannot_be_cut(make_layout, plan_of):
   root = make_layout("csv")
   for i in range(1, 46):
     (root / f"images/{i}.png").unlink()
-  with pytest.raises(LayoutError, match=r"no validation split of 0.1 can be taken from 1") as caught:
+  with pytest.raises(
+    LayoutError, match=r"no validation split of 0.1 can be taken from 1"
+  ) as caught:
     plan_of("csv", root)
   _, count, *named, more = str(caught.value).splitlines()
   assert count == "45 records could not be read:"
