@@ -201,9 +201,9 @@ def check_gradients(golden_rules):
 def check_input_gradient():
   """Compares a gradient for an input with the released program's float32 one.
 
-  The record has the distance of that one from the float64 run over all elements, but only every n-th
-  element itself. A few elements near kinks make nearly all of the distance, so that of the sample
-  differs; twice the recorded one is allowed.
+  The record has its distance from the float64 run over all elements, but only every n-th element. A
+  few elements near kinks make nearly all of the distance, so that of the sample differs; twice the
+  recorded one is allowed.
   """
 
   def check(golden, name, gradient):

@@ -23,6 +23,7 @@ def mini_size():
   """A network that compiles fast: two stages, narrow and short."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(emonext.SIZES, "mini", emonext.Size((2, 2), (32, 64)))
+    patch.setitem(emonext.CHOICES, "size", tuple(emonext.SIZES))
     yield
 
 
