@@ -14,11 +14,11 @@ from ferjax.output import escape_what_terminals_cannot_show
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs one subcommand; returns the exit code: 0, or 2 after an error of usage or input."""
+  """Runs one subcommand; returns the exit code: 0, or 2 after a usage or input error."""
   escape_what_terminals_cannot_show()
   parser = argparse.ArgumentParser(
     prog="ferjax",
-    description="Facial expression recognition: inference, explanations, data sets and cost.",
+    description="Facial expression recognition: inference, explanations, data sets, cost.",
   )
   parser.add_argument("--version", action="version", version=f"ferjax {__version__}")
   commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -225,11 +225,11 @@ def frozen_mask(params: Any, rule: DecayRule, frozen: str) -> Any:
   """Which parameters never move, as a tree of booleans: those of frozen parts, and by the rule."""
   parts = () if frozen == "none" else tuple(frozen.split("+"))
 
-  def held(path, _) -> bool:
+  def is_frozen(path, _) -> bool:
     names = _names(path)
-    return names[0] in parts or rule.held(names)
+    return names[0] in parts or rule.frozen(names)
 
-  return jax.tree_util.tree_map_with_path(held, params)
+  return jax.tree_util.tree_map_with_path(is_frozen, params)
 
 
 def _names(path) -> tuple[str, ...]:

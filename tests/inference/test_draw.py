@@ -91,8 +91,8 @@ def test_labels_of_neighbours_do_not_cover_one_another(image):
 
 
 def test_every_expression_has_its_own_colour(image):
-  pictures = [draw_faces(image, [_face((100, 60, 180, 160), name)]) for name in EXPRESSIONS]
-  outline = {tuple(picture[100, 102]) for picture in pictures}
+  drawn = [draw_faces(image, [_face((100, 60, 180, 160), name)]) for name in EXPRESSIONS]
+  outline = {tuple(copy[100, 102]) for copy in drawn}
   assert len(outline) == len(EXPRESSIONS)
 
 

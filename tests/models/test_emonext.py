@@ -334,6 +334,6 @@ def test_images_that_do_not_fit(variables):
     model.apply(variables, jnp.zeros((1, 100, 64, 3)), train=False)
   with pytest.raises(ValueError, match="0 x 64 pixels; both sides"):
     model.apply(variables, jnp.zeros((1, 0, 64, 3)), train=False)
-  message = r"96 x 96 pixels, .* 4000 numbers; its kernel has 1440 rows, as for .* of 64 pixels"
+  message = r"96 x 96 pixels, .* 4000 elements; its kernel has 1440 rows, as for .* of 64 pixels"
   with pytest.raises(ValueError, match=message):
     model.apply(variables, jnp.zeros((1, 96, 96, 3)), train=False)

@@ -29,7 +29,7 @@ def test_a_network_must_be_named():
     ("optimizer.name", "lion", "optimizer.name is 'lion'; known: sgd, adamw"),
     ("optimizer.schedule", "linear", "known: cosine, step"),
     ("optimizer.decay", "some", "'some'; fer_yolo_mamba knows: kernels, all, released"),
-    ("model.options", "mode=both", "sets mode, which fer_yolo_mamba has not; its options: prior_p"),
+    ("model.options", "mode=both", "sets mode, which fer_yolo_mamba does not have; its opt"),
     ("train.pretrained", "neck=w.npz", "the part 'neck', of which fer_yolo_mamba takes no weights"),
     ("train.freeze", "head", r"known: none, backbone, backbone\+neck"),
     ("data.on_bad_record", "ignore", "known: error, skip"),
