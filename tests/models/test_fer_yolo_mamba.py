@@ -1,4 +1,4 @@
-"""What must hold of the network for every size and variant."""
+"""Properties of the network for every size and variant."""
 
 import functools
 
@@ -27,7 +27,7 @@ def nano(abstract, random_values):
 
 @pytest.fixture(scope="module")
 def initial_params(jit_quickly):
-  """Those of one block and of one level of the head as they are first."""
+  """Initial parameters of one block and of one level of the head."""
   model, image = create(size="nano"), jnp.zeros((1, 32, 32, 3))
 
   def some(key):
@@ -196,7 +196,7 @@ def test_frozen_parts_keep_statistics_and_get_no_gradient(nano, image, frozen, j
 
 
 def test_bfloat16_follows_float32(nano, image, jit_quickly):
-  """Parameters and outputs stay float32; the maps agree as far as bfloat16 carries."""
+  """Parameters and outputs stay float32; the maps agree to bfloat16 precision."""
   model, variables = nano
   half = create(size="nano", dtype="bfloat16")
   full_output = jit_quickly(functools.partial(model.apply, train=False))(variables, image)
@@ -240,7 +240,7 @@ def test_pure_function_under_the_transformations(nano, jit_quickly, check_same):
     ({"num_classes": 0}, "num_classes is 0"),
   ],
 )
-def test_unknown_values_are_refused_at_once(change, message):
+def test_unknown_values_are_rejected_on_creation(change, message):
   with pytest.raises(ValueError, match=message):
     ferjax.create_model("fer_yolo_mamba", **({"num_classes": 7} | change))
 
