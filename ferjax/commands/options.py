@@ -26,7 +26,9 @@ def _step(text: str) -> int | str:
 def add_image_options(add: Add) -> None:
   """Adds the images, the checkpoint and the output folder."""
   add("paths", nargs="+", metavar="PATH", help="image or folder of images")
-  add("--checkpoint", required=True, metavar="DIR", help="run folder, or one checkpoint in it")
+  add(
+    "--checkpoint", required=True, metavar="DIR", help="training workdir, or one checkpoint in it"
+  )
   add("--output", required=True, metavar="DIR", help="folder for the results")
   add(
     "--step",

@@ -50,7 +50,7 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
     """Loads the model, class names, preprocessing and weights.
 
     Args:
-      checkpoint: a run folder, one checkpoint in it, or an open checkpoint.
+      checkpoint: a training workdir, one checkpoint in it, or an open checkpoint.
       step: a number, "best", "latest", or None for the best, or the latest if none was evaluated.
       batch_size: images per batch.
 

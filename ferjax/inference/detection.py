@@ -42,7 +42,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     """Loads the model, class names, image size and weights.
 
     Args:
-      checkpoint: a run folder, one checkpoint in it, or an open checkpoint.
+      checkpoint: a training workdir, one checkpoint in it, or an open checkpoint.
       step: a number, "best", "latest", or None for the best, or the latest if none was evaluated.
       batch_size: images per batch.
       score_threshold: faces below this score are dropped (0..1).

@@ -23,7 +23,7 @@ def load_predictor(
   """A `Predictor`, an `ExpressionClassifier` or a `DetectAndClassify`, depending on the task.
 
   Args:
-    checkpoint: of a detector or a classifier: a run folder, one checkpoint in it, or an open
+    checkpoint: of a detector or a classifier: a training workdir, one checkpoint in it, or an open
       checkpoint.
     step: of `checkpoint`: a number, "best", "latest", or None for the best, or the latest if none
       was evaluated.

@@ -153,7 +153,7 @@ class SpatialTransformer(nn.Module):
 
 
 def _identity(key, shape, dtype=jnp.float32):
-  """The identity, as a 2x3 matrix."""
+  """The identity, a flattened 2x3 matrix."""
   del key
   return jnp.array([1, 0, 0, 0, 1, 0], dtype).reshape(shape)
 

@@ -1,4 +1,4 @@
-"""FERMam: classifies facial expressions from two branches, at three scales.
+"""FERMam: classifies facial expressions with two branches, at three scales.
 
 "FERMam: a lightweight dual-source and multi-scale fusion framework for facial expression
 recognition", Scientific Reports (2026), doi 10.1038/s41598-026-44396-6.
