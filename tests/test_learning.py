@@ -45,7 +45,7 @@ def test_a_few_annotated_images_are_memorised(tmp_path):
     ]
     lines.append(" ".join([f"{i}.png", *boxes]))
   (tmp_path / "list.txt").write_text("\n".join(lines * 4) + "\n")
-  figures = train(
+  metrics = train(
     tmp_path / "run",
     "demo",
     "--config.data.source=annotation_list",
@@ -56,4 +56,4 @@ def test_a_few_annotated_images_are_memorised(tmp_path):
     "--config.train.eval_every=60",
     "--config.train.checkpoint_every=60",
   )
-  assert figures["eval/map50"] > 0.95
+  assert metrics["eval/map50"] > 0.95

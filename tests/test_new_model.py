@@ -157,7 +157,7 @@ def test_a_classifier(tmp_path, image, capsys):
   config.train.pretrained = f"stem={weights}"
   config.train.freeze, config.train.freeze_epochs, config.train.freeze_batch_size = "stem", 1, 4
   workdir = tmp_path / "run"
-  figures = train(config, workdir)
+  metrics = train(config, workdir)
 
   assert load_meta(workdir)["model"] == {"name": "toy_classifier", "dtype": "float32", "width": 6}
   trained = ferjax.load_variables(workdir)["params"]
@@ -168,7 +168,7 @@ def test_a_classifier(tmp_path, image, capsys):
   # Training settings need not be valid any more.
   MODELS["toy_classifier"] = dataclasses.replace(CLASSIFIER, decay_rules={})
   report = eval_checkpoint(workdir)
-  assert report.metrics["accuracy"] == figures["accuracy"]
+  assert report.metrics["accuracy"] == metrics["accuracy"]
   assert (report.folder / "confusion.png").exists()
 
   (prediction,) = ferjax.load_predictor(workdir).predict([image])
@@ -188,9 +188,9 @@ def test_a_classifier(tmp_path, image, capsys):
 
 def test_a_detector(tmp_path, image, capsys):
   config = _config("toy_detector", "synthetic", size="large")
-  figures = train(config, tmp_path)
+  metrics = train(config, tmp_path)
   report = eval_checkpoint(tmp_path)
-  assert report.metrics["map50"] == pytest.approx(figures["map50"])
+  assert report.metrics["map50"] == pytest.approx(metrics["map50"])
   assert ferjax.load_variables(tmp_path)["params"]["neck"]["stem"]["conv"]["bias"].shape == (8,)
 
   predictor = ferjax.load_predictor(tmp_path, score_threshold=0.0, max_detections=2)

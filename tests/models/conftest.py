@@ -39,7 +39,7 @@ class StandAlone:
   whole: nn.Module
 
   def names(self, variables) -> dict[tuple[str, ...], str]:
-    """Variable path -> name in the released stand-alone module."""
+    """Variable path -> name in the released standalone module."""
     rename = released_names.table_of(self.whole)
     prefix = rename(("params", *self.path, "")).rstrip(".")
     return {
@@ -173,9 +173,9 @@ def vjp(jit_quickly):
 def check_gradients(golden_rules):
   """Compares the gradients that the released program computes with its float64 run.
 
-  The norm of each and its product with random numbers; returns the names of those that it does not
-  compute, of which ours are zero. Parameters, their gradients and the scans are float32, which
-  holds 6e-8 of a number; scans add up some hundred such errors of random sign, which makes 1e-6.
+  Compares norms and random projections; returns the names of parameters without a released
+  gradient, for which ours is zero. Parameters, their gradients and the scans are float32, with a
+  relative error of 6e-8; scans sum a few hundred such errors of random sign, which gives 1e-6.
   """
 
   def check(golden, case, grads, tolerance=1e-5):

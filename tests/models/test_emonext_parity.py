@@ -19,7 +19,7 @@ from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.typing import ClassifierOutput
 
 TOLERANCE = 1e-5
-# The sums over the blocks and the features are float32 whatever the dtype, in 18 blocks.
+# The residual sums of 18 blocks and the features are float32 for every dtype.
 GRADIENT_TOLERANCE = 1e-4
 NCHW = (0, 3, 1, 2)
 NHWC = (0, 2, 3, 1)

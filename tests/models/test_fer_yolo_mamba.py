@@ -126,7 +126,7 @@ def test_state_space_parameters_start_as_specified(initial_params):
   dt = np.log1p(np.exp(np.asarray(ssm["dt_proj_bias"], np.float64)))
   assert dt.min() > 0.99e-3
   assert dt.max() < 1.01e-1
-  # Log-uniform: the median lies half way between the ends' logarithms.
+  # Log-uniform: the median is the geometric mean of the ends.
   np.testing.assert_allclose(np.median(np.log10(dt)), -2, atol=0.15)
   assert np.abs(ssm["dt_proj_weight"]).max() <= 4**-0.5
 

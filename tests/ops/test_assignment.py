@@ -168,7 +168,7 @@ def test_class_cost_of_extreme_logits_is_finite():
   cost = class_cost(
     jnp.array([200.0, -400.0]), jnp.array([[200.0, 200], [-400, -400]]), jnp.array([0])
   )
-  # Certain of both classes: one wrong answer at the floor; certain of none: the other floor.
+  # Both classes certain: one is wrong, at the floor. Neither certain: the other is at the floor.
   np.testing.assert_allclose(cost, [[100, 100]], rtol=1e-6)
 
 
