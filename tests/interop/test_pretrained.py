@@ -43,7 +43,7 @@ def test_a_checkpoint_of_the_whole_network(emonext):
   back = export_state_dict(model, found)
   for name in ("head.weight", "fc_loc.0.weight", "stages.2.1.dwconv.weight"):
     np.testing.assert_array_equal(back[name], released[name])
-  assert "all of it" in line
+  assert "all entries" in line
 
 
 def test_imagenet_weights_of_the_trunk(emonext):

@@ -30,7 +30,7 @@ def test_a_network_must_be_named():
     ("optimizer.schedule", "linear", "known: cosine, step"),
     ("optimizer.decay", "some", "'some'; fer_yolo_mamba knows: kernels, all, released"),
     ("model.options", "mode=both", "sets mode, which fer_yolo_mamba does not have; its opt"),
-    ("train.pretrained", "neck=w.npz", "the part 'neck', of which fer_yolo_mamba takes no weights"),
+    ("train.pretrained", "neck=w.npz", "the part 'neck', which fer_yolo_mamba cannot import"),
     ("train.freeze", "head", r"known: none, backbone, backbone\+neck"),
     ("data.on_bad_record", "ignore", "known: error, skip"),
     ("train.batch_size", 0, "train.batch_size is 0; it must be at least 1"),
