@@ -9,7 +9,7 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ferjax.fonts import lettering, set_letters
+from ferjax.fonts import apply_lettering, lettering
 
 CHINESE = ("中性", "高兴", "悲伤")
 NOWHERE = ("\U0010fffd", "happiness")  # of a private plane, for which no font has a letter
@@ -87,7 +87,7 @@ def test_installed_fonts():
   assert letters.legend == {NOWHERE[0]: "0: \\U0010fffd"}
 
 
-def test_files_that_are_no_fonts_are_passed_over(tmp_path, make_font):
+def test_files_that_are_no_fonts_are_ignored(tmp_path, make_font):
   (tmp_path / "broken.ttf").write_bytes(b"no font")
   font = make_font("font", PLAIN + "中性")
   paths = [str(tmp_path / "gone.ttf"), str(tmp_path / "broken.ttf"), font]
@@ -112,7 +112,7 @@ def _figure(label):
 def test_figures_have_letters_whatever_is_installed(names):
   """Warnings are errors here: Matplotlib warns of every letter that it cannot draw."""
   figure, letters = _figure(lettering(names).names[names[0]]), lettering(names)
-  set_letters(figure, letters)
+  apply_lettering(figure, letters)
   _pixels(figure)
   legend = [text.get_text() for text in figure.texts]
   assert legend == (["\n".join(letters.legend.values())] if letters.legend else [])
@@ -123,7 +123,7 @@ def test_figures_use_the_font(make_font):
   pictures = []
   for label in ("中", "性", "高"):  # the font has no letter for the last, and leaves it out
     figure = _figure(label)
-    set_letters(figure, letters)
+    apply_lettering(figure, letters)
     if label == "高":
       with pytest.warns(UserWarning, match="Glyph"):
         pictures.append(_pixels(figure))

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from ferjax.output import check_writable, escaped, replacing, results_folder
+from ferjax.output import atomic_writer, check_writable, escaped, results_folder
 
 
 def test_escaped_names_are_unicode():
@@ -50,14 +50,14 @@ def test_a_file_takes_its_place_whole(tmp_path):
   path.write_text("before")
 
   def stop_half_way():
-    with replacing(path) as file:
+    with atomic_writer(path) as file:
       file.write("half")
       raise RuntimeError("stop")
 
   with pytest.raises(RuntimeError, match="stop"):
     stop_half_way()
   assert path.read_text() == "before"
-  with replacing(path) as file:
+  with atomic_writer(path) as file:
     file.write("结果 caf\xe9 " + os.fsdecode(b"\xe9"))
   assert path.read_text(encoding="utf-8") == "结果 caf\xe9 \\udce9"
   assert list(tmp_path.iterdir()) == [pathlib.Path(path)]

@@ -8,7 +8,7 @@ from ferjax._version import __version__
 from ferjax.commands.errors import CommandError
 from ferjax.commands.images import (
   open_paths,
-  print_passed_over,
+  print_ignored,
   progress_of,
   warn_of_letters,
   writing,
@@ -94,5 +94,5 @@ def _print_summary(writer: "ExplanationWriter", found: "FoundImages") -> None:
   without = sum(not face["peak"] for face in faces)
   if without:
     print(f"{without} of the maps show no evidence for the class: their heat is 0")
-  print_passed_over(found)
+  print_ignored(found)
   print(f"Results in {writer.output}")

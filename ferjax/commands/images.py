@@ -85,11 +85,11 @@ def progress_of(
     yield progress.update, leave_out if skip else None
 
 
-def print_passed_over(found: "FoundImages") -> None:
+def print_ignored(found: "FoundImages") -> None:
   """A line on the files of folders that are not images, if there are any."""
-  from ferjax.data.image_files import describe_passed_over
+  from ferjax.data.image_files import describe_ignored
 
-  if line := describe_passed_over(found.passed_over):
+  if line := describe_ignored(found.ignored):
     print(line)
 
 

@@ -80,7 +80,7 @@ def test_files_that_are_no_images_are_counted(run, tmp_path):
     (tmp_path / "train/fear" / name).write_bytes(b"x")
   code, text = run("check", "image_folder", "--source", tmp_path)
   assert code == 0
-  assert "2 files passed over: 2 .pdf\n" in text
+  assert "2 files ignored: 2 .pdf\n" in text
 
 
 def test_check_counts_findings_and_fails(run, folder):
@@ -106,7 +106,7 @@ def test_check_counts_findings_and_fails(run, folder):
     (("csv", "--classes", "7", "--class-names", "a,b"), "are mutually exclusive"),
     (("csv", "--validation", "2"), r"validation fraction \(2.0\) must lie between 0 and 1"),
     (("csv", "--class-names", "happy,,sad"), "--class-names happy,,sad; expected names, none"),
-    (("csv", "--class-names", "a,b,a"), "--class-names a,b,a; expected names, none of them twice"),
+    (("csv", "--class-names", "a,b,a"), "--class-names a,b,a; expected unique, non-empty names"),
     (
       ("csv", "--rule", "probability"),
       r"--rule is given \('probability'\), but does not apply to csv",
@@ -121,7 +121,7 @@ def test_check_counts_findings_and_fails(run, folder):
     (("csv", "--seed", "-1"), r"seed \(-1\) of the validation split must not be negative"),
     (
       ("raf_db",),
-      r"does not have the layout of RAF-DB:\n  missing .*\n  missing .*\nAsk its authors",
+      r"does not have the layout of RAF-DB:\n  missing .*\n  missing .*\nRequest it from its authors",
     ),
   ],
 )
@@ -133,9 +133,7 @@ def test_wrong_arguments(run, folder, arguments, message):
 def test_what_is_not_a_folder_of_this_machine(run, folder):
   with pytest.raises(CommandError, match=r"labels.csv is a file; expected the folder"):
     run("check", "csv", "--source", folder / "labels.csv")
-  with pytest.raises(
-    CommandError, match=r"gs://bucket/faces is not on this machine; copy the data"
-  ):
+  with pytest.raises(CommandError, match=r"gs://bucket/faces is not a local path; copy the data"):
     run("check", "csv", "--source", "gs://bucket/faces")
   with pytest.raises(
     CommandError, match=r"--out gs://bucket/out: shards are written to local files"
@@ -175,7 +173,7 @@ def test_prepare_says_which_duplicates_it_dropped(run, folder):
   first, last = ("train: labels.csv:2 (faces/0.png)", "train: labels.csv:71 (faces/69.png)")
   at = text.splitlines().index("train 68 records")
   assert text.splitlines()[at + 1 : at + 4] == [
-    "duplicates dropped: train 2; report/duplicates.txt names them",
+    "duplicates dropped: train 2; report/duplicates.txt lists them",
     f"  {first} is the same image as {last}, with another label: none is kept",
     f"  {last} is the same image as {first}, with another label: none is kept",
   ]

@@ -216,11 +216,11 @@ def test_a_broken_image_stops_and_keeps_what_was_done(
   assert "--on-bad-image skip" in error
 
 
-def test_what_is_passed_over_is_said(tiny_checkpoint, photographs, tmp_path, capsys):
+def test_what_is_ignored_is_said(tiny_checkpoint, photographs, tmp_path, capsys):
   for name in ("a.xyz", "list.txt", "b.txt", "._a.png", "Thumbs.db"):
     (photographs / name).touch()
   assert _run(tiny_checkpoint, tmp_path / "out", photographs) == 0
-  assert "3 files passed over: 2 .txt, 1 .xyz\n" in capsys.readouterr().out
+  assert "3 files ignored: 2 .txt, 1 .xyz\n" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are Linux's")

@@ -18,7 +18,7 @@ def test_small_overhang_is_clipped():
 
 
 def test_large_overhang_needs_permission():
-  with pytest.raises(RecordError, match=r"list.txt:1: box .* 3 pixels over the edge"):
+  with pytest.raises(RecordError, match=r"list.txt:1: box .* 3 pixels beyond"):
     _fit((1, 2, 3, 4), (50, 10, 103, 20))
   with pytest.raises(RecordError, match=r"box .* inf pixels over"):
     _fit((50, 10, np.inf, 20))
@@ -27,5 +27,5 @@ def test_large_overhang_needs_permission():
 
 @pytest.mark.parametrize("box", [(100, 10, 101, 20), (-2, 10, 0, 20), (5, 300, 9, 400)])
 def test_box_outside_is_always_an_error(box):
-  with pytest.raises(RecordError, match="lies outside the image of 100x80 pixels"):
+  with pytest.raises(RecordError, match="is outside the image of 100x80 pixels"):
     _fit(box, overhang=np.inf)

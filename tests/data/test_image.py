@@ -218,7 +218,7 @@ def test_too_little_memory_is_an_error_of_the_image(monkeypatch):
   data = _encode(Image.new("L", (100, 50)))
   monkeypatch.setattr(ImageFile.ImageFile, "load", load)
   with pytest.raises(
-    image_lib.ImageError, match=r"^photo: its pixels need more memory than is free"
+    image_lib.ImageError, match=r"^photo: its pixels need more memory than is available"
   ):
     image_lib.decode(data, origin="photo")
 

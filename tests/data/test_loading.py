@@ -9,7 +9,7 @@ from PIL import Image
 from ferjax.config import DataConfig
 from ferjax.data.datasets.base import SPLITS, Options
 from ferjax.data.datasets.catalog import DATA_SETS, find_data_set
-from ferjax.data.loading import lies_prepared, load_source, source_names
+from ferjax.data.loading import load_source, should_open_prepared, source_names
 from ferjax.data.preparation import prepare as preparation
 from ferjax.data.preparation.prepare import prepare
 from ferjax.data.prepared import open_prepared
@@ -74,7 +74,9 @@ def test_faces_by_split(tmp_path):
     (ReleasedFaces, 1),
     (ReleasedFaces, 2),
   ]
-  with pytest.raises(ValueError, match=r"column split dev in .*faces.csv .* is no split; expected"):
+  with pytest.raises(
+    ValueError, match=r"column split dev in .*faces.csv .* is not a split; expected"
+  ):
     load_source(dataclasses.replace(config, val=""), "val")
 
 
@@ -118,7 +120,7 @@ def test_voc_and_raf_db_take_the_split_of_their_own_name(tmp_path):
     ),
     (
       {"source": "raf_db"},
-      r"data.dir is empty.*Ask its authors.*--config.data.dir=DIR.*no data",
+      r"data.dir is empty.*Request it from its authors.*--config.data.dir=DIR.*no data",
     ),
     (
       {"source": "voc"},
@@ -193,9 +195,9 @@ def test_every_set_is_read_as_released_and_as_prepared(
   folder = prepare(plan, root, tmp_path / "out [1]").folder
   config = _config(source=data_set.name, dir=str(root), **changes)
   options = Options(task=task)
-  assert not lies_prepared(data_set, root, options)
+  assert not should_open_prepared(data_set, root, options)
   places = (folder, tmp_path / "out [1]")
-  assert all(lies_prepared(data_set, place, options) for place in places)
+  assert all(should_open_prepared(data_set, place, options) for place in places)
   for split in plan.entries:
     released = load_source(config, split, task=task)
     others = [
@@ -230,10 +232,10 @@ def test_prepared_data_of_another_kind_are_refused(make_layout, plan_of, tmp_pat
   for changes, message in (
     (
       {"source": "affectnet"},
-      r"holds FERPlus \(ferplus\) for classification, but data.source is 'affectnet'",
+      r"contains FERPlus \(ferplus\) for classification, but data.source is 'affectnet'",
     ),
     ({"rule": "probability"}, "prepared with rule 'majority', but data.rule is 'probability'"),
-    ({"val": "dev"}, "has no split 'dev'; splits there: train, val, test"),
+    ({"val": "dev"}, "has no split 'dev'; existing splits: train, val, test"),
     ({"class_names": EXPRESSIONS[:7]}, "was prepared for the classes neutral"),
   ):
     with pytest.raises(ValueError, match=message):
@@ -262,7 +264,7 @@ def test_name_and_task_choose_among_prepared_sets(make_layout, plan_of, tmp_path
 
 def test_options_that_mean_nothing_are_refused(make_layout):
   config = _config(source="csv", dir=str(make_layout("csv")))
-  with pytest.raises(ValueError, match=r"but does not apply to csv table; .* data.rule"):
+  with pytest.raises(ValueError, match=r"but does not apply to CSV table; .* data.rule"):
     load_source(dataclasses.replace(config, rule="probability"), "train")
   with pytest.raises(ValueError, match=r"for faces that are cut out of photographs.*data.margin"):
     load_source(dataclasses.replace(config, margin=0.5), "train")

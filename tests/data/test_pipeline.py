@@ -261,7 +261,7 @@ def test_bad_record_stops_or_is_masked(error):
     ({"resize": 36}, {}, r"data.resize \(36\) is for classifiers"),
     ({}, {"batch_size": 5, "process_count": 2}, r"batch_size \(5\) .* hosts \(2\)"),
     ({}, {"batch_size": 0}, r"batch_size \(0\) must be a positive"),
-    ({}, {"process_index": 1}, r"process_index \(1\) must lie in 0..0"),
+    ({}, {"process_index": 1}, r"process_index \(1\) must be in 0..0"),
   ],
 )
 def test_sizes_that_do_not_fit_are_refused(config, options, message):

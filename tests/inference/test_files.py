@@ -77,11 +77,11 @@ def test_a_folder_and_a_link_to_it_are_the_same_images(tmp_path):
   assert _found(tmp_path / "b", tmp_path / "a" / "x.jpg") == [("x.jpg", "x.jpg")]
 
 
-def test_what_is_passed_over_is_counted(tmp_path):
+def test_what_is_ignored_is_counted(tmp_path):
   _touch(tmp_path, "x.jpg", "a.xyz", "Thumbs.db", "._x.jpg", "more/y.jpg", "more/b.XYZ", "more/c")
   found = find_images([tmp_path], recursive=True, output=tmp_path / "out")
   assert [file.name.as_posix() for file in found.files] == ["x.jpg", "more/y.jpg"]
-  assert found.passed_over == {".xyz": 2, "": 1}
+  assert found.ignored == {".xyz": 2, "": 1}
 
 
 def test_every_suffix_of_a_picture(tmp_path):
@@ -97,9 +97,7 @@ def test_paths_that_lead_nowhere(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"without images .*--recursive"):
     _found(tmp_path)
   _touch(tmp_path, "list.txt")
-  with pytest.raises(
-    FileNotFoundError, match=r"images \(1 file passed over: 1 \.txt; images end in"
-  ):
+  with pytest.raises(FileNotFoundError, match=r"images \(1 file ignored: 1 \.txt; images end in"):
     _found(tmp_path)
 
 

@@ -106,7 +106,7 @@ def test_empty_or_missing_list(folder):
   ):
     _source(folder, "images/gone.jpg\n", "skip")
   with pytest.raises(
-    ValueError, match=r"list dev.txt of the split val not found in .*there: train.txt"
+    ValueError, match=r"list dev.txt of the split val not found in .*existing: train.txt"
   ):
     _open(folder, split="val", val="dev.txt")
   (folder / "train.txt").write_bytes(b"images/\xff\xfe.jpg\n")
@@ -125,12 +125,12 @@ def test_boxes_are_checked_against_the_image_on_access(folder):
   source = _source(folder, "images/a.jpg 50,40,110,60,0\n")
   with pytest.raises(
     ValueError,
-    match=r"train.txt:1 \(images/a.jpg\): box \(50, 40, 110, 60\) lies 10 pixels over the edge of "
+    match=r"train.txt:1 \(images/a.jpg\): box \(50, 40, 110, 60\) extends 10 pixels beyond "
     "the image of 100x80 pixels",
   ):
     source[0]
   source = _source(folder, "images/a.jpg 200,40,300,60,0\n")
-  with pytest.raises(ValueError, match="lies outside the image of 100x80"):
+  with pytest.raises(ValueError, match="is outside the image of 100x80"):
     source[0]
 
 

@@ -88,7 +88,7 @@ def test_what_is_no_coco_file_is_named(tmp_path, content):
   (tmp_path / "annotations").mkdir()
   (tmp_path / "annotations/train.json").write_bytes(content)
   with pytest.raises(
-    ValueError, match=r"annotations/train.json: (malformed json|no list 'images')"
+    ValueError, match=r"annotations/train.json: (malformed JSON|no list 'images')"
   ):
     _open(tmp_path)
 

@@ -116,10 +116,10 @@ def test_empty_split_lists_those_there(folder):
   with pytest.raises(
     ValueError,
     match=r"column split val of the split val not found in .*labels.csv \('test' from line 2 on, "
-    r"'train' from line 3 on, '' from line 5 on\); there: test, train",
+    r"'train' from line 3 on, '' from line 5 on\); existing: test, train",
   ):
     _open_val(folder, text)
-  with pytest.raises(ValueError, match=r"split 'train': empty; splits there: none"):
+  with pytest.raises(ValueError, match=r"split 'train': empty; existing splits: none"):
     _source(folder, "image,label,split\n")
   with pytest.raises(
     ValueError, match=r"all 1 records are bad or left out, the first: labels.csv:2"

@@ -65,8 +65,10 @@ def test_what_is_there_is_said_too(make_layout, plan_of):
     f"  found    {root / 'basic/Image/original'}  (original photographs)",
     f"  missing  {root / 'basic/Annotation/boundingbox'}  (a file for each face box)",
   ]
-  assert request.startswith("Ask its authors")
-  with pytest.raises(LayoutError, match=r"folder not found: .*nowhere.*Ask its authors"):
+  assert request.startswith("Request it from its authors")
+  with pytest.raises(
+    LayoutError, match=r"folder not found: .*nowhere.*Request it from its authors"
+  ):
     plan_of("raf_db", root / "nowhere")
 
 
@@ -84,7 +86,7 @@ ROWS = [
   ("ferplus", "fer2013new.csv", "Training,", "PublicTest,", r"fer2013new.csv:2 .*'Training' in f"),
   ("ferplus", "fer2013new.csv", "png,7,3", "png,7,x", r"fer2013new.csv:2 .*happiness has 'x'"),
   ("ferplus_folders", FERPLUS, ",7,3", ",7,x", rf"{FERPLUS}:1 \(fer0.*happiness has 'x'"),
-  ("ferplus_folders", FERPLUS, ",7,3", ",7", rf"{FERPLUS}:1 .*expected a name, perhaps a box"),
+  ("ferplus_folders", FERPLUS, ",7,3", ",7", rf"{FERPLUS}:1 .*expected a name, optionally a quoted box"),
   ("ferplus_folders", FERPLUS, "48)", "x)", rf"{FERPLUS}:1 .*box '\(0, 0, 48, x\)'; expect"),
   ("ferplus_folders", FERPLUS, "(0, 0", "(48, 0", rf"{FERPLUS}:1 .*has no area; expected x1 < x2"),
   ("ferplus_folders", FERPLUS, "0000000", "9", rf"{FERPLUS}:1 .*image file not found: .*fer9.png"),
@@ -160,7 +162,7 @@ def test_missing_list_of_coco(make_layout, plan_of, key):
     ("csv", "labels.csv", "labels.csv:1: no column 'image'.*columns found: none"),
     ("expw", "label/label.lst", "label.lst: empty"),
     ("voc", "ImageSets/Main/val.txt", "val.txt: empty; expected one image name per line"),
-    ("coco_json", "annotations/val.json", "val.json: malformed json"),
+    ("coco_json", "annotations/val.json", "val.json: malformed JSON"),
     ("annotation_list", "val.txt", "val.txt: empty; expected"),
     ("yolo_txt", "classes.txt", "classes.txt: empty; expected one class name per line"),
   ],
@@ -226,17 +228,17 @@ def test_name_that_is_no_split(make_layout, plan_of, layout, name, other, option
   (root / name).rename(root / other)
   if layout == "yolo_txt":
     (root / "labels/val").rename(root / "labels" / option)
-  with pytest.raises(LayoutError, match=r"is no split; expected .*train.*val.*test") as caught:
+  with pytest.raises(LayoutError, match=r"is not a split; expected .*train.*val.*test") as caught:
     plan_of(layout, root)
-  start, there = str(caught.value).split("; there: ")
+  start, there = str(caught.value).split("; existing: ")
   there, fix = there.split(". Rename it, move it away, ")
   assert option in start
   assert {option, train} == set(there.split(", "))
   assert fix.endswith(f"--file val={quoted}, or --config.data.val={quoted}")
   plan = plan_of(layout, root, files={"val": option})
-  assert plan.cut == ""
+  assert plan.validation == ""
   assert len(plan.entries["val"]) == (14 if layout == "image_folder" else 7)
-  with pytest.raises(LayoutError, match=r"gone of the split train not found in .*; there: "):
+  with pytest.raises(LayoutError, match=r"gone of the split train not found in .*; existing: "):
     plan_of(layout, root, files={"train": "gone", "val": option})
 
 
@@ -244,19 +246,24 @@ def test_value_of_a_table_that_is_no_split(make_layout, plan_of):
   root = make_layout("csv")
   _replace(root / "labels.csv", ",train,p1\n", ",training,p1\n")
   with pytest.raises(
-    LayoutError, match=r"split training in .*labels.csv .*'training' from line 4 on.* is no split"
+    LayoutError,
+    match=r"split training in .*labels.csv .*'training' from line 4 on.* is not a split",
   ):
     plan_of("csv", root)
   plan = plan_of("csv", root, files={"val": "training"})
   assert [entry.origin for entry in plan.entries["val"]] == ["labels.csv:4 (images/2.png)"]
-  with pytest.raises(LayoutError, match=r"dev of the split val not found in .*; there: .*training"):
+  with pytest.raises(
+    LayoutError, match=r"dev of the split val not found in .*; existing: .*training"
+  ):
     plan_of("csv", root, files={"train": "training", "val": "dev"})
 
 
 def test_folder_beside_a_release_without_validation(make_layout, plan_of):
   root = make_layout("fer2013_folders")
   (root / "validation" / "happy").mkdir(parents=True)
-  with pytest.raises(LayoutError, match=r"validation holds folders of classes, but is no split of"):
+  with pytest.raises(
+    LayoutError, match=r"validation contains class folders, but is not a split of"
+  ):
     plan_of("fer2013_folders", root)
 
 
@@ -284,7 +291,9 @@ def test_split_whose_images_are_all_lost(make_layout, plan_of, layout, images, w
     names = ["test" if "images/5" in row and "/5." not in row else "train" for row in rows]
     rows = [f"{row},x,{name}" for row, name in zip(rows, names, strict=True)]
     (root / "labels.csv").write_text("\n".join([lines[0], *rows]) + "\n")
-  empty = rf"{where}.*: (empty; no images|no records of the split .* all \d+ records are bad or)"
+  empty = (
+    rf"{where}.*: (empty; no images|no valid records of the split .* all \d+ records are bad or)"
+  )
   with pytest.raises(LayoutError, match=empty):
     plan_of(layout, root)
 
@@ -328,7 +337,8 @@ def test_empty_box_and_label_files(make_layout, plan_of):
   np.save(root / "train_set/annotations/8_exp.npy", np.array(11))
   problems = plan_of("affectnet_npy", root).problems
   for number, message in enumerate(
-    ("not a .npy file", "holds 2 values", "file not found", "label is 'happy'", "code '11' of"), 4
+    ("not a .npy file", "contains 2 values", "file not found", "label is 'happy'", "code '11' of"),
+    4,
   ):
     assert re.search(
       rf"annotations/{number}_exp.npy \({number}.jpg\): .*{message}", problems[number - 4]

@@ -104,10 +104,12 @@ def test_swapped_width_and_height(make_layout, plan_of):
   content["annotations"].append({"image_id": 1, "category_id": 10, "bbox": [0, 0, 5, 5]})
   (root / "annotations/train.json").write_text(json.dumps(content))
   plan = plan_of("coco_json", root)
-  assert re.search(r"train.json: annotations\[\d+\]: image_id 1 is no image's id", plan.problems[0])
+  assert re.search(
+    r"train.json: annotations\[\d+\]: image_id 1 is not the id of an image", plan.problems[0]
+  )
   messages = [f.message for f in check_plan(plan) if f.kind == "image"]
   assert len(messages) == 2
-  assert re.search(r"image 500 .*box .* lies 50 pixels over the edge of the image", messages[0])
+  assert re.search(r"image 500 .*box .* extends 50 pixels beyond the image", messages[0])
   assert re.search(r"image 505 .*swapped", messages[1])
 
 
@@ -117,30 +119,30 @@ def test_one_image_listed_twice(make_layout, plan_of):
     table.write("images/0.png,neutral,test,p0\n")
   (problem,) = plan_of("csv", root).problems
   assert re.search(
-    r"labels.csv:62 \(images/0.png\) \(test\): listed before, at labels.csv:2 .*\(train\)", problem
+    r"labels.csv:62 \(images/0.png\) \(test\): already listed at labels.csv:2 .*\(train\)", problem
   )
   root = make_layout("raf_db")
   with open(root / RAF_LIST, "a") as lines:
     lines.write("train_00001.jpg 2\n")
   (problem,) = plan_of("raf_db", root).problems
-  assert re.search(rf"{RAF_LIST}:48 .*listed before, at {RAF_LIST}:1 ", problem)
+  assert re.search(rf"{RAF_LIST}:48 .*already listed at {RAF_LIST}:1 ", problem)
   root = make_layout("voc")
   with open(root / "ImageSets/Main/val.txt", "a") as names:
     names.write("train0\n")
   (problem,) = plan_of("voc", root).problems
-  assert re.search(r"train0.xml .*\(val\): listed before, at .*train0.xml .*\(train\)", problem)
+  assert re.search(r"train0.xml .*\(val\): already listed at .*train0.xml .*\(train\)", problem)
   root = make_layout("annotation_list")
   with open(root / "val.txt", "a") as lines:
     lines.write("images/train0.jpg\n")
   (problem,) = plan_of("annotation_list", root).problems
-  assert re.search(r"val.txt:8 .*\(val\): listed before, at train.txt:1 .*\(train\)", problem)
+  assert re.search(r"val.txt:8 .*\(val\): already listed at train.txt:1 .*\(train\)", problem)
   root = make_layout("coco_json")
   content = json.loads((root / "annotations/val.json").read_text())
   content["images"].append({"id": 1, "file_name": "train0.jpg"})
   (root / "annotations/val.json").write_text(json.dumps(content))
   (problem,) = plan_of("coco_json", root).problems
   assert re.search(
-    r"val.json: image 1 .*\(val\): listed before, at .*train.json: image 500", problem
+    r"val.json: image 1 .*\(val\): already listed at .*train.json: image 500", problem
   )
 
 

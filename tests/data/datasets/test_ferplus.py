@@ -152,7 +152,7 @@ def test_a_clone_without_pictures(make_layout, plan_of):
   root = make_layout("ferplus_folders")
   for path in (root / "data").rglob("*.png"):
     path.unlink()
-  expected = r"found    .*Test/label.csv  \(name and.*\n  missing  .*Test/\*.png  \(pictures; gener"
+  expected = r"found    .*Test/label.csv  \(name and.*\n  missing  .*Test/\*.png  \(images; gener"
   with pytest.raises(LayoutError, match=expected):
     plan_of("ferplus_folders", root)
 

@@ -105,7 +105,7 @@ def test_raf_db_for_both_tasks(make_layout, plan_of):
   # 40 images: 6 of the codes 1..5 and 5 of 6 and 7; rounded to even, 0.6 -> 1 and 0.5 -> 0.
   for plan in (faces, photographs):
     assert {s: len(m) for s, m in plan.entries.items()} == {"train": 35, "val": 5, "test": 7}
-    assert "5 of 40 train records are the validation split" in plan.cut
+    assert "5 of 40 train records are the validation split" in plan.validation
   assert {e.key for e in faces.entries["val"]} == {e.key for e in photographs.entries["val"]}
 
 
@@ -115,7 +115,7 @@ def test_expw_keeps_photographs_together(make_layout, plan_of):
   train = {e.group for e in plan.entries["train"]}
   assert not train & {e.group for e in plan.entries["val"]}
   assert sum(map(len, plan.entries.values())) == 40
-  assert "grouped by subject or clip" in plan.cut
+  assert "grouped by subject or clip" in plan.validation
   photographs = plan_of("expw", root, task="detection", splitting=Splitting(fraction=0.0))
   assert len(photographs.entries["train"]) == 20
   assert photographs.entries["train"][0].boxes == ((5, 10, 39, 60), (45, 10, 79, 60))
@@ -130,7 +130,7 @@ def test_csv_groups_by_person(make_layout, plan_of):
 
 def test_released_validation_can_be_the_test(make_layout, plan_of):
   root = make_layout("fer2013_csv")
-  with pytest.raises(ValueError, match="without a test split; this has train, val, test"):
+  with pytest.raises(ValueError, match="without a test split; this set has train, val, test"):
     plan_of("fer2013_csv", root, splitting=Splitting(val_as_test=True))
   plan = plan_of(
     "affectnet_npy", make_layout("affectnet_npy"), splitting=Splitting(0.34, val_as_test=True)

@@ -97,11 +97,11 @@ def test_counts_are_compared_with_the_official_ones(folder, caplog, monkeypatch)
 
 
 def test_missing_files_are_named(folder, tmp_path):
-  with pytest.raises(ValueError, match=r"folder not found: .*nowhere. Ask its authors"):
+  with pytest.raises(ValueError, match=r"folder not found: .*nowhere. Request it from its authors"):
     _open(tmp_path / "nowhere", "train")
   (tmp_path / "empty").mkdir()
   with pytest.raises(
-    ValueError, match=r"missing  .*list_patition_label.txt (.*\n)*Ask its authors"
+    ValueError, match=r"missing  .*list_patition_label.txt (.*\n)*Request it from its authors"
   ):
     _open(tmp_path / "empty", "train")
   (folder / "basic/Annotation/boundingbox/test_0001_boundingbox.txt").unlink()

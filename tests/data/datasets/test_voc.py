@@ -87,7 +87,7 @@ def test_bad_annotation_is_named_or_skipped(tmp_path, objects, message):
 def test_missing_files_are_named(tmp_path):
   _write(tmp_path, "a")
   with pytest.raises(
-    ValueError, match=r"image set dev of the split val not found in .*; there: train"
+    ValueError, match=r"image set dev of the split val not found in .*; existing: train"
   ):
     _open(tmp_path, split="val", val="dev")
   (tmp_path / "JPEGImages" / "a.jpg").unlink()
@@ -112,7 +112,7 @@ def test_entities_are_refused(tmp_path):
 def test_box_of_another_image_size_is_refused_on_access(tmp_path):
   _write(tmp_path, "a", _object("neutral", (1, 1, 600, 400)))
   source = _open(tmp_path)
-  with pytest.raises(ValueError, match=r"a.xml \(a.jpg\): box .* over the edge"):
+  with pytest.raises(ValueError, match=r"a.xml \(a.jpg\): box .* beyond the image"):
     source[0]
 
 

@@ -268,7 +268,7 @@ def test_pictures_without_faces_pass_through():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"flip": 1.5}, r"augment.flip \(1.5\) must lie in 0..1"),
+    ({"flip": 1.5}, r"augment.flip \(1.5\) must be in 0..1"),
     ({"mosaic": -0.1}, r"augment.mosaic \(-0.1\)"),
     ({"scale": (2.0, 0.5)}, r"augment.scale \(2.0, 0.5\) must be \(low, high\)"),
     ({"scale": (0.0, 0.5)}, "0 < low"),

@@ -203,7 +203,7 @@ def test_report_has_its_pictures(make_layout, plan_of, tmp_path):
   for name in ("classes.png", "sizes.png", "samples.png"):
     with Image.open(f"{prepared.folder}/report/{name}") as image:
       assert np.asarray(image.convert("L")).std() > 10
-  with pytest.raises(ValueError, match="has been prepared; use it, delete it"):
+  with pytest.raises(ValueError, match="is already prepared; use it, delete it"):
     prepare(plan_of("voc", root), root, tmp_path / "out")
 
 
@@ -237,7 +237,7 @@ def test_classes_of_any_script_are_drawn(make_layout, plan_of, tmp_path):
 def test_what_cannot_be_opened(make_layout, plan_of, tmp_path):
   root = make_layout("image_folder")
   prepare(plan_of("image_folder", root), root, tmp_path / "out")
-  with pytest.raises(ValueError, match="has no split 'test'; splits there: train, val"):
+  with pytest.raises(ValueError, match="has no split 'test'; existing splits: train, val"):
     open_prepared(tmp_path / "out", "test")
   with pytest.raises(
     ValueError,

@@ -150,8 +150,8 @@ def test_a_split_that_is_a_copy(doubled, plan_of, tmp_path):
   for i in range(46):
     shutil.copy(doubled / "images/50.png", doubled / f"images/{i}.png")
   plan = plan_of("csv", doubled, splitting=Splitting(fraction=0.0))
-  message = r"across-splits leaves nothing of the split 'train': its 46 records .* labels.csv:2 "
+  message = r"across-splits would empty the split 'train': all its 46 records .* labels.csv:2 "
   with pytest.raises(RecordError, match=message):
     prepare(plan, doubled, tmp_path / "out", drop_duplicates="across-splits")
-  with pytest.raises(ValueError, match="unknown way 'some' to drop duplicates; known: none, "):
+  with pytest.raises(ValueError, match="unknown mode 'some' to drop duplicates; known: none, "):
     prepare(plan, doubled, tmp_path / "out", drop_duplicates="some")

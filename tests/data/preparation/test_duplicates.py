@@ -8,7 +8,7 @@ import pytest
 from ferjax.data.datasets.entries import Entry
 from ferjax.data.preparation.duplicates import (
   NEAR_BITS,
-  Seen,
+  HashedEntry,
   Signature,
   find_dropped,
   neighbours,
@@ -59,7 +59,7 @@ def see(text):
     hash = bytearray(np.random.default_rng(ord(image[0])).bytes(32))
     hash[int(image[1]) % 32] ^= 0b11  # variants differ in four bits
     entry = Entry(f"t.csv:{number}", f"{number}", "", split, ord(label))
-    seen.append(Seen(split, entry, Signature(image.encode(), bytes(hash))))
+    seen.append(HashedEntry(split, entry, Signature(image.encode(), bytes(hash))))
   return seen
 
 
@@ -121,7 +121,7 @@ def test_no_pair_is_left_and_nothing_is_dropped_without_one(mode):
     bits[rng.permutation(256)[:20]] ^= 1
     split = str(rng.choice(["train", "val", "test"]))
     entry = Entry(f"t.csv:{number}", f"{number}", "", split, 0)
-    seen.append(Seen(split, entry, Signature(bytes([number]), np.packbits(bits).tobytes())))
+    seen.append(HashedEntry(split, entry, Signature(bytes([number]), np.packbits(bits).tobytes())))
 
   def is_pair(one, other):
     a, b = (np.unpackbits(np.frombuffer(x.signature.hash, np.uint8)) for x in (one, other))
@@ -140,6 +140,6 @@ def test_no_pair_is_left_and_nothing_is_dropped_without_one(mode):
 
 
 def test_an_unknown_mode():
-  with pytest.raises(ValueError, match=r"unknown way 'some' to drop duplicates; known: none, acr"):
+  with pytest.raises(ValueError, match=r"unknown mode 'some' to drop duplicates; known: none, acr"):
     find_dropped([], "some")
   assert find_dropped([], "all") == []

@@ -41,7 +41,7 @@ def test_no_records_at_all(make_layout, plan_of):
   root = make_layout("csv")
   for path in (root / "images").iterdir():
     path.unlink()
-  message = r"no records of the split 'train' to read: all 46 records .* the first: labels.csv:2 "
+  message = r"no valid records of the split 'train': all 46 records .* the first: labels.csv:2 "
   with pytest.raises(LayoutError, match=message):
     plan_of("csv", root)
 
@@ -49,7 +49,9 @@ def test_no_records_at_all(make_layout, plan_of):
 def test_val_as_test_names_the_errors(make_layout, plan_of):
   root = make_layout("csv")
   (root / "images/1.png").unlink()
-  message = r"this has train, test\n1 records could not be read:\n  labels.csv:3 \(images/1.png\): "
+  message = (
+    r"this set has train, test\n1 records could not be read:\n  labels.csv:3 \(images/1.png\): "
+  )
   with pytest.raises(LayoutError, match=message):
     plan_of("csv", root, splitting=Splitting(val_as_test=True))
 
