@@ -45,7 +45,7 @@ def make_font(tmp_path):
   return make
 
 
-def test_plain_names_need_no_font():
+def test_ascii_names_need_no_font():
   letters = lettering(("happiness", "anger"), [])
   assert letters.names == {"happiness": "happiness", "anger": "anger"}
   assert (letters.font, letters.legend, letters.warning) == ("", {}, "")
@@ -61,7 +61,7 @@ def test_the_first_font_that_has_all_letters(make_font):
   assert letters.warning == ""
 
 
-def test_names_without_letters_are_drawn_as_their_index(make_font):
+def test_names_without_letters_are_rendered_as_their_index(make_font):
   some = make_font("some", PLAIN + "中性")
   letters = lettering(CHINESE, [make_font("plain", PLAIN), some])
   assert letters.font == some
@@ -71,7 +71,7 @@ def test_names_without_letters_are_drawn_as_their_index(make_font):
   assert "中性" not in letters.warning
 
 
-def test_an_index_is_not_taken_for_a_name(make_font):
+def test_an_index_differs_from_all_names(make_font):
   letters = lettering(("1", "中"), [make_font("plain", PLAIN)])
   assert letters.names == {"1": "1", "中": "#1"}
   assert letters.legend == {"中": "#1: \\u4e2d"}
@@ -87,7 +87,7 @@ def test_installed_fonts():
   assert letters.legend == {NOWHERE[0]: "0: \\U0010fffd"}
 
 
-def test_files_that_are_no_fonts_are_ignored(tmp_path, make_font):
+def test_files_that_are_not_fonts_are_ignored(tmp_path, make_font):
   (tmp_path / "broken.ttf").write_bytes(b"no font")
   font = make_font("font", PLAIN + "中性")
   paths = [str(tmp_path / "gone.ttf"), str(tmp_path / "broken.ttf"), font]
@@ -109,7 +109,7 @@ def _figure(label):
 
 
 @pytest.mark.parametrize("names", [CHINESE, NOWHERE])
-def test_figures_have_letters_whatever_is_installed(names):
+def test_figures_render_names_whatever_is_installed(names):
   """Warnings are errors here: Matplotlib warns of every letter that it cannot draw."""
   figure, letters = _figure(lettering(names).names[names[0]]), lettering(names)
   apply_lettering(figure, letters)

@@ -7,7 +7,7 @@ import pytest
 from ferjax.output import atomic_writer, check_writable, escaped, results_folder
 
 
-def test_escaped_names_are_unicode():
+def test_escaped_names_are_valid_unicode():
   assert escaped("caf\xe9 结果") == "caf\xe9 结果"
   assert escaped(os.fsdecode(b"caf\xe9.jpg")) == "caf\\udce9.jpg"
 
@@ -45,7 +45,7 @@ def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(stat.S_IRWXU)
 
 
-def test_a_file_takes_its_place_whole(tmp_path):
+def test_a_file_is_replaced_only_when_complete(tmp_path):
   path = tmp_path / "a.txt"
   path.write_text("before")
 

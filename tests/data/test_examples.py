@@ -17,10 +17,10 @@ def test_small_overhang_is_clipped():
   assert _fit() == []
 
 
-def test_large_overhang_needs_permission():
+def test_large_overhang_must_be_allowed():
   with pytest.raises(RecordError, match=r"list.txt:1: box .* 3 pixels beyond"):
     _fit((1, 2, 3, 4), (50, 10, 103, 20))
-  with pytest.raises(RecordError, match=r"box .* inf pixels over"):
+  with pytest.raises(RecordError, match=r"box .* inf pixels beyond"):
     _fit((50, 10, np.inf, 20))
   assert _fit((-50, 10, 300, 20), overhang=np.inf) == [[0, 10, 100, 20]]
 

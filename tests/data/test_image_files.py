@@ -24,7 +24,7 @@ def _names(folder, **options):
   return [path.relative_to(folder).as_posix() for path in list_images(folder, **options).files]
 
 
-def test_every_picture_format_in_any_case(tmp_path):
+def test_every_image_format_in_any_case(tmp_path):
   _make(tmp_path, "a.JPG", "b.jfif", "c.jpe", "d.jp2", "e.webp", "f.TiF", "g.bmp", "h.ppm", "i.mpo")
   assert len(_names(tmp_path)) == 9
   assert {".jpg", ".jpeg", ".png", ".gif", ".tif", ".tiff", ".pgm"} <= image_suffixes()
@@ -47,7 +47,7 @@ def test_hidden_and_system_files_are_neither_listed_nor_counted(tmp_path):
   assert is_image_name("x.jpg")
 
 
-def test_what_is_ignored_is_counted_by_suffix(tmp_path):
+def test_ignored_files_are_counted_by_suffix(tmp_path):
   _make(tmp_path, "a.jpg", "b.xyz", "c.XYZ", "sub/d.txt", "README")
   listing = list_images(tmp_path)
   assert listing.ignored == {".xyz": 2, ".txt": 1, "": 1}
@@ -55,7 +55,7 @@ def test_what_is_ignored_is_counted_by_suffix(tmp_path):
   assert describe_ignored({".txt": 1}) == "1 file ignored: 1 .txt"
 
 
-def test_folders_of_folders_on_request_sorted_by_folder_and_name(tmp_path):
+def test_subfolders_on_request_sorted_by_folder_and_name(tmp_path):
   _make(tmp_path, "b.jpg", "a/2.jpg", "a/10.jpg", "c/d/e.png")
   assert _names(tmp_path) == ["a/10.jpg", "a/2.jpg", "b.jpg", "c/d/e.png"]
   assert _names(tmp_path, recursive=False) == ["b.jpg"]
@@ -71,7 +71,7 @@ def test_a_folder_is_listed_once_by_its_own_path(tmp_path):
   assert _names(root) == ["far/2.jpg", "z/1.jpg"]
 
 
-def test_a_link_that_leads_nowhere_is_listed_so_that_it_is_found(tmp_path):
+def test_a_broken_link_is_listed(tmp_path):
   (tmp_path / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
   (tmp_path / "loop").symlink_to(tmp_path / "loop")
   listing = list_images(tmp_path)
@@ -79,7 +79,7 @@ def test_a_link_that_leads_nowhere_is_listed_so_that_it_is_found(tmp_path):
   assert listing.ignored == {"": 1}
 
 
-def test_folders_are_left_out_however_they_are_reached(tmp_path):
+def test_excluded_folders_are_not_listed_through_links(tmp_path):
   _make(tmp_path, "in/1.jpg", "in/own/2.jpg")
   (tmp_path / "in" / "link").symlink_to(tmp_path / "in" / "own", target_is_directory=True)
   (tmp_path / "alias").symlink_to(tmp_path / "in", target_is_directory=True)

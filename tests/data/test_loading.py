@@ -22,7 +22,7 @@ def _config(**changes):
 
 
 @pytest.mark.parametrize("name", ["synthetic", "synthetic_faces"])
-def test_drawn_splits_differ_and_follow_the_seed(name):
+def test_synthetic_splits_differ_and_depend_on_the_seed(name):
   config = _config(source=name, train_examples=3, val_examples=2, test_examples=4)
   splits = [load_source(config, split, seed=1) for split in SPLITS]
   assert [len(source) for source in splits] == [3, 2, 4]
@@ -44,7 +44,7 @@ def test_tasks_of_the_sources():
     assert load_source(_config(source=name, train_examples=1), "train").task == task
 
 
-def test_drawn_faces_are_as_large_as_they_are_needed():
+def test_synthetic_faces_have_the_size_before_cropping():
   config = _config(source="synthetic_faces", train_examples=1)
   assert load_source(config, "train")[0]["image"].shape == (64, 64, 3)
   config = dataclasses.replace(config, resize=70)
@@ -74,9 +74,7 @@ def test_faces_by_split(tmp_path):
     (ReleasedFaces, 1),
     (ReleasedFaces, 2),
   ]
-  with pytest.raises(
-    ValueError, match=r"column split dev in .*faces.csv .* is not a split; expected"
-  ):
+  with pytest.raises(ValueError, match=r"column split dev in .*faces.csv .* is not a split; exp"):
     load_source(dataclasses.replace(config, val=""), "val")
 
 
@@ -91,13 +89,13 @@ def test_annotation_list_by_split(tmp_path):
   assert isinstance(load_source(config, "train"), Source)
   assert [len(load_source(config, split)) for split in SPLITS] == [1, 2, 2]
   # One line is too little to cut a validation split from.
-  with pytest.raises(ValueError, match=r"no validation split of 0.1 can be cut from 1 records"):
+  with pytest.raises(ValueError, match=r"no validation split of 0.1 can be taken from 1 records"):
     load_source(dataclasses.replace(config, val=""), "val")
   with pytest.raises(ValueError, match=r"missing  .*test.txt  \(annotation list of the test split"):
     load_source(dataclasses.replace(config, test=""), "test")
 
 
-def test_voc_and_raf_db_take_the_split_of_their_own_name(tmp_path):
+def test_voc_and_raf_db_read_the_named_split(tmp_path):
   main = tmp_path / "ImageSets" / "Main"
   main.mkdir(parents=True)
   config = _config(source="voc", dir=str(tmp_path))
@@ -140,7 +138,7 @@ def test_voc_and_raf_db_take_the_split_of_their_own_name(tmp_path):
     ),
   ],
 )
-def test_unreadable_configs_are_refused(changes, message):
+def test_invalid_configs_are_refused(changes, message):
   with pytest.raises(ValueError, match=message):
     load_source(_config(**changes), "train")
 
@@ -244,7 +242,7 @@ def test_prepared_data_of_another_kind_are_refused(make_layout, plan_of, tmp_pat
     open_prepared(folder, "train", task="detection")
 
 
-def test_name_and_task_choose_among_prepared_sets(make_layout, plan_of, tmp_path, monkeypatch):
+def test_name_and_task_select_among_prepared_sets(make_layout, plan_of, tmp_path, monkeypatch):
   monkeypatch.setattr(preparation, "write_report", lambda *args: None)
   for layout, task in (("raf_db", "classification"), ("raf_db", "detection"), ("csv", "")):
     root = tmp_path / layout
@@ -258,19 +256,19 @@ def test_name_and_task_choose_among_prepared_sets(make_layout, plan_of, tmp_path
     load_source(dataclasses.replace(config, source="prepared"), "train")
   with pytest.raises(ValueError, match="2 prepared data sets below"):
     load_source(config, "train")
-  with pytest.raises(ValueError, match=r"out is not laid out as ExpW:"):
+  with pytest.raises(ValueError, match=r"out does not have the layout of ExpW:"):
     load_source(dataclasses.replace(config, source="expw"), "train")
 
 
-def test_options_that_mean_nothing_are_refused(make_layout):
+def test_options_that_do_not_apply_are_refused(make_layout):
   config = _config(source="csv", dir=str(make_layout("csv")))
   with pytest.raises(ValueError, match=r"but does not apply to CSV table; .* data.rule"):
     load_source(dataclasses.replace(config, rule="probability"), "train")
-  with pytest.raises(ValueError, match=r"for faces that are cut out of photographs.*data.margin"):
+  with pytest.raises(ValueError, match=r"for faces that are cropped from photographs.*data.margin"):
     load_source(dataclasses.replace(config, margin=0.5), "train")
 
 
-def test_own_data_keep_all_of_train_where_validation_is_not_used(make_layout):
+def test_user_defined_data_keep_all_of_train_without_validation(make_layout):
   config = _config(source="csv", dir=str(make_layout("csv")))
   assert [len(load_source(config, split)) for split in SPLITS] == [40, 6, 14]
   assert len(load_source(config, "train", validates=False)) == 46

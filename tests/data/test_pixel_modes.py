@@ -136,12 +136,12 @@ def test_lab():
     ("I", (0, 70000), "of 0 to 70000"),
   ],
 )
-def test_without_a_scale(mode, pixels, message):
+def test_pixels_without_a_known_scale(mode, pixels, message):
   with pytest.raises(PixelError, match=message):
     to_rgb(_row(mode, *pixels))
 
 
-def test_an_error_has_the_name_of_its_file():
+def test_errors_name_the_file():
   with pytest.raises(ImageError, match=r"^scan: float pixels of -1 to 1 have no known scale"):
     decode(_encode(_row("F", -1.0, 1.0)), origin="scan")
 
@@ -180,7 +180,7 @@ def test_tiff_of_two_channels():
   assert decode(_tiff(bytes([80, 255, 0, 0]), bits=(8, 8), extra=1)).tolist() == _rgb(80, 255)
 
 
-def test_an_unknown_kind_is_named():
+def test_an_unknown_mode_is_named():
   data = _tiff(bytes(16), bits=(64,), sample_format=3)
   with pytest.raises(ImageError, match=r"^scan: a TIFF file that cannot be opened.*pixel mode"):
     decode(data, origin="scan")

@@ -95,7 +95,7 @@ def test_pixels_and_boxes(folder):
     source[2]
 
 
-def test_a_large_source_is_small():
+def test_a_large_source_pickles_to_few_bytes():
   """Workers get a copy each."""
   path = "/data/faces/{:06d}.jpg"
   names = [path.format(i) for i in range(999)]
@@ -145,7 +145,7 @@ def test_bad_example_is_an_error_or_none(error):
     sources.load_example(source, 2, "error")
 
 
-def test_bugs_are_not_taken_for_bad_examples():
+def test_bugs_are_not_treated_as_bad_examples():
   with pytest.raises(KeyError):
     sources.load_example(Damaged(KeyError), 2, "skip")
 

@@ -132,7 +132,7 @@ def code_index(
   number = whole_number(str(code))
   if number is None or number not in codes:
     known = ", ".join(f"{number} {name}" for number, name in codes.items())
-    raise RecordError(f"{origin}: expression code {str(code)!r}; expected one of {known}")
+    raise RecordError(f"{origin}: code {str(code)!r} is not an expression; expected one of {known}")
   return index_of(codes[number], class_names)
 
 

@@ -23,7 +23,7 @@ def _view(image, seed=0, *, size=32, resize=0, grey=False, **changes):
   return augment.training_view(image, rng, size, resize=resize, grey=grey, config=config)
 
 
-def test_nothing_asked_for_changes_nothing():
+def test_no_augmentation_changes_nothing():
   np.testing.assert_array_equal(_view(_noise()), _noise())
   image = _noise(50)
   np.testing.assert_array_equal(_view(image), views.center_view(image, 32))
@@ -50,7 +50,7 @@ def test_flips():
   assert 0.2 < np.mean(flipped) < 0.4
 
 
-def test_cut_lies_anywhere_within_the_resized_picture():
+def test_crop_is_anywhere_in_the_resized_image():
   image = _noise(36)
   windows = {
     image[top : top + 32, left : left + 32].tobytes(): (top, left)
@@ -70,7 +70,7 @@ def test_quarter_turns_are_exact(quarters):
 
 
 @pytest.mark.parametrize(("height", "width", "left", "top"), [(48, 40, 3, 9), (24, 28, -4, -7)])
-def test_rotation_shows_what_scipy_finds(height, width, left, top):
+def test_rotation_equals_scipy(height, width, left, top):
   image, angle = _noise(48)[:height, :width], 17.0
   view = augment._turned_and_cut(image, angle, left, top, 32)
   cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
@@ -93,7 +93,7 @@ def test_rotation_shows_what_scipy_finds(height, width, left, top):
 
 @pytest.mark.parametrize("grey", [False, True])
 @pytest.mark.parametrize("short", [20, 32, 47, 100])
-def test_pictures_are_scaled_as_for_evaluation(short, grey):
+def test_images_are_scaled_as_for_evaluation(short, grey):
   image = _noise(40)[:32]
   expected = np.asarray(views.scaled(image, short, grey=grey)).astype(int)
   # Luma and interpolation are rounded, each to a neighbouring level at most.
@@ -112,7 +112,7 @@ def test_angles_fill_their_range_and_corners_are_black():
   assert all((_view(white, s, size=64, rotation=20.0)[24:40, 24:40] == 255).all() for s in range(5))
 
 
-def test_zoom_scales_before_the_cut():
+def test_zoom_scales_before_the_crop():
   image = np.zeros((64, 64, 3), np.uint8)
   image[:, 28:36] = 255
   for scale, width in ((2.0, 16), (1.5, 12), (0.5, 4)):
@@ -235,7 +235,7 @@ def test_impossible_ranges_are_refused(changes, message):
 
 @pytest.mark.parametrize("shape", [(1, 200000, 3), (200000, 1, 3)])
 @pytest.mark.parametrize("grey", [False, True])
-def test_of_a_very_long_picture_the_middle_is_seen(shape, grey):
+def test_very_long_images_are_cropped_to_the_middle(shape, grey):
   """Enlarged whole, it would take gigabytes."""
   image = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
   middle = image[:, 99984:100016] if shape[0] == 1 else image[99984:100016]

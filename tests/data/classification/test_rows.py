@@ -85,7 +85,7 @@ def test_batches_follow_the_contract():
     assert not batch["skipped"].any()
 
 
-def test_rows_hold_their_record():
+def test_rows_contain_their_record():
   source, config = (
     FakeSource(),
     _config(face_augment=PLAIN, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 0.5)),
@@ -113,13 +113,13 @@ def test_neither_batch_size_nor_start_nor_hosts_change_an_example(balance):
   assert len(images) == 30
 
 
-def test_an_epoch_holds_every_record_once():
+def test_an_epoch_contains_every_record_once():
   order = _rows(_train(4, batch_size=11))["index"].reshape(4, 11)
   assert (np.sort(order, axis=1) == np.arange(11)).all()
   assert len({tuple(epoch) for epoch in order}) == 4
 
 
-def test_balance_draws_classes_equally_often():
+def test_balance_samples_classes_equally_often():
   rows = _rows(_train(6, config=_config(balance=True)))
   np.testing.assert_array_equal(rows["label"].sum(0), 8)
   with pytest.raises(ValueError, match=r"data.balance draws .* no example of c; remove these"):
@@ -127,7 +127,7 @@ def test_balance_draws_classes_equally_often():
 
 
 @pytest.mark.parametrize(("length", "count"), [(11, 1), (11, 2), (8, 4)])
-def test_evaluation_sees_the_middle_of_every_record_once(length, count):
+def test_evaluation_reads_the_middle_of_every_record_once(length, count):
   source, config = FakeSource(length), _config(resize=36, grey=True, mean=(0.5, 0.5, 0.5))
   hosts = [
     _all(pipeline.eval_dataset(source, config, batch_size=4, process_index=i, process_count=count))
@@ -196,7 +196,7 @@ def test_damaged_file_is_named(tmp_path):
     ({"mean": (0.5, 0.5)}, r"data.mean \(0.5, 0.5\) .* must be three numbers each"),
   ],
 )
-def test_sizes_that_do_not_fit_are_refused(changes, message):
+def test_invalid_sizes_are_refused(changes, message):
   # Set as on the command line, which does not count.
   config = _config()
   for name, value in changes.items():

@@ -146,20 +146,20 @@ def test_pickles(folder):
   np.testing.assert_array_equal(source[0]["boxes"], [[10, 20, 30, 40]])
 
 
-def test_images_may_lie_beside_the_list(folder):
+def test_images_next_to_the_list_are_found(folder):
   (folder / "images" / "lists.txt").write_text("a.jpg 10,20,30,40,0\nb,c.png\n")
   source = _open(folder, train="images/lists.txt")
   assert source.origin(0) == "images/lists.txt:1 (a.jpg)"
   assert (source[1]["image"] == 30).all()
 
 
-def test_other_text_is_no_list(folder):
+def test_other_text_files_are_ignored(folder):
   (folder / "README.txt").write_text("Faces of my holidays.\nimages/ holds them.\n")
   (folder / "notes.txt").write_bytes(b"\xff\x00\xfe")
   assert len(_source(folder, "images/a.jpg\n")) == 1
 
 
-def test_a_list_of_another_encoding_is_decoded_by_its_mark(folder):
+def test_a_list_is_decoded_by_its_byte_order_mark(folder):
   (folder / "images" / "a.jpg").rename(folder / "images" / "\u00e4.jpg")
   (folder / "train.txt").write_text("images/\u00e4.jpg 10,20,30,40,0\n", encoding="utf-16")
   assert (_open(folder)[0]["image"] == 10).all()

@@ -128,7 +128,7 @@ def test_a_new_set_is_trained_on_as_released_and_as_prepared(toy, tmp_path):
   assert np.mean(losses[0][-3:]) < 0.85 * losses[0][0]
 
 
-def test_names_are_taken_once():
+def test_names_are_unique():
   for name in ("raf_db", "prepared", "synthetic"):
     with pytest.raises(ValueError, match=f"the name '{name}' of Toy faces is taken"):
       register_data_set(dataclasses.replace(TOY, name=name))

@@ -68,7 +68,7 @@ def test_reads_the_rows_of_a_split(folder):
     ("", r"no column 'image', 'label', 'split'; columns found: none"),
   ],
 )
-def test_missing_column_is_named_with_those_found(folder, header, message):
+def test_missing_column_is_named_with_existing_ones(folder, header, message):
   with pytest.raises(ValueError, match=message):
     _source(folder, f"{header}\nimages/a.png,anger,train\n" if header else "")
 
@@ -111,7 +111,7 @@ def _open_val(folder, text):
   return open_released(CSV, folder, "val", options)
 
 
-def test_empty_split_lists_those_there(folder):
+def test_empty_split_lists_the_existing_ones(folder):
   text = "image,label,split\nimages/a.png,anger,test\nimages/a.png,anger,train\nx,y,train\nz\n"
   with pytest.raises(
     ValueError,
@@ -147,14 +147,14 @@ def test_damaged_image_is_named_on_access(folder):
     source[0]
 
 
-def test_images_may_lie_beside_the_table(folder):
+def test_images_next_to_the_table_are_found(folder):
   (folder / "images" / "t.csv").write_text("image,label,split\na.png,anger,train\n")
   source = _open(folder, "images/t.csv")
   assert source.origin(0) == "images/t.csv:2 (a.png)"
   assert int(source[0]["image"][0, 0, 0]) == 10
 
 
-def test_a_table_of_another_encoding_is_decoded_by_its_mark(folder):
+def test_a_table_is_decoded_by_its_byte_order_mark(folder):
   (folder / "images" / "a.png").rename(folder / "images" / "\u00e9.png")
   table = "image,label,split\r\nimages/\u00e9.png,anger,train\r\n"
   (folder / "labels.csv").write_text(table, encoding="utf-16")

@@ -51,7 +51,7 @@ def rows_of(source):
   return [int(source.origin(i).split("(fer")[1].split(".")[0]) for i in range(len(source))]
 
 
-def test_training_sees_the_votes_and_evaluation_the_majority(config):
+def test_training_uses_the_votes_and_evaluation_the_majority(config):
   train = load_source(config.data, "train")
   batch = next(iter(train_dataset(train, config.data, batch_size=20, seed=0, epochs=1)))
   assert batch["image"].shape == (20, 32, 32, 3)
@@ -106,14 +106,14 @@ def test_the_releases_agree(make_layout, plan_of, rule):
   assert origin == "FER2013Valid/label.csv:2 (fer0000022.png)"
 
 
-def test_where_both_releases_lie_the_tables_are_read(make_layout, plan_of):
+def test_the_tables_are_read_if_both_releases_exist(make_layout, plan_of):
   root = make_layout("ferplus")
   shutil.copytree(make_layout("ferplus_folders") / "data", root / "data")
   assert plan_of("ferplus", root).release.name == "table"
   assert plan_of("ferplus", root / "data").release.name == "folders"
 
 
-def test_a_name_may_stand_in_two_rows(make_layout, plan_of):
+def test_a_name_may_occur_in_two_rows(make_layout, plan_of):
   """As three names of Training do; today's program of the authors writes them into label.csv."""
   root = make_layout("ferplus")
   votes, pictures = root / "fer2013new.csv", root / "fer2013.csv"
@@ -138,7 +138,7 @@ def test_a_name_may_stand_in_two_rows(make_layout, plan_of):
   assert (first.image, first.label, first.votes) == (second.image, second.label, second.votes)
 
 
-def test_a_box_is_the_part_that_is_learnt(make_layout, plan_of):
+def test_images_are_cropped_to_their_box(make_layout, plan_of):
   root = make_layout("ferplus_folders")
   labels = root / "data/FER2013Train/label.csv"
   labels.write_text(labels.read_text().replace("(0, 0, 48, 48)", "(4, 8, 40, 48)", 1))
@@ -147,7 +147,7 @@ def test_a_box_is_the_part_that_is_learnt(make_layout, plan_of):
   assert load(first, overhang=2.0, margin=0.0).image.shape == (40, 36, 3)
 
 
-def test_a_clone_without_pictures(make_layout, plan_of):
+def test_a_clone_without_images(make_layout, plan_of):
   """The repository has labels and no pictures: the message says who writes them."""
   root = make_layout("ferplus_folders")
   for path in (root / "data").rglob("*.png"):

@@ -84,7 +84,7 @@ def test_affectnet_without_contempt(make_layout, plan_of):
   assert plan.entries["train"][0].crop == (10, 5, 40, 45)
 
 
-def test_official_counts_stand_beside(make_layout, plan_of):
+def test_counts_are_listed_with_the_official_ones(make_layout, plan_of):
   root = make_layout("affectnet_csv")
   official = {(c.split, c.name): c.official for c in plan_of("affectnet_csv", root).counts}
   assert official["train", "total"] == 287651
@@ -128,7 +128,7 @@ def test_csv_groups_by_person(make_layout, plan_of):
   assert len(plan.entries["test"]) == 14
 
 
-def test_released_validation_can_be_the_test(make_layout, plan_of):
+def test_released_validation_can_be_the_test_split(make_layout, plan_of):
   root = make_layout("fer2013_csv")
   with pytest.raises(ValueError, match="without a test split; this set has train, val, test"):
     plan_of("fer2013_csv", root, splitting=Splitting(val_as_test=True))

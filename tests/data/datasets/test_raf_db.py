@@ -142,7 +142,7 @@ def test_malformed_box_is_named(folder, text, message):
     _open(folder, "test")
 
 
-def test_class_names_must_hold_the_expressions(folder):
+def test_class_names_must_contain_the_expressions(folder):
   with pytest.raises(ValueError, match=r"RAF-DB has 7 classes: .*; got neutral, happiness"):
     _open(folder, "test", class_names=("neutral", "happiness"))
 
@@ -159,7 +159,7 @@ def test_a_bad_record_moves_no_other_to_another_split(folder):
   assert bad[0] in sources[1].skipped[0]
 
 
-def test_the_split_of_runs_so_far(folder):
+def test_the_split_of_earlier_runs_is_kept(folder):
   """The names that were chosen before the cut of all sets was one; runs are resumed on them."""
   expected = {f"train_{i:05d}.jpg" for i in (16, 20, 27, 34, 42, 51)}
   assert _names(_open(folder, "val")) == expected

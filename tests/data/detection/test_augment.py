@@ -84,14 +84,14 @@ def test_scales_and_aspects_cover_the_range_of_the_config():
   assert 1.55 < aspect.max() < 1.3 / 0.7 + 0.05
 
 
-def test_whole_picture_at_scale_one_is_the_letterbox_in_size():
+def test_whole_image_at_scale_one_has_the_size_of_the_letterbox():
   example = _example([(0, 0, 90, 60)])
   config = AugmentConfig(scale=(1.0, 1.0), aspect_jitter=0.0)
   box = augment.resize_and_place(example, np.random.default_rng(0), SIZE, config)["boxes"][0]
   np.testing.assert_array_equal(box[2:] - box[:2], [96, 64])
 
 
-def test_flip_mirrors_picture_and_boxes_and_twice_is_the_identity():
+def test_flip_mirrors_image_and_boxes_and_twice_is_the_identity():
   example = _example([(5, 8, 35, 40), (50, 20, 85, 55)])
   rng = np.random.default_rng(0)
   once = augment.flip(example, rng, 1.0)
@@ -127,7 +127,7 @@ def test_hsv_without_gains_changes_nothing():
   assert augment.hsv(example, np.random.default_rng(0), NO_COLOR_CHANGE) is example
 
 
-def test_mosaic_cuts_boxes_with_their_tiles():
+def test_mosaic_crops_boxes_with_their_tiles():
   examples = [_example([(5, 5, 50, 55)], labels=[i % 3], background=20 + 10 * i) for i in range(4)]
   cut_points, counts = set(), []
   for rng in _rngs():
@@ -149,7 +149,7 @@ def test_mosaic_cuts_boxes_with_their_tiles():
   assert len(cut_points) > 30
 
 
-def test_mosaic_of_mirrored_pictures_is_that_of_pictures_mirrored_before():
+def test_mosaic_with_flips_equals_mosaic_of_flipped_images():
   examples = [_example([(5, 5, 50, 55)], labels=[i % 3], background=20 + 10 * i) for i in range(4)]
   before = [augment.flip(example, np.random.default_rng(0), 1.0) for example in examples]
   for seed in range(20):
@@ -194,7 +194,7 @@ def test_mixup_is_the_mean_with_the_boxes_of_both():
     ((40, 40, 50, 50), None),  # outside
   ],
 )
-def test_what_is_left_of_a_cut_box(box, left):
+def test_cropped_boxes(box, left):
   boxes, label = augment._cut(np.array([box], np.float32), np.array([2], np.int32), (0, 0, 32, 32))
   assert boxes.tolist() == ([] if left is None else [list(left)])
   assert label.tolist() == ([] if left is None else [2])
@@ -250,7 +250,7 @@ def test_same_generator_same_example():
   assert not np.array_equal(first["image"], other["image"])
 
 
-def test_pictures_without_faces_pass_through():
+def test_images_without_faces():
   empty = _example([])
   out = augment.training_example(
     empty,
@@ -282,7 +282,7 @@ def test_impossible_ranges_are_refused(changes, message):
 
 
 @pytest.mark.parametrize("shape", [(1, 200000), (200000, 1)])
-def test_very_long_pictures_are_never_enlarged_whole(shape):
+def test_very_long_images_are_never_enlarged_whole(shape):
   example = _example([], *shape, background=200)
   canvas = augment.resize_and_place(example, np.random.default_rng(0), SIZE, AugmentConfig())
   assert canvas["image"].shape == (SIZE, SIZE, 3)

@@ -34,7 +34,7 @@ BOXED = ("voc", "coco_json", "yolo_txt", "annotation_list")
 @pytest.mark.parametrize(
   "layout", ["affectnet_npy", "fer2013_csv", "ferplus", "ferplus_folders", "expw", "csv"]
 )
-def test_faces_come_back(make_layout, plan_of, tmp_path, layout):
+def test_faces_are_read_back(make_layout, plan_of, tmp_path, layout):
   root = make_layout(layout)
   plan = plan_of(layout, root)
   prepared = prepare(plan, root, tmp_path / "out")
@@ -62,7 +62,7 @@ def test_faces_come_back(make_layout, plan_of, tmp_path, layout):
 
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("layout", BOXED)
-def test_photographs_come_back(make_layout, plan_of, tmp_path, layout):
+def test_photographs_are_read_back(make_layout, plan_of, tmp_path, layout):
   root = make_layout(layout)
   plan = plan_of(layout, root)
   prepare(plan, root, tmp_path / "out")
@@ -96,7 +96,7 @@ def test_votes_are_kept_and_tfds_reads_it(make_layout, plan_of, tmp_path):
   assert builder.info.full_name == "ferplus/classification_8_majority/1.0.0"
 
 
-def test_a_builder_prepares_by_itself(make_layout, tmp_path):
+def test_a_builder_works_without_the_command(make_layout, tmp_path):
   """As any tfds user would have it, without the command."""
   config = builders.Config("mine", options=Options(task="detection"))
   builder = builders.builder_of(RAF_DB)(data_dir=tmp_path / "out", config=config)
@@ -112,7 +112,7 @@ def test_a_builder_prepares_by_itself(make_layout, tmp_path):
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_interrupted_run_goes_on(make_layout, plan_of, tmp_path, monkeypatch):
+def test_interrupted_run_resumes(make_layout, plan_of, tmp_path, monkeypatch):
   root = make_layout("csv")
   plan = plan_of("csv", root)
   opened = []
@@ -159,7 +159,7 @@ def test_interrupted_run_goes_on(make_layout, plan_of, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_changed_source_starts_anew(make_layout, plan_of, tmp_path, monkeypatch):
+def test_changed_source_starts_over(make_layout, plan_of, tmp_path, monkeypatch):
   root = make_layout("csv")
   (root / "images/40.png").write_bytes(b"no image")
   with pytest.raises(RecordError, match=r"labels.csv:42 \(images/40.png\): not an image"):
@@ -197,7 +197,7 @@ def test_bad_records_can_be_left_out(make_layout, plan_of, tmp_path):
   assert report["written"]["test"] == {"total": 13, **test, "anger": 2}
 
 
-def test_report_has_its_pictures(make_layout, plan_of, tmp_path):
+def test_report_files(make_layout, plan_of, tmp_path):
   root = make_layout("voc")
   prepared = prepare(plan_of("voc", root), root, tmp_path / "out")
   for name in ("classes.png", "sizes.png", "samples.png"):
@@ -219,7 +219,7 @@ def test_names_that_are_not_utf8_are_escaped(make_layout, plan_of, tmp_path):
   assert source[origins.index("train/fear/caf\\udce9.png")]["image"].any()
 
 
-def test_classes_of_any_script_are_drawn(make_layout, plan_of, tmp_path):
+def test_class_names_of_any_script_are_rendered(make_layout, plan_of, tmp_path):
   """Warnings are errors here: Matplotlib warns of every letter that it cannot draw."""
   root = make_layout("image_folder")
   names = ("中性", "\U0010fffd")  # the second is of a private plane, which no font has
@@ -234,7 +234,7 @@ def test_classes_of_any_script_are_drawn(make_layout, plan_of, tmp_path):
       assert np.asarray(image.convert("L")).std() > 5
 
 
-def test_what_cannot_be_opened(make_layout, plan_of, tmp_path):
+def test_open_prepared_errors(make_layout, plan_of, tmp_path):
   root = make_layout("image_folder")
   prepare(plan_of("image_folder", root), root, tmp_path / "out")
   with pytest.raises(ValueError, match="has no split 'test'; existing splits: train, val"):
@@ -260,7 +260,7 @@ def test_what_cannot_be_opened(make_layout, plan_of, tmp_path):
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_batches_are_those_of_the_plain_reader(make_layout, plan_of, tmp_path):
+def test_batches_equal_those_of_the_released_set(make_layout, plan_of, tmp_path):
   root = make_layout("csv")
   prepare(plan_of("csv", root), root, tmp_path / "out")
   plain = DataConfig(source="csv", dir=str(root), image_size=64)

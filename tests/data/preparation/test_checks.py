@@ -5,7 +5,7 @@ from ferjax.data.preparation.checks import near_duplicates
 from ferjax.data.preparation.duplicates import HashedEntry, Signature
 
 
-def test_pictures_that_are_all_alike_do_not_fill_the_list():
+def test_number_of_listed_pairs_is_limited():
   seen = []
   for i in range(20):  # 190 pairs
     entry = Entry(f"t.csv:{i}", f"{i}", "", "train", 0)

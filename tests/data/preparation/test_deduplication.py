@@ -56,7 +56,7 @@ def origins(out):
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_each_way_is_a_set_of_its_own(plan, doubled, tmp_path):
+def test_each_mode_has_its_own_folder(plan, doubled, tmp_path):
   for mode, numbers in BY_MODE.items():
     done = []
     prepared = prepare(plan, doubled, tmp_path / "out", drop_duplicates=mode, progress=done.append)
@@ -78,7 +78,7 @@ def test_each_way_is_a_set_of_its_own(plan, doubled, tmp_path):
       }
 
 
-def test_the_report_names_what_was_dropped(plan, doubled, tmp_path):
+def test_the_report_lists_the_dropped_records(plan, doubled, tmp_path):
   prepared = prepare(plan, doubled, tmp_path / "out", drop_duplicates="across-splits")
   report = json.loads(pathlib.Path(prepared.folder, "report/report.json").read_text())
   assert report["drop_duplicates"] == "across-splits"
@@ -109,7 +109,7 @@ def test_check_finds_no_duplicates_afterwards(plan, doubled, tmp_path):
     (82, 37),  # while shards are written: all 60 were compared, four shards of five are there
   ],
 )
-def test_interrupted_run_goes_on(plan, doubled, tmp_path, monkeypatch, reads, left):
+def test_interrupted_run_resumes(plan, doubled, tmp_path, monkeypatch, reads, left):
   opened, load = [], builders.load
 
   def load_until_killed(entry, **options):
@@ -146,7 +146,7 @@ def test_images_that_cannot_be_read(doubled, plan_of, tmp_path):
   assert "labels.csv:32" in prepared.left_out["train"][0]
 
 
-def test_a_split_that_is_a_copy(doubled, plan_of, tmp_path):
+def test_a_split_that_is_a_copy_of_another(doubled, plan_of, tmp_path):
   for i in range(46):
     shutil.copy(doubled / "images/50.png", doubled / f"images/{i}.png")
   plan = plan_of("csv", doubled, splitting=Splitting(fraction=0.0))

@@ -16,7 +16,7 @@ from ferjax.data.preparation.duplicates import (
 )
 
 
-def test_neighbours_are_those_of_a_loop():
+def test_neighbours_equal_those_of_a_loop():
   rng = np.random.default_rng(0)
   hashes = rng.integers(0, 2**64, (40, 4), np.uint64, endpoint=False)
   for source, target, flips in ((3, 30, 5), (0, 39, 12), (6, 7, 13), (20, 21, 0)):
@@ -38,7 +38,7 @@ def test_neighbours_are_those_of_a_loop():
   assert found == expected
 
 
-def test_signature_tells_pixels_and_looks():
+def test_signature_of_equal_and_similar_images():
   coarse = np.random.default_rng(0).integers(0, 200, (8, 8), np.uint8)
   image = np.repeat(np.kron(coarse, np.ones((8, 8), np.uint8))[..., None], 3, axis=2)
   one, other = signature(image), signature(image + np.uint8(1))
@@ -111,7 +111,7 @@ def _drop(seen, mode):
 
 
 @pytest.mark.parametrize("mode", ["across-splits", "all"])
-def test_no_pair_is_left_and_nothing_is_dropped_without_one(mode):
+def test_no_pair_remains_and_every_dropped_record_has_one(mode):
   """Chains as well, in which the first and the third do not look alike."""
   rng = np.random.default_rng(1)
   seen = []

@@ -13,14 +13,14 @@ def _records(counts):
   return [f"{i}.jpg" for i in range(len(classes))], classes
 
 
-def test_every_class_gives_its_share():
+def test_the_same_fraction_of_every_class_is_taken():
   keys, classes = _records((100, 31, 4))
   chosen = split_validation(keys, classes, [""] * len(keys), fraction=0.1)
   taken = collections.Counter(classes[i][0] for i in np.flatnonzero(chosen))
   assert taken == {0: 10, 1: 3}  # rounded: 10, 3.1, 0.4
 
 
-def test_the_choice_goes_by_key_and_seed_not_by_order():
+def test_the_choice_depends_on_key_and_seed_not_on_order():
   keys, classes = _records((40, 40))
   groups = [""] * len(keys)
   names = {k for k, c in zip(keys, split_validation(keys, classes, groups), strict=True) if c}
@@ -31,7 +31,7 @@ def test_the_choice_goes_by_key_and_seed_not_by_order():
   assert {k for k, c in zip(keys, other, strict=True) if c} != names
 
 
-def test_groups_stay_whole_and_shares_are_near():
+def test_groups_stay_whole_and_fractions_are_close():
   rng = np.random.default_rng(0)
   groups = [f"s{g}" for g in rng.integers(0, 80, 1000)]
   classes = [(int(c),) for c in rng.integers(0, 4, 1000)]
@@ -46,7 +46,7 @@ def test_groups_stay_whole_and_shares_are_near():
   assert max(shares) < 0.25
 
 
-def test_photographs_with_many_faces_count_them_all():
+def test_every_face_of_a_photograph_counts():
   classes = [(0, 0, 1), (1,), ()] * 20
   chosen = split_validation([str(i) for i in range(60)], classes, [""] * 60, fraction=0.25)
   faces = collections.Counter(c for i in np.flatnonzero(chosen) for c in classes[i])
@@ -61,7 +61,7 @@ def test_photographs_with_many_faces_count_them_all():
     ((["a", "b"], [(0,), (0,)], ["s", "s"]), "no validation split of 0.1 .* 2 records in 1 groups"),
   ],
 )
-def test_what_cannot_be_split_is_said(arguments, message):
+def test_impossible_splits_raise(arguments, message):
   with pytest.raises(ValueError, match=message):
     split_validation(*arguments)
 

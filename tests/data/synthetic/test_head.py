@@ -60,7 +60,7 @@ def test_emfacs_table():
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-def test_units_take_the_intensity(name):
+def test_units_have_the_intensity(name):
   units = action_units.action_units(name, 0.6, side=1)
   left, right = ([0.6 * (u in action_units.EMFACS[name]) for u in action_units.UNITS],) * 2
   if name == "contempt":
@@ -86,7 +86,7 @@ def test_unknown_expression_and_intensity():
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS[1:])
-def test_no_intensity_is_neutral(name):
+def test_intensity_0_is_neutral(name):
   who = person(1)
   np.testing.assert_array_equal(picture(who, name, 0.0), picture(who, "neutral"))
 
@@ -147,7 +147,7 @@ def test_outline_measures():
   assert head.outline(who, dropped)[:, 1].max() > contour[:, 1].max() + 0.05
 
 
-def test_place_turns_clockwise():
+def test_place_rotates_clockwise():
   """A quarter turn brings the point on the right to the bottom (y points down)."""
   placed = drawing.place(np.array([[1.0, 0.0]]), drawing.Pose(10, 20, 5, np.pi / 2))
   np.testing.assert_allclose(placed, [[10, 25]], atol=1e-12)

@@ -141,7 +141,7 @@ def test_number_of_faces():
   assert np.mean(few) < 2.2
 
 
-def test_no_intensity_makes_every_scene_neutral():
+def test_intensity_0_makes_every_scene_neutral():
   """Labels differ, pictures do not: at intensity 0 the class leaves no trace."""
   options = {"max_faces": 2, "intensity": (0.0, 0.0)}
   a = scenes.render_scene(5, 1, SIZE, class_names=("neutral",), **options)
@@ -150,7 +150,7 @@ def test_no_intensity_makes_every_scene_neutral():
   assert_same(a, b)
 
 
-def test_scene_scales_with_the_image():
+def test_scenes_scale_with_the_image():
   small, large = (scenes.render_scene(0, 1, size) for size in (64, 128))
   np.testing.assert_allclose(2 * small["boxes"], large["boxes"], rtol=1e-5)
   np.testing.assert_array_equal(small["label"], large["label"])
