@@ -98,28 +98,28 @@ def _read_table(root: pathlib.Path, options: Options) -> Reading:
 
 def _split(rows: Rows) -> str:
   """The split in the table of votes; "" beyond the end of either table (see `_parse_rows`)."""
-  picture, votes_row = rows
-  if picture is None or votes_row is None:
+  image_row, votes_row = rows
+  if image_row is None or votes_row is None:
     return ""
   line, cells = votes_row
   return parse_usage(cells["Usage"], f"{VOTES_TABLE}:{line} ({cells['Image name']})")
 
 
 def _parse_rows(rows: Rows, *, options: Options) -> Entry | str:
-  picture, votes_row = rows
-  if picture is None or votes_row is None:
+  image_row, votes_row = rows
+  if image_row is None or votes_row is None:
     longer, shorter = (TABLE, VOTES_TABLE) if votes_row is None else (VOTES_TABLE, TABLE)
-    line = (picture or votes_row or (0, {}))[0]
+    line = (image_row or votes_row or (0, {}))[0]
     raise LayoutError(
       f"{longer}:{line}: {shorter} has no such row; the tables must have the same rows"
     )
   line, cells = votes_row
   name = cells["Image name"]
   origin = f"{VOTES_TABLE}:{line} ({name})"
-  if cells["Usage"] != picture[1]["Usage"]:
+  if cells["Usage"] != image_row[1]["Usage"]:
     raise RecordError(
-      f"{origin}: Usage is {cells['Usage']!r}, but {picture[1]['Usage']!r} in "
-      f"{TABLE}:{picture[0]}; the tables must have the same rows in the same order"
+      f"{origin}: Usage is {cells['Usage']!r}, but {image_row[1]['Usage']!r} in "
+      f"{TABLE}:{image_row[0]}; the tables must have the same rows in the same order"
     )
   if not name:
     return "removed face (empty name)"
@@ -128,7 +128,7 @@ def _parse_rows(rows: Rows, *, options: Options) -> Entry | str:
   label = _label(votes, split, options)
   if isinstance(label, str):
     return label
-  pixels = parse_pixels(picture[1]["pixels"], f"{TABLE}:{picture[0]}")
+  pixels = parse_pixels(image_row[1]["pixels"], f"{TABLE}:{image_row[0]}")
   return Entry(origin, f"{line}", pixels, split, label, votes=votes)
 
 

@@ -97,7 +97,7 @@ ROWS = [
   ("coco_json", COCO, '"bbox"', '"box"', rf"{COCO}: annotations\[0\] \(train0.jpg\): bbox None; "),
   ("coco_json", COCO, '"image_id": 500', '"image": 500', rf"{COCO}: annotations\[0\]: image_id N"),
   ("coco_json", COCO, '"image_id": 500', '"image_id": [5]', rf"{COCO}: annotations\[0\]: image_id"),
-  ("coco_json", COCO, '"id": 509', '"id": 510', rf"{COCO}: images\[10\] .*510 is also used by train"),
+  ("coco_json", COCO, '"id": 509', '"id": 510', rf"{COCO}: images\[10\] .*510 is also used by tr"),
   ("coco_json", COCO, '"id": 509', '"nr": 509', rf"{COCO}: images\[9\] .*id None; expected a numb"),
   ("yolo_txt", "labels/train/train2.txt", "\n", " 4\n", r"labels/train/train2.txt:1 .*6 f"),
   ("yolo_txt", "labels/train/train2.txt", "2 0", "7 0", r"train2.txt:1 .*class '7'; exp"),

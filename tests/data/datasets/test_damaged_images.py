@@ -75,7 +75,7 @@ def test_broken_image_in_a_class_folder(make_layout, plan_of, layout, image):
     ("expw", "label/label.lst", "10 5 39", "10 95 139", r"label.lst:1 .*outside the image of"),
     ("voc", "Annotations/train0.xml", "<xmax>50", "<xmax>95", r"train0.xml .*5 pixels beyond the"),
     # x and y of both corners exchanged: at home in an image whose width and height are.
-    ("annotation_list", "train.txt", "55,8,85,48", "8,55,48,85", r"train.txt:1 .*25 pixels beyond "),
+    ("annotation_list", "train.txt", "55,8,85,48", "8,55,48,85", r"train.txt:1 .*25 pixels beyond"),
   ],
 )  # fmt: skip
 def test_box_outside_the_image(make_layout, plan_of, layout, file, old, new, row):
