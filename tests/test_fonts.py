@@ -1,4 +1,4 @@
-"""A font with the letters is found, or indices and a legend stand for the names."""
+"""A font with the letters is found, or indices and a legend replace the names."""
 
 import string
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ferjax.fonts import apply_lettering, lettering
 
 CHINESE = ("中性", "高兴", "悲伤")
-NOWHERE = ("\U0010fffd", "happiness")  # of a private plane, for which no font has a letter
+NOWHERE = ("\U0010fffd", "happiness")  # in a private plane, for which no font has a letter
 PLAIN = string.ascii_letters + string.digits + string.punctuation + " "
 
 
@@ -78,7 +78,7 @@ def test_an_index_differs_from_all_names(make_font):
 
 
 def test_installed_fonts():
-  # DejaVu Sans, which Matplotlib brings along, has these; no font has the others.
+  # DejaVu Sans, which Matplotlib includes, has these; no font has the others.
   letters = lettering(("joie é", "радость", "χαρά"))
   assert letters.names == {name: name for name in ("joie é", "радость", "χαρά")}
   assert "DejaVuSans.ttf" in letters.font
@@ -110,7 +110,7 @@ def _figure(label):
 
 @pytest.mark.parametrize("names", [CHINESE, NOWHERE])
 def test_figures_render_names_whatever_is_installed(names):
-  """Warnings are errors here: Matplotlib warns of every letter that it cannot draw."""
+  """Warnings are errors here: Matplotlib warns about every letter that it cannot render."""
   figure, letters = _figure(lettering(names).names[names[0]]), lettering(names)
   apply_lettering(figure, letters)
   _pixels(figure)
@@ -121,7 +121,7 @@ def test_figures_render_names_whatever_is_installed(names):
 def test_figures_use_the_font(make_font):
   letters = lettering(("中",), [make_font("squares", PLAIN + "中性")])
   pictures = []
-  for label in ("中", "性", "高"):  # the font has no letter for the last, and leaves it out
+  for label in ("中", "性", "高"):  # the font lacks the last letter and leaves it out
     figure = _figure(label)
     apply_lettering(figure, letters)
     if label == "高":

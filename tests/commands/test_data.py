@@ -1,4 +1,4 @@
-"""`ferjax data` as it is called."""
+"""`ferjax data` on the command line."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ from ferjax.expressions import SEVEN_EXPRESSIONS
 
 @pytest.fixture
 def run(capsys):
-  """Arguments -> (exit code, what was printed)."""
+  """Arguments -> (exit code, printed text)."""
 
   def call(*arguments):
     parser = argparse.ArgumentParser()
@@ -37,7 +37,7 @@ def run(capsys):
 
 @pytest.fixture
 def folder(tmp_path):
-  """A table of 70 pictures, of which two are one."""
+  """A table of 70 images, two of which are equal."""
   (tmp_path / "faces").mkdir()
   rows = ["image,label,split,person"]
   for i in range(70):
@@ -145,7 +145,7 @@ def test_remote_source_is_refused(run, folder):
   "others", [("boredom",), ("l'ennui", 'a "b" \\c', "$HOME", "d&e; f", "$1 \\foo$", "ennui é")]
 )
 def test_the_printed_flags_work_in_a_shell_and_in_training(run, folder, others):
-  """Names and folders with whatever a shell takes for its own."""
+  """Names and folders with special characters of shells."""
   names, out = (*SEVEN_EXPRESSIONS, *others), folder / 'o\'ut [1] $HOME "x"'
   code, text = run(
     *("prepare", "csv", "--source", folder, "--out", out, "--class-names", ",".join(names)),
@@ -166,7 +166,7 @@ def test_the_printed_flags_work_in_a_shell_and_in_training(run, folder, others):
 
 
 def test_prepare_lists_dropped_duplicates(run, folder):
-  """The last picture is the first, with another label, and another person's."""
+  """The last image is the first, with another label and another person."""
   given = ("prepare", "csv", "--source", folder, "--out", folder / "out", "--validation", 0)
   code, text = run(*given, "--drop-duplicates", "conflicting")
   assert code == 0
@@ -188,7 +188,7 @@ def test_every_mode_to_drop_duplicates_is_a_choice(capsys):
 
 
 def test_outputs_are_checked_before_anything_is_read(run, folder):
-  """The source does not exist either; of that nothing is said."""
+  """The source does not exist either, but that is not reported."""
   given = ("csv", "--source", folder / "nowhere")
   table = folder / "labels.csv"
   for command, out, message in (

@@ -1,4 +1,4 @@
-"""Boxes against their image."""
+"""Boxes are checked against their image."""
 
 import numpy as np
 import pytest

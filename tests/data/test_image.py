@@ -1,4 +1,4 @@
-"""Decoding of every mode, the letterbox and its numbers."""
+"""Decoding, letterbox and normalisation."""
 
 import io
 import re
@@ -37,7 +37,7 @@ def test_decode_applies_exif_orientation(orientation):
   pixels = _gradient()
   exif = Image.Exif()
   exif[0x0112] = orientation
-  # What a viewer shows, from the definition of the tag: which corner row 0 and column 0 are.
+  # The definition of the tag: the corner of the upright image where row 0 and column 0 meet.
   shown = {
     1: pixels,
     2: pixels[:, ::-1],

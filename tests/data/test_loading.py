@@ -1,4 +1,4 @@
-"""Every data set that a config can name, and what is said when it cannot be read."""
+"""Every data set that a config can name, and the errors if it cannot be read."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ def test_synthetic_splits_differ_and_depend_on_the_seed(name):
   assert {source.class_names for source in splits} == {config.class_names}
   again = load_source(config, "train", seed=1)[0]["image"]
   np.testing.assert_array_equal(again, splits[0][0]["image"])
-  # Neither splits nor seeds share a picture, and that holds for near seeds.
+  # Neither splits nor seeds share an image, not even close seeds.
   images = {
     load_source(config, split, seed=seed)[0]["image"].tobytes()
     for split in SPLITS
@@ -88,7 +88,7 @@ def test_annotation_list_by_split(tmp_path):
   assert isinstance(load_source(config, "train"), ReleasedDetection)
   assert isinstance(load_source(config, "train"), Source)
   assert [len(load_source(config, split)) for split in SPLITS] == [1, 2, 2]
-  # One line is too little to cut a validation split from.
+  # One line is too little to take a validation split from.
   with pytest.raises(ValueError, match=r"no validation split of 0.1 can be taken from 1 records"):
     load_source(dataclasses.replace(config, val=""), "val")
   with pytest.raises(ValueError, match=r"missing  .*test.txt  \(annotation list of the test split"):
@@ -100,7 +100,7 @@ def test_voc_and_raf_db_read_the_named_split(tmp_path):
   main.mkdir(parents=True)
   config = _config(source="voc", dir=str(tmp_path))
   with pytest.raises(ValueError, match=r"missing  .*train\.txt"):
-    load_source(config, "val")  # from which it would be cut
+    load_source(config, "val")  # it would be taken from train
   with pytest.raises(ValueError, match=r"missing  .*test\.txt"):
     load_source(config, "test")
   with pytest.raises(ValueError, match=r"image set dev of the split val not found in .*Main"):
@@ -159,7 +159,7 @@ LAYOUTS = {
 
 @pytest.fixture
 def set_of(layout_sets):
-  """Layout -> its data set, and what it can be used for."""
+  """Layout -> its data set and its tasks."""
 
   def find(layout):
     return find_data_set(layout_sets[layout])
@@ -184,9 +184,9 @@ _USES = [
 def test_every_set_is_read_as_released_and_as_prepared(
   make_layout, plan_of, set_of, monkeypatch, tmp_path, layout, task
 ):
-  """The same records, in the same splits, of the same origin."""
+  """The same records with the same origins in the same splits."""
   monkeypatch.setattr(preparation, "write_report", lambda *args: None)
-  root = make_layout(layout).rename(tmp_path / "released [x] *")  # no pattern
+  root = make_layout(layout).rename(tmp_path / "released [x] *")  # not a glob pattern
   data_set = set_of(layout)
   changes = LAYOUTS.get(layout, {})
   plan = plan_of(layout, root, task=task, **changes)
@@ -211,7 +211,7 @@ def test_every_set_is_read_as_released_and_as_prepared(
     last = len(released) - 1
     for i in (0, last):
       a, b = released[i], others[0][i]
-      assert np.abs(a["image"].astype(int) - b["image"]).mean() < 3  # faces cut out are JPEG there
+      assert np.abs(a["image"].astype(int) - b["image"]).mean() < 3  # cropped faces become JPEG
       assert a.keys() == b.keys()
       for key in a.keys() - {"image"}:
         np.testing.assert_array_equal(a[key], b[key])

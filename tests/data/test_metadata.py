@@ -1,4 +1,4 @@
-"""Metadata never decide whether pixels are read."""
+"""Metadata never prevent pixels from being read."""
 
 import io
 import struct
@@ -111,7 +111,7 @@ def test_exif_of_any_bytes(format):
   exif.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
   options = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}, "JPEG": {"dpi": (72, 72)}}
   data = _encode(format, exif=exif, **options.get(format, {}))
-  if format == "TIFF":  # EXIF is the directory itself: its entries but those of the pixels
+  if format == "TIFF":  # EXIF is the directory itself: all entries except those of the pixels
     (start,) = struct.unpack_from("<I", data, 4)
     (count,) = struct.unpack_from("<H", data, start)
     entries = range(start + 2, start + 2 + 12 * count, 12)

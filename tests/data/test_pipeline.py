@@ -1,4 +1,4 @@
-"""The list of examples is the same however it is cut into batches, hosts and workers."""
+"""The sequence of examples does not depend on batch size, hosts and workers."""
 
 import dataclasses
 import subprocess
@@ -129,7 +129,7 @@ def test_each_epoch_is_another_permutation():
   assert (np.sort(order, axis=1) == np.arange(11)).all()
   assert len({tuple(epoch) for epoch in order}) == 4
   other = _rows(_take(_train(batch_size=11, seed=4), 4))["index"].reshape(4, 11)
-  # Near seeds must not give the same orders one epoch apart.
+  # Close seeds must not give the same orders one epoch apart.
   assert not {tuple(epoch) for epoch in order} & {tuple(epoch) for epoch in other}
 
 
@@ -157,7 +157,7 @@ def test_seed_changes_augmentation():
   a = _rows(_take(_train(FakeSource(1, boxes=1)), 1))
   b = _rows(_take(_train(FakeSource(1, boxes=1), seed=4), 1))
   assert not np.array_equal(a["image"], b["image"])
-  # One record, four examples: each is augmented in its own way.
+  # Four examples of one record: each is augmented differently.
   assert not np.array_equal(a["image"][0], a["image"][1])
 
 
@@ -167,7 +167,7 @@ def test_mosaic_stops_at_its_epoch():
   )
   (batch,) = _take(_train(FakeSource(12, boxes=3), config, batch_size=24, epochs=2), 1)
   levels = [len(np.unique(image[..., 0])) for image in batch["image"]]
-  # The plain picture has two levels, its own and the grey of the border.
+  # Without mosaic, the image has two levels: its own and the grey of the border.
   assert min(levels[:12]) > 2
   assert max(levels[12:]) == 2
 
@@ -285,7 +285,7 @@ def test_other_invalid_arguments_are_refused():
 
 
 def test_workers_give_the_same_batches_and_errors_despite_an_interrupt():
-  """In a program of its own: grain's workers need parsed absl flags."""
+  """In a separate program, because grain's workers need parsed absl flags."""
   program = textwrap.dedent("""
     import multiprocessing
     import os
@@ -331,7 +331,7 @@ def test_workers_give_the_same_batches_and_errors_despite_an_interrupt():
       pipeline.close(iterator, config)
       return first + rest + again
 
-    kept = []  # to the end of the program
+    kept = []  # until the program ends
 
     def main(_):
       for name in ("synthetic", "synthetic_faces"):

@@ -1,4 +1,4 @@
-"""Orders are permutations, endless, and the balanced one is exactly even."""
+"""Orders are endless permutations, and the balanced one is exactly even."""
 
 import collections
 import pickle
@@ -37,7 +37,7 @@ def test_records_of_a_class_take_turns():
   order = _balanced()
   drawn = np.array([order[i] for i in range(3 * 70)])
   counts = np.bincount(drawn, minlength=10)
-  # 70 draws of a class, over 7 records, 1 and 2.
+  # 70 samples of each class, over 7, 1 and 2 records.
   np.testing.assert_array_equal(counts[CLASSES == 0], 10)
   np.testing.assert_array_equal(counts[CLASSES == 1], 70)
   np.testing.assert_array_equal(counts[CLASSES == 2], 35)

@@ -1,4 +1,4 @@
-"""Each augmentation alone, against hand values, array loops and what it must not change."""
+"""Each augmentation alone, against values computed by hand, loops and invariances."""
 
 import dataclasses
 import math
@@ -74,7 +74,7 @@ def test_rotation_equals_scipy(height, width, left, top):
   image, angle = _noise(48)[:height, :width], 17.0
   view = augment._turned_and_cut(image, angle, left, top, 32)
   cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-  # The place on the turned picture, from its middle, turned back clockwise (y points down).
+  # The position in the rotated image, from its middle, rotated back clockwise (y points down).
   rows, columns = np.mgrid[:32, :32]
   x, y = columns + 0.5 + left - width / 2, rows + 0.5 + top - height / 2
   places = (
@@ -82,7 +82,7 @@ def test_rotation_equals_scipy(height, width, left, top):
     cosine * x - sine * y + width / 2 - 0.5,
   )
   for channel in range(3):
-    # Bilinear between the pixels, of which those beyond the picture are black.
+    # Bilinear between the pixels; those beyond the image are black.
     expected = ndimage.map_coordinates(
       image[..., channel].astype(float), places, order=1, mode="grid-constant"
     )
@@ -164,11 +164,11 @@ def test_flip_or_noise_is_one_of_the_two():
     elif np.array_equal(view, image[:, ::-1]):
       kinds.append("mirrored")
     else:
-      assert abs(view.astype(int) - image).mean() < 8  # noise, and not mirrored
+      assert abs(view.astype(int) - image).mean() < 8  # noise, but not mirrored
       kinds.append("noisy")
   fractions = [kinds.count(kind) / 600 for kind in ("same", "mirrored", "noisy")]
   np.testing.assert_allclose(fractions, [0.5, 0.25, 0.25], atol=0.08)
-  # With both certain besides, the choice takes their place.
+  # The choice replaces the separate probabilities, even if both are 1.
   view = _view(image, flip_or_noise=1.0, flip=1.0, noise=1.0)
   mirrored = np.array_equal(view, image[:, ::-1])
   assert mirrored or abs(view.astype(int) - image).mean() < 8
@@ -236,7 +236,7 @@ def test_impossible_ranges_are_refused(changes, message):
 @pytest.mark.parametrize("shape", [(1, 200000, 3), (200000, 1, 3)])
 @pytest.mark.parametrize("grey", [False, True])
 def test_very_long_images_are_cropped_to_the_middle(shape, grey):
-  """Enlarged whole, it would take gigabytes."""
+  """Enlarging the whole image would take gigabytes."""
   image = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
   middle = image[:, 99984:100016] if shape[0] == 1 else image[99984:100016]
   options = {"resize": 40, "grey": grey, "scale": (0.9, 1.5)}

@@ -81,7 +81,7 @@ def test_view_larger_than_the_image_is_refused(resize):
 
 @pytest.mark.parametrize(("width", "height"), [(200000, 1), (1, 200000), (3001, 4)])
 def test_the_middle_of_a_very_long_image(width, height):
-  """A line of 200000 pixels, enlarged as it is, would be one of 51 million by 256."""
+  """A line of 200000 pixels, enlarged whole, would have 51 million by 256 pixels."""
   image = _noise(height, width)
   longest = 32 * min(width, height)
   left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
@@ -98,7 +98,7 @@ def test_the_middle_of_a_very_long_image(width, height):
   own, of_cut = (
     views_module.center_placement(x.shape[1], x.shape[0], 32, resize=40) for x in (image, cut)
   )
-  # A pixel of the picture lies where the same pixel of the cut lies.
+  # A pixel of the image has the position of the same pixel in the crop.
   np.testing.assert_allclose(own[2:4] + own[:2] * (left, top), of_cut[2:4], rtol=0, atol=0.5)
   np.testing.assert_array_equal(own[:2], of_cut[:2])
   assert own[4:].tolist() == [width, height]

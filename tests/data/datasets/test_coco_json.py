@@ -1,4 +1,4 @@
-"""What is referred to is validated, and images are found where people put them."""
+"""References are validated, and images are found in common locations."""
 
 import json
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[3]
-# Layout -> the data set's name, and what its commands take besides the folders.
+# Layout -> the data set's name, and the arguments of its commands besides the folders.
 FACES = {
   "raf_db": ("raf_db",),
   "affectnet_csv": ("affectnet", "--classes", "8"),
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-  """A Python program in a process of its own; what it compiles is shared."""
+  """Runs a Python program in its own process; compiled programs are cached."""
   cache = str(tmp_path_factory.mktemp("cache"))
 
   def run(*arguments):

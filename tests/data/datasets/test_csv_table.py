@@ -105,7 +105,7 @@ def test_skipped_rows_are_counted(folder, caplog):
 
 
 def _open_val(folder, text):
-  """With a validation split that is named, so that none is cut from train."""
+  """With a named validation split, so that none is taken from train."""
   (folder / "labels.csv").write_text(text)
   options = Options(class_names=NAMES, files={"val": "val"})
   return open_released(CSV, folder, "val", options)
@@ -164,7 +164,7 @@ def test_a_table_is_decoded_by_its_byte_order_mark(folder):
 def test_a_split_of_any_name(folder):
   rows = "images/a.png,anger,fold 1\nimages/a.png,fear,fold 2\nimages/a.png,neutral,fold 3\n"
   (folder / "labels.csv").write_text(f"image,label,split\n{rows}")
-  # Both are named, so that the third decides nothing; its bad row is not read.
+  # Both are named, so the third is ignored; its bad row is not read.
   options = Options(class_names=NAMES, files={"train": "fold 1", "val": "fold 3"})
   labels = [open_released(CSV, folder, split, options).labels for split in ("train", "val")]
   np.testing.assert_array_equal(labels, np.eye(3)[[[2], [0]]])

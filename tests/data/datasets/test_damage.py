@@ -195,7 +195,7 @@ def test_empty_class_folder(make_layout, plan_of, layout, folder, wrong, name):
   root = make_layout(layout)
   for path in (root / folder).iterdir():
     path.unlink()
-  if layout == "image_folder":  # one's own data need not have all of the seven
+  if layout == "image_folder":  # user-defined data need not have all seven
     assert {(c.split, c.name): c.found for c in plan_of(layout, root).counts}["train", name] == 0
     return
   split = (root / folder).parent
@@ -341,7 +341,7 @@ def test_empty_box_and_label_files(make_layout, plan_of):
   (root / "Annotations/train4.xml").write_text("")
   (problem,) = plan_of("voc", root).problems
   assert re.search("Annotations/train4.xml: malformed XML: no element found", problem)
-  root = make_layout("yolo_txt")  # no faces, by the rules of that layout
+  root = make_layout("yolo_txt")  # an empty file means no faces in this layout
   (root / "labels/train/train4.txt").write_text("")
   plan = plan_of("yolo_txt", root)
   assert plan.problems == []

@@ -1,4 +1,4 @@
-"""Damage that shows when images are opened or compared: the message names file and row."""
+"""Damage found when images are opened or compared: the message names file and row."""
 
 import csv
 import json
@@ -74,7 +74,7 @@ def test_broken_image_in_a_class_folder(make_layout, plan_of, layout, image):
     ("affectnet_csv", AFFECTNET, ",10,5,30", ",70,5,30", rf"{AFFECTNET}:2 .*outside the image of"),
     ("expw", "label/label.lst", "10 5 39", "10 95 139", r"label.lst:1 .*outside the image of"),
     ("voc", "Annotations/train0.xml", "<xmax>50", "<xmax>95", r"train0.xml .*5 pixels beyond the"),
-    # x and y of both corners exchanged: at home in an image whose width and height are.
+    # x and y of both corners swapped, as in an image with swapped width and height.
     ("annotation_list", "train.txt", "55,8,85,48", "8,55,48,85", r"train.txt:1 .*25 pixels beyond"),
   ],
 )  # fmt: skip
@@ -146,7 +146,7 @@ def test_one_image_listed_twice(make_layout, plan_of):
   )
 
 
-# Layout -> how the origins of its records begin.
+# Layout -> start of the origins of its records.
 ORIGINS = {
   "raf_db": RAF_LIST,
   "affectnet_csv": "Manually_Annotated_file_lists/(training|validation).csv",
@@ -167,7 +167,7 @@ ORIGINS = {
 
 
 def _copy_picture(root, source, target):
-  """Puts the picture of one record in the place of another's."""
+  """Replaces the image of one record with another's."""
   if isinstance(source.image, str):
     shutil.copy(source.image, target.image)
     return
@@ -183,7 +183,7 @@ def test_duplicate_across_splits(make_layout, plan_of, layout):
   root = make_layout(layout)
   entries = plan_of(layout, root).entries
   (split, others), (first, *_) = list(entries.items())[-1], entries["train"]
-  # On the same side of their photograph, where a face is cut out of one.
+  # On the same side of their photographs, from which faces are cropped.
   last = [entry for entry in others if entry.crop == first.crop][-1]
   _copy_picture(root, first, last)
   messages = [f.message for f in check_plan(plan_of(layout, root)) if f.kind == "duplicate"]

@@ -9,8 +9,8 @@ from ferjax.data.datasets.ferplus import majority, probability
 from ferjax.data.preparation.plan import Splitting
 from ferjax.expressions import EXPRESSIONS, FERPLUS_COLUMNS, SEVEN_EXPRESSIONS
 
-# Layout -> number of records of each split, by hand from the miniatures of conftest.py; where a
-# set has no validation split, the rounded tenth of each class is taken from train.
+# Layout -> number of records of each split, counted in the miniatures of conftest.py; if a set has
+# no validation split, the rounded tenth of each class is taken from train.
 SIZES = {
   "affectnet_csv": {"train": 24, "val": 8},
   "affectnet_npy": {"train": 24, "val": 8},
@@ -94,7 +94,7 @@ def test_counts_are_listed_with_the_official_ones(make_layout, plan_of):
   raf = {(c.split, c.name): c for c in plan_of("raf_db", make_layout("raf_db")).counts}
   assert raf["train", "happiness"].official == 4772
   assert raf["test", "total"].official == 3068
-  assert raf["train", "total"].found == 40  # before validation is cut
+  assert raf["train", "total"].found == 40  # before validation is taken
 
 
 def test_raf_db_for_both_tasks(make_layout, plan_of):
@@ -150,17 +150,17 @@ def test_sfew_clips(make_layout, plan_of):
     ((6, 4, 0, 0, 0, 0, 0, 0, 0, 0), {"neutral": 1}, {"neutral": 0.6, "happiness": 0.4}),
     # Single votes do not count: 5 of 5.
     ((5, 1, 1, 1, 1, 1, 0, 0, 0, 0), {"neutral": 1}, {"neutral": 1}),
-    # Exactly half is no majority; both are needed for three quarters.
+    # Exactly half is not a majority; both are needed for three quarters.
     ((0, 5, 5, 0, 0, 0, 0, 0, 0, 0), None, {"happiness": 0.5, "surprise": 0.5}),
-    # 8 of 10 hold three quarters: the rest is not taken.
+    # 8 of 10 exceed three quarters: the rest is not taken.
     ((0, 0, 0, 0, 8, 2, 0, 0, 0, 0), {"anger": 1}, {"anger": 1}),
     # Unknown comes first.
     ((2, 0, 0, 0, 0, 0, 0, 0, 8, 0), None, None),
-    # Unknown comes second: it ends the list and is cut; 6 of 10 are more than half.
+    # Unknown comes second: it ends the list and is dropped; 6 of 10 are more than half.
     ((0, 0, 0, 6, 0, 0, 0, 0, 4, 0), {"sadness": 1}, {"sadness": 1}),
     # Four equals are too many.
     ((2, 2, 2, 2, 0, 0, 0, 0, 0, 0), None, None),
-    # Nobody agrees with anybody.
+    # No two annotators agree.
     ((1, 1, 1, 1, 1, 1, 1, 1, 1, 1), None, None),
     # Three of 3, 3, 2, 2: 8 of 10.
     ((3, 3, 0, 0, 0, 0, 4, 0, 0, 0), None, {"neutral": 0.3, "happiness": 0.3, "fear": 0.4}),

@@ -1,4 +1,4 @@
-"""Lines, tables, numbers and names as people write them."""
+"""Lines, tables, numbers and names in common spellings."""
 
 import pytest
 

@@ -160,6 +160,6 @@ def test_a_bad_record_moves_no_other_to_another_split(folder):
 
 
 def test_the_split_of_earlier_runs_is_kept(folder):
-  """The names that were chosen before the cut of all sets was one; runs are resumed on them."""
+  """The records of earlier releases, which resumed runs depend on."""
   expected = {f"train_{i:05d}.jpg" for i in (16, 20, 27, 34, 42, 51)}
   assert _names(_open(folder, "val")) == expected

@@ -1,4 +1,4 @@
-"""Images and labels in folders, with what operating systems and tools leave there."""
+"""Images and labels in folders, with files of operating systems and tools."""
 
 import numpy as np
 import pytest

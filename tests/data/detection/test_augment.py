@@ -1,4 +1,4 @@
-"""Boxes follow their pixels: every picture here carries its boxes as coloured rectangles."""
+"""Boxes follow their pixels: in these images, each box is a coloured rectangle."""
 
 import colorsys
 import dataclasses
@@ -15,7 +15,7 @@ NO_COLOR_CHANGE = AugmentConfig(hue=0.0, saturation=0.0, value=0.0)
 
 
 def _example(boxes, height=60, width=90, labels=None, background=0):
-  """A picture in which each box is filled with the colour of its label."""
+  """An image in which each box is filled with the colour of its label."""
   image = np.full((height, width, 3), background, np.uint8)
   labels = list(range(len(boxes))) if labels is None else labels
   for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
@@ -25,7 +25,7 @@ def _example(boxes, height=60, width=90, labels=None, background=0):
 
 
 def _extent(image, color):
-  """The bounding box of the pixels that look like a colour."""
+  """The bounding box of the pixels that are close to a colour."""
   rows, columns = np.nonzero(np.abs(image.astype(int) - color).max(-1) < 100)
   return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
 
@@ -44,7 +44,7 @@ def test_resize_and_place_keeps_boxes_on_their_pixels():
     for box, label in zip(out["boxes"], out["label"], strict=True):
       np.testing.assert_allclose(_extent(out["image"], COLORS[label]), box, atol=1.01)
     dropped += 2 - len(out["label"])
-  assert 0 < dropped < 40  # enlarged pictures lose boxes, but not most of them
+  assert 0 < dropped < 40  # enlarged images lose some boxes
   for key, value in before.items():
     np.testing.assert_array_equal(example[key], value)
 
@@ -162,7 +162,7 @@ def test_mosaic_with_flips_equals_mosaic_of_flipped_images():
 
 
 def test_mosaic_tiles_do_not_overlap():
-  """Four pictures that fill their tiles, each of one grey: each quarter shows its own only."""
+  """Four images of one grey level each that fill their tiles: each quarter has only its level."""
   examples = [_example([], 200, 200, background=40 * (i + 1)) for i in range(4)]
   for rng in _rngs(10):
     image = augment.mosaic(examples, rng, SIZE, AugmentConfig(aspect_jitter=0.0))["image"][..., 0]
@@ -187,7 +187,7 @@ def test_mixup_is_the_mean_with_the_boxes_of_both():
   ("box", "left"),
   [
     ((10, 10, 20, 20), (10, 10, 20, 20)),
-    ((-5, 10, 5, 20), (0, 10, 5, 20)),  # half is seen
+    ((-5, 10, 5, 20), (0, 10, 5, 20)),  # half is visible
     ((-8, 10, 2, 20), (0, 10, 2, 20)),  # a fifth, just enough
     ((-8.5, 10, 1.5, 20), None),  # 15 %
     ((10, 10, 11, 20), None),  # not wider than a pixel

@@ -1,4 +1,4 @@
-"""What is written is what was there, and an interrupted run goes on where it stopped."""
+"""Records are written unchanged, and an interrupted run resumes where it stopped."""
 
 import io
 import json
@@ -42,7 +42,7 @@ def test_faces_are_read_back(make_layout, plan_of, tmp_path, layout):
     source = open_prepared(tmp_path / "out", split, plan.options.class_names)
     assert len(source) == len(entries) == prepared.records[split]
     assert source.task == "classification"
-    assert not hasattr(source, "max_boxes")  # which says that there are boxes to find
+    assert not hasattr(source, "max_boxes")  # which indicates detection
     labels = [entry.distribution(len(plan.options.class_names)) for entry in entries]
     np.testing.assert_array_equal(source.labels, labels)
     for index in {0, 4, 5, len(entries) - 1} & set(range(len(entries))):  # ends of shards
@@ -57,7 +57,7 @@ def test_faces_are_read_back(make_layout, plan_of, tmp_path, layout):
         x1, y1, x2, y2 = map(int, entry.crop)
         expected = whole[y1:y2, x1:x2].astype(int)
         assert example["image"].shape == expected.shape
-        assert np.abs(example["image"] - expected).mean() < 3  # encoded once more
+        assert np.abs(example["image"] - expected).mean() < 3  # encoded again
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -73,7 +73,7 @@ def test_photographs_are_read_back(make_layout, plan_of, tmp_path, layout):
   np.testing.assert_array_equal(example["label"], [1, 4])
   assert source[names.index("train9.jpg")]["boxes"].shape == (0, 4)
   assert source.max_boxes == 2
-  again = pickle.loads(pickle.dumps(source))  # as a worker gets it, with shards open here
+  again = pickle.loads(pickle.dumps(source))  # as for a worker, with shards already open
   np.testing.assert_array_equal(again[3]["image"], source[3]["image"])
 
 
@@ -97,7 +97,7 @@ def test_votes_are_kept_and_tfds_reads_it(make_layout, plan_of, tmp_path):
 
 
 def test_a_builder_works_without_the_command(make_layout, tmp_path):
-  """As any tfds user would have it, without the command."""
+  """As a tfds user would call it."""
   config = builders.Config("mine", options=Options(task="detection"))
   builder = builders.builder_of(RAF_DB)(data_dir=tmp_path / "out", config=config)
   builder.download_and_prepare(
@@ -135,7 +135,7 @@ def test_interrupted_run_resumes(make_layout, plan_of, tmp_path, monkeypatch):
   with pytest.raises(ValueError, match=r"no prepared data set in .*no file ferjax.json"):
     open_prepared(tmp_path / "out", "train")
 
-  # What a killed run leaves besides: tfds's folder, perhaps with all files in it.
+  # A killed run also leaves tfds's folder, possibly with all files.
   rest = unfinished.parent / "incomplete.ABCDEF_1.0.0"
   rest.mkdir()
   (rest / "ferjax.json").write_text("{}")
@@ -192,7 +192,7 @@ def test_bad_records_can_be_left_out(make_layout, plan_of, tmp_path):
   assert "joyous" in report["problems"][0]
   assert "labels.csv:52" in report["left_out"]["test"][0]
   assert report["image_sizes"]["train"]["median"] == [60, 50]
-  # Two of each class in 14 test records, but for the happiness that cannot be read.
+  # Two of each class in 14 test records, except for the unreadable happiness.
   test = {"neutral": 2, "happiness": 1, "sadness": 2, "surprise": 2, "fear": 2, "disgust": 2}
   assert report["written"]["test"] == {"total": 13, **test, "anger": 2}
 
@@ -220,9 +220,9 @@ def test_names_that_are_not_utf8_are_escaped(make_layout, plan_of, tmp_path):
 
 
 def test_class_names_of_any_script_are_rendered(make_layout, plan_of, tmp_path):
-  """Warnings are errors here: Matplotlib warns of every letter that it cannot draw."""
+  """Warnings are errors here: Matplotlib warns about every letter that it cannot render."""
   root = make_layout("image_folder")
-  names = ("中性", "\U0010fffd")  # the second is of a private plane, which no font has
+  names = ("中性", "\U0010fffd")  # the second is in a private plane, which no font has
   for split in ("train", "val"):
     for folder in sorted((root / split).iterdir())[2:]:
       shutil.rmtree(folder)

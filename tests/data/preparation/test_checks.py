@@ -1,4 +1,4 @@
-"""How many near duplicates are listed; the other checks are in datasets/test_damaged_images.py."""
+"""The number of listed near duplicates; datasets/test_damaged_images.py tests the other checks."""
 
 from ferjax.data.datasets.entries import Entry
 from ferjax.data.preparation.checks import near_duplicates

@@ -1,4 +1,4 @@
-"""Pairs of hashes against a loop, and what is dropped by hand and against its definition."""
+"""Pairs of hashes against a loop; dropped records against hand-made cases and the definition."""
 
 import itertools
 
@@ -66,22 +66,22 @@ def see(text):
 @pytest.mark.parametrize(
   ("images", "mode", "dropped"),
   [
-    # Test keeps before val, val before train, whatever stands first.
+    # Test has priority over val, and val over train, in any order.
     ("train:a0:x val:a0:x test:a0:x train:b0:x val:b0:x", "across-splits", [0, 1, 3]),
-    # What looks alike counts as well; within a split nothing is dropped.
+    # Near duplicates count as well; within a split nothing is dropped.
     ("train:a0:x train:a1:x val:a2:x val:a2:y test:b0:x test:b0:x", "across-splits", [0, 1]),
     ("train:a0:x train:a0:y val:b0:x test:c0:x", "across-splits", []),
-    # Labels that differ: the later splits lose it.
+    # Different labels: the records of later splits are dropped.
     ("train:a0:x test:a0:y train:b0:x val:b0:y train:c0:x test:c0:x", "conflicting", [0, 2]),
-    # Also those that agree with the one that is kept: the image has different labels.
+    # Even those with the label that is kept: the image has different labels.
     ("test:a0:x train:a0:x train:a0:y", "conflicting", [1, 2]),
-    # Where train or val contradicts itself none is kept; test keeps its own.
+    # If labels differ within train or val, none is kept there; test keeps its own.
     ("train:a0:x train:a0:x train:a0:y train:b0:x", "conflicting", [0, 1, 2]),
     ("val:a0:x val:a0:y train:a0:x test:b0:x test:b0:y", "conflicting", [0, 1, 2]),
     ("test:b0:x test:b0:y train:b0:x", "conflicting", [2]),
-    # Near duplicates may have other labels: another moment of one scene.
+    # Near duplicates may have other labels: they may show another moment.
     ("train:a0:x train:a1:y test:a2:z", "conflicting", []),
-    # All: the first of each split is kept besides.
+    # All: only the first within each split is kept.
     ("train:a0:x train:a1:x train:a0:x train:b0:x", "all", [1, 2]),
     ("train:a0:x val:a1:x test:a2:x test:a3:x test:a2:y", "all", [0, 1, 3, 4]),
     ("train:a0:x train:a0:y train:a1:x train:b0:x", "all", [0, 1]),
@@ -112,7 +112,7 @@ def _drop(seen, mode):
 
 @pytest.mark.parametrize("mode", ["across-splits", "all"])
 def test_no_pair_remains_and_every_dropped_record_has_one(mode):
-  """Chains as well, in which the first and the third do not look alike."""
+  """Includes chains, in which the first and the third are not near duplicates."""
   rng = np.random.default_rng(1)
   seen = []
   for number in range(120):

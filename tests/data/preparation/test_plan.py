@@ -1,4 +1,4 @@
-"""What a plan says when too few records were read; what it plans is tested with the layouts."""
+"""Messages of a plan with too few records; its entries are tested with the layouts."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from ferjax.data.preparation.plan import Splitting
 
 
 def test_message_lists_the_errors_if_no_validation_can_be_taken(make_layout, plan_of):
-  """Of 46 train records of a table one can be read: the message shows the other 45."""
+  """One of 46 train records of a table can be read: the message lists the other 45."""
   root = make_layout("csv")
   for i in range(1, 46):
     (root / f"images/{i}.png").unlink()

@@ -51,7 +51,7 @@ def test_every_face_of_a_photograph_counts():
   chosen = split_validation([str(i) for i in range(60)], classes, [""] * 60, fraction=0.25)
   faces = collections.Counter(c for i in np.flatnonzero(chosen) for c in classes[i])
   assert faces[0] == 10
-  assert faces[1] in (10, 11)  # a photograph that class 0 needs may hold one too many of class 1
+  assert faces[1] in (10, 11)  # a photograph needed for class 0 may add one too many of class 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Drawn faces: reproducible, balanced, and the drawing that `render_face` makes."""
+"""Synthetic faces: reproducible, balanced, and equal to those of `render_face`."""
 
 import pickle
 
@@ -28,7 +28,7 @@ def test_record():
 
 
 def test_shows_the_expression_of_its_label():
-  # The intensity is the first number that the generator gives; the rest is the person.
+  # The generator's first number is the intensity; the person comes from the rest.
   source = _source(intensity=(0.7, 0.7))
   for index in (0, 3, 12):
     rng = np.random.default_rng((3, index))

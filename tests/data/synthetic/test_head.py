@@ -1,4 +1,4 @@
-"""Drawn faces: their outline, and where each expression shows."""
+"""Synthetic faces: their outline, and the regions that each expression changes."""
 
 import dataclasses
 import itertools
@@ -41,7 +41,7 @@ def changed(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_emfacs_table():
-  """Written down from the EMFACS table of the manual."""
+  """Copied from the EMFACS table of the manual."""
   expected = {
     "neutral": "",
     "happiness": "6+12",
@@ -114,7 +114,7 @@ def test_expression_grows_with_intensity():
 def test_contempt_moves_one_side(side):
   who = person(3, side=side)
   mouth = region(np.abs(picture(who, "contempt") - picture(who, "neutral")).sum(-1), 0.1, 0.5)
-  # The middle itself, the place where the sides meet, belongs to neither.
+  # The middle, where the sides meet, belongs to neither.
   left, right = mouth[:, : SIZE // 2 - 2].sum(), mouth[:, SIZE // 2 + 2 :].sum()
   moved, still = (left, right) if side == 0 else (right, left)
   assert moved > 0
