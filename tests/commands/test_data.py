@@ -104,19 +104,22 @@ def test_check_counts_findings_and_exits_with_1(run, folder):
     (("nothing",), "unknown data set 'nothing'; known: raf_db, affectnet"),
     (("csv", "--file", "train"), "--file 'train'; expected train=FILE"),
     (("csv", "--classes", "7", "--class-names", "a,b"), "are mutually exclusive"),
-    (("csv", "--validation", "2"), r"validation fraction \(2.0\) must lie between 0 and 1"),
-    (("csv", "--class-names", "happy,,sad"), "--class-names happy,,sad; expected names, none"),
+    (("csv", "--validation", "2"), r"validation fraction \(2.0\) must be between 0 and 1"),
+    (
+      ("csv", "--class-names", "happy,,sad"),
+      "--class-names happy,,sad; expected unique, non-empty",
+    ),
     (("csv", "--class-names", "a,b,a"), "--class-names a,b,a; expected unique, non-empty names"),
     (
       ("csv", "--rule", "probability"),
-      r"--rule is given \('probability'\), but does not apply to csv",
+      r"--rule is given \('probability'\), but does not apply to CSV",
     ),
     (("raf_db", "--table", "x.csv"), r"--table is given \('x.csv'\), but does not apply to RAF-DB"),
     (("raf_db", "--file", "train=x"), r"--file is given .* but does not apply to RAF-DB"),
     (("csv", "--margin", "-1"), "--margin -1.0; expected 0 or more"),
     (
       ("csv", "--margin", "0.2"),
-      "--margin 0.2 is for faces that are cropped from photographs; csv",
+      "--margin 0.2 is for faces that are cropped from photographs; CSV",
     ),
     (("csv", "--seed", "-1"), r"seed \(-1\) of the validation split must not be negative"),
     (

@@ -43,7 +43,7 @@ def split_validation(
     ValueError: a duplicate key, a fraction or seed out of range.
   """
   if not 0 < fraction < 1:
-    raise ValueError(f"validation fraction ({fraction}) must lie between 0 and 1, both excluded")
+    raise ValueError(f"validation fraction ({fraction}) must be between 0 and 1, exclusive")
   if seed < 0:
     raise ValueError(f"seed ({seed}) of the validation split must not be negative")
   if len(set(keys)) != len(keys):

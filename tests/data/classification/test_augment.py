@@ -65,14 +65,14 @@ def test_crop_is_anywhere_in_the_resized_image():
 def test_quarter_turns_are_exact(quarters):
   image = _noise()
   for angle in (90.0 * quarters, 90.0 * quarters - 360):
-    turned = augment._turned_and_cut(image, angle, 0, 0, 32)
-    np.testing.assert_array_equal(turned, np.rot90(image, quarters))
+    rotated = augment._rotated_crop(image, angle, 0, 0, 32)
+    np.testing.assert_array_equal(rotated, np.rot90(image, quarters))
 
 
 @pytest.mark.parametrize(("height", "width", "left", "top"), [(48, 40, 3, 9), (24, 28, -4, -7)])
 def test_rotation_equals_scipy(height, width, left, top):
   image, angle = _noise(48)[:height, :width], 17.0
-  view = augment._turned_and_cut(image, angle, left, top, 32)
+  view = augment._rotated_crop(image, angle, left, top, 32)
   cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
   # The position in the rotated image, from its middle, rotated back clockwise (y points down).
   rows, columns = np.mgrid[:32, :32]
@@ -87,7 +87,7 @@ def test_rotation_equals_scipy(height, width, left, top):
       image[..., channel].astype(float), places, order=1, mode="grid-constant"
     )
     np.testing.assert_allclose(view[..., channel], expected, atol=0.51)
-  grey = augment._turned_and_cut(image[..., 0].copy(), angle, left, top, 32)
+  grey = augment._rotated_crop(image[..., 0].copy(), angle, left, top, 32)
   np.testing.assert_array_equal(grey, view[..., 0])
 
 

@@ -122,7 +122,7 @@ def test_an_epoch_contains_every_record_once():
 def test_balance_samples_classes_equally_often():
   rows = _rows(_train(6, config=_config(balance=True)))
   np.testing.assert_array_equal(rows["label"].sum(0), 8)
-  with pytest.raises(ValueError, match=r"data.balance draws .* no example of c; remove these"):
+  with pytest.raises(ValueError, match=r"data.balance samples .* no example of c; remove these"):
     _train(1, FakeSource(4), _config(balance=True))
 
 

@@ -195,7 +195,7 @@ def test_mixup_is_the_mean_with_the_boxes_of_both():
   ],
 )
 def test_cropped_boxes(box, left):
-  boxes, label = augment._cut(np.array([box], np.float32), np.array([2], np.int32), (0, 0, 32, 32))
+  boxes, label = augment._clip(np.array([box], np.float32), np.array([2], np.int32), (0, 0, 32, 32))
   assert boxes.tolist() == ([] if left is None else [list(left)])
   assert label.tolist() == ([] if left is None else [2])
 

@@ -67,7 +67,7 @@ def test_impossible_splits_raise(arguments, message):
 
 
 def test_fraction_out_of_range():
-  with pytest.raises(ValueError, match=r"validation fraction \(1.0\) must lie between 0 and 1"):
+  with pytest.raises(ValueError, match=r"validation fraction \(1.0\) must be between 0 and 1"):
     split_validation(["a"], [(0,)], [""], fraction=1.0)
 
 
