@@ -120,14 +120,14 @@ def test_figures_render_names_whatever_is_installed(names):
 
 def test_figures_use_the_font(make_font):
   letters = lettering(("中",), [make_font("squares", PLAIN + "中性")])
-  pictures = []
+  renderings = []
   for label in ("中", "性", "高"):  # the font lacks the last letter and leaves it out
     figure = _figure(label)
     apply_lettering(figure, letters)
     if label == "高":
       with pytest.warns(UserWarning, match="Glyph"):
-        pictures.append(_pixels(figure))
+        renderings.append(_pixels(figure))
     else:
-      pictures.append(_pixels(figure))
-  np.testing.assert_array_equal(pictures[0], pictures[1])
-  assert (pictures[0] != pictures[2]).any()
+      renderings.append(_pixels(figure))
+  np.testing.assert_array_equal(renderings[0], renderings[1])
+  assert (renderings[0] != renderings[2]).any()

@@ -216,7 +216,7 @@ def test_a_broken_image_stops_and_keeps_what_was_done(
   assert "--on-bad-image skip" in error
 
 
-def test_what_is_ignored_is_said(tiny_checkpoint, photographs, tmp_path, capsys):
+def test_ignored_files_are_reported(tiny_checkpoint, photographs, tmp_path, capsys):
   for name in ("a.xyz", "list.txt", "b.txt", "._a.png", "Thumbs.db"):
     (photographs / name).touch()
   assert _run(tiny_checkpoint, tmp_path / "out", photographs) == 0

@@ -80,11 +80,11 @@ def test_jpeg_has_the_pixels_that_pillow_decodes(tmp_path, mode, options):
 
 @pytest.mark.parametrize("where", ["exif", "xmp"])
 def test_jpeg_is_rotated_upright(where):
-  picture, exif = _smooth_noise(), Image.Exif()
+  image, exif = _smooth_noise(), Image.Exif()
   exif[0x0112] = 6
   xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
-  data = _encode(picture, "JPEG", **({"exif": exif} if where == "exif" else {"xmp": xmp}))
-  plain = image_lib.decode(_encode(picture, "JPEG"))
+  data = _encode(image, "JPEG", **({"exif": exif} if where == "exif" else {"xmp": xmp}))
+  plain = image_lib.decode(_encode(image, "JPEG"))
   np.testing.assert_array_equal(image_lib.decode(data), np.rot90(plain, -1))
 
 

@@ -77,7 +77,7 @@ def test_a_folder_and_a_link_to_it_are_the_same_images(tmp_path):
   assert _found(tmp_path / "b", tmp_path / "a" / "x.jpg") == [("x.jpg", "x.jpg")]
 
 
-def test_what_is_ignored_is_counted(tmp_path):
+def test_ignored_files_are_counted(tmp_path):
   _touch(tmp_path, "x.jpg", "a.xyz", "Thumbs.db", "._x.jpg", "more/y.jpg", "more/b.XYZ", "more/c")
   found = find_images([tmp_path], recursive=True, output=tmp_path / "out")
   assert [file.name.as_posix() for file in found.files] == ["x.jpg", "more/y.jpg"]

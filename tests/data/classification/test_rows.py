@@ -178,7 +178,7 @@ def test_bad_record_stops_or_is_masked(error, ten_crop):
 def test_damaged_file_is_named(tmp_path):
   (tmp_path / "train" / "fear").mkdir(parents=True)
   Image.new("RGB", (40, 40)).save(tmp_path / "train" / "fear" / "a.png")
-  (tmp_path / "train" / "fear" / "b.png").write_bytes(b"not a picture")
+  (tmp_path / "train" / "fear" / "b.png").write_bytes(b"not an image")
   # Two images are too few to take a validation split from.
   config = _config(source="image_folder", dir=str(tmp_path), val="train")
   source = load_source(config, "train")

@@ -17,9 +17,9 @@ def _noise(height, width):
 )
 def test_center_view_is_the_middle_of_the_resized_image(shape, resized):
   image = _noise(*shape)
-  picture = Image.fromarray(image).resize(resized, Image.Resampling.BILINEAR)
+  pil_image = Image.fromarray(image).resize(resized, Image.Resampling.BILINEAR)
   left, top = (resized[0] - 32) // 2, (resized[1] - 32) // 2
-  expected = np.asarray(picture)[top : top + 32, left : left + 32]
+  expected = np.asarray(pil_image)[top : top + 32, left : left + 32]
   np.testing.assert_array_equal(views_module.center_view(image, 32, resize=36), expected)
 
 
@@ -40,8 +40,8 @@ def test_small_views_are_antialiased():
 def test_ten_views_are_corners_middle_and_mirror_images():
   image = _noise(32, 40)
   views = views_module.ten_views(image, 28)
-  picture = Image.fromarray(image).resize((35, 28), Image.Resampling.BILINEAR)
-  pixels = np.asarray(picture)
+  pil_image = Image.fromarray(image).resize((35, 28), Image.Resampling.BILINEAR)
+  pixels = np.asarray(pil_image)
   expected = [pixels[:, 0:28], pixels[:, 7:35], pixels[:, 0:28], pixels[:, 7:35], pixels[:, 3:31]]
   np.testing.assert_array_equal(views[:5], expected)
   np.testing.assert_array_equal(views[5:], [view[:, ::-1] for view in expected])

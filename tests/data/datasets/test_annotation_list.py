@@ -135,7 +135,7 @@ def test_boxes_are_checked_against_the_image_on_access(folder):
 
 
 def test_damaged_image_is_named_on_access(folder):
-  (folder / "images" / "a.jpg").write_bytes(b"not a picture")
+  (folder / "images" / "a.jpg").write_bytes(b"not an image")
   source = _source(folder, "images/b,c.png\nimages/a.jpg\n")
   with pytest.raises(ImageError, match=r"^train.txt:2 \(images/a.jpg\): not an image"):
     source[1]

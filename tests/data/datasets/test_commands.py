@@ -64,8 +64,8 @@ def test_check_prepare_train(run, make_layout, tmp_path, layout, arguments, conf
   run(*FERJAX, "data", "check", *given)
   run(*FERJAX, "data", "prepare", *given, "--out", out)
   (description,) = out.rglob("ferjax.json")
-  for picture in ("classes", "sizes", "samples"):
-    assert (description.parent / "report" / f"{picture}.png").stat().st_size > 1000
+  for plot in ("classes", "sizes", "samples"):
+    assert (description.parent / "report" / f"{plot}.png").stat().st_size > 1000
   class_names = tuple(json.loads(description.read_text())["class_names"])
   rule = [f"--config.data.rule={options[1]}"] if "--rule" in options else []
   for source, folder, more in (("prepared", out, []), (name, given[2], rule)):

@@ -141,7 +141,7 @@ def test_unreadable_tables(folder):
 
 
 def test_damaged_image_is_named_on_access(folder):
-  (folder / "images" / "a.png").write_bytes(b"not a picture")
+  (folder / "images" / "a.png").write_bytes(b"not an image")
   source = _source(folder, "image,label,split\nimages/a.png,anger,train\n")
   with pytest.raises(ImageError, match=r"^labels.csv:2 \(images/a.png\): not an image"):
     source[0]

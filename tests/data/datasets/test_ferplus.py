@@ -116,9 +116,9 @@ def test_the_tables_are_read_if_both_releases_exist(make_layout, plan_of):
 def test_a_name_may_occur_in_two_rows(make_layout, plan_of):
   """Like three names of Training; the authors' current program writes them to label.csv."""
   root = make_layout("ferplus")
-  votes, pictures = root / "fer2013new.csv", root / "fer2013.csv"
+  votes, pixels = root / "fer2013new.csv", root / "fer2013.csv"
   _repeat_line(votes, 5, 9)
-  _repeat_line(pictures, 5, 9)
+  _repeat_line(pixels, 5, 9)
   plan = plan_of("ferplus", root)
   assert plan.problems == []
   first, second = (plan.entries["train"][i] for i in (3, 7))

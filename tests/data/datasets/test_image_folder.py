@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 
 def test_reads_a_split_in_order(folder, caplog):
-  (folder / "train" / "README.txt").write_text("not a picture")
+  (folder / "train" / "README.txt").write_text("not an image")
   _save(folder / "train" / "neutral" / ".hidden.jpg")
   _save(folder / "train" / ".cache" / "x.jpg")
   with caplog.at_level("INFO"):
@@ -110,7 +110,7 @@ def test_classes_without_splits_are_explained(folder):
 
 
 def test_damaged_image_is_named_on_access(folder):
-  (folder / "val" / "anger" / "d.jpg").write_bytes(b"not a picture")
+  (folder / "val" / "anger" / "d.jpg").write_bytes(b"not an image")
   with pytest.raises(ImageError, match=r"^val/anger/d.jpg: not an image"):
     _open(folder, "val")[0]
 

@@ -201,16 +201,16 @@ def test_cropped_boxes(box, left):
 
 
 def _training_example(config, seed, mosaic_allowed=True):
-  pictures = [_example([(20, 10, 70, 50)], labels=[i % 3]) for i in range(5)]
+  examples = [_example([(20, 10, 70, 50)], labels=[i % 3]) for i in range(5)]
   loaded = []
 
   def load(index):
     loaded.append(index)
-    return pictures[index]
+    return examples[index]
 
   rng = np.random.default_rng(seed)
   out = augment.training_example(
-    pictures[0],
+    examples[0],
     load,
     [1, 2, 3, 4],
     rng,
