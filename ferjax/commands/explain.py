@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ferjax._version import __version__
 from ferjax.commands.errors import CommandError
 from ferjax.commands.images import (
-  print_passed_over,
+  print_ignored,
   progress_bar,
   resolve_paths,
   warn_about_fonts,
@@ -94,5 +94,5 @@ def _print_summary(writer: "ExplanationWriter", found: "FoundImages") -> None:
   without = sum(not face["peak"] for face in faces)
   if without:
     print(f"{without} of the maps have no evidence for the class: their heat is 0")
-  print_passed_over(found)
+  print_ignored(found)
   print(f"Results in {writer.output}")

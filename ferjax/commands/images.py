@@ -85,11 +85,11 @@ def progress_bar(
     yield progress.update, skip_image if skip else None
 
 
-def print_passed_over(found: "FoundImages") -> None:
+def print_ignored(found: "FoundImages") -> None:
   """Prints a line about the other files in the folders, if any."""
-  from ferjax.data.image_files import describe_passed_over
+  from ferjax.data.image_files import describe_ignored
 
-  if line := describe_passed_over(found.passed_over):
+  if line := describe_ignored(found.ignored):
     print(line)
 
 

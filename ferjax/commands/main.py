@@ -10,12 +10,12 @@ from ferjax.commands.errors import CommandError
 from ferjax.commands.explain import add_explain
 from ferjax.commands.info import add_info
 from ferjax.commands.predict import add_predict
-from ferjax.output import escape_what_terminals_cannot_show
+from ferjax.output import escape_unencodable_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one subcommand; returns the exit code: 0, or 2 after a usage or input error."""
-  escape_what_terminals_cannot_show()
+  escape_unencodable_output()
   parser = argparse.ArgumentParser(
     prog="ferjax",
     description="Facial expression recognition: inference, explanations, data sets, cost.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ferjax._version import __version__
 from ferjax.commands.errors import CommandError
 from ferjax.commands.images import (
-  print_passed_over,
+  print_ignored,
   progress_bar,
   resolve_paths,
   warn_about_fonts,
@@ -144,5 +144,5 @@ def _print_summary(writer: "PredictionWriter", found: "FoundImages", seconds: fl
   width = max(map(len, rows))
   for name, value in rows.items():
     print(f"{name:<{width}}  {value:>8}")
-  print_passed_over(found)
+  print_ignored(found)
   print(f"Results in {writer.output}")

@@ -16,7 +16,7 @@ from PIL import Image
 from ferjax.data.image_files import ImageListing, list_images
 from ferjax.inference.draw import draw_faces
 from ferjax.inference.results import Face, Prediction
-from ferjax.output import replacing, results_folder
+from ferjax.output import atomic_writer, results_folder
 
 # Annotated copies keep these formats; others become PNG, which is lossless.
 _KEPT_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
@@ -33,10 +33,10 @@ class ImageFile(NamedTuple):
 
 
 class FoundImages(NamedTuple):
-  """`passed_over` counts the folders' other files by suffix, as in `ImageListing`."""
+  """`ignored` counts the folders' other files by suffix, as in `ImageListing`."""
 
   files: list[ImageFile]
-  passed_over: Mapping[str, int]
+  ignored: Mapping[str, int]
 
 
 def find_images(
@@ -51,15 +51,15 @@ def find_images(
     FileNotFoundError: a path does not exist, or a folder contains no image.
   """
   found: dict[str, ImageFile] = {}
-  passed_over: collections.Counter[str] = collections.Counter()
+  ignored: collections.Counter[str] = collections.Counter()
   names: set[str] = set()
   own = [pathlib.Path(output) / folder for folder in (ANNOTATED, EXPLAINED)]
   for path in map(pathlib.Path, paths):
     if path.is_dir():
-      listing = list_images(path, recursive=recursive, leave_out=own)
+      listing = list_images(path, recursive=recursive, exclude=own)
       if not listing.files:
         raise FileNotFoundError(_without_images(path, listing, recursive))
-      passed_over.update(listing.passed_over)
+      ignored.update(listing.ignored)
       # The files of a folder come before those of its subfolders.
       ordered = sorted(listing.files, key=lambda file: (file.parent.parts, file.name))
       files = [(file, file.relative_to(path)) for file in ordered]
@@ -70,7 +70,7 @@ def find_images(
     for file, name in files:
       if _identity(file) not in found:
         found[_identity(file)] = ImageFile(str(file), _unused(name, names))
-  return FoundImages(list(found.values()), passed_over)
+  return FoundImages(list(found.values()), ignored)
 
 
 def _without_images(folder: pathlib.Path, listing: ImageListing, recursive: bool) -> str:
@@ -182,10 +182,10 @@ class PredictionWriter:
       "images": self.images,
       "skipped": self.skipped,
     }
-    with replacing(self.output / PREDICTION_FILES[0]) as file:
+    with atomic_writer(self.output / PREDICTION_FILES[0]) as file:
       json.dump(document, file, indent=2)
       file.write("\n")
-    with replacing(self.output / PREDICTION_FILES[1]) as file:
+    with atomic_writer(self.output / PREDICTION_FILES[1]) as file:
       self._write_csv(file)
 
   def _write_csv(self, file: TextIO) -> None:

@@ -93,7 +93,7 @@ def test_a_very_long_image_and_other_files(classifier_checkpoint, tmp_path, caps
   (left, _, right, _) = image["faces"][0]["seen"]
   assert (left + right) / 2 == pytest.approx(10000, abs=0.5)
   assert right - left == pytest.approx(32 / 40, abs=0.1)
-  assert "1 file passed over: 1 .txt" in capsys.readouterr().out
+  assert "1 file ignored: 1 .txt" in capsys.readouterr().out
 
 
 def test_a_detector(photographs, tiny_checkpoint, tmp_path):

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from ferjax.commands.errors import CommandError
-from ferjax.commands.images import print_passed_over, progress_bar, resolve_paths, writing
+from ferjax.commands.images import print_ignored, progress_bar, resolve_paths, writing
 from ferjax.data.image import ImageError
 
 
@@ -31,9 +31,9 @@ def test_images_are_found_and_nothing_is_created(tmp_path, capsys):
   )
   assert [file.name.as_posix() for file in found.files] == ["a.png", "b.jpg"]
   assert not (tmp_path / "out").exists()
-  print_passed_over(found)
-  assert capsys.readouterr().out == "1 file passed over: 1 .txt\n"
-  print_passed_over(types.SimpleNamespace(passed_over={}))
+  print_ignored(found)
+  assert capsys.readouterr().out == "1 file ignored: 1 .txt\n"
+  print_ignored(types.SimpleNamespace(ignored={}))
   assert capsys.readouterr().out == ""
 
 

@@ -218,7 +218,7 @@ def test_other_files_are_reported(tiny_checkpoint, photographs, tmp_path, capsys
   for name in ("a.xyz", "list.txt", "b.txt", "._a.png", "Thumbs.db"):
     (photographs / name).touch()
   assert _run(tiny_checkpoint, tmp_path / "out", photographs) == 0
-  assert "3 files passed over: 2 .txt, 1 .xyz\n" in capsys.readouterr().out
+  assert "3 files ignored: 2 .txt, 1 .xyz\n" in capsys.readouterr().out
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux allows any bytes in names")

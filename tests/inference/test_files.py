@@ -81,7 +81,7 @@ def test_other_files_are_counted(tmp_path):
   _touch(tmp_path, "x.jpg", "a.xyz", "Thumbs.db", "._x.jpg", "more/y.jpg", "more/b.XYZ", "more/c")
   found = find_images([tmp_path], recursive=True, output=tmp_path / "out")
   assert [file.name.as_posix() for file in found.files] == ["x.jpg", "more/y.jpg"]
-  assert found.passed_over == {".xyz": 2, "": 1}
+  assert found.ignored == {".xyz": 2, "": 1}
 
 
 def test_rare_image_suffixes(tmp_path):
@@ -97,9 +97,7 @@ def test_paths_without_images(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"without images .*--recursive"):
     _found(tmp_path)
   _touch(tmp_path, "list.txt")
-  with pytest.raises(
-    FileNotFoundError, match=r"images \(1 file passed over: 1 \.txt; images end in"
-  ):
+  with pytest.raises(FileNotFoundError, match=r"images \(1 file ignored: 1 \.txt; images end in"):
     _found(tmp_path)
 
 

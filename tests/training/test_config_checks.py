@@ -51,7 +51,7 @@ def test_a_network_must_be_named():
     ("optimizer.min_learning_rate", 1.0, "must not be above max_learning_rate, 0.05"),
     ("data.image_size", 300, "is 300; it must be divisible by 32; nearest: 288 or 320"),
     ("data.image_size", 20, "data.image_size is 20; it must be divisible by 32; nearest: 32"),
-    ("data.augment", AugmentConfig(flip=2.0), r"data.augment.flip \(2.0\) must lie in 0..1"),
+    ("data.augment", AugmentConfig(flip=2.0), r"data.augment.flip \(2.0\) must be in 0..1"),
     ("data.class_names", ("a", "a"), "none twice"),
     ("loss.regularizer_weight", 1.0, "fer_yolo_mamba has no attention to regularise"),
     ("data.class_names", (), "at least one name"),

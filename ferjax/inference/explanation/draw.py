@@ -16,7 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ferjax.fonts import Lettering, lettering, set_letters
+from ferjax.fonts import Lettering, apply_lettering, lettering
 from ferjax.inference.explanation.maps import Explanation
 from ferjax.inference.results import Box
 
@@ -50,7 +50,7 @@ def draw_explanations(
     figure = _face_sheet(image, explanations[0])
   else:
     figure = _photograph_sheet(image, explanations)
-  set_letters(figure, letters)
+  apply_lettering(figure, letters)
   canvas = FigureCanvasAgg(figure)
   canvas.draw()
   return np.array(canvas.buffer_rgba())[..., :3]

@@ -13,7 +13,7 @@ from ferjax.inference.explanation.draw import draw_explanations
 from ferjax.inference.explanation.explainer import ExplainedImage
 from ferjax.inference.explanation.maps import Explanation
 from ferjax.inference.files import EXPLAINED, face_fields
-from ferjax.output import replacing, results_folder
+from ferjax.output import atomic_writer, results_folder
 
 EXPLANATIONS = "explanations.json"
 
@@ -82,7 +82,7 @@ class ExplanationWriter:
       "images": self.images,
       "skipped": self.skipped,
     }
-    with replacing(self.output / EXPLANATIONS) as file:
+    with atomic_writer(self.output / EXPLANATIONS) as file:
       json.dump(document, file, indent=2)
       file.write("\n")
 
