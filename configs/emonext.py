@@ -7,8 +7,8 @@ Variants, selected with `--config configs/emonext.py:<variant>`:
   fer2013  FER2013 with the published recipe; the default. Images are in folders
            <data.dir>/{train,val,test}/<class>/*.png: train is the set's Training part, val its
            PublicTest and test its PrivateTest. The learning rate is the paper's, 1e-4. The
-           released program ignores its option and uses 1e-3, which is
-           --config.optimizer.learning_rate=1e-3 here. Pass --config.train.pretrained to load
+           released program ignores its option and uses 1e-3; for that, pass
+           --config.optimizer.learning_rate=1e-3. Pass --config.train.pretrained to load
            ImageNet weights of ConvNeXt-T in the original authors' naming.
   folder   your own faces, <data.dir>/{train,val}/<class>/*.jpg; set --config.data.class_names.
   lfw5     112-pixel grey faces and a table of labels, from scratch on a CPU:
@@ -33,12 +33,12 @@ from ferjax.config import (
   TrainConfig,
 )
 
-# Pixels stay in 0..1: the network was published without normalisation.
+# Pixels stay in 0..1: the published network has no normalisation.
 UNIT = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
 def get_config(variant: str = "") -> Config:
-  """The configuration of a variant; a ValueError lists the known ones."""
+  """The configuration of a variant; for an unknown one, a ValueError lists the known ones."""
   if variant not in _VARIANTS:
     known = ", ".join(repr(name) for name in _VARIANTS)
     raise ValueError(f"unknown variant {variant!r} of emonext; known: {known}")

@@ -15,8 +15,8 @@ Variants, selected with `--config configs/fer_yolo_mamba.py:<variant>`:
 
   python train.py --config configs/fer_yolo_mamba.py:demo --workdir runs/demo
 
-Results: not measured on any published data set. In one run, the demo reached mAP@0.5 0.65 (class
-agnostic: AP@0.5 1.00) in 8 min 11 s on two CPU cores; its target is 0.60.
+Results: not measured on any published data set. In one run, the demo reached mAP@0.5 0.65
+(class-agnostic AP@0.5 1.00) in 8 min 11 s on two CPU cores; its target is 0.60.
 """
 
 from ferjax.config import (
@@ -31,7 +31,7 @@ from ferjax.config import (
 
 
 def get_config(variant: str = "") -> Config:
-  """The configuration of a variant; a ValueError lists the known ones."""
+  """The configuration of a variant; for an unknown one, a ValueError lists the known ones."""
   if variant not in _VARIANTS:
     known = ", ".join(repr(name) for name in _VARIANTS)
     raise ValueError(f"unknown variant {variant!r} of fer_yolo_mamba; known: {known}")
@@ -146,7 +146,7 @@ def _tiny() -> Config:
   config.train.eval_every = 1
   config.train.checkpoint_every = 1
   config.eval.batch_size = 4
-  config.eval.score_threshold = 0.0  # an untrained model finds nothing above 0.05
+  config.eval.score_threshold = 0.0  # an untrained model detects nothing above 0.05
   return config
 
 

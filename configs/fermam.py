@@ -43,7 +43,7 @@ from ferjax.expressions import EXPRESSIONS
 
 
 def get_config(variant: str = "") -> Config:
-  """The configuration of a variant; a ValueError lists the known ones."""
+  """The configuration of a variant; for an unknown one, a ValueError lists the known ones."""
   if variant not in _VARIANTS:
     known = ", ".join(repr(name) for name in _VARIANTS)
     raise ValueError(f"unknown variant {variant!r} of fermam; known: {known}")

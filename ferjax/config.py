@@ -12,8 +12,8 @@ from ferjax.expressions import SEVEN_EXPRESSIONS
 class ModelConfig:
   """The arguments of `ferjax.create_model`, except the number of classes."""
 
-  name: str = ""  # of the network, see `ferjax.models.registry`; needed
-  size: str = ""  # "": the one that its paper describes
+  name: str = ""  # required; a network of `ferjax.models.registry`
+  size: str = ""  # "": the size in its paper
   variant: str = "corrected"  # or "released"
   dtype: str = "float32"  # of the computation; parameters, scan and loss are always float32
   # Further fields of the network's module: "mode=conv_only,dropout_rate=0.2".
@@ -56,34 +56,34 @@ class FaceAugmentConfig:
 class DataConfig:
   """The data set and the input pipeline."""
 
-  # A set of `ferjax data list`, for the task of the model; "prepared", for whatever `ferjax data
-  # prepare` wrote; "synthetic" for detectors and "synthetic_faces" for classifiers are drawn.
+  # A set of `ferjax data list` for the model's task; "prepared": any output of `ferjax data
+  # prepare`; "synthetic" for detectors and "synthetic_faces" for classifiers: rendered images.
   source: str = "synthetic"
   dir: str = ""  # root of the data set, as released or as prepared
   csv: str = "labels.csv"  # table below `dir`, for the source "csv"
-  # What a split is called: annotation list or json below `dir`, VOC image set, folder, value of a
-  # column; of a released or prepared set another of its splits. "": train, val, test.
+  # Name of a split: annotation list or json below `dir`, VOC image set, folder, value of a column;
+  # for a released or prepared set, another of its splits. "": train, val, test.
   train: str = ""
   val: str = ""
-  test: str = ""  # evaluated once, at the end, with the best checkpoint on `val`
+  test: str = ""  # evaluated once, at the end, with the checkpoint that is best on `val`
   class_names: tuple[str, ...] = SEVEN_EXPRESSIONS
   image_size: int = 320  # pixels, divisible by the stride of the network
   max_boxes: int = 32  # boxes per training image (a mosaic contains those of four images)
-  rule: str = "majority"  # of the labels that FERPlus is trained on; or "probability"
-  margin: float = 0.0  # part of a face box's side added around a face that is cut out of a picture
+  rule: str = "majority"  # for the labels of FERPlus; or "probability"
+  margin: float = 0.0  # added around a face cropped from an image, as a fraction of its box's side
   on_bad_record: str = "error"  # or "skip": counted, logged, and left out
   num_workers: int = 0  # processes that prepare batches; 0: threads of this process
-  train_examples: int = 0  # synthetic source only
-  val_examples: int = 0  # synthetic source only
+  train_examples: int = 0  # synthetic sources only
+  val_examples: int = 0  # synthetic sources only
   min_faces: int = 0  # per synthetic scene; 0: a few, sometimes none
   max_faces: int = 6
   face_scale: tuple[float, float] = (0.12, 0.8)  # of a synthetic face, relative to the image
   test_examples: int = 0  # synthetic sources only
-  mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in 0..1, subtracted
-  std: tuple[float, float, float] = (0.229, 0.224, 0.225)  # then divided by
-  grey: bool = False  # classifiers only: converts images to grey
+  mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in 0..1; subtracted
+  std: tuple[float, float, float] = (0.229, 0.224, 0.225)  # of RGB in 0..1; divisor
+  grey: bool = False  # classifiers only: convert images to grey
   resize: int = 0  # classifiers only: short side before the crop, pixels; 0: image_size
-  balance: bool = False  # classifiers only: samples every class equally often
+  balance: bool = False  # classifiers only: sample every class equally often
   augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
   face_augment: FaceAugmentConfig = dataclasses.field(default_factory=FaceAugmentConfig)
 
@@ -99,13 +99,13 @@ class OptimizerConfig:
   max_learning_rate: float = 5e-2
   final_fraction: float = 0.01  # final rate, as a fraction of the scaled rate
   schedule: str = "cosine"  # "cosine", "step", "warmup_cosine", "warm_restarts", "exponential"
-  warmup_steps: int = 128  # of "warmup_cosine", and of every cycle of "warm_restarts"
+  warmup_steps: int = 128  # of "warmup_cosine" and of every cycle of "warm_restarts"
   cycle_steps: int = 1024  # of "warm_restarts"
-  epoch_decay: float = 0.98  # of "exponential": the rate is multiplied by it after each epoch
-  group_rates: str = ""  # factors of the rate, by top-level part of the model: "image=0.1,head=2"
+  epoch_decay: float = 0.98  # of "exponential": factor of the rate after each epoch
+  group_rates: str = ""  # factors of the rate by part of the model: "image=0.1,head=2"
   momentum: float = 0.937  # Nesterov for SGD, beta 1 for AdamW
   weight_decay: float = 5e-4
-  decay: str = "kernels"  # or "all", or a rule that the network declares, such as "released"
+  decay: str = "kernels"  # or "all", or a rule of the network, such as "released"
   clip_norm: float = 0.0  # global gradient norm; 0: none
   sam_rho: float = 0.0  # radius of sharpness-aware minimisation; 0: none
 
@@ -118,26 +118,26 @@ class TrainConfig:
   seeds: tuple[int, ...] = ()  # one run per seed, below the workdir; (): one run with `seed`
   epochs: int = 300
   batch_size: int = 16  # over all devices and hosts
-  accumulate: int = 1  # microbatches of a batch, computed one after the other to save memory
-  freeze: str = "backbone"  # "none", or parts of the network that it can freeze
+  accumulate: int = 1  # microbatches per batch, computed one after the other to save memory
+  freeze: str = "backbone"  # "none", or parts that the network can freeze
   freeze_epochs: int = 0
   freeze_batch_size: int = 32
   ema_decay: float = 0.9999  # 0: no moving average
   ema_rule: str = "ramp"  # or "power"; see `ferjax.training.state.update_ema`
-  ema_ramp: float = 2000.0  # updates, of the rule "ramp"
-  ema_every: int = 16  # updates, of the rule "power"
+  ema_ramp: float = 2000.0  # updates, for the rule "ramp"
+  ema_every: int = 16  # updates, for the rule "power"
   patience: int = 0  # stop after this many evaluations without a better score; 0: never
   # State dict with the released names (.safetensors, .npz, .pth), or one for each part:
   # "image=FILE,landmark=FILE".
   pretrained: str = ""
-  pretrained_parts: tuple[str, ...] = ("backbone",)  # of the model; others stay as initialised
+  pretrained_parts: tuple[str, ...] = ("backbone",)  # parts to load; others stay as initialised
   log_every: int = 50  # steps
   eval_every: int = 1  # epochs
-  select_by: str = ""  # validation metric by which the best checkpoint is chosen; "": the task's
-  select_on: str = "val"  # or "test", which needs the next field and is noted in every report
+  select_by: str = ""  # validation metric that selects the best checkpoint; "": the task's default
+  select_on: str = "val"  # or "test", which needs a reason and is noted in every report
   select_on_test_reason: str = ""
   checkpoint_every: int = 1  # epochs
-  keep_checkpoints: int = 3  # newest, besides the best
+  keep_checkpoints: int = 3  # newest checkpoints to keep, besides the best
 
 
 @dataclasses.dataclass
@@ -148,15 +148,15 @@ class EvalConfig:
   score_threshold: float = 0.05
   iou_threshold: float = 0.5  # of non-maximum suppression
   max_detections: int = 100
-  ten_crop: bool = False  # classifiers only: evaluates the test split with ten views per image
+  ten_crop: bool = False  # classifiers only: evaluate the test split with ten views per image
 
 
 @dataclasses.dataclass
 class LossConfig:
-  """The loss of a classifier, see `ferjax.tasks.classification.task`; a detector's has no settings.
+  """The loss of a classifier; a detector's loss has no settings.
 
   The sum of a cross entropy and, if their weights are not 0, a smoothed cross entropy and a
-  regulariser.
+  regulariser; see `ferjax.tasks.classification.task`.
   """
 
   # s: targets become (1 - s) * label + s / classes. If `smoothed_weight` is above 0, s applies only
@@ -164,7 +164,7 @@ class LossConfig:
   label_smoothing: float = 0.0
   smoothed_weight: float = 0.0  # of the smoothed cross entropy
   regularizer_weight: float = 0.0  # of the attention regulariser, for networks with attention
-  class_weights: tuple[float, ...] = ()  # one per class; () for none
+  class_weights: tuple[float, ...] = ()  # one per class; (): none
 
 
 @dataclasses.dataclass

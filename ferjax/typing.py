@@ -1,4 +1,4 @@
-"""The letters of array dimensions, and the contracts between the stages.
+"""The letters of array dimensions, and the types passed between the stages.
 
   b  examples in a batch            m  boxes of an image, padded      l  positions of a sequence
   h  rows, w  columns of a map      d  detections kept per image      p  scan paths
@@ -13,13 +13,13 @@ from typing import Any, NamedTuple, TypedDict
 
 from jaxtyping import Array, Bool, Float, Int
 
-# The size of an axis: an int, or a symbolic one where a program is exported for all sizes
-# (`jax.export.symbolic_shape`), whose type JAX does not name.
+# The size of an axis: an int, or a symbolic size when a program is exported for all sizes
+# (`jax.export.symbolic_shape`). JAX has no public name for the latter's type.
 DimSize = Any
 
 
 class Batch(TypedDict):
-  """What the pipeline yields for every task.
+  """The fields of a batch for every task.
 
   `image` is normalised. `mask` is False for padding examples of the last batch and for skipped
   records; `skipped` is True only for the latter, and `index` is the record's number in its
@@ -35,7 +35,7 @@ class Batch(TypedDict):
 class ClassificationBatch(Batch):
   """A batch of the input pipeline for a classifier.
 
-  Where an image is seen in several views, they are an axis after the first: [b views h w 3].
+  Several views of an image are an axis after the first: [b views h w 3].
   `label` is a distribution over the classes (one-hot if hard).
   """
 

@@ -1,4 +1,4 @@
-"""Several fake CPU devices and strict modes for every test, and the recorded numbers."""
+"""Two fake CPU devices and strict modes for all tests, and the recorded values."""
 
 import functools
 import importlib.util
@@ -28,7 +28,7 @@ _LONG = (
 
 
 def pytest_configure(config):
-  # `--dist loadfile` starts files of many tests first; ours of few tests are the long ones.
+  # `--dist loadfile` starts files with many tests first, but ours with few tests take longest.
   config.option.loadscopereorder = False
 
 
@@ -40,7 +40,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def golden_rules():
-  """The reader of the recorded numbers: rebuilds weights and inputs from their rules."""
+  """The reader of the recorded values; it rebuilds weights and inputs from rules."""
   spec = importlib.util.spec_from_file_location("golden_rules", _GOLDEN / "golden_rules.py")
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
@@ -49,43 +49,43 @@ def golden_rules():
 
 @pytest.fixture(scope="session")
 def golden(golden_rules):
-  """Numbers of the released FER-YOLO-Mamba program."""
+  """Recorded values of the released FER-YOLO-Mamba program."""
   return golden_rules.Golden(str(_GOLDEN / "fer_yolo_mamba"))
 
 
 @pytest.fixture(scope="session")
 def emonext_golden(golden_rules):
-  """Numbers of the released EmoNeXt program."""
+  """Recorded values of the released EmoNeXt program."""
   return golden_rules.Golden(str(_GOLDEN / "emonext"))
 
 
 @pytest.fixture(scope="session")
 def fermam_golden(golden_rules):
-  """Numbers of the released FERMam program."""
+  """Recorded values of the released FERMam program."""
   return golden_rules.Golden(str(_GOLDEN / "fermam"))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def cached_programs(tmp_path_factory):
-  """What one test has compiled, all others of the same process find, however small it is."""
+  """Shares compiled programs, even small ones, between the tests of a process."""
   jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-  # JAX decides at its first compilation whether there is a cache, and keeps to that.
+  # JAX decides at its first compilation, and only then, whether to use a cache.
   compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def freed_programs():
-  """Those of a finished file leave memory; they are still in the cache on disk."""
+  """Frees the programs of a finished file; they stay in the cache on disk."""
   yield
   jax.clear_caches()
 
 
 @pytest.fixture(scope="session")
 def quick_options():
-  """Options of XLA for a program that runs once: compiled in a third of the time, slow to run."""
+  """XLA options for programs that run once: they compile in a third of the time, but run slowly."""
   options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-  # The older emitters compile faster; a later XLA may have left them out.
+  # The older emitters compile faster, but later versions of XLA may not have them.
   faster = options | {"xla_cpu_use_fusion_emitters": False}
   try:
     jax.jit(lambda: 0, compiler_options=faster)()
@@ -102,11 +102,11 @@ def jit_quickly(quick_options):
 
 @pytest.fixture(scope="session")
 def check_same():
-  """Compares what a network gives in two compiled programs, which add up in other orders.
+  """Compares a network's outputs from two compiled programs, which add up in different orders.
 
-  float32 holds u = 6e-8 of a number. A sum of 1000 products, with errors of random sign, is off by
-  30 u, and 100 layers of such sums by 300 u = 2e-5 of the largest outputs, which is also what the
-  released programs differ by on other kernels (tests/golden/README.md). 5 times that is allowed.
+  float32 has a relative error of u = 6e-8. A sum of 1000 products, with errors of random sign, is
+  off by 30 u, and 100 layers of such sums by 300 u = 2e-5 of the largest output. The released
+  programs differ by as much between kernels (tests/golden/README.md). 5 times that is allowed.
   """
   import numpy as np
 
@@ -119,7 +119,7 @@ def check_same():
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
-  """The workdir of a nano detector for 64 pixels, as saved after step 3."""
+  """The workdir of a nano detector for 64 pixels, saved after step 3."""
   from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD
   from ferjax.expressions import SEVEN_EXPRESSIONS
 
@@ -137,7 +137,7 @@ def tiny_checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def classifier_checkpoint(tmp_path_factory):
-  """The workdir of a nano classifier of three expressions for 32 pixels, as saved after step 5."""
+  """The workdir of a nano classifier of three expressions for 32 pixels, saved after step 5."""
   meta = {
     "model": {"name": "fermam", "size": "nano", "variant": "corrected", "dtype": "float32"},
     "task": "classification",
@@ -154,8 +154,8 @@ def classifier_checkpoint(tmp_path_factory):
   )
 
 
-# What a checkpoint says of the run that wrote it, which inference does not read.
-_OF_A_RUN = {
+# Fields of the run in a checkpoint's `meta`, which inference does not read.
+_RUN_META = {
   "config": {},
   "num_examples": 4,
   "num_hosts": 1,
@@ -166,7 +166,7 @@ _OF_A_RUN = {
 
 
 def _random_values(shapes):
-  """Values for the variables of a network, of a size that makes outputs differ."""
+  """Random values for a network's variables, large enough that outputs differ."""
   import jax.numpy as jnp
   import numpy as np
 
@@ -186,12 +186,12 @@ def _random_values(shapes):
 
 @pytest.fixture(scope="session")
 def random_values():
-  """From the shapes of a network's variables; drawing initial values takes long to compile."""
+  """Fills shapes of variables with NumPy; compiling the initialisers takes long."""
   return _random_values
 
 
 def _save_checkpoint(workdir, meta, *, metric):
-  """A checkpoint of random weights."""
+  """Saves a checkpoint with random weights."""
   # Imported here so that tests of the data package run without these.
   import grain
 
@@ -211,7 +211,7 @@ def _save_checkpoint(workdir, meta, *, metric):
     variables=variables,
     train={"params": variables["params"]},
     iterator=iterator,
-    meta=_OF_A_RUN | meta,
+    meta=_RUN_META | meta,
     metrics=None,
   )
   checkpoints.close()

@@ -28,7 +28,7 @@ def get_config():
 
 
 @pytest.mark.parametrize(("name", "variant"), ALL)
-def test_variants_are_valid_and_the_model_runs(get_config, name, variant):
+def test_variants_are_valid_and_fit_the_model(get_config, name, variant):
   config = get_config(name, variant)
   validate(config)
   model = create_model(
@@ -44,7 +44,7 @@ def test_variants_are_valid_and_the_model_runs(get_config, name, variant):
   assert output.logits.shape == (2, len(config.data.class_names))
 
 
-def test_synthetic_data_is_available_and_files_are_required(get_config):
+def test_variants_have_synthetic_data_or_need_files(get_config):
   for name, variants in VARIANTS.items():
     for variant in variants:
       data = get_config(name, variant).data

@@ -22,7 +22,7 @@ def get_config():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_variants_are_possible_and_the_model_fits(get_config, variant):
+def test_variants_are_valid_and_fit_the_model(get_config, variant):
   config = get_config(variant)
   validate(config)
   model = create_model(
@@ -39,7 +39,7 @@ def test_variants_are_possible_and_the_model_fits(get_config, variant):
   assert [x.shape for x in levels] == [(1, size // s, size // s, 12) for s in (8, 16, 32)]
 
 
-def test_every_call_gives_a_fresh_config(get_config):
+def test_every_call_returns_a_new_config(get_config):
   get_config("demo").train.epochs = 1
   assert get_config("demo").train.epochs > 1
 
@@ -70,7 +70,7 @@ def test_variants_without_files_have_data(get_config, variant):
     assert source[0]["image"].shape[-1] == 3
 
 
-def test_variants_that_need_files_say_so(get_config):
+def test_variants_that_need_files_report_it(get_config):
   for variant in ("", "sfew", "voc"):
     with pytest.raises(ValueError, match=r"data\.dir is empty"):
       load_source(get_config(variant).data, "train")

@@ -1,8 +1,8 @@
 """Checkpoints: the state for resuming training, and the variables for inference.
 
-A workdir has `checkpoints/<step>/` with four items: `variables` (params and batch_stats to
-predict with: the moving averages if they are kept), `train` (the state of a training step), `data`
-(the iterator) and `meta` (JSON, see `ferjax.checkpoint.meta`). Only this package knows orbax.
+A workdir has `checkpoints/<step>/` with four items: `variables` (params and batch_stats for
+inference: the moving averages if there are any), `train` (the training state), `data` (the
+iterator) and `meta` (JSON, see `ferjax.checkpoint.meta`). Only this package uses orbax.
 """
 
 from ferjax.checkpoint.meta import Meta

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself, whichever version of the package wrote it."""
+"""The description in a checkpoint, read from any older version of the package."""
 
 import dataclasses
 import typing
@@ -14,10 +14,10 @@ FORMAT = 2
 class Meta(TypedDict):
   """The JSON item `meta` of a checkpoint.
 
-  `model` is what `create_model` takes, but the number of classes; `mean` and `std` are of RGB in
-  0..1; `image_size` and `resize` are pixels. `config` is that of the run, as nested dicts.
-  `metrics` are those of evaluating this very step, or none; `metric` names the one that the best
-  checkpoint is chosen by. From `step` on, the fields are the position of the run.
+  `model` has the arguments of `create_model` except the number of classes; `mean` and `std` are of
+  RGB in 0..1; `image_size` and `resize` are pixels. `config` is the run's, as nested dicts.
+  `metrics` are from evaluating this step, or empty; `metric` names the one that selects the best
+  checkpoint. The fields from `step` on are the position of the run.
   """
 
   format: int
@@ -30,7 +30,7 @@ class Meta(TypedDict):
   grey: bool
   resize: int
   config: dict[str, Any]
-  selection: str  # what every report says of a checkpoint that was selected on test data; or ""
+  selection: str  # the note in every report if selected on test data; or ""
   num_examples: int  # of the training split
   num_hosts: int
   versions: dict[str, str]
@@ -38,16 +38,16 @@ class Meta(TypedDict):
   metrics: dict[str, float]
   step: int
   epoch: float
-  data_start: int  # number of the first example that the saved iterator has made
+  data_start: int  # number of the example that the saved iterator started from
   evaluations_since_best: int
   skipped_records: int
   training_seconds: float
 
 
-# Format 1 had no number, and a word for one field that nobody understood.
+# Format 1 had no format number, and another name for one field.
 _RENAMED = {1: {"worse": "evaluations_since_best"}}
-# What older versions did not write, and what they did. A missing field of `config` has the
-# default of `ferjax.config`.
+# Values of fields that older versions did not write. Missing fields of `config` get the defaults of
+# `ferjax.config`.
 _DEFAULTS: dict[str, Any] = {
   "format": 1,
   "grey": False,
@@ -60,15 +60,15 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def read_meta(saved: Mapping[str, Any], name: str) -> Meta:
-  """The `meta` of this version from that of a checkpoint.
+  """Converts the `meta` of a checkpoint to the current format.
 
   Args:
     saved: the content of the JSON file.
-    name: of the checkpoint, for messages.
+    name: of the checkpoint, for error messages.
 
   Raises:
-    ValueError: it has a newer format or fields that this version does not know, or lacks fields
-      that every version writes; the message names both versions.
+    ValueError: a newer format, unknown fields, or fields missing that every version writes; the
+      message names both versions.
   """
   number = saved.get("format", 1)
   renamed = _RENAMED.get(number, {})
@@ -81,10 +81,10 @@ def read_meta(saved: Mapping[str, Any], name: str) -> Meta:
     problem = f"it lacks fields that this version needs: {', '.join(sorted(missing))}"
   else:
     return typing.cast(Meta, meta)
-  raise unreadable(meta, name, problem)
+  raise version_error(meta, name, problem)
 
 
-def unreadable(meta: Mapping[str, Any], name: str, problem: str) -> ValueError:
+def version_error(meta: Mapping[str, Any], name: str, problem: str) -> ValueError:
   """The error for a checkpoint that another version of the package wrote; it names both."""
   writer = meta.get("versions", {}).get("ferjax", "of an unknown version")
   return ValueError(

@@ -11,7 +11,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ferjax.checkpoint.meta import Meta, read_meta, unreadable
+from ferjax.checkpoint.meta import Meta, read_meta, version_error
 
 FOLDER = "checkpoints"
 
@@ -20,12 +20,12 @@ Step = int | Literal["best", "latest"] | None
 
 
 class CheckpointRemovedError(FileNotFoundError):
-  """A checkpoint was there, and was removed while it was being read."""
+  """A checkpoint was removed while it was being read."""
 
   def __init__(self, folder: epath.Path):
     super().__init__(
-      f"the checkpoint {folder} was removed while it was being read; a run that goes on keeps its "
-      "newest checkpoints and the best. Open the workdir again"
+      f"the checkpoint {folder} was removed while it was being read; a running training keeps "
+      "only its newest checkpoints and the best. Open the workdir again"
     )
 
 
@@ -35,7 +35,7 @@ class Checkpoint:
 
   Attributes:
     folder: of the step.
-    meta: what it says of itself.
+    meta: its description.
   """
 
   folder: epath.Path
@@ -43,16 +43,16 @@ class Checkpoint:
 
   @property
   def step(self) -> int:
-    """Number of the step that made it."""
+    """The number of the step."""
     return self.meta["step"]
 
   def variables(self) -> dict[str, Any]:
-    """Reads the variables for `model.apply`, as ordinary arrays of the default device.
+    """Reads the variables for `model.apply`, as arrays on the default device.
 
     They may have been saved from any number of devices.
 
     Raises:
-      CheckpointRemovedError: it is not there any more.
+      CheckpointRemovedError: the checkpoint no longer exists.
     """
     item = self.folder / "variables"
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -73,13 +73,13 @@ class Checkpoint:
       create_model: `ferjax.create_model`.
 
     Raises:
-      ValueError: this version has no such network; the message names both versions.
+      ValueError: this version does not have the network; the message names both versions.
     """
     names = self.meta["class_names"]
     try:
       return create_model(num_classes=len(names), **self.meta["model"])
     except (TypeError, ValueError) as error:
-      raise unreadable(self.meta, str(self.folder), str(error)) from error
+      raise version_error(self.meta, str(self.folder), str(error)) from error
 
   def check_task(self, task: str) -> None:
     """Raises a ValueError if the model is for another task."""
@@ -90,18 +90,18 @@ class Checkpoint:
 
 
 def open_checkpoint(path: str | os.PathLike | Checkpoint, *, step: Step = None) -> Checkpoint:
-  """Finds the checkpoint of one step; description and variables are then of that step.
+  """Opens the checkpoint of one step; its description and variables belong to that step.
 
   Args:
-    path: a workdir, its `checkpoints` folder, or the folder of one step. A checkpoint that is open
-      is given back.
-    step: "best", "latest" or a number; None is the best one, or the latest where none was
-      evaluated. Not to be given with a checkpoint or the folder of one step.
+    path: a workdir, its `checkpoints` folder, or the folder of one step. An open
+      checkpoint is returned as it is.
+    step: "best", "latest" or a number; None is the best, or the latest if none was evaluated.
+      Must be None for an open checkpoint or the folder of one step.
 
   Raises:
     FileNotFoundError: no such folder, no checkpoint in it, or no such step.
-    ValueError: a step is given with a single checkpoint, or another version of ferjax wrote it in a
-      way that this one cannot read; the message names both versions.
+    ValueError: a step is given with a single checkpoint, or the checkpoint was written by a version
+      of ferjax that this one cannot read; the message names both versions.
   """
   if isinstance(path, Checkpoint):
     _check_no_step(path.folder, step)
@@ -109,7 +109,7 @@ def open_checkpoint(path: str | os.PathLike | Checkpoint, *, step: Step = None) 
   try:
     return _open(_find(path, step))
   except CheckpointRemovedError:
-    # A run that saves has removed what was the best, or the latest: another one is now.
+    # A running training has just replaced the best or the latest checkpoint.
     return _open(_find(path, step))
 
 
@@ -123,7 +123,7 @@ def load_variables(path: str | os.PathLike, *, step: Step = None) -> dict[str, A
 
 
 def load_meta(path: str | os.PathLike, *, step: Step = None) -> Meta:
-  """What a checkpoint says of itself; arguments and errors are those of `open_checkpoint`."""
+  """The description of a checkpoint; arguments and errors are those of `open_checkpoint`."""
   return open_checkpoint(path, step=step).meta
 
 
@@ -155,7 +155,7 @@ def _find(path: str | os.PathLike, step: Step) -> epath.Path:
 
 def _check_no_step(folder: epath.Path, step: Step) -> None:
   if step is not None:
-    raise ValueError(f"{folder} is the checkpoint of one step; step {step!r} cannot be chosen")
+    raise ValueError(f"{folder} is the checkpoint of one step; remove step {step!r}")
 
 
 def _choose(root: epath.Path, steps: list[int], step: Step) -> int:
@@ -164,7 +164,7 @@ def _choose(root: epath.Path, steps: list[int], step: Step) -> int:
   if step in (None, "best"):
     scores = {s: score for s in steps if (score := read_score(root / str(s))) is not None}
     if scores:
-      # The latest of equal scores, like the policy that decides which checkpoint is kept.
+      # The latest of equal scores, like the policy that keeps checkpoints.
       return max(scores, key=lambda s: (scores[s], s))
     if step is None:
       return steps[-1]
@@ -175,7 +175,7 @@ def _choose(root: epath.Path, steps: list[int], step: Step) -> int:
 
 
 def read_score(folder: epath.Path) -> float | None:
-  """The score of a checkpoint; None where it was not evaluated, or has just been removed."""
+  """The score of a checkpoint; None if it was not evaluated, or has just been removed."""
   try:
     return finite_score(read_json(folder / "metrics" / "metrics"))
   except FileNotFoundError:

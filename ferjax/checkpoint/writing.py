@@ -1,4 +1,4 @@
-"""Writing checkpoints while training, and going on from one."""
+"""Writing checkpoints in training, and resuming from one."""
 
 import contextlib
 import glob
@@ -33,22 +33,22 @@ _PROBE = ".probe"
 
 
 class Checkpoints:
-  """The checkpoints that a run writes: the newest `keep` of them, and the best by `metric`.
+  """The checkpoints of a run: the newest `keep`, and the best by `metric`.
 
   A save is complete when `save` returns. An interrupted save leaves a temporary folder, which is
   never used as a checkpoint and which the next run removes.
   """
 
   def __init__(self, workdir: str | os.PathLike, *, keep: int, metric: str):
-    """Opens the folder, which is made if need be.
+    """Opens the folder, creating it if missing.
 
     Raises:
-      ValueError: checkpoints could not be written to a path with such characters.
+      ValueError: the path contains characters with which checkpoints cannot be written.
     """
     self.folder = epath.Path(workdir).expanduser().absolute() / FOLDER
     self._metric = metric
     self._resources = contextlib.ExitStack()
-    self._name = _literal_name(self.folder, self._resources)
+    self._path = _pattern_free_path(self.folder, self._resources)
     policy = checkpoint_managers.AnyPreservationPolicy(
       [
         checkpoint_managers.LatestN(keep),
@@ -58,7 +58,7 @@ class Checkpoints:
       ]
     )
     self._manager = ocp.CheckpointManager(
-      self._name,
+      self._path,
       options=ocp.CheckpointManagerOptions(
         best_fn=finite_score,
         preservation_policy=policy,
@@ -78,30 +78,29 @@ class Checkpoints:
     return max((score for score in scores if score is not None), default=-math.inf)
 
   def open(self, step: int) -> Checkpoint:
-    """As `open_checkpoint`."""
+    """Opens a step; see `open_checkpoint`."""
     return open_checkpoint(self.folder, step=step)
 
   def check_readable(self) -> None:
-    """Writes a few numbers as a checkpoint is written, reads them as one is read, removes them.
+    """Writes a small checkpoint, reads it back and removes it.
 
     Raises:
-      OSError: what was written cannot be read, or something else comes back.
+      OSError: the checkpoint cannot be read back, or its values differ.
     """
     written = {"numbers": np.arange(8.0)}
     options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
-    self._remove_probe()  # of a program that was killed here
+    self._remove_probe()  # left by a program that was killed here
     try:
-      with ocp.CheckpointManager(self._name / _PROBE, options=options) as manager:
+      with ocp.CheckpointManager(self._path / _PROBE, options=options) as manager:
         manager.save(0, args=ocp.args.Composite(probe=ocp.args.StandardSave(written)))
       read = restore_tree(self.folder / _PROBE / "0" / "probe", written)
     except (OSError, ValueError) as error:
       raise OSError(
-        f"checkpoints cannot be read after they are written to {self.folder}; choose another "
-        "workdir"
+        f"checkpoints cannot be read back from {self.folder}; choose another workdir"
       ) from error
     if not np.array_equal(read["numbers"], written["numbers"]):
       raise OSError(
-        f"checkpoints come back with other numbers from {self.folder}; choose another workdir"
+        f"checkpoints read back from {self.folder} have other values; choose another workdir"
       )
     self._remove_probe()
 
@@ -126,18 +125,18 @@ class Checkpoints:
     Args:
       step: number of the step.
       variables: for `model.apply`.
-      train: what training goes on from: a dict of trees of arrays.
+      train: the state for resuming: a dict of trees of arrays.
       iterator: over the training data.
-      meta: the fields of `Meta`, but those about the format and the metrics.
-      metrics: of evaluating this very state; None if it was not.
+      meta: the fields of `Meta`, except the format and the metrics.
+      metrics: from evaluating this state; None if it was not evaluated.
     """
     score = None if metrics is None else {"score": metrics[self._metric]}
-    about = {"format": FORMAT, "metric": self._metric, "metrics": dict(metrics or {})}
+    own_fields = {"format": FORMAT, "metric": self._metric, "metrics": dict(metrics or {})}
     args = ocp.args.Composite(
       variables=ocp.args.StandardSave(variables),
       train=ocp.args.StandardSave(train),
       data=grain.checkpoint.CheckpointSave(iterator),
-      meta=ocp.args.JsonSave({**meta, **about}),
+      meta=ocp.args.JsonSave({**meta, **own_fields}),
     )
     self._manager.save(step, args=args, metrics=score)
 
@@ -161,15 +160,15 @@ class Checkpoints:
   def restore(
     self, step: int, like: Mapping[str, Any], iterator: grain.DatasetIterator | None = None
   ) -> dict[str, Any]:
-    """What was saved as `train`, and sets a freshly made iterator to where it was.
+    """Reads the item `train`, and moves a new iterator to the saved position.
 
     Args:
       step: number of the step.
       like: arrays, or shapes, with the shardings to restore to.
-      iterator: None to leave the saved one alone.
+      iterator: None to ignore the saved position.
 
     Raises:
-      ValueError: what was saved has other parameters or shapes; the paths are named.
+      ValueError: the saved parameters or shapes differ; the message names their paths.
     """
     _check_tree(self.folder / str(step) / "train", like)
     items: dict[str, Any] = {"train": ocp.args.StandardRestore(like)}
@@ -182,17 +181,19 @@ class Checkpoints:
     self._resources.close()
 
 
-def _literal_name(folder: epath.Path, resources: contextlib.ExitStack) -> epath.Path:
-  """A name of the folder that reads as itself where it is taken for a pattern.
+def _pattern_free_path(folder: epath.Path, resources: contextlib.ExitStack) -> epath.Path:
+  """A path of the folder without the characters of glob patterns.
 
-  When orbax merges what the processes wrote, it looks for it with the whole path as a glob pattern,
-  so that `w [1]` is looked for as `w 1`, and nothing is found. A link can have a plain name; it is
-  removed when `resources` are closed.
+  When orbax merges the files of the processes, it uses the whole path as a glob pattern: for
+  `w [1]` it searches `w 1` and finds nothing. A symbolic link with a plain name avoids this; it is
+  removed when `resources` is closed.
   """
   if not _is_pattern(folder):
     return folder
   if _is_pattern(tempfile.gettempdir()):
-    raise _pattern_error(folder, f"so is the folder for temporary files, {tempfile.gettempdir()}")
+    raise _pattern_error(
+      folder, f"the folder for temporary files, {tempfile.gettempdir()}, has one too"
+    )
   links = resources.enter_context(tempfile.TemporaryDirectory(prefix="ferjax-"))
   link = pathlib.Path(links) / FOLDER
   try:
@@ -200,7 +201,7 @@ def _literal_name(folder: epath.Path, resources: contextlib.ExitStack) -> epath.
     link.symlink_to(folder)
   except OSError as error:
     resources.close()
-    raise _pattern_error(folder, f"no link to it can be made: {error}") from error
+    raise _pattern_error(folder, f"a link to it cannot be created: {error}") from error
   return epath.Path(link)
 
 
@@ -210,13 +211,13 @@ def _is_pattern(path: str | os.PathLike) -> bool:
 
 def _pattern_error(folder: epath.Path, reason: str) -> ValueError:
   return ValueError(
-    f"checkpoints cannot be written to {folder}: a path with one of the characters * ? [ is taken "
-    f"for a pattern, and {reason}. Choose a workdir without them"
+    f"checkpoints cannot be written to {folder}: a path with one of the characters * ? [ is read "
+    f"as a glob pattern, and {reason}. Choose a workdir without them"
   )
 
 
 def _write_json(file: epath.Path, content: Mapping[str, Any]) -> None:
-  """Writes a file whole or not at all."""
+  """Writes a file atomically."""
   file.parent.mkdir(exist_ok=True)
   partial = file.parent / f".{file.name}.partial"
   partial.write_text(json.dumps(content))
@@ -235,8 +236,8 @@ def _check_tree(item: epath.Path, wanted: Any) -> None:
   if problems:
     listed = "\n  ".join(problems[:10] + (["..."] if len(problems) > 10 else []))
     raise ValueError(
-      f"the checkpoint {item.parent} does not fit this model ({len(problems)} differences):\n"
-      f"  {listed}\nContinue with the configuration that wrote it, or choose another workdir."
+      f"the checkpoint {item.parent} does not match this model ({len(problems)} differences):\n"
+      f"  {listed}\nResume with the configuration that wrote it, or choose another workdir."
     )
 
 

@@ -8,12 +8,12 @@ from ferjax.tasks.base import Task
 from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.tasks.detection.task import DetectionTask
 
-# By the name that models, data and checkpoints have for them.
+# By the name that models, data and checkpoints use.
 TASKS: Mapping[str, type[Task]] = {task.name: task for task in (DetectionTask, ClassificationTask)}
 
 
 def task_name(config: Config) -> str:
-  """What the config's model is for, a key of `TASKS`; a ValueError for an unknown model or task."""
+  """The task of the config's model, a key of `TASKS`; ValueError for an unknown model or task."""
   name = model_spec(config.model.name).task
   if name not in TASKS:
     raise ValueError(
@@ -26,6 +26,6 @@ def create_task(config: Config) -> Task:
   """The task of the config's model, for its classes.
 
   Raises:
-    ValueError: an unknown model, or settings that the task does not have.
+    ValueError: an unknown model, or settings that the task does not support.
   """
   return TASKS[task_name(config)].from_config(config)

@@ -1,4 +1,4 @@
-"""What training, evaluation and inference use of a task."""
+"""The interface of a task for training, evaluation and inference."""
 
 import dataclasses
 import pathlib
@@ -22,16 +22,16 @@ AddedPredictions = TypeVar("AddedPredictions", contravariant=True)
 
 @flax.struct.dataclass
 class Loss:
-  """The loss of a batch: means, and what they are means over.
+  """The loss of a batch: means, and the weight that they are divided by.
 
-  A pytree, whose leaves are scalars, or have one more axis where several losses are stacked.
+  A pytree. Its leaves are scalars; in stacked losses they have one more axis.
 
   Attributes:
-    total: f32[], what is minimised: the sum of the parts.
+    total: f32[], the minimised value: the sum of the parts.
     parts: f32[] by name, each already multiplied by its factor.
-    weight: f32[], what all of these are means over, such as the number of matched cells or of
-      examples, or the sum of class weights. At least 0; of nothing (0), the means are the sums.
-    weight_name: what the logs call the weight, such as "num_examples".
+    weight: f32[], the divisor of all means, such as the number of matched cells or of examples, or
+      the sum of class weights. At least 0; if it is 0, the means are the sums.
+    weight_name: the name of the weight in logs, such as "num_examples".
   """
 
   total: Any
@@ -48,15 +48,15 @@ class Loss:
 
   @property
   def divisor(self) -> Any:
-    """What the sums were divided by: the weight, or 1 where it is 0."""
+    """The divisor of the sums: the weight, or 1 if it is 0."""
     return self.weight + (self.weight == 0)
 
   def merged(self) -> "Loss":
-    """The loss of a whole from those of its parts, stacked along the first axis of every leaf.
+    """Merges losses that are stacked along the first axis of every leaf.
 
-    Up to rounding, this is the loss of the whole for all that is a sum over examples divided by
-    the weight. A part that is not, such as a variance over a batch, becomes a weighted mean. The
-    leaves are JAX arrays, also under `jit`, or NumPy arrays.
+    Up to rounding, this is the loss of all examples together, for parts that are sums over examples
+    divided by the weight. Any other part, such as a variance over a batch, becomes a weighted mean.
+    The leaves are JAX arrays, also under `jit`, or NumPy arrays.
     """
     sums = jax.tree.map(lambda means: (self.divisor * means).sum(axis=0), self)
     whole = dataclasses.replace(sums, weight=self.weight.sum(axis=0))
@@ -64,22 +64,22 @@ class Loss:
     return dataclasses.replace(means, weight=whole.weight)
 
   def scalars(self) -> dict[str, Any]:
-    """The names in files and tables: `loss`, `loss_<part>`, and that of the weight."""
+    """The values by their names in files: `loss`, `loss_<part>`, and the name of the weight."""
     parts = {f"loss_{name}": mean for name, mean in self.parts.items()}
     return {"loss": self.total, **parts, self.weight_name: self.weight}
 
 
 def merge_losses(losses: Sequence[Loss]) -> Loss:
-  """The loss of a data set from those of its batches, at least one; on the host, in float64."""
+  """The loss of a data set from those of its batches (at least one), in float64 on the host."""
   return jax.tree.map(lambda *means: np.array(means, np.float64), *losses).merged()
 
 
 @runtime_checkable
 class Metrics(Protocol[AddedPredictions]):
-  """Predictions and the truth of many examples, accumulated on the host."""
+  """Predictions and ground truth of many examples, accumulated on the host."""
 
   def add(self, predictions: AddedPredictions, truth: Mapping[str, np.ndarray], /) -> None:
-    """Adds a batch: what `Task.predict` gave, and the batch without its images.
+    """Adds a batch: the result of `Task.predict`, and the batch without its images.
 
     Rows whose `mask` is False do not count.
     """
@@ -88,8 +88,8 @@ class Metrics(Protocol[AddedPredictions]):
   def compute(self) -> dict[str, float]:
     """The metrics by name.
 
-    That of a class is called `<name>/<class>`, the ends of an interval `<name>_low` and
-    `<name>_high`. A ValueError where nothing was added that they could be computed from.
+    Metrics of a class are named `<name>/<class>`, the bounds of an interval `<name>_low` and
+    `<name>_high`. ValueError if nothing was added to compute them from.
     """
     ...
 
@@ -99,7 +99,7 @@ Accumulator = TypeVar("Accumulator", bound=Metrics)
 
 @runtime_checkable
 class Examples(Protocol):
-  """What a report shows of the records that were evaluated; every source of `ferjax.data`."""
+  """The evaluated records, for reports. Every source of `ferjax.data` has this interface."""
 
   def __getitem__(self, index: int, /) -> Mapping[str, Any]:
     """Record `index`, with its `image`: u8[h w 3], upright RGB."""
@@ -108,19 +108,19 @@ class Examples(Protocol):
 
 @runtime_checkable
 class Task(Protocol[Output, TaskBatch, Predictions, Accumulator]):
-  """What differs between finding faces, classifying them, and whatever is added.
+  """The code that differs between detection, classification and further tasks.
 
-  A task is a value: it holds settings, no arrays, and its methods are pure functions.
+  A task is a value: it has settings but no arrays, and its methods are pure functions.
 
-  Type parameters: what a model returns; what the input pipeline yields; what is predicted for a
-  batch; the `Metrics` of the task.
+  Type parameters: the output of a model, a batch of the input pipeline, the predictions for a
+  batch, and the `Metrics` of the task.
 
   Attributes:
-    name: by which models, data and checkpoints name the task.
-    selection_metrics: metrics that can choose the best checkpoint; of all, larger is better.
-    shown_metrics: metrics that training shows after each evaluation.
+    name: of the task in models, data and checkpoints.
+    selection_metrics: metrics that can select the best checkpoint; larger is better.
+    shown_metrics: metrics that training prints after each evaluation.
     class_names: in the order of the class ids.
-    primary_metric: that of `selection_metrics` which is taken unless the config names another.
+    primary_metric: the default of `selection_metrics`.
   """
 
   name: ClassVar[str]
@@ -135,33 +135,33 @@ class Task(Protocol[Output, TaskBatch, Predictions, Accumulator]):
 
   @classmethod
   def from_config(cls, config: Config) -> "Task[Output, TaskBatch, Predictions, Accumulator]":
-    """The task for the config's classes; a ValueError for settings that it does not have."""
+    """The task for the config's classes; ValueError for unsupported settings."""
     ...
 
   def loss(self, output: Output, batch: TaskBatch) -> Loss:
-    """Of a model's output; the means are over the whole batch, however it is sharded.
+    """The loss of a model's output, with means over the whole batch for any sharding.
 
-    Runs under `jit`. In float32, whatever the output is.
+    Runs under `jit`. In float32, whatever the dtype of the output.
     """
     ...
 
   def predict(
     self, output: Output, batch: TaskBatch, *, image_size: int, config: EvalConfig
   ) -> Predictions:
-    """What evaluation compares with the truth. Runs under `jit`.
+    """The predictions that evaluation compares with the ground truth. Runs under `jit`.
 
     Args:
       output: of the model, one row for each example of the batch.
-      batch: its fields but the labels, such as how its images were placed.
+      batch: its fields except the labels, such as the placement of its images.
       image_size: side of the model's input, pixels.
       config: thresholds.
     """
     ...
 
   def merge_views(self, output: Output, num_views: int) -> Output:
-    """One row for each image, from `num_views` consecutive rows, one for each of its views.
+    """Merges `num_views` consecutive rows, the views of an image, to one row per image.
 
-    A ValueError for a task whose images are seen in one view only.
+    ValueError for a task that uses only one view of an image.
     """
     ...
 
@@ -170,5 +170,5 @@ class Task(Protocol[Output, TaskBatch, Predictions, Accumulator]):
     ...
 
   def write_report(self, metrics: Accumulator, source: Examples, folder: pathlib.Path) -> None:
-    """Writes plots of what was accumulated on `source` to a folder."""
+    """Writes plots of the metrics accumulated on `source` to a folder."""
     ...

@@ -1,6 +1,6 @@
-"""Shared by the plots of both tasks: the confusion matrix, and writing PNG files.
+"""Plots for both tasks: the confusion matrix, and writing PNG files.
 
-The plots use Matplotlib's objects on an Agg canvas, not `pyplot`: no state is shared between
+They use Matplotlib's objects on an Agg canvas instead of `pyplot`: no state is shared between
 threads, no display is needed, and nothing stays in memory.
 """
 
@@ -20,11 +20,11 @@ def plot_confusion(
 ) -> None:
   """Counts, coloured by their fraction of the row (true class).
 
-  `matrix` is over the classes, or over the classes and the background as
-  `DetectionMetrics.confusion_matrix` returns it.
+  `matrix` is over the classes, or over the classes and the background as from
+  `DetectionMetrics.confusion_matrix`.
 
   Raises:
-    ValueError: the matrix does not fit the number of names.
+    ValueError: the size of the matrix does not match the number of names.
   """
   letters = lettering_with_warning(class_names)
   names = [letters.names[name] for name in class_names]
@@ -33,25 +33,25 @@ def plot_confusion(
     names.append("background")
   if len(matrix) != len(names):
     raise ValueError(
-      f"A confusion matrix of shape {matrix.shape} does not fit {len(names)} class names; "
+      f"A confusion matrix of shape {matrix.shape} does not match {len(names)} class names; "
       f"expected {len(names)} or {len(names) + 1} rows."
     )
-  share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+  fraction = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
   side = 2.6 + 0.72 * len(names)
   figure = Figure(figsize=(side + 0.8, side), layout="constrained")
   axes = figure.add_subplot()
-  image = axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
+  image = axes.imshow(fraction, cmap="Blues", vmin=0, vmax=1)
   for row, column in np.ndindex(*matrix.shape):
     if matrix[row, column] == 0:
       continue
     axes.text(
       column,
       row,
-      f"{matrix[row, column]}\n{share[row, column]:.0%}",
+      f"{matrix[row, column]}\n{fraction[row, column]:.0%}",
       ha="center",
       va="center",
       fontsize=8,
-      color="white" if share[row, column] > 0.5 else "black",
+      color="white" if fraction[row, column] > 0.5 else "black",
     )
   axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
   axes.set_yticks(range(len(names)), names)
@@ -63,9 +63,9 @@ def plot_confusion(
 def save_figure(
   figure: Figure, path: str | os.PathLike[str], letters: Lettering | None = None
 ) -> None:
-  """Writes a PNG file; `letters` are those of the class names in it.
+  """Writes a PNG file; `letters` is the lettering of its class names.
 
-  Writes to a temporary file and renames it, so a reader never sees a partial file.
+  Writes to a temporary file and renames it, so no partial file is ever read.
   """
   if letters is not None:
     apply_lettering(figure, letters)

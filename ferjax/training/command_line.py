@@ -1,4 +1,4 @@
-"""Shared by `train.py` and `eval.py`: config flags, and error messages without tracebacks."""
+"""Shared by `train.py` and `eval.py`: flags, and error messages without tracebacks."""
 
 import dataclasses
 import itertools
@@ -29,8 +29,8 @@ _DISTRIBUTED = flags.DEFINE_bool(
 _COORDINATOR = flags.DEFINE_string(
   "coordinator", None, "Address host:port of host 0, if JAX cannot detect it."
 )
-_NUM_HOSTS = flags.DEFINE_integer("num_hosts", None, "Number of hosts; given with --coordinator.")
-_HOST = flags.DEFINE_integer("host", None, "Index of this host, from 0; given with --coordinator.")
+_NUM_HOSTS = flags.DEFINE_integer("num_hosts", None, "Number of hosts; needs --coordinator.")
+_HOST = flags.DEFINE_integer("host", None, "Index of this host, from 0; needs --coordinator.")
 
 
 def join_hosts() -> None:
@@ -58,7 +58,7 @@ def run(main: Callable[[], None]) -> None:
   With FERJAX_TRACEBACK=1 in the environment, errors are raised with their traceback.
   """
   escape_unencodable_output()
-  app.run(lambda argv: _guarded(lambda: _main(main, argv)), flags_parser=_parse)
+  app.run(lambda argv: _exit_on_user_error(lambda: _main(main, argv)), flags_parser=_parse)
 
 
 def _main(main: Callable[[], None], argv: Sequence[str]) -> None:
@@ -70,7 +70,7 @@ def _main(main: Callable[[], None], argv: Sequence[str]) -> None:
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
-  return _guarded(lambda: _parse_checked(argv))
+  return _exit_on_user_error(lambda: _parse_checked(argv))
 
 
 def _parse_checked(argv: Sequence[str]) -> list[str]:
@@ -78,36 +78,36 @@ def _parse_checked(argv: Sequence[str]) -> list[str]:
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
-    raise ValueError(explain(error)) from error
+    raise ValueError(flag_error_message(error)) from error
   return rest
 
 
-def explain(error: flags.Error) -> str:
-  """An error of the flags as users want to read it."""
+def flag_error_message(error: flags.Error) -> str:
+  """The message of a flag error, readable for users."""
   text = str(error)
   if field := re.match(r"flag --config\.([\w.]+)=", text):
-    # Its own reason is which conversion failed.
+    # The original reason names only the conversion that failed.
     return f"{text.removesuffix(f': {error.__context__}')}: expected {describe(_hint(field[1]))}"
-  # The text of an error in a config file contains the whole traceback.
+  # For an error in a config file, the text contains the whole traceback.
   cause = re.search(r"^ *ValueError: (.+)\Z", text.rstrip(), re.MULTILINE | re.DOTALL)
   return cause[1] if cause else text
 
 
-def _guarded(function: Callable[[], Any]) -> Any:
+def _exit_on_user_error(function: Callable[[], Any]) -> Any:
   try:
     return function()
   except USER_ERRORS as error:
     if os.environ.get(TRACEBACK, "") == "1":
       raise
-    sys.exit(f"error: {error}\n(set {TRACEBACK}=1 to see where)")
+    sys.exit(f"error: {error}\n(set {TRACEBACK}=1 for the traceback)")
 
 
 def check_overrides(argv: Sequence[str]) -> None:
-  """Checks `--config` and `--config.<field>`, whose own errors are tracebacks.
+  """Checks `--config` and `--config.<field>`: absl would report errors in them as tracebacks.
 
   Raises:
-    ValueError: there is no such field; the message lists the known ones.
-    FileNotFoundError: there is no such file.
+    ValueError: unknown field; the message lists the known ones.
+    FileNotFoundError: the config file does not exist.
   """
   for argument, following in itertools.zip_longest(argv[1:], argv[2:], fillvalue=""):
     flag, given, value = argument.partition("=")
@@ -115,23 +115,25 @@ def check_overrides(argv: Sequence[str]) -> None:
       path = (value if given else following).partition(":")[0]
       if not os.path.isfile(path):
         raise FileNotFoundError(
-          f"no config file {path!r}; try one of configs/, and its variant demo: FILE:demo"
+          f"no config file {path!r}; try a file in configs/ with its demo variant, FILE:demo"
         )
     elif flag.startswith(("-config.", "--config.")):
       _hint(flag.lstrip("-").removeprefix("config."))
 
 
 def _hint(path: str) -> Any:
-  """The type of a field of the config; ValueError if there is none, or a group of fields."""
-  kind, done = Config, "config"
+  """The type of a config field; ValueError for an unknown field or a group of fields."""
+  kind, prefix = Config, "config"
   for name in path.split("."):
     known = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
     if name not in known:
-      fields = f"known fields of {done}: {', '.join(known)}" if known else f"{done} is one value"
-      raise ValueError(f"there is no config.{path}; {fields}")
-    kind, done = known[name], f"{done}.{name}"
+      fields = (
+        f"known fields of {prefix}: {', '.join(known)}" if known else f"{prefix} is one value"
+      )
+      raise ValueError(f"unknown field config.{path}; {fields}")
+    kind, prefix = known[name], f"{prefix}.{name}"
   if dataclasses.is_dataclass(kind):
     raise ValueError(
-      f"{done} is a group of fields: {', '.join(typing.get_type_hints(kind))}; set one of these"
+      f"{prefix} is a group of fields: {', '.join(typing.get_type_hints(kind))}; set one of these"
     )
   return kind

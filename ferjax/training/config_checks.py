@@ -74,13 +74,13 @@ _FRACTIONS = ("eval.score_threshold", "eval.iou_threshold", "optimizer.final_fra
 def validate(config: Config) -> None:
   """Raises a ValueError that lists every field with an invalid value, and the valid values.
 
-  Types come first: values are only looked at where all of them are of their types.
+  Types are checked first; values are checked only if all types are correct.
   """
-  _raise(type_problems(config))
-  _raise(_problems(config))
+  _raise_if_any(type_problems(config))
+  _raise_if_any(_problems(config))
 
 
-def _raise(problems: Iterable[str]) -> None:
+def _raise_if_any(problems: Iterable[str]) -> None:
   text = "\n  ".join(problems)
   if text:
     raise ValueError(f"config: {text}")
@@ -109,7 +109,7 @@ def _problems(config: Config) -> Iterator[str]:
     )
   names = config.data.class_names
   if not names or len(set(names)) < len(names):
-    yield f"data.class_names is {names}; expected at least one name, none twice"
+    yield f"data.class_names is {names}; expected at least one name, without duplicates"
   if config.optimizer.schedule == "step" and config.optimizer.final_fraction == 0:
     yield 'optimizer.final_fraction is 0; it must be above 0 for the schedule "step"'
   if config.train.accumulate > 0 and config.train.batch_size % config.train.accumulate:
@@ -120,7 +120,7 @@ def _problems(config: Config) -> Iterator[str]:
   if (
     len(set(config.train.seeds)) < len(config.train.seeds) or min(config.train.seeds, default=0) < 0
   ):
-    yield f"train.seeds is {config.train.seeds}; expected numbers from 0 on, none twice"
+    yield f"train.seeds is {config.train.seeds}; expected different numbers of at least 0"
   if 0 in config.data.std or not all(map(math.isfinite, (*config.data.mean, *config.data.std))):
     yield f"data.mean and data.std are {config.data.mean}, {config.data.std}; std must not be 0"
   try:
@@ -128,7 +128,7 @@ def _problems(config: Config) -> Iterator[str]:
   except ValueError as error:
     yield f"model.name: {error}"
   else:
-    yield from _problems_of_the_model(config, spec)
+    yield from _model_problems(config, spec)
   try:
     check_selection(config.train.select_on, config.train.select_on_test_reason)
   except ValueError as error:
@@ -143,7 +143,7 @@ def _problems(config: Config) -> Iterator[str]:
       yield f"data.{error}"
 
 
-def _problems_of_the_model(config: Config, spec: ModelSpec) -> Iterator[str]:
+def _model_problems(config: Config, spec: ModelSpec) -> Iterator[str]:
   size = config.data.image_size
   if size % spec.stride:
     below = size // spec.stride * spec.stride
@@ -152,7 +152,7 @@ def _problems_of_the_model(config: Config, spec: ModelSpec) -> Iterator[str]:
   rules = decay_rules(config.model.name)
   if config.optimizer.decay not in rules:
     yield (
-      f"optimizer.decay is {config.optimizer.decay!r}; {config.model.name} knows: "
+      f"optimizer.decay is {config.optimizer.decay!r}; known for {config.model.name}: "
       f"{', '.join(rules)}"
     )
   if config.train.freeze not in spec.frozen:
@@ -171,16 +171,16 @@ def _problems_of_the_model(config: Config, spec: ModelSpec) -> Iterator[str]:
       check()
     except ValueError as error:
       yield str(error)
-  yield from _problems_of_the_task(config)
+  yield from _task_problems(config)
 
 
-def _problems_of_the_task(config: Config) -> Iterator[str]:
+def _task_problems(config: Config) -> Iterator[str]:
   task = TASKS[task_name(config)]
   sources = source_names(task.name)
   if config.data.source not in sources:
     yield (
-      f"data.source is {config.data.source!r}; the model {config.model.name} is for {task.name}, "
-      f"whose sources are: {', '.join(sources)}"
+      f"data.source is {config.data.source!r}; the model {config.model.name} is for {task.name}; "
+      f"known sources: {', '.join(sources)}"
     )
   if config.train.select_by not in ("", *task.selection_metrics):
     yield (
@@ -193,7 +193,7 @@ def _problems_of_the_task(config: Config) -> Iterator[str]:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-  """Nested dicts of plain values; JSON changes only tuples, to lists."""
+  """Nested dicts of plain values; JSON only turns the tuples into lists."""
   return dataclasses.asdict(config)
 
 
@@ -201,16 +201,16 @@ def from_dict(values: Mapping[str, Any]) -> Config:
   """The inverse of `to_dict`, also after JSON.
 
   Raises:
-    ValueError: a field that this version does not know, or a value that is not of its type.
+    ValueError: an unknown field, or a value of the wrong type.
   """
   config = _build(values, Config)
-  _raise(type_problems(config))
+  _raise_if_any(type_problems(config))
   return config
 
 
 def _build(values: Any, kind: type) -> Any:
   if not isinstance(values, Mapping):
-    return values  # told as not of its type
+    return values  # `type_problems` reports the wrong type
   types = typing.get_type_hints(kind)
   unknown = values.keys() - types.keys()
   if unknown:
@@ -224,7 +224,7 @@ def _build(values: Any, kind: type) -> Any:
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """{"train": {"epochs": 3}} to {"train.epochs": 3}."""
+  """Turns {"train": {"epochs": 3}} into {"train.epochs": 3}."""
   flat = {}
   for name, value in values.items():
     if isinstance(value, Mapping):

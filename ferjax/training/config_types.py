@@ -1,6 +1,6 @@
-"""The types of a config's fields: checked from the hints of its dataclasses.
+"""Checks the types of a config's fields against the hints of its dataclasses.
 
-Python checks no types, and an override such as `--config.train.seeds=a` only becomes a tuple.
+Python checks no types: the override `--config.train.seeds=a` becomes a tuple with a string.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from ferjax.hints import describe, fits
 
 
 def type_problems(config: Any) -> Iterator[str]:
-  """Names every field whose value is not of its type, with the value and what is expected."""
+  """One message per field of the wrong type, with the value and the expected type."""
   if isinstance(config, Config):
     yield from _problems(config, "")
   else:

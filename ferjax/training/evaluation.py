@@ -1,4 +1,4 @@
-"""A model's metrics on a data set: exact whatever the batch size and the number of devices."""
+"""Metrics of a model on a data set, exact for any batch size and number of devices."""
 
 import dataclasses
 import functools
@@ -41,11 +41,11 @@ def evaluate(
   """Evaluates all records of `source` once.
 
   Args:
-    eval_step: made by `make_eval_step` for the same mesh.
+    eval_step: from `make_eval_step`, for the same mesh.
     variables: of the model, replicated over the mesh.
     source: the records.
     config: `data` and `eval` are used.
-    task: gives the metrics.
+    task: defines the metrics.
     mesh: the devices.
     ten_crop: evaluates ten views of every image; classifiers only.
 
@@ -73,7 +73,7 @@ def evaluate(
   iterator = iter(dataset)
   try:
     for batch in iterator:
-      name_skipped(source, batch)
+      log_bad_records(source, batch)
       results = eval_step(variables, to_global(batch, mesh))
       predictions, loss, truth = jax.device_get(results)
       accumulator.add(predictions, truth)
@@ -88,18 +88,18 @@ def evaluate(
   return metrics, accumulator
 
 
-def name_skipped(source: Source, batch: dict[str, np.ndarray]) -> int:
-  """Logs the bad records that a batch left out; returns their number."""
+def log_bad_records(source: Source, batch: dict[str, np.ndarray]) -> int:
+  """Logs the bad records skipped in a batch; returns their number."""
   skipped = batch["index"][batch["skipped"]]
   for index in skipped:
-    _name_once(source.origin(int(index)))
+    _log_once(source.origin(int(index)))
   return len(skipped)
 
 
 @functools.cache
-def _name_once(origin: str) -> None:
-  """A bad record recurs in every epoch: it is counted each time and logged once."""
-  logging.warning("skipped the bad record %s", origin)
+def _log_once(origin: str) -> None:
+  """A bad record recurs every epoch; it is counted each time but logged once."""
+  logging.warning("skipped bad record: %s", origin)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,9 +134,9 @@ def eval_checkpoint(
   """Evaluates a checkpoint and writes eval.json and the plots of its task.
 
   Args:
-    checkpoint: as for `open_checkpoint`; of several steps the best.
-    config: its `data` and `eval` are used; None: those of the checkpoint's training. Model and
-      preprocessing are always the checkpoint's.
+    checkpoint: as for `open_checkpoint`; by default the best of several steps.
+    config: gives `data` and `eval`; None: those of the training run. Model and preprocessing are
+      always the checkpoint's.
     output: folder for the files; empty: `eval` (or the split's name) in the workdir.
     step: as for `open_checkpoint`.
     split: "val" or "test".
@@ -144,9 +144,9 @@ def eval_checkpoint(
   Raises:
     ValueError: the config's class names are not the model's, its data are for another task, or
       this version cannot read the checkpoint.
-    FileNotFoundError: there is no such checkpoint.
-    OSError: the folder for the files cannot be written, which is tried first.
-    ReportError: writing failed after all.
+    FileNotFoundError: the checkpoint does not exist.
+    OSError: the output folder is not writable; this is checked before the evaluation.
+    ReportError: writing failed after the evaluation.
   """
   opened = open_checkpoint(checkpoint, step=step)
   path, meta = opened.folder, opened.meta
@@ -154,13 +154,13 @@ def eval_checkpoint(
   folder = pathlib.Path(output or pathlib.Path(workdir) / ("eval" if split == "val" else split))
   if jax.process_index() == 0:
     check_writable(folder, ["eval.json"])
-  config = _with_the_model_of(meta, from_dict(meta["config"]) if config is None else config)
+  config = _with_model_of(meta, from_dict(meta["config"]) if config is None else config)
   validate(config)
   class_names = tuple(meta["class_names"])
   if tuple(config.data.class_names) != class_names:
     raise ValueError(
       f"data.class_names are {', '.join(config.data.class_names)}, but {path} was trained for "
-      f"{', '.join(class_names)}; names and order must be the same"
+      f"{', '.join(class_names)}; names and order must match"
     )
   task = create_task(config)
   mesh = make_mesh()
@@ -195,8 +195,8 @@ def check_source(source: Source, config: Config) -> None:
   task = task_name(config)
   if source.task != task:
     raise ValueError(
-      f"data.source {config.data.source!r} below {config.data.dir!r} holds records for "
-      f"{source.task}, but the model {config.model.name} is for {task}; name other data, or "
+      f"data.source {config.data.source!r} below {config.data.dir!r} has records for "
+      f"{source.task}, but the model {config.model.name} is for {task}; choose other data, or "
       f"prepare them with --task {task}"
     )
 
@@ -206,7 +206,7 @@ def selection_note(config: Config) -> str:
   return check_selection(config.train.select_on, config.train.select_on_test_reason)
 
 
-def _with_the_model_of(meta: Meta, config: Config) -> Config:
+def _with_model_of(meta: Meta, config: Config) -> Config:
   """A config with the model and preprocessing of a checkpoint."""
   data = dataclasses.replace(
     config.data,
@@ -220,5 +220,5 @@ def _with_the_model_of(meta: Meta, config: Config) -> Config:
     config,
     model=from_dict(meta["config"]).model,
     data=data,
-    optimizer=OptimizerConfig(),  # it is past, and need not be one that would be accepted today
+    optimizer=OptimizerConfig(),  # unused; today's checks might reject the stored one
   )

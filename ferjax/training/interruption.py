@@ -1,4 +1,4 @@
-"""Stops between two steps instead of within one."""
+"""Stopping a run between two steps, after a signal."""
 
 import contextlib
 import signal
@@ -11,49 +11,50 @@ from jax.experimental import multihost_utils
 
 
 class Interruption:
-  """A request to stop, which all hosts of a run follow after the same step."""
+  """A request to stop; all hosts of a run stop after the same step."""
 
   def __init__(self):
     self._requested = threading.Event()
-    self._agreed = False
+    self._stopping = False
 
   def request(self) -> None:
-    """Asks to stop, from a signal handler for example."""
+    """Requests a stop, for example from a signal handler."""
     self._requested.set()
 
-  def agreed(self, *, hosts_meet: bool) -> bool:
-    """Whether to stop now; once it is True it stays so.
+  def should_stop(self, *, sync_hosts: bool) -> bool:
+    """Whether to stop now; stays True once it is True.
 
     Args:
-      hosts_meet: whether hosts ask each other now, as each must after the same step: hosts that
-        stopped after different steps would wait for each other for ever. One host alone need not.
+      sync_hosts: whether the hosts exchange their requests now. All must do so after the same
+        steps: hosts that stop after different steps wait for each other for ever. A single
+        host needs no exchange.
     """
-    if not self._agreed and (hosts_meet or jax.process_count() == 1):
-      self._agreed = on_any_host(self._requested.is_set())
-    return self._agreed
+    if not self._stopping and (sync_hosts or jax.process_count() == 1):
+      self._stopping = on_any_host(self._requested.is_set())
+    return self._stopping
 
 
 @contextlib.contextmanager
 def catch_interruption() -> Iterator[Interruption]:
-  """Yields what the first SIGTERM or SIGINT requests; a second one has its default effect.
+  """Yields an `Interruption` that the first SIGTERM or SIGINT requests; the second acts as usual.
 
   Batch systems send SIGTERM before they stop a job, and users press Ctrl-C.
   """
   interruption = Interruption()
   if threading.current_thread() is not threading.main_thread():
-    yield interruption  # Python delivers signals to the main thread only.
+    yield interruption  # Python delivers signals only to the main thread.
     return
-  usual = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+  previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
   def restore():
-    for number, handler in usual.items():
+    for number, handler in previous.items():
       signal.signal(number, handler)
 
   def handle(*_):
     interruption.request()
     restore()
 
-  for number in usual:
+  for number in previous:
     signal.signal(number, handle)
   try:
     yield interruption

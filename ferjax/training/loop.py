@@ -16,13 +16,19 @@ from ferjax.data.pipeline import close, train_dataset
 from ferjax.data.sources import Source
 from ferjax.tasks.base import Task
 from ferjax.training.config_checks import from_dict
-from ferjax.training.evaluation import evaluate, name_skipped
+from ferjax.training.evaluation import evaluate, log_bad_records
 from ferjax.training.interruption import Interruption, catch_interruption
 from ferjax.training.metric_writer import format_table
 from ferjax.training.optimizers import Schedule, decay_rules, make_optimizer, make_schedule
 from ferjax.training.phases import Phase, make_phases
 from ferjax.training.resume import abstract_state, check_same_run, describe, initial_state
-from ferjax.training.run_log import RunLog, introduction, log_skipped, tell, warnings_about_parts
+from ferjax.training.run_log import (
+  RunLog,
+  log_skipped,
+  print_once,
+  start_message,
+  warnings_about_parts,
+)
 from ferjax.training.run_state import Position, RunState
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated, to_global
 from ferjax.training.step import TrainStep, compile_step, make_eval_step, make_train_step
@@ -36,7 +42,7 @@ class Interrupted(RuntimeError):
 class Trainer:
   """One run. Every step is a function of the config and the step number.
 
-  What changes while it goes on is in a `RunState`; the attributes stay as they are.
+  All changing state is in a `RunState`; the attributes are constant.
   """
 
   def __init__(
@@ -73,24 +79,24 @@ class Trainer:
   def run(self) -> dict[str, float]:
     """Trains to the end or to an interruption; the same call then resumes.
 
-    A run that is at its end, or beyond what the config asks for, is left as it is.
+    A run that has reached or passed the configured end is left unchanged.
 
     Returns:
       The metrics of the last evaluation.
 
     Raises:
-      ValueError: the workdir has another run; the message lists the differences.
+      ValueError: the workdir contains a different run; the message lists the differences.
       NonFiniteError: training diverged.
-      Interrupted: a signal asked for an end; all is saved.
+      Interrupted: stopped by a signal, after saving.
     """
     latest, position = self._last_checkpoint()
     if self._is_over(position):
       limit = "patience" if self._patience_exhausted(position) else "epochs"
-      tell(
-        f"{self.workdir} is at step {position.step} already, of {self.total_steps}: nothing is "
-        f"done or changed; raise train.{limit} to go on"
+      print_once(
+        f"{self.workdir} is already at step {position.step} of {self.total_steps}; nothing was "
+        f"done. Raise train.{limit} to continue"
       )
-      self._conclude(position, tell)
+      self._report_end(position, print_once)
       return position.metrics
     self.checkpoints.check_readable()
     run = self._begin(position) if latest is None else self._restore(latest, position)
@@ -103,52 +109,52 @@ class Trainer:
       shown_metrics=(self.metric, *self.task.shown_metrics, "loss"),
     )
     try:
-      self._introduce(position, log)
+      self._log_start(position, log)
       with catch_interruption() as interruption:
         interrupted = self._train(run, interruption, log)
       if interrupted:
         raise Interrupted(
           f"interrupted after step {position.step} of {self.total_steps}; the same command resumes "
-          "from there"
+          "the run"
         )
       seconds = datetime.timedelta(seconds=round(run.timer.seconds))
-      log.line(f"training took {seconds}, without compiling, evaluating and saving")
-      self._conclude(position, log.line)
+      log.line(f"training took {seconds}, excluding compilation, evaluation and saving")
+      self._report_end(position, log.line)
     finally:
       close(run.iterator, self.config.data)
       log.close()
     return position.metrics
 
   def close(self) -> None:
-    """Closes the checkpoints; training can go on by a new trainer."""
+    """Closes the checkpoints; a new trainer can continue the run."""
     self.checkpoints.close()
 
   def _train(self, run: RunState, interruption: Interruption, log: RunLog) -> bool:
-    """Evaluate, save, next batch, step, log: the iterator moves on only after the save.
+    """Evaluate, save, next batch, step, log: the iterator advances only after the save.
 
-    Returns whether it was interrupted. That is answered by a save alone; what was due is evaluated
-    on continuing.
+    Returns whether it was interrupted. An interruption only saves; an evaluation that is due is
+    left to the resumed run.
     """
     position = run.position
     phase = self._phase_at(position.step)
     train_step = self._compile(phase)
     while True:
-      stops = interruption.agreed(hosts_meet=self._is_logged(phase, position.step))
-      due = not stops and not position.settled and self._ends_epoch(phase, position.step)
+      stopping = interruption.should_stop(sync_hosts=self._is_logged(phase, position.step))
+      due = not stopping and not position.epoch_end_done and self._ends_epoch(phase, position.step)
       metrics = None
       if due and self._is_evaluated(position):
         metrics = self._evaluate(run, log)
-      if stops or (due and self._is_saved(position, metrics)):
+      if stopping or (due and self._is_saved(position, metrics)):
         self._save(run, metrics, log)
-      if stops or position.step == self.total_steps or self._patience_exhausted(position):
-        return stops
+      if stopping or position.step == self.total_steps or self._patience_exhausted(position):
+        return stopping
       if position.step == phase.end_step:
         phase = self._phase_at(position.step)
         train_step = self._compile(phase)
         self._replace_data(run, phase)
 
       batch = next(run.iterator)
-      skipped = name_skipped(self.train_source, batch)
+      skipped = log_bad_records(self.train_source, batch)
       arrays = to_global(batch, self.mesh)
       with jax.transfer_guard("disallow"):
         run.train, step_metrics = train_step(run.train, arrays, self.key)
@@ -160,7 +166,7 @@ class Trainer:
         log.write_steps(position, run.timer)
 
   def _phase_at(self, step: int) -> Phase:
-    """The phase of the step that comes after `step` steps; after the last, the last."""
+    """The phase of the next step after `step` steps; at the end, the last phase."""
     return next((phase for phase in self.phases if step < phase.end_step), self.phases[-1])
 
   def _is_logged(self, phase: Phase, step: int) -> bool:
@@ -175,7 +181,7 @@ class Trainer:
     return is_last or position.epoch % self.config.train.eval_every == 0
 
   def _is_saved(self, position: Position, metrics: dict[str, float] | None) -> bool:
-    """Whether a checkpoint is saved at the end of this epoch; the best so far always is."""
+    """Whether to save a checkpoint at the end of this epoch; the best so far is always saved."""
     is_best = metrics is not None and position.evaluations_since_best == 0
     is_last = position.step == self.total_steps or self._patience_exhausted(position)
     return is_best or is_last or position.epoch % self.config.train.checkpoint_every == 0
@@ -185,8 +191,8 @@ class Trainer:
     return 0 < self.config.train.patience <= position.evaluations_since_best
 
   def _is_over(self, position: Position) -> bool:
-    """Whether nothing is left to do: no steps, and no evaluation after the last of all."""
-    at_end = position.step == self.total_steps and position.settled
+    """Whether neither steps nor the final evaluation are left to do."""
+    at_end = position.step == self.total_steps and position.epoch_end_done
     return at_end or position.step > self.total_steps or self._patience_exhausted(position)
 
   def _evaluate(self, run: RunState, log: RunLog) -> dict[str, float]:
@@ -204,9 +210,9 @@ class Trainer:
     return metrics
 
   def _save(self, run: RunState, metrics: dict[str, float] | None, log: RunLog) -> None:
-    """Saves the run, or adds the metrics to what was saved on an interruption."""
+    """Saves the run, or adds the metrics to the checkpoint of an interruption."""
     position = run.position
-    log.write_steps(position, run.timer)  # nothing is saved that is not finite
+    log.write_steps(position, run.timer)  # raises before a non-finite state is saved
     if position.step == self.checkpoints.latest_step:
       if metrics is not None:
         self.checkpoints.add_metrics(
@@ -240,7 +246,7 @@ class Trainer:
     return optimizer, schedule
 
   def _batches(self, phase: Phase, start: int) -> grain.DatasetIterator:
-    """The batches of a phase, from example number `start` on."""
+    """The batches of a phase, starting at example number `start`."""
     dataset = train_dataset(
       self.train_source,
       self.config.data,
@@ -254,19 +260,19 @@ class Trainer:
     return iter(dataset)
 
   def _replace_data(self, run: RunState, phase: Phase) -> None:
-    """The batches of the phase that begins."""
+    """Switches to the batches of a new phase."""
     close(run.iterator, self.config.data)
     run.position.data_start = phase.example(run.position.step)
     run.iterator = self._batches(phase, run.position.data_start)
 
   def _last_checkpoint(self) -> tuple[Checkpoint | None, Position]:
-    """What the workdir holds, and where its run is; a ValueError if that is another run."""
+    """The latest checkpoint and its position; a ValueError if it is from another run."""
     step = self.checkpoints.latest_step
     if step is None:
       return None, Position()
     latest = self.checkpoints.open(step)
     check_same_run(latest, self.config, len(self.train_source))
-    return latest, Position.of_checkpoint(latest.meta, self.checkpoints.best_score)
+    return latest, Position.from_meta(latest.meta, self.checkpoints.best_score)
 
   def _begin(self, position: Position) -> RunState:
     optimizer, _ = self._optimizer(self.phases[0])
@@ -275,14 +281,14 @@ class Trainer:
 
   def _restore(self, latest: Checkpoint, position: Position) -> RunState:
     phase, before = self._phase_at(position.step), from_dict(latest.meta["config"])
-    # A saved iterator is that of one host among as many, with as many workers. For others the
-    # start is computed: it gives the same examples.
-    fits = (
+    # A saved iterator is valid only for the same numbers of hosts and workers. Otherwise the start
+    # is computed; the examples are the same.
+    iterator_fits = (
       position.step > phase.first_step
       and latest.meta["num_hosts"] == self.description["num_hosts"]
       and before.data.num_workers == self.config.data.num_workers
     )
-    if not fits:
+    if not iterator_fits:
       position.data_start = phase.example(position.step)
     return RunState.restore(
       self.checkpoints,
@@ -290,26 +296,26 @@ class Trainer:
       position,
       abstract_state(self.config, self.model, self._optimizer(self.phases[0])[0], self.mesh),
       self._batches(phase, position.data_start),
-      move_iterator=fits,
+      restore_iterator=iterator_fits,
     )
 
-  def _introduce(self, position: Position, log: RunLog) -> None:
+  def _log_start(self, position: Position, log: RunLog) -> None:
     for source, split in ((self.train_source, "training"), (self.val_source, self.held_out)):
       for line in log_skipped(source, split):
         log.line(line)
-    about = introduction(
+    message = start_message(
       self.phases, len(self.train_source), len(self.val_source), self.held_out, self.mesh
     )
-    log.line(f"{about}; from step {position.step}")
+    log.line(f"{message}; from step {position.step}")
     for warning in warnings_about_parts(self.config, self.phases):
       log.line(warning)
 
-  def _conclude(self, position: Position, tell: Callable[[str], None]) -> None:
+  def _report_end(self, position: Position, show: Callable[[str], None]) -> None:
     if self._patience_exhausted(position):
-      tell(
+      show(
         f"no better {self.metric} in {position.evaluations_since_best} evaluations "
         f"(train.patience); ended after step {position.step} of {self.total_steps}"
       )
     if position.metrics:
       table = format_table(position.metrics, selection=self.description["selection"])
-      tell(f"{self.held_out.capitalize()} metrics:\n{table}")
+      show(f"{self.held_out.capitalize()} metrics:\n{table}")

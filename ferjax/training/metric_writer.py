@@ -1,4 +1,4 @@
-"""Where metrics go while a program runs: metrics.jsonl, TensorBoard, and the terminal."""
+"""Output of metrics: metrics.jsonl, TensorBoard and the terminal."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 FILE = "metrics.jsonl"
-_BOUNDS = ("_low", "_high")  # ends of the names of an interval's metrics
+_BOUNDS = ("_low", "_high")  # suffixes of the bounds of an interval
 
 
 class MetricWriter:
   """Writes to `<workdir>/metrics.jsonl`, one object per line, and to `<workdir>/tensorboard`.
 
-  A run that resumes at `step` first deletes the lines of later steps, so the file looks as if the
-  run had never stopped.
+  A run that resumes at `step` first deletes the lines of later steps, so the file equals that of
+  an uninterrupted run.
   """
 
   def __init__(self, workdir: pathlib.Path, *, step: int):
@@ -54,7 +54,7 @@ def _lines(path: pathlib.Path) -> list[str]:
 
 
 class Progress:
-  """Progress: a bar with rate and remaining time on a terminal, plain lines elsewhere."""
+  """A progress bar with rate and remaining time on a terminal, plain lines elsewhere."""
 
   def __init__(self, total: int, *, done: int, unit: str, show: bool, keep: bool = True):
     self._interactive = sys.stderr.isatty()
@@ -75,7 +75,7 @@ class Progress:
     self._bar.update()
 
   def note(self, text: str) -> None:
-    """Shows the latest metrics: beside the bar, or as a line with the time left."""
+    """Shows the latest metrics next to the bar, or in a line with the remaining time."""
     if self._interactive:
       self._bar.set_postfix_str(text, refresh=False)
       return
@@ -93,12 +93,12 @@ class Progress:
 
 
 def format_table(metrics: Mapping[str, float], *, selection: str = "") -> str:
-  """Name, value and interval of the headline metrics, and below them a row for each class.
+  """Name, value and interval of the headline metrics, then a row for each class.
 
-  The note on the selection of the checkpoint, if any, comes first.
+  A note on the selection of the checkpoint, if any, comes first.
 
-  The metrics of a class are called `<name>/<class>`; `<name>_low` and `<name>_high` are the
-  interval of `<name>`, which is left out of the rows of classes.
+  The metrics of a class are named `<name>/<class>`; `<name>_low` and `<name>_high` are the
+  interval of `<name>`. Rows of classes have no intervals.
   """
   headline = [name for name in metrics if is_headline(name)]
   width = max(map(len, headline), default=0)
@@ -112,7 +112,7 @@ def format_table(metrics: Mapping[str, float], *, selection: str = "") -> str:
 
 
 def is_headline(name: str) -> bool:
-  """Whether a metric is neither that of a class nor the bound of an interval."""
+  """Whether a metric is neither of a class nor the bound of an interval."""
   return "/" not in name and not name.endswith(_BOUNDS)
 
 

@@ -21,7 +21,7 @@ STEP_LEVELS = 10  # rates of the "step" schedule
 
 Schedule = Callable[[Any], Any]
 
-# Kernels are those of convolutions and dense layers, and the projections of the selective scan.
+# Kernels: of convolutions and dense layers, and the projections of the selective scan.
 DECAY_RULES = {
   "kernels": DecayRule(lambda path: path[-1] in ("kernel", *SCAN_KERNELS)),
   "all": DecayRule(lambda path: True),
@@ -31,7 +31,7 @@ DECAY_RULES = {
 def scaled_learning_rate(config: OptimizerConfig, batch_size: int) -> float:
   """The peak learning rate of a run: proportional to the batch size, within the configured bounds.
 
-  Without `config.scale_by_batch` it is the configured one.
+  Without `config.scale_by_batch` it is the configured rate.
   """
   if not config.scale_by_batch:
     return config.learning_rate
@@ -42,7 +42,7 @@ def scaled_learning_rate(config: OptimizerConfig, batch_size: int) -> float:
 def learning_rates(
   config: OptimizerConfig, epoch: Float[np.ndarray, "n"], *, batch_size: int, epochs: int
 ) -> Float[np.ndarray, "n"]:
-  """The learning rates after given numbers of epochs, in a run of `epochs`.
+  """The learning rates after the given numbers of epochs, in a run of `epochs` epochs.
 
   "cosine": quadratic warm-up, cosine, and a tail at the final rate. "step": ten constant rates
   in geometric sequence. "exponential": a factor for each whole epoch (spec: fermam).
@@ -87,15 +87,15 @@ def make_schedule(
   first_step: int = 0,
   first_epoch: int = 0,
 ) -> Schedule:
-  """The learning rate as a function of the number of updates done.
+  """The learning rate as a function of the number of completed updates.
 
   Args:
     config: rates and shape.
     batch_size: over all devices.
     epochs: of the whole run.
     steps_per_epoch: of this phase.
-    first_step: updates done before this phase.
-    first_epoch: epochs done before this phase.
+    first_step: updates before this phase.
+    first_epoch: epochs before this phase.
 
   The rates of `BY_EPOCH` are constant within an epoch, as published; those of `BY_STEP` follow
   the steps of the whole run: "warm_restarts" in cycles of `config.cycle_steps`, "warmup_cosine"
@@ -136,21 +136,21 @@ def make_optimizer(
     config: name, momentum, decay, clipping, factors of parts.
     schedule: learning rate for a number of updates.
     frozen: "none", or the top-level parts of the parameters joined by "+".
-    rules: that `config.decay` may name, see `decay_rules`.
+    rules: the valid values of `config.decay`, see `decay_rules`.
 
   Raises:
-    ValueError: `config.decay` is none of the rules.
+    ValueError: `config.decay` is not one of the rules.
   """
   if config.decay not in rules:
     raise ValueError(f"optimizer.decay is {config.decay!r}; known: {', '.join(rules)}")
   rule = rules[config.decay]
   # Masked before the optimiser, so that frozen gradients affect no norm and no momentum, and after
-  # it, so that old momentum does not move frozen parameters.
-  hold = optax.masked(optax.set_to_zero(), lambda params: frozen_mask(params, rule, frozen))
+  # it, so that old momentum does not change frozen parameters.
+  freeze = optax.masked(optax.set_to_zero(), lambda params: frozen_mask(params, rule, frozen))
 
   def decayed(params):
-    held = frozen_mask(params, rule, frozen)
-    return jax.tree.map(lambda a, b: a and not b, decay_mask(params, rule), held)
+    is_frozen = frozen_mask(params, rule, frozen)
+    return jax.tree.map(lambda a, b: a and not b, decay_mask(params, rule), is_frozen)
 
   decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
   clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm > 0 else optax.identity()
@@ -158,7 +158,7 @@ def make_optimizer(
     update = optax.chain(optax.scale_by_adam(b1=config.momentum, b2=0.999, eps=1e-8), decay)
   else:
     update = optax.chain(decay, optax.trace(config.momentum, nesterov=True))
-  optimizer = optax.chain(hold, clip, update, optax.scale_by_learning_rate(schedule), hold)
+  optimizer = optax.chain(freeze, clip, update, optax.scale_by_learning_rate(schedule), freeze)
   return _scale_parts(optimizer, parse_group_rates(config.group_rates))
 
 
@@ -170,15 +170,16 @@ def parse_group_rates(text: str) -> dict[str, float]:
   """
   factors: dict[str, float] = {}
   for entry in text.split(",") if text else ():
-    part, _, number = (piece.strip() for piece in entry.partition("="))
+    part, _, number = (text.strip() for text in entry.partition("="))
     try:
       factor = float(number)
     except ValueError:
       factor = math.nan
     if not part or part in factors or not (math.isfinite(factor) and factor >= 0):
       raise ValueError(
-        f"optimizer.group_rates is {text!r}, wrong at {entry!r}; expected part=factor,part=factor, "
-        "such as image=0.1,head=2, with every part named once and factors of at least 0"
+        f"optimizer.group_rates is {text!r}, invalid at {entry!r}; expected "
+        "part=factor,part=factor, such as image=0.1,head=2, with each part once and factors of at "
+        "least 0"
       )
     factors[part] = factor
   return factors
@@ -212,7 +213,7 @@ def _scale_parts(
 
 
 def decay_rules(model_name: str) -> dict[str, DecayRule]:
-  """The values of `optimizer.decay` for a network: `DECAY_RULES`, and those of its own."""
+  """The values of `optimizer.decay` for a network: `DECAY_RULES`, and the network's own."""
   return {**DECAY_RULES, **model_spec(model_name).decay_rules}
 
 
@@ -222,7 +223,7 @@ def decay_mask(params: Any, rule: DecayRule) -> Any:
 
 
 def frozen_mask(params: Any, rule: DecayRule, frozen: str) -> Any:
-  """Which parameters never move, as a tree of booleans: those of frozen parts, and by the rule."""
+  """Which parameters are not trained, by part or by the rule, as a tree of booleans."""
   parts = () if frozen == "none" else tuple(frozen.split("+"))
 
   def is_frozen(path, _) -> bool:

@@ -9,8 +9,8 @@ from ferjax.config import TrainConfig
 class Phase:
   """A phase of training with one batch size and one set of frozen parts.
 
-  Epochs, steps and examples are counted over the whole run. An epoch has as many steps as the
-  training split has full batches.
+  Epochs, steps and examples are counted over the whole run. The steps of an epoch are the
+  full batches of the training split.
   """
 
   frozen: str  # "none", or parts of the network joined by "+"
@@ -26,27 +26,27 @@ class Phase:
     return self.first_step + (self.end_epoch - self.first_epoch) * self.steps_per_epoch
 
   def epoch(self, step: int) -> float:
-    """Epochs completed after `step` steps."""
+    """Completed epochs after `step` steps."""
     return self.first_epoch + (step - self.first_step) / self.steps_per_epoch
 
   def example(self, step: int) -> int:
-    """Number of the first example of the next step, after `step` steps."""
+    """Number of the first example of the step that follows `step` steps."""
     return self.first_example + (step - self.first_step) * self.batch_size
 
 
 def make_phases(config: TrainConfig, num_examples: int) -> tuple[Phase, ...]:
-  """The frozen phase, if there is one, and the rest.
+  """The frozen phase, if any, and the phase that trains all parts.
 
   Raises:
-    ValueError: the training split does not fill one batch.
+    ValueError: the training split is smaller than one batch.
   """
   freeze_epochs = min(config.freeze_epochs, config.epochs) if config.freeze != "none" else 0
-  stretches = (
+  ranges = (
     (config.freeze, config.freeze_batch_size, 0, freeze_epochs),
     ("none", config.batch_size, freeze_epochs, config.epochs),
   )
   phases: list[Phase] = []
-  for frozen, batch_size, first_epoch, end_epoch in stretches:
+  for frozen, batch_size, first_epoch, end_epoch in ranges:
     if first_epoch == end_epoch:
       continue
     if num_examples < batch_size:

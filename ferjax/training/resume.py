@@ -1,4 +1,4 @@
-"""The start of a run: from scratch, from released weights, or from its last checkpoint."""
+"""The initial state of a run: from scratch, from released weights, or from a checkpoint."""
 
 import importlib.metadata
 import platform
@@ -20,8 +20,8 @@ from ferjax.training.selection import check_selection
 from ferjax.training.sharding import replicated
 from ferjax.training.state import TrainState, create_state, init_variables
 
-# A run is one function of these from the first step to the last, and of the network.
-_FIXED = (
+# These fields and the network must not change during a run.
+_FIXED_FIELDS = (
   "data.class_names",
   "data.image_size",
   "data.source",
@@ -80,12 +80,12 @@ def initial_state(
   optimizer: optax.GradientTransformation,
   mesh: jax.sharding.Mesh,
 ) -> TrainState:
-  """The state before the first step, replicated over the mesh; pretrained parts are in it."""
+  """The state before the first step, with pretrained parts, replicated over the mesh."""
   # Read first: an unreadable file is reported before anything is compiled.
   pretrained = read_pretrained(config.train.pretrained)
   everywhere = replicated(mesh)
-  # Hundreds of small random draws: on a CPU, compiling them at full optimisation takes much longer
-  # than running them.
+  # Many small random initialisations: on a CPU, compiling them at full optimisation takes much
+  # longer than running them.
   options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
   initialise = jax.jit(
     lambda key: init_variables(model, key, config.data.image_size),
@@ -126,9 +126,9 @@ def abstract_state(
 
 
 def check_same_run(checkpoint: Checkpoint, config: Config, num_examples: int) -> None:
-  """Raises a ValueError if a checkpoint is not of this very run; the differences are named."""
+  """Raises a ValueError that lists the differences if a checkpoint is from another run."""
   meta = checkpoint.meta
-  before, now = _fixed(from_dict(meta["config"])), _fixed(config)
+  before, now = _fixed_settings(from_dict(meta["config"])), _fixed_settings(config)
   before["number of training examples"] = meta["num_examples"]
   now["number of training examples"] = num_examples
   differences = [
@@ -139,15 +139,15 @@ def check_same_run(checkpoint: Checkpoint, config: Config, num_examples: int) ->
   if differences:
     listed = "\n  ".join(differences)
     raise ValueError(
-      f"{checkpoint.folder.parent.parent} has another run, saved at step {checkpoint.step}:\n"
+      f"{checkpoint.folder.parent.parent} contains a different run (step {checkpoint.step}):\n"
       f"  {listed}\n"
       f"Choose another --workdir, resume with the same values, or delete {FOLDER}/ in it to start "
-      "anew"
+      "again"
     )
 
 
-def _fixed(config: Config) -> dict[str, Any]:
-  """What must stay as it is in all of a run."""
+def _fixed_settings(config: Config) -> dict[str, Any]:
+  """The values that must not change during a run."""
   network = {name: x for name, x in model_arguments(config.model).items() if name != "dtype"}
   values = flatten(to_dict(config))
-  return flatten({"model": network}) | {name: values[name] for name in _FIXED}
+  return flatten({"model": network}) | {name: values[name] for name in _FIXED_FIELDS}

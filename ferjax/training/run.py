@@ -1,4 +1,4 @@
-"""One training run, or one for each of several seeds, from a config to metrics."""
+"""Training from a config to metrics: one run, or one for each of several seeds."""
 
 import dataclasses
 import json
@@ -28,16 +28,16 @@ SUMMARY = "seeds.json"
 def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
   """Trains to the end, or resumes the run in `workdir`.
 
-  Where the config names test data, the checkpoint that was best on the validation split is then
-  evaluated on them, and only then. With `train.seeds` there is a run for each seed, in
-  `<workdir>/seed_<n>`, and `seeds.json` holds mean and standard deviation of their metrics.
+  If the config names test data, the best checkpoint on the validation split is evaluated on them
+  once, at the end. With `train.seeds` there is a run for each seed, in `<workdir>/seed_<n>`, and
+  `seeds.json` has the mean and standard deviation of their metrics.
 
   Returns:
-    The metrics of the last evaluation, those of the test split as `test/<name>`; of several
-    seeds the means.
+    The metrics of the last evaluation, and those of the test split as `test/<name>`; for several
+    seeds, their means.
 
   Raises:
-    ValueError: an invalid config, missing data, or a workdir of another run.
+    ValueError: an invalid config, missing data, or a workdir that contains a different run.
     NonFiniteError: training diverged; the message gives the steps.
     Interrupted: stopped by a signal, after saving.
   """
@@ -121,7 +121,7 @@ def summarize(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def _table(summary: Mapping[str, Any], note: str) -> str:
-  """The headline metrics; those of classes stand in the file."""
+  """The headline metrics; the file also has the metrics of each class."""
   mean, std = summary["mean"], summary["std"]
   names = [name for name in mean if is_headline(name.removeprefix("test/"))]
   width = max(map(len, names))
@@ -130,7 +130,7 @@ def _table(summary: Mapping[str, Any], note: str) -> str:
 
 
 def _check_boxes(source: Source, config: DataConfig) -> None:
-  # Not every source has this number; the synthetic one always has faces.
+  # Not every source has `max_boxes`; synthetic scenes always have faces.
   if getattr(source, "max_boxes", 1) == 0:
     raise ValueError(
       f"none of the {len(source)} records of the validation split has a box, so there is nothing "

@@ -1,4 +1,4 @@
-"""What a run tells: on the terminal, in metrics.jsonl, and to TensorBoard."""
+"""The output of a run: terminal, metrics.jsonl and TensorBoard."""
 
 import json
 import pathlib
@@ -22,9 +22,9 @@ from ferjax.training.timer import Timer
 
 
 class RunLog:
-  """Shows and writes the metrics of a run that goes on from a step.
+  """Shows and writes the metrics of a run that starts or resumes.
 
-  The first host of several writes; making the log writes config.json and environment.json.
+  Only the first host writes. The constructor writes config.json and environment.json.
   """
 
   def __init__(
@@ -40,12 +40,12 @@ class RunLog:
     """Opens the files.
 
     Args:
-      workdir: of the run; made if need be.
+      workdir: of the run; created if missing.
       config: of the run.
-      first_step: what a predecessor wrote of later steps is forgotten.
+      first_step: lines of later steps, written by an earlier process, are deleted.
       total_steps: of the whole run.
-      selection: what must be said of checkpoints that are selected on test data, or "".
-      shown_metrics: that are shown after each evaluation.
+      selection: the note for checkpoints that are selected on test data, or "".
+      shown_metrics: names of the metrics to show after each evaluation.
     """
     self._selection = selection
     self._shown = tuple(dict.fromkeys(shown_metrics))
@@ -60,11 +60,11 @@ class RunLog:
       self._writer = MetricWriter(workdir, step=first_step)
 
   def line(self, text: str) -> None:
-    """Shows a line that stays."""
+    """Prints a permanent line."""
     self._progress.line(text)
 
   def add_step(self, step: int, metrics: StepMetrics) -> None:
-    """Takes the metrics of the step that made the state `step`, without waiting for them."""
+    """Adds the metrics of the step that produced the state `step`, without waiting for them."""
     self._steps.add(step, metrics)
     self._progress.advance()
 
@@ -88,7 +88,7 @@ class RunLog:
     )
 
   def write_evaluation(self, position: Position) -> None:
-    """Writes the metrics of the evaluation that was just done."""
+    """Writes the metrics of the last evaluation."""
     metrics = position.metrics
     self._write(position, "eval", metrics, selection=self._selection)
     text = ", ".join(f"{name} {metrics[name]:.4f}" for name in self._shown if name in metrics)
@@ -108,17 +108,17 @@ class RunLog:
 
 
 def log_skipped(source: Source, split: str) -> list[str]:
-  """Names the records that a source left out in the log; returns a line that counts them."""
+  """Logs the records that a source left out; returns at most one line with their number."""
   for reason in source.skipped:
     logging.warning("left out: %s", reason)
   count = len(source.skipped)
-  return [f"{count} records left out of the {split} split:"] if count else []
+  return [f"{count} records left out of the {split} split (listed in the log)"] if count else []
 
 
-def introduction(
+def start_message(
   phases: Sequence[Phase], num_train: int, num_held_out: int, held_out: str, mesh: jax.sharding.Mesh
 ) -> str:
-  """One line about what a run is going to do."""
+  """One line that describes the run: examples, phases, steps, devices."""
   described = "; ".join(
     f"epochs {p.first_epoch}..{p.end_epoch} in batches of {p.batch_size}, frozen: {p.frozen}"
     for p in phases
@@ -130,12 +130,12 @@ def introduction(
 
 
 def warnings_about_parts(config: Config, phases: Sequence[Phase]) -> list[str]:
-  """What may surprise in how parts of the network are trained."""
+  """Warnings about parts of the network that may not train as the user expects."""
   warnings = []
-  still = [x for x, f in parse_group_rates(config.optimizer.group_rates).items() if f == 0]
-  if still:
+  fixed = [x for x, f in parse_group_rates(config.optimizer.group_rates).items() if f == 0]
+  if fixed:
     warnings.append(
-      f"warning: optimizer.group_rates is 0 for {', '.join(still)}: BatchNorm's statistics there "
+      f"warning: optimizer.group_rates is 0 for {', '.join(fixed)}: BatchNorm's statistics there "
       "are still updated; train.freeze freezes them too, for the parts that it supports"
     )
   if phases[0].frozen != "none" and not config.train.pretrained:
@@ -146,8 +146,8 @@ def warnings_about_parts(config: Config, phases: Sequence[Phase]) -> list[str]:
   return warnings
 
 
-def tell(text: str) -> None:
-  """Shows a line, once for all hosts."""
+def print_once(text: str) -> None:
+  """Prints a line to stderr, on the first host only."""
   if jax.process_index() == 0:
     print(text, file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""What changes while a run goes on, in one bundle that a checkpoint keeps whole."""
+"""The changing state of a run, which is saved and restored as a whole."""
 
 import dataclasses
 import math
@@ -14,17 +14,17 @@ from ferjax.training.timer import Timer
 
 @dataclasses.dataclass
 class Position:
-  """How far a run is.
+  """The progress of a run.
 
   Attributes:
-    step: steps done.
-    epoch: epochs done.
-    data_start: number of the first example that the iterator has made.
-    evaluations_since_best: evaluations that were no better than one before them, in a row.
-    skipped_records: bad records met while training.
+    step: completed steps.
+    epoch: completed epochs.
+    data_start: number of the example that the iterator started from.
+    evaluations_since_best: consecutive evaluations without a better score.
+    skipped_records: bad records skipped in training.
     best_score: the best of all evaluations; -inf before the first.
-    metrics: of the last evaluation; none before the first.
-    settled: whether what is due after this step, evaluating and saving, was done before.
+    metrics: of the last evaluation; empty before the first.
+    epoch_end_done: whether the evaluation and the save due after this step are done.
   """
 
   step: int = 0
@@ -34,11 +34,11 @@ class Position:
   skipped_records: int = 0
   best_score: float = -math.inf
   metrics: dict[str, float] = dataclasses.field(default_factory=dict)
-  settled: bool = True
+  epoch_end_done: bool = True
 
   @classmethod
-  def of_checkpoint(cls, meta: Meta, best_score: float) -> "Position":
-    """That of a run whose last checkpoint says so."""
+  def from_meta(cls, meta: Meta, best_score: float) -> "Position":
+    """The position that a checkpoint's `meta` describes."""
     return cls(
       step=meta["step"],
       epoch=meta["epoch"],
@@ -47,12 +47,12 @@ class Position:
       skipped_records=meta["skipped_records"],
       best_score=best_score,
       metrics=meta["metrics"],
-      # Without metrics it was saved on an interruption, and its evaluation may be due.
-      settled=bool(meta["metrics"]),
+      # A checkpoint without metrics is from an interruption: an evaluation may be due.
+      epoch_end_done=bool(meta["metrics"]),
     )
 
   def as_meta(self) -> dict[str, int | float]:
-    """The fields of a checkpoint's `meta` that `of_checkpoint` reads, but the metrics."""
+    """The fields of a checkpoint's `meta` that `from_meta` reads, except the metrics."""
     return {
       "step": self.step,
       "epoch": self.epoch,
@@ -62,14 +62,14 @@ class Position:
     }
 
   def advance(self, epoch: float, skipped_records: int) -> None:
-    """Takes note of a step."""
+    """Records a completed step."""
     self.step += 1
     self.epoch = epoch
     self.skipped_records += skipped_records
-    self.settled = False
+    self.epoch_end_done = False
 
   def note_evaluation(self, metrics: dict[str, float], score: float) -> None:
-    """Takes note of an evaluation and of its score."""
+    """Records an evaluation and its score."""
     self.evaluations_since_best = 0 if score > self.best_score else self.evaluations_since_best + 1
     self.best_score = max(self.best_score, score)
     self.metrics = metrics
@@ -80,10 +80,10 @@ class RunState:
   """A run after a number of steps.
 
   Attributes:
-    train: what a step reads and writes.
-    iterator: of the batches to come.
+    train: the training state.
+    iterator: over the remaining batches.
     timer: of the steps.
-    position: how far the run is.
+    position: the progress of the run.
   """
 
   train: TrainState
@@ -100,23 +100,23 @@ class RunState:
     like: TrainState,
     iterator: grain.DatasetIterator,
     *,
-    move_iterator: bool,
+    restore_iterator: bool,
   ) -> "RunState":
-    """What `save` has saved.
+    """Restores what `save` wrote.
 
     Args:
       checkpoints: of the run.
       checkpoint: one of them.
-      position: that of the checkpoint.
+      position: of that checkpoint.
       like: shapes of the state, with their shardings.
-      iterator: a fresh one; it is made again from where the checkpoint's was made.
-      move_iterator: whether it is then moved to where the checkpoint's was.
+      iterator: a new one, with the start of the saved one.
+      restore_iterator: whether to move it to the saved position.
 
     Raises:
-      ValueError: what was saved has other parameters or shapes; the paths are named.
+      ValueError: the saved parameters or shapes differ; the message names their paths.
     """
     train = checkpoints.restore(
-      checkpoint.step, like.as_dict(), iterator if move_iterator else None
+      checkpoint.step, like.as_dict(), iterator if restore_iterator else None
     )
     timer = Timer(checkpoint.meta["training_seconds"])
     return cls(TrainState(**train), iterator, timer, position)
@@ -130,9 +130,9 @@ class RunState:
     """Writes a checkpoint.
 
     Args:
-      checkpoints: where to.
+      checkpoints: of the run.
       description: of the run, see `ferjax.training.resume.describe`.
-      metrics: of evaluating this very state; None if it was not.
+      metrics: from evaluating this state; None if it was not evaluated.
     """
     checkpoints.save(
       self.position.step,

@@ -1,7 +1,6 @@
-"""The split that checkpoints may be selected on.
+"""The split on which checkpoints are selected.
 
-A model is never selected on the test split: its score there would be biased, the best of many
-checkpoints.
+By default never the test split: the best score of many checkpoints is biased.
 """
 
 SELECT_ON = ("val", "test")
@@ -13,7 +12,7 @@ def check_selection(select_on: str, reason: str) -> str:
 
   Args:
     select_on: "val" or "test".
-    reason: why it is the test split, in words.
+    reason: why the test split is used, in words.
 
   Returns:
     A sentence for the reports; empty for "val".
@@ -27,15 +26,15 @@ def check_selection(select_on: str, reason: str) -> str:
   if select_on == "val":
     if reason:
       raise ValueError(
-        f"train.select_on_test_reason is given ({reason!r}), but train.select_on is 'val'; "
+        f"train.select_on_test_reason is set ({reason!r}), but train.select_on is 'val'; "
         "remove the reason"
       )
     return ""
   if len(reason.split()) < _REASON_WORDS:
     raise ValueError(
       f"train.select_on is 'test', with the reason {reason!r}: a checkpoint that was selected on "
-      "the test split has no test score. Use train.select_on='val' (`ferjax data prepare` cuts a "
-      "validation split where a set has none), or give a reason, such as "
+      "the test split has no test score. Use train.select_on='val' (`ferjax data prepare` splits "
+      "off a validation split if a set has none), or give a reason, such as "
       "--config.train.select_on_test_reason='the published protocol selects on it'"
     )
   return f"Selected on the test split, so its score on it is optimistic: {reason}"

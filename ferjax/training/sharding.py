@@ -1,4 +1,4 @@
-"""The sharding of arrays: state is replicated, batches are sharded along the mesh axis "data"."""
+"""Sharding: the state is replicated, batches are sharded along the mesh axis "data"."""
 
 import jax
 from jax.sharding import AxisType

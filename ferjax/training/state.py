@@ -12,17 +12,17 @@ from jaxtyping import Array, Int
 
 from ferjax.config import TrainConfig
 
-COPY_UNTIL = 100  # with the rule "power", the average is a copy up to this number of calls
+COPY_UNTIL = 100  # the rule "power" copies the values up to this number of calls
 
 Variables = dict[str, Any]
 
 
 @flax.struct.dataclass
 class TrainState:
-  """Everything that a step reads and writes; all else is a function of `step`.
+  """Everything that a step reads and writes; everything else is a function of `step`.
 
   The leaves are arrays, or their shapes. `ema` holds the moving averages of params and
-  batch_stats, and is empty if none are kept.
+  batch_stats, or is empty if there are none.
   """
 
   step: Any  # i32[]
@@ -32,7 +32,7 @@ class TrainState:
   ema: Variables
 
   def as_dict(self) -> dict[str, Any]:
-    """What a checkpoint keeps of it: `TrainState(**state.as_dict())` is the same state."""
+    """The content for a checkpoint: `TrainState(**state.as_dict())` is the same state."""
     return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
   def inference_variables(self) -> Variables:
@@ -51,7 +51,7 @@ def create_state(
   variables: Variables, optimizer: optax.GradientTransformation, *, ema: bool
 ) -> TrainState:
   """The state before the first step."""
-  # The averages are copies: a step donates its state, and a buffer cannot be donated twice.
+  # Copies, because a step donates its state, and a buffer cannot be donated twice.
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=variables["params"],
@@ -67,7 +67,7 @@ def update_ema(
   """Moving averages after update number `updates` (1 is the first).
 
   `config.ema_rule` is "ramp": the effective decay is ema_decay * (1 - exp(-updates / ema_ramp)),
-  so that early averages forget the initial values (spec: fer_yolo_mamba, Recipe as published);
+  so early averages forget the initial values (spec: fer_yolo_mamba, Recipe as published);
   or "power": at every `ema_every`-th update, a copy at first and then an average whose decay
   grows towards ema_decay (spec: emonext, recipe as published).
   """

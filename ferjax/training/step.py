@@ -21,14 +21,14 @@ Params = Any  # a pytree of arrays
 
 @flax.struct.dataclass
 class StepMetrics:
-  """What a training step is judged by: scalars on the device.
+  """Metrics of a training step: scalars on the device.
 
   Attributes:
     loss: of the step's batch.
     learning_rate: f32[], of the step.
-    grad_norm: f32[], global norm of the gradient that the optimiser was given.
-    finite: bool[], whether the loss and everything that the next step or a checkpoint would use
-      is finite.
+    grad_norm: f32[], global norm of the gradient passed to the optimiser.
+    finite: bool[], whether the loss and all values that the next step or a checkpoint uses are
+      finite.
   """
 
   loss: Loss
@@ -37,7 +37,7 @@ class StepMetrics:
   finite: Any
 
   def scalars(self) -> dict[str, Any]:
-    """What is logged, by the names in files: all but `finite`."""
+    """The logged values, by their names in files: all except `finite`."""
     return {
       **self.loss.scalars(),
       "learning_rate": self.learning_rate,
@@ -48,7 +48,7 @@ class StepMetrics:
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]
 # (params, batch_stats, batch, key) -> (gradient, new batch_stats, loss)
 Gradient = Callable[[Params, Variables, Batch, jax.Array], tuple[Params, Variables, Loss]]
-# (variables, batch) -> (what `Task.predict` gives, loss, the batch without its images)
+# (variables, batch) -> (result of `Task.predict`, loss, the batch without its images)
 EvalStep = Callable[[Variables, Batch], tuple[Any, Loss, dict[str, jax.Array]]]
 
 
@@ -61,7 +61,7 @@ def make_train_step(
   *,
   sam_rho: float = 0.0,
 ) -> TrainStep:
-  """A pure function (state, batch, key) -> (state, metrics), to be compiled by `compile_step`.
+  """A pure function (state, batch, key) -> (state, metrics), for `compile_step`.
 
   With `sam_rho`, the gradient is taken at the point of highest loss in the neighbourhood
   (sharpness-aware minimisation; spec: fermam, recipe as published).
@@ -72,7 +72,7 @@ def make_train_step(
     gradient = _over_microbatches(_gradient(model, task), config.accumulate)
     grads, batch_stats, loss = gradient(state.params, state.batch_stats, batch, key)
     if sam_rho > 0:
-      # The loss and BatchNorm's statistics are those of the first pass.
+      # The loss and BatchNorm's statistics are from the first pass.
       nearby = _ascend(state.params, grads, sam_rho)
       grads, _, _ = gradient(nearby, state.batch_stats, batch, key)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -112,9 +112,9 @@ def _gradient(model: nn.Module, task: Task) -> Gradient:
 def _over_microbatches(gradient: Gradient, count: int) -> Gradient:
   """The gradient of a batch from `count` equal microbatches, one after the other: less memory.
 
-  A microbatch has the share of the whole that it has of what the loss is a mean over, such as
-  matched cells or class weights. Every device splits its own share of the batch, so that nothing
-  moves between them. BatchNorm and EmoNeXt's regulariser see one microbatch at a time.
+  Microbatches are weighted by the divisors of their losses, such as matched cells or class
+  weights. Each device splits its own part of the batch, so no data move between devices.
+  BatchNorm and EmoNeXt's regulariser are computed for each microbatch alone.
   """
   if count == 1:
     return gradient
@@ -144,9 +144,8 @@ def _over_microbatches(gradient: Gradient, count: int) -> Gradient:
 
 
 def _ascend(params: Params, grads: Params, rho: float) -> Params:
-  """The point at distance `rho` up the gradient (Foret et al. 2021, equation 2)."""
-  # optax.contrib.sam does this too, but returns NaN for a zero gradient, such as that of a masked
-  # batch.
+  """The point at distance `rho` along the gradient (Foret et al. 2021, equation 2)."""
+  # optax.contrib.sam does this too, but returns NaN for a zero gradient, as of a masked batch.
   scale = rho / (optax.tree.norm(grads) + 1e-12)
   return jax.tree.map(lambda value, grad: value + scale * grad, params, grads)
 
@@ -170,7 +169,7 @@ def make_eval_step(
   Predictions are the result of `task.predict` for the model's output. Images in several views
   ([b views h w 3]) are passed to the model one by one, and `task.merge_views` merges the results.
   `truth` is the batch without its images. All results are replicated on every host, so each host
-  can accumulate the metrics of all.
+  can accumulate all metrics.
   """
 
   def eval_step(variables, batch):

@@ -1,4 +1,4 @@
-"""Metrics of the steps since the last log, which stay on the device until they are read."""
+"""Metrics of the steps since the last log; they stay on the device until they are read."""
 
 import jax
 import numpy as np
@@ -44,8 +44,8 @@ class StepLog:
       first = steps[bad[0]]
       raise NonFiniteError(
         f"training is not finite after step {self._steps[bad[0]]} (loss "
-        f"{float(first.loss.total)}, gradient norm {float(first.grad_norm)}); seen "
+        f"{float(first.loss.total)}, gradient norm {float(first.grad_norm)}); non-finite "
         f"in {len(bad)} of the steps {self._steps[0]}..{self._steps[-1]}. The non-finite state was "
         "not saved. Lower optimizer.learning_rate, set optimizer.clip_norm, or use "
-        "model.dtype=float32, and run again: training continues from the last checkpoint"
+        "model.dtype=float32, and run again: training resumes from the last checkpoint"
       )

@@ -1,12 +1,12 @@
-"""How long training takes, without what comes between."""
+"""Training time, excluding compilation, evaluation and saving."""
 
 import time
 
 
 class Timer:
-  """Times training steps. It is saved with a run, so that its seconds are those of all its parts.
+  """Times training steps. Its seconds are saved with a run, so they add up over resumed runs.
 
-  Steps are timed from one look at the clock to the next, for they are only queued when they return.
+  A step returns when it is queued, not when it is done; so whole laps are timed, not single steps.
   The first step after a pause is not timed: it may compile.
   """
 
@@ -17,20 +17,20 @@ class Timer:
 
   @property
   def seconds(self) -> float:
-    """Of the timed steps."""
+    """Seconds of the timed steps."""
     return self._seconds
 
   def add_step(self, examples: int) -> None:
-    """Counts a step of so many examples."""
+    """Counts a step of `examples` examples."""
     if self._start is None:
       self._start = time.perf_counter()
     else:
       self._examples += examples
 
   def lap(self) -> float | None:
-    """Examples per second since the last lap or pause; None where no step was timed.
+    """Examples per second since the last lap or pause; None if no step was timed.
 
-    The device must have done all steps.
+    The device must have finished all steps.
     """
     if self._start is None or not self._examples:
       return None

@@ -1,4 +1,4 @@
-"""Checkpoints of a few numbers: what is in the trees is not this package's business."""
+"""Checkpoints of a few values: the package does not depend on the content of the trees."""
 
 import grain
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def make_trees(step, *, width=3):
 
 
 class Saved:
-  """Checkpoints of a workdir, and what is needed to save one."""
+  """Checkpoints of a workdir, and the values to save."""
 
   meta = META
   trees = staticmethod(make_trees)
@@ -45,7 +45,7 @@ class Saved:
     return iter(grain.MapDataset.range(100).to_iter_dataset())
 
   def save(self, step, score=None, *, iterator=None, trees=None):
-    """A step that was evaluated with that score, or was not."""
+    """Saves a step with a score, or unevaluated."""
     variables, train = make_trees(step) if trees is None else trees
     self.checkpoints.save(
       step,
@@ -57,7 +57,7 @@ class Saved:
     )
 
   def save_all(self, scores):
-    """Steps 1, 2, ..., one a score."""
+    """Saves steps 1, 2, ..., one for each score."""
     for step, score in enumerate(scores, 1):
       self.save(step, score)
 
@@ -74,7 +74,7 @@ def saved(tmp_path):
 
 @pytest.fixture
 def saved_in():
-  """Opens workdirs, and closes them at the end."""
+  """Opens workdirs; closes them after the test."""
   opened = []
 
   def open_workdir(workdir, **options):

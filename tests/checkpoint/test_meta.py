@@ -6,7 +6,7 @@ import pytest
 import ferjax
 from ferjax.checkpoint.meta import FORMAT, read_meta
 
-# What format 1 wrote, besides the fields that all formats have.
+# A description in format 1.
 FIRST = {
   "model": {"name": "emonext", "size": "atto", "variant": "corrected", "dtype": "float32"},
   "task": "classification",
@@ -34,7 +34,7 @@ def without(*fields):
   return {field: value for field, value in FIRST.items() if field not in fields}
 
 
-def test_the_first_format_is_read():
+def test_first_format_is_read():
   meta = read_meta(json.loads(json.dumps(FIRST)), "run/8")
   expected = without("worse") | {"evaluations_since_best": 3}
   assert {field: meta[field] for field in expected} == expected
@@ -45,7 +45,7 @@ def test_the_first_format_is_read():
   ("field", "default"),
   [("grey", False), ("resize", 0), ("selection", ""), ("evaluations_since_best", 0)],
 )
-def test_what_older_versions_did_not_write(field, default):
+def test_defaults_for_fields_of_newer_versions(field, default):
   meta = read_meta(without("worse", field), "run/8")
   assert meta[field] == default
   assert meta["metrics"] == {"accuracy": 0.5}
@@ -68,12 +68,12 @@ def test_newer_versions_are_named(change, problem):
     read_meta(FIRST | change, "run/8")
 
 
-def test_a_newer_format_is_told_before_its_fields():
+def test_newer_format_is_reported_before_its_fields():
   with pytest.raises(ValueError, match="its format is 9"):
     read_meta({"format": 9, "versions": {"ferjax": "2.0"}, "everything": "new"}, "run/8")
 
 
-def test_fields_that_nothing_replaces():
+def test_missing_fields_without_default():
   with pytest.raises(ValueError, match=VERSIONS + ".*lacks fields.*: mean, task"):
     read_meta(without("mean", "task"), "run/8")
   with pytest.raises(ValueError, match=re.escape("ferjax of an unknown version")):

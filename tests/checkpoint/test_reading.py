@@ -15,7 +15,7 @@ from ferjax.checkpoint import (
 )
 
 
-def test_which_step_is_opened(saved, tmp_path):
+def test_choosing_a_step(saved, tmp_path):
   saved.save_all([0.5, 0.1, 0.2])
   for path in (tmp_path, tmp_path / "checkpoints", str(tmp_path)):
     assert open_checkpoint(path).step == 1
@@ -28,24 +28,24 @@ def test_which_step_is_opened(saved, tmp_path):
     open_checkpoint(tmp_path, step=9)
 
 
-def test_what_it_says_of_itself(saved):
+def test_meta(saved):
   saved.save(3, 0.2)
   meta = load_meta(saved.folder / "3")
   expected = {**saved.meta, "step": 3, "metric": "map50", "metrics": {"map50": 0.2, "loss": 1.0}}
   assert {field: meta[field] for field in expected} == expected
 
 
-def test_a_single_checkpoint_that_was_moved(saved, tmp_path):
+def test_moved_single_checkpoint(saved, tmp_path):
   saved.save_all([0.5, 0.1])
   moved = shutil.copytree(tmp_path / "checkpoints" / "2", tmp_path / "released_weights")
   chex.assert_trees_all_equal(load_variables(moved), load_variables(tmp_path, step=2))
   assert open_checkpoint(moved).step == 2
   for path in (moved, open_checkpoint(moved)):
-    with pytest.raises(ValueError, match="of one step; step 2 cannot be chosen"):
+    with pytest.raises(ValueError, match="of one step; remove step 2"):
       open_checkpoint(path, step=2)
 
 
-def test_an_open_checkpoint_is_given_back(saved):
+def test_open_checkpoint_is_returned_unchanged(saved):
   saved.save(1)
   opened = open_checkpoint(saved.folder)
   saved.save(2, 0.9)
@@ -62,32 +62,32 @@ def test_variables_are_on_the_default_device(saved):
   assert devices == {frozenset([jax.devices()[0]])}
 
 
-def test_of_equals_the_latest_is_best(saved):
+def test_latest_of_equal_scores_is_best(saved):
   saved.save_all([0.5, 0.5, 0.1, 0.1])
   assert load_meta(saved.folder)["step"] == 2
 
 
-def test_a_score_that_is_no_number_is_never_best(saved):
+def test_nan_score_is_never_best(saved):
   saved.save_all([0.5, math.nan, 0.1])
   assert load_meta(saved.folder)["step"] == 1
 
 
-def test_the_latest_where_none_was_evaluated(saved, tmp_path):
+def test_latest_if_none_was_evaluated(saved, tmp_path):
   saved.save_all([None, None])
   assert load_meta(tmp_path)["step"] == 2
   with pytest.raises(FileNotFoundError, match="was evaluated"):
     load_meta(tmp_path, step="best")
 
 
-def test_nothing_there(tmp_path):
+def test_no_checkpoint(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"no such folder: .*expected a workdir"):
     load_variables(tmp_path / "missing")
   with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*expected a workdir"):
     load_variables(tmp_path)
 
 
-def test_the_best_is_removed_while_it_is_opened(saved, monkeypatch):
-  """As by a run that saves a better one in that moment: the other is taken, whole."""
+def test_best_is_removed_while_it_is_opened(saved, monkeypatch):
+  """As when a run saves a better one at that moment: the other is opened completely."""
   saved.save_all([0.5, 0.1])
   read_text = type(epath.Path()).read_text
 
@@ -102,7 +102,7 @@ def test_the_best_is_removed_while_it_is_opened(saved, monkeypatch):
   chex.assert_trees_all_equal(opened.variables(), jax.device_get(saved.trees(2)[0]))
 
 
-def test_a_checkpoint_is_removed_before_its_variables_are_read(saved):
+def test_checkpoint_is_removed_before_its_variables_are_read(saved):
   saved.save_all([0.5, 0.1])
   opened = open_checkpoint(saved.folder)
   shutil.rmtree(opened.folder)
@@ -110,8 +110,8 @@ def test_a_checkpoint_is_removed_before_its_variables_are_read(saved):
     opened.variables()
 
 
-def test_half_a_checkpoint(saved):
-  """As of a program that was killed while it removed it."""
+def test_incomplete_checkpoint(saved):
+  """Left by a program that was killed while removing it."""
   saved.save(1)
   (saved.folder / "1" / "meta" / "metadata").unlink()
   with pytest.raises(CheckpointRemovedError, match="Open the workdir again"):
@@ -119,7 +119,7 @@ def test_half_a_checkpoint(saved):
 
 
 @pytest.mark.parametrize("opener", [open_checkpoint, load_meta, load_variables])
-def test_a_newer_version_is_named(saved, opener):
+def test_newer_version_is_named(saved, opener):
   saved.save(1)
   file = saved.folder / "1" / "meta" / "metadata"
   file.write_text(json.dumps(json.loads(file.read_text()) | {"format": 99}))
@@ -129,7 +129,7 @@ def test_a_newer_version_is_named(saved, opener):
     opener(saved.folder)
 
 
-def test_a_network_that_this_version_does_not_have(saved):
+def test_unknown_network(saved):
   def create_model(name, *, num_classes, **options):
     if options != {"size": "atto"}:
       raise TypeError(f"{name} has no option 'depth'")
@@ -144,7 +144,7 @@ def test_a_network_that_this_version_does_not_have(saved):
     opened.build_model(create_model)
 
 
-def test_a_path_with_the_characters_of_patterns(saved, tmp_path):
+def test_path_with_glob_characters(saved, tmp_path):
   saved.save(1)
   moved = shutil.copytree(tmp_path / "checkpoints", tmp_path / "a [1]*?" / "checkpoints")
   chex.assert_trees_all_equal(load_variables(moved), jax.device_get(saved.trees(1)[0]))

@@ -17,12 +17,12 @@ def test_newest_and_best_are_kept(saved):
   assert saved.checkpoints.best_score == 0.5
 
 
-def test_of_equals_the_latest_is_kept(saved):
+def test_latest_of_equal_scores_is_kept(saved):
   saved.save_all([0.5, 0.5, 0.1, 0.1])
   assert saved.steps() == [2, 3, 4]
 
 
-def test_a_score_that_is_no_number_is_never_best(saved):
+def test_nan_score_is_never_best(saved):
   saved.save_all([0.5, math.nan, 0.1])
   assert saved.checkpoints.best_score == 0.5
 
@@ -33,13 +33,13 @@ def test_without_a_score(saved):
   assert load_meta(saved.folder)["metrics"] == {}
 
 
-def test_the_format_is_written(saved):
+def test_format_is_written(saved):
   saved.save(1, 0.5)
   meta = load_meta(saved.folder)
   assert (meta["format"], meta["metric"]) == (FORMAT, "map50")
 
 
-def test_metrics_of_a_checkpoint_that_was_saved_without(saved):
+def test_add_metrics_to_a_checkpoint(saved):
   saved.save(1)
   saved.checkpoints.add_metrics(1, {"map50": 0.75}, evaluations_since_best=2)
   meta = load_meta(saved.folder, step="best")
@@ -54,7 +54,7 @@ def shapes(tree, sharding=None):
   )
 
 
-def test_what_training_goes_on_from_comes_back_whole(saved):
+def test_training_state_round_trip(saved):
   iterator = saved.numbers()
   _, train = trees = saved.trees(7)
   assert [next(iterator) for _ in range(3)] == [0, 1, 2]
@@ -66,7 +66,7 @@ def test_what_training_goes_on_from_comes_back_whole(saved):
   assert next(again) == 3
 
 
-def test_the_iterator_can_be_left_alone(saved):
+def test_restore_without_iterator(saved):
   iterator = saved.numbers()
   next(iterator)
   saved.save(1, iterator=iterator)
@@ -84,15 +84,15 @@ def test_restored_on_another_number_of_devices(saved, saved_on, restored_on):
   assert restored["params"]["head"]["kernel"].sharding == sharding
 
 
-def test_half_written_checkpoints_are_not_seen_and_go(saved, saved_in, tmp_path, monkeypatch):
+def test_incomplete_saves_are_ignored_and_removed(saved, saved_in, tmp_path, monkeypatch):
   saved.save(1, 0.1)
   iterator = saved.numbers()
 
-  def die(_):
+  def interrupt(_):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as patch:
-    patch.setattr(type(iterator), "get_state", die)
+    patch.setattr(type(iterator), "get_state", interrupt)
     with pytest.raises(KeyboardInterrupt):
       saved.save(2, 0.9, iterator=iterator)
   left = {folder.name for folder in saved.folder.iterdir()}
@@ -105,7 +105,7 @@ def test_half_written_checkpoints_are_not_seen_and_go(saved, saved_in, tmp_path,
   assert second.steps() == [1, 2]
 
 
-def test_other_parameters_are_named(saved):
+def test_parameters_that_differ_are_named(saved):
   saved.save(1)
   _, train = saved.trees(1)
   wider = saved.trees(1, width=5)[1]
@@ -118,8 +118,8 @@ def test_other_parameters_are_named(saved):
 
 
 @pytest.mark.parametrize("name", ["w [1]", "w*", "w?", "[", "w{1}", "w"])
-def test_paths_with_the_characters_of_patterns(saved_in, tmp_path, name):
-  # What the name would match if it were taken for a pattern.
+def test_paths_with_glob_characters(saved_in, tmp_path, name):
+  # The folder that the name would match as a glob pattern.
   other = saved_in(tmp_path / "w 1")
   other.save(1, trees=other.trees(9))
   here = saved_in(tmp_path / name)
@@ -134,16 +134,16 @@ def test_paths_with_the_characters_of_patterns(saved_in, tmp_path, name):
   chex.assert_trees_all_equal(load_variables(tmp_path / "w 1"), jax.device_get(other.trees(9)[0]))
 
 
-def test_where_no_plain_name_can_be_had(tmp_path, monkeypatch):
+def test_no_path_without_glob_characters(tmp_path, monkeypatch):
   (tmp_path / "t[1]").mkdir()
   monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "t[1]"))
-  with pytest.raises(ValueError, match=r"written to .*w \[1\].*taken for a pattern.*temporary"):
+  with pytest.raises(ValueError, match=r"written to .*w \[1\].*read as a glob pattern.*temporary"):
     Checkpoints(tmp_path / "w [1]", keep=1, metric="map50")
   assert list((tmp_path / "t[1]").iterdir()) == []
 
 
-def test_what_is_written_cannot_be_read(saved, monkeypatch):
-  """As where the file system takes the bytes and gives others back."""
+def test_checkpoints_that_cannot_be_read_back(saved, monkeypatch):
+  """As on a file system that loses written files."""
   rename = type(saved.folder).rename
 
   def lose(path, target):
@@ -154,11 +154,11 @@ def test_what_is_written_cannot_be_read(saved, monkeypatch):
     return found
 
   monkeypatch.setattr(type(saved.folder), "rename", lose)
-  with pytest.raises(OSError, match="cannot be read after they are written to"):
+  with pytest.raises(OSError, match="cannot be read back from"):
     saved.checkpoints.check_readable()
 
 
-def test_a_trial_that_was_cut_off_is_forgotten(saved, saved_in, tmp_path):
+def test_interrupted_probe_is_ignored_and_removed(saved, saved_in, tmp_path):
   saved.save(1)
   (saved.folder / ".probe" / "0").mkdir(parents=True)
   second = saved_in(tmp_path)

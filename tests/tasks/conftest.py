@@ -4,7 +4,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def with_gradient():
-  """Makes of a function that returns a `Loss` one that returns it and the gradient of its total."""
+  """Wraps a function that returns a `Loss` so that it also returns the gradient of the total."""
 
   def make(loss_fn):
     def total(*args, **kwargs):

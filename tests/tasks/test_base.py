@@ -23,8 +23,8 @@ def stacked(losses):
   return jax.tree.map(lambda *leaves: jnp.stack(leaves), *losses)
 
 
-def sums_and_weights(rng, size):
-  """Means of every example's terms, of which one weighs nothing."""
+def random_means_and_weights(rng, size):
+  """Random means and weights; one weight is 0."""
   weights = rng.integers(1, 5, size).astype(np.float32)
   weights[1] = 0
   return rng.uniform(0, 3, size).astype(np.float32), weights
@@ -56,30 +56,31 @@ def test_merged_by_hand(merge):
 @pytest.mark.parametrize(
   ("weights", "expected"),
   [
-    # What weighs nothing is a sum, such as the objectness of a batch without matched cells.
+    # With weight 0 the mean is a sum, such as the objectness of a batch without matched cells.
     ((0, 2), (7 + 2 * 3) / 2),
     ((0, 0), 7 + 3),
     # A sum of class weights may be less than one.
     ((0.25, 0.5), (0.25 * 7 + 0.5 * 3) / 0.75),
   ],
 )
-def test_merging_what_weighs_little(merge, weights, expected):
+def test_merging_small_weights(merge, weights, expected):
   loss = merge([loss_of(weight, iou=mean) for weight, mean in zip(weights, (7, 3), strict=True)])
   assert loss.total == pytest.approx(expected, rel=1e-6)
   assert loss.weight == sum(weights)
 
 
-def test_merging_in_steps_is_merging_at_once():
+def test_merging_in_steps_equals_merging_at_once():
   rng = np.random.default_rng(0)
   losses = [
-    loss_of(weight, iou=mean) for mean, weight in zip(*sums_and_weights(rng, 6), strict=True)
+    loss_of(weight, iou=mean)
+    for mean, weight in zip(*random_means_and_weights(rng, 6), strict=True)
   ]
   at_once = merge_losses(losses)
   in_steps = merge_losses([merge_losses(losses[:2]), merge_losses(losses[2:])])
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12), in_steps, at_once)
 
 
-def test_the_host_adds_up_in_float64():
+def test_host_sums_in_float64():
   """In float32, 2^24 + 1 is 2^24."""
   losses = [loss_of(2**24, iou=1), *[loss_of(1, iou=1)] * 3]
   assert merge_losses(losses).weight == 2**24 + 3
@@ -87,7 +88,7 @@ def test_the_host_adds_up_in_float64():
 
 def test_merging_under_jit_and_scan_equals_the_whole():
   """Four microbatches of two examples, against the mean over all eight."""
-  means, weights = sums_and_weights(np.random.default_rng(1), 8)
+  means, weights = random_means_and_weights(np.random.default_rng(1), 8)
 
   def loss(means, weights):
     weight = weights.sum()
@@ -115,7 +116,7 @@ def config_of(model, **groups):
 
 
 @pytest.mark.parametrize("model", ["fer_yolo_mamba", "emonext", "fermam"])
-def test_every_task_has_all_of_the_protocol(model):
+def test_every_task_implements_the_protocol(model):
   config = config_of(model)
   task = create_task(config)
   assert task.name == task_name(config) == model_spec(model).task
@@ -135,11 +136,11 @@ def test_tasks_of_the_models():
     create_task(config_of("lenet"))
 
 
-def test_sources_have_what_reports_show():
+def test_sources_implement_examples():
   for source in (ReleasedDetection([], ("a",)), SyntheticFaces(1, image_size=32, seed=0)):
     assert isinstance(source, Examples)
 
 
-def test_detectors_have_one_view():
-  with pytest.raises(ValueError, match=r"one view, here there are 10; set eval\.ten_crop=False"):
+def test_detectors_use_one_view():
+  with pytest.raises(ValueError, match=r"one view of an image, not 10; set eval\.ten_crop=False"):
     DetectionTask(("a",)).merge_views(DetectorOutput(()), 10)

@@ -28,7 +28,7 @@ def _metrics(names: tuple[str, ...], num_images: int = 40) -> DetectionMetrics:
   return metrics
 
 
-def _ink(path: pathlib.Path) -> np.ndarray:
+def _pixels(path: pathlib.Path) -> np.ndarray:
   with Image.open(path) as image:
     assert image.format == "PNG"
     return np.asarray(image.convert("RGB"))
@@ -40,7 +40,7 @@ NAMES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutra
 def test_precision_recall_draws_a_line_per_class(tmp_path):
   metrics = _metrics(NAMES)
   plot_precision_recall(metrics, tmp_path / "curves.png")
-  pixels = _ink(tmp_path / "curves.png")
+  pixels = _pixels(tmp_path / "curves.png")
   for color in ([0, 114, 178], [213, 94, 0], [0, 158, 115]):
     assert np.sum(np.all(pixels == color, axis=-1)) > 100
   assert [p.name for p in tmp_path.iterdir()] == ["curves.png"]
@@ -48,41 +48,43 @@ def test_precision_recall_draws_a_line_per_class(tmp_path):
 
 def test_precision_recall_without_ground_truth_is_empty_axes(tmp_path):
   plot_precision_recall(DetectionMetrics(NAMES), tmp_path / "curves.png")
-  assert not np.any(np.all(_ink(tmp_path / "curves.png") == [0, 114, 178], axis=-1))
+  assert not np.any(np.all(_pixels(tmp_path / "curves.png") == [0, 114, 178], axis=-1))
 
 
 def test_confusion_colours_the_diagonal_of_a_perfect_matrix(tmp_path):
   plot_confusion(np.eye(3, dtype=np.int64), ("a", "b", "c"), tmp_path / "perfect.png")
   plot_confusion(np.zeros((3, 3), np.int64), ("a", "b", "c"), tmp_path / "empty.png")
-  dark = [8, 48, 107]  # the end of the colour map: a share of 1
-  cells = np.sum(np.all(_ink(tmp_path / "perfect.png") == dark, axis=-1))
-  bar = np.sum(np.all(_ink(tmp_path / "empty.png") == dark, axis=-1))
+  dark = [8, 48, 107]  # the end of the colour map: a fraction of 1
+  cells = np.sum(np.all(_pixels(tmp_path / "perfect.png") == dark, axis=-1))
+  bar = np.sum(np.all(_pixels(tmp_path / "empty.png") == dark, axis=-1))
   assert cells > 10 * max(bar, 1)
 
 
-def test_confusion_takes_the_matrix_of_the_metrics(tmp_path):
+def test_confusion_accepts_the_matrix_of_the_metrics(tmp_path):
   plot_confusion(_metrics(NAMES).confusion_matrix(), NAMES, tmp_path / "confusion.png")
-  assert min(_ink(tmp_path / "confusion.png").shape[:2]) > 500
+  assert min(_pixels(tmp_path / "confusion.png").shape[:2]) > 500
 
 
-def test_confusion_rejects_other_numbers_of_names(tmp_path):
-  with pytest.raises(ValueError, match=r"\(5, 5\) does not fit 3 class names; expected 3 or 4"):
+def test_confusion_rejects_another_number_of_names(tmp_path):
+  with pytest.raises(ValueError, match=r"\(5, 5\) does not match 3 class names; expected 3 or 4"):
     plot_confusion(np.zeros((5, 5), np.int64), ("a", "b", "c"), tmp_path / "x.png")
   assert not list(tmp_path.iterdir())
 
 
-def test_a_new_figure_replaces_the_old_one(tmp_path):
+def test_new_plot_replaces_the_old_one(tmp_path):
   path = tmp_path / "confusion.png"
   path.write_bytes(b"old")
   plot_confusion(np.eye(2, dtype=np.int64), ("a", "b"), path)
-  assert _ink(path).ndim == 3
+  assert _pixels(path).ndim == 3
 
 
 def test_class_names_of_any_script(tmp_path, caplog):
-  """Warnings are errors here: Matplotlib warns of every letter that it cannot draw."""
-  names = ("中性", "高兴", "\U0010fffd")  # the last is of a private plane, which no font has
+  """Matplotlib warns about every glyph that it cannot draw, and warnings are errors here."""
+  names = ("中性", "高兴", "\U0010fffd")  # the last is for private use; no font has it
   for _ in range(2):
     plot_confusion(np.eye(3, dtype=np.int64), names, tmp_path / "confusion.png")
     plot_precision_recall(_metrics(names), tmp_path / "curves.png")
-  said = [record.getMessage() for record in caplog.records]
-  assert len([text for text in said if "no font has all letters of the class names" in text]) == 1
+  messages = [record.getMessage() for record in caplog.records]
+  assert (
+    len([text for text in messages if "no font has all letters of the class names" in text]) == 1
+  )

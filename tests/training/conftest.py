@@ -1,4 +1,4 @@
-"""A network, a task and a data set so small that whole runs take seconds."""
+"""A tiny network, task and data set, so that whole runs take seconds."""
 
 import dataclasses
 from typing import ClassVar
@@ -54,7 +54,7 @@ class TinyClassifier(nn.Module):
   frozen: str = "none"
 
   def check(self):
-    """Nothing can be wrong with it."""
+    """Every setting is valid."""
 
   @nn.compact
   def __call__(self, image, *, train):
@@ -79,7 +79,7 @@ class TinyMetrics:
 
 @dataclasses.dataclass(frozen=True)
 class TinyTask:
-  """Regression to the label of the first box; what it has in common with detection is its form."""
+  """Regression to the label of the first box; it uses the batches of detection."""
 
   name: ClassVar[str] = "detection"
   selection_metrics: ClassVar[tuple[str, ...]] = ("map50",)
@@ -136,7 +136,7 @@ class TinySource:
 
 
 def tiny_config(**train):
-  """16 images in batches of 4 give 4 steps an epoch."""
+  """Four steps per epoch for 16 images: the batch size is 4."""
   defaults = TrainConfig(epochs=2, batch_size=4, freeze="none", log_every=2, ema_ramp=5.0, seed=3)
   return Config(
     model=ModelConfig(name="fer_yolo_mamba", size="s"),
@@ -160,7 +160,7 @@ def classifier():
 
 @pytest.fixture(scope="session")
 def tiny():
-  """The parts of this file, for tests that are collected without importing it."""
+  """The classes of this file, for tests that do not import it."""
 
   class Tiny:
     Model, Task, Source, Metrics, config = TinyModel, TinyTask, TinySource, TinyMetrics, tiny_config

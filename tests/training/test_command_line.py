@@ -11,7 +11,7 @@ from ml_collections import config_flags
 from ferjax.config import Config
 from ferjax.models import create_model
 from ferjax.models.options import model_arguments
-from ferjax.training.command_line import check_overrides, explain
+from ferjax.training.command_line import check_overrides, flag_error_message
 from ferjax.training.config_checks import validate
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -26,20 +26,23 @@ CONFIG = str(ROOT / "configs" / "fer_yolo_mamba.py")
     ["--config", CONFIG, "-config.data.augment.flip", "0.1"],
   ],
 )
-def test_overrides_of_fields_that_exist(arguments):
+def test_overrides_of_known_fields(arguments):
   check_overrides(["train.py", *arguments])
 
 
 @pytest.mark.parametrize(
   ("argument", "message"),
   [
-    ("--config.train.foo=1", "there is no config.train.foo; known fields of config.train: seed,"),
+    ("--config.train.foo=1", "unknown field config.train.foo; known fields of config.train: seed,"),
     ("--config.speed=1", "known fields of config: model, data, optimizer, train, loss, eval"),
-    ("--config.train.seed.x=1", "there is no config.train.seed.x; config.train.seed is one value"),
+    (
+      "--config.train.seed.x=1",
+      "unknown field config.train.seed.x; config.train.seed is one value",
+    ),
     ("--config.train=1", "config.train is a group of fields: seed, seeds, epochs"),
   ],
 )
-def test_overrides_of_fields_that_do_not(argument, message):
+def test_overrides_of_unknown_fields(argument, message):
   with pytest.raises(ValueError, match=message):
     check_overrides(["train.py", argument])
 
@@ -53,18 +56,18 @@ def test_overrides_of_fields_that_do_not(argument, message):
     ("data.class_names", "(1,", "a tuple of strings, such as ('a', 'b')"),
   ],
 )
-def test_values_that_cannot_be_read(field, value, expected):
+def test_unparsable_values(field, value, expected):
   argv = ["train.py", f"--config.{field}={value}"]
   values = flags.FlagValues()
   config_flags.DEFINE_config_dataclass("config", Config(), flag_values=values, sys_argv=argv)
   with pytest.raises(flags.IllegalFlagValueError) as error:
     values(argv)
-  assert explain(error.value) == f"flag --config.{field}={value}: expected {expected}"
+  assert flag_error_message(error.value) == f"flag --config.{field}={value}: expected {expected}"
 
 
 # How ml_collections imports a config file.
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
-def test_options_of_the_network_reach_it_from_the_flags():
+def test_model_options_flag_reaches_the_network():
   argv = [
     "train.py",
     f"--config={ROOT / 'configs' / 'fermam.py'}:tiny",
@@ -79,9 +82,11 @@ def test_options_of_the_network_reach_it_from_the_flags():
   assert (model.size, model.mode, model.dropout_rate) == ("nano", "conv_only", 0.25)
 
 
-def test_config_files_that_do_not_exist():
+def test_missing_config_files():
   for arguments in (["--config", "nope.py:tiny"], ["--config=nope.py"]):
-    with pytest.raises(FileNotFoundError, match=r"no config file 'nope.py'; try one of configs/"):
+    with pytest.raises(
+      FileNotFoundError, match=r"no config file 'nope.py'; try a file in configs/"
+    ):
       check_overrides(["train.py", *arguments])
 
 
@@ -95,9 +100,9 @@ def program(name, *arguments, **environment):
   )
 
 
-def test_wrong_use_gives_one_message(tmp_path):
+def test_user_errors_give_one_message(tmp_path):
   weights = tmp_path / "weights.safetensors"
-  weights.write_bytes(b"a page that says: not found")
+  weights.write_bytes(b"error page: not found")
   for arguments, message in (
     ([f"--config={CONFIG}:nope"], "error: unknown variant 'nope' of fer_yolo_mamba; known: "),
     ([f"--config={CONFIG}:tiny", "--config.optimizer.name=lion"], "is 'lion'; known: sgd, adamw"),
@@ -113,7 +118,7 @@ def test_wrong_use_gives_one_message(tmp_path):
   assert "no checkpoint in" in done.stderr
 
 
-WITHOUT_SPACE = """
+DISK_FULL = """
 import pathlib, runpy, sys
 from ferjax.training import evaluation
 
@@ -127,9 +132,9 @@ runpy.run_path(EVAL, run_name="__main__")
 """
 
 
-def test_figures_are_printed_even_if_they_cannot_be_written(tmp_path):
-  """On a terminal that cannot show the checkpoint's name."""
-  code = WITHOUT_SPACE.replace("EVAL", repr(str(ROOT / "eval.py")))
+def test_metrics_are_printed_even_if_they_cannot_be_written(tmp_path):
+  """The terminal's encoding lacks the characters of the checkpoint's name."""
+  code = DISK_FULL.replace("EVAL", repr(str(ROOT / "eval.py")))
   done = subprocess.run(
     [sys.executable, "-c", code],
     capture_output=True,
@@ -145,7 +150,7 @@ def test_figures_are_printed_even_if_they_cannot_be_written(tmp_path):
 
 
 def test_training_and_evaluation_from_the_shell(tmp_path, quick_options):
-  """Also that both give the same figures of the same checkpoint."""
+  """Both report the same metrics for the same checkpoint."""
   options = (f"--{name}={str(value).lower()}" for name, value in quick_options.items())
   environment = {
     "XLA_FLAGS": " ".join([os.environ.get("XLA_FLAGS", ""), *options]),

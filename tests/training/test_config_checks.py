@@ -17,7 +17,7 @@ def test_defaults_are_valid():
   validate(_config())
 
 
-def test_a_network_must_be_named():
+def test_model_name_is_required():
   message = "model.name: unknown model ''; known: fer_yolo_mamba, emonext, fermam"
   with pytest.raises(ValueError, match=message):
     validate(Config())
@@ -28,7 +28,7 @@ def test_a_network_must_be_named():
   [
     ("optimizer.name", "lion", "optimizer.name is 'lion'; known: sgd, adamw"),
     ("optimizer.schedule", "linear", "known: cosine, step"),
-    ("optimizer.decay", "some", "'some'; fer_yolo_mamba knows: kernels, all, released"),
+    ("optimizer.decay", "some", "'some'; known for fer_yolo_mamba: kernels, all, released"),
     ("model.options", "mode=both", "sets mode, which fer_yolo_mamba does not have; its opt"),
     ("train.pretrained", "neck=w.npz", "the part 'neck', which fer_yolo_mamba cannot import"),
     ("train.freeze", "head", r"known: none, backbone, backbone\+neck"),
@@ -39,12 +39,12 @@ def test_a_network_must_be_named():
     ("optimizer.learning_rate", float("nan"), "learning_rate is nan"),
     ("optimizer.momentum", 1.0, "below 1"),
     ("optimizer.group_rates", "tail=2,neck=1,x=1", "names tail, x; parts of this model: backbone,"),
-    ("optimizer.group_rates", "neck=1,head=2,neck=3", "wrong at 'neck=3'; expected part=factor,"),
-    ("optimizer.group_rates", "neck", "'neck', wrong at 'neck'; expected"),
-    ("optimizer.group_rates", "=2", "wrong at '=2'"),
-    ("optimizer.group_rates", "neck=fast", "wrong at 'neck=fast'"),
-    ("optimizer.group_rates", "neck=-1", "wrong at 'neck=-1'.*factors of at least 0"),
-    ("optimizer.group_rates", "neck=inf", "wrong at 'neck=inf'"),
+    ("optimizer.group_rates", "neck=1,head=2,neck=3", "invalid at 'neck=3'; expected part=factor,"),
+    ("optimizer.group_rates", "neck", "'neck', invalid at 'neck'; expected"),
+    ("optimizer.group_rates", "=2", "invalid at '=2'"),
+    ("optimizer.group_rates", "neck=fast", "invalid at 'neck=fast'"),
+    ("optimizer.group_rates", "neck=-1", "invalid at 'neck=-1'.*factors of at least 0"),
+    ("optimizer.group_rates", "neck=inf", "invalid at 'neck=inf'"),
     ("train.ema_decay", 1.0, "below 1"),
     ("train.ema_ramp", 0.0, "must be above 0"),
     ("eval.iou_threshold", 1.5, r"must be in 0\.\.1"),
@@ -52,12 +52,12 @@ def test_a_network_must_be_named():
     ("data.image_size", 300, "is 300; it must be divisible by 32; nearest: 288 or 320"),
     ("data.image_size", 20, "data.image_size is 20; it must be divisible by 32; nearest: 32"),
     ("data.augment", AugmentConfig(flip=2.0), r"data.augment.flip \(2.0\) must be in 0..1"),
-    ("data.class_names", ("a", "a"), "none twice"),
+    ("data.class_names", ("a", "a"), "without duplicates"),
     ("loss.regularizer_weight", 1.0, "fer_yolo_mamba has no attention to regularise"),
     ("data.class_names", (), "at least one name"),
   ],
 )
-def test_impossible_values(field, value, message):
+def test_invalid_values(field, value, message):
   config = _config()
   group, name = field.split(".")
   setattr(getattr(config, group), name, value)
@@ -66,22 +66,22 @@ def test_impossible_values(field, value, message):
 
 
 @pytest.mark.parametrize("name", ["emonext", "fermam"])
-def test_the_decay_of_one_network_is_refused_for_others(name):
-  """EmoNeXt's BatchNorm is called as FER-YOLO-Mamba's LayerNorm."""
+def test_decay_rule_of_another_network_is_refused(name):
+  """EmoNeXt's BatchNorm has the name of FER-YOLO-Mamba's LayerNorm."""
   config = _config(name)
   config.optimizer.decay = "released"
-  with pytest.raises(ValueError, match=rf"decay is 'released'; {name} knows: kernels, all\n"):
+  with pytest.raises(ValueError, match=rf"decay is 'released'; known for {name}: kernels, all\n"):
     validate(config)
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
   config = _config()
   config.train.epochs, config.eval.batch_size = 0, -2
   with pytest.raises(ValueError, match=r"(?s)train.epochs is 0.*eval.batch_size is -2"):
     validate(config)
 
 
-def test_json_and_back():
+def test_json_round_trip():
   config = Config(model=ModelConfig(size="nano"))
   config.data.class_names = ("x", "y")
   config.data.augment.scale = (0.5, 1.5)
@@ -96,14 +96,14 @@ def test_json_and_back():
     ("image_size", "224", r"data\.image_size is '224'; expected a whole number"),
   ],
 )
-def test_a_stored_value_of_another_type(field, value, message):
+def test_stored_value_of_the_wrong_type(field, value, message):
   values = to_dict(Config())
   values["data"][field] = value
   with pytest.raises(ValueError, match=message):
     from_dict(values)
 
 
-def test_types_come_before_values():
+def test_types_are_checked_before_values():
   config = Config()
   config.train.seeds, config.train.epochs = ("a",), 0
   with pytest.raises(ValueError, match=r"^config: train\.seeds is \('a',\); expected .*\)$"):
@@ -129,7 +129,7 @@ ODD_VALUES = [
 
 
 @pytest.mark.parametrize("path", list(leaves(Config())), ids=".".join)
-def test_no_value_gives_another_error(path):
+def test_odd_values_raise_only_value_errors(path):
   *groups, name = path
   for value in ODD_VALUES:
     config = Config()

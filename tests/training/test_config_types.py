@@ -44,7 +44,7 @@ def problems_with(field, value):
     ("data.augment", Config(), "AugmentConfig"),
   ],
 )
-def test_a_value_of_another_type(field, value, expected):
+def test_wrong_type(field, value, expected):
   assert problems_with(field, value) == [f"{field} is {value!r}; expected {expected}"]
 
 
@@ -56,16 +56,16 @@ def test_a_value_of_another_type(field, value, expected):
     ("train.seeds", (0, 2**40)),
     ("data.mean", (0, 1, 0.5)),
     ("optimizer.momentum", 1),
-    ("optimizer.momentum", float("nan")),  # told as out of its range
+    ("optimizer.momentum", float("nan")),  # reported by the range check
     ("data.augment.scale", (1, 2)),
     ("data.augment", AugmentConfig(flip=0.25)),
   ],
 )
-def test_a_value_of_its_type(field, value):
+def test_correct_type(field, value):
   assert problems_with(field, value) == []
 
 
-def test_all_fields_are_told():
+def test_all_fields_are_reported():
   config = Config()
   config.train.seeds, config.data.grey = ("a",), "no"
   first, second = type_problems(config)
@@ -73,6 +73,6 @@ def test_all_fields_are_told():
   assert second.startswith("train.seeds is ('a',)")
 
 
-def test_what_is_no_config():
+def test_not_a_config():
   (problem,) = type_problems(ml_collections.ConfigDict())
   assert problem.endswith("is a ConfigDict; expected a ferjax.config.Config")

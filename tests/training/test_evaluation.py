@@ -16,44 +16,43 @@ from ferjax.training.state import init_variables
 from ferjax.training.step import make_eval_step
 
 
-def figures_of(tiny, *, batch_size, devices, count=7):
+def evaluate_tiny(tiny, *, batch_size, devices, count=7):
   model, mesh, config = tiny.Model(), make_mesh(devices), tiny.config()
   config.eval = dataclasses.replace(config.eval, batch_size=batch_size)
   variables = jax.device_put(init_variables(model, jax.random.key(0), 32), replicated(mesh))
   step = make_eval_step(model, tiny.Task(), config.eval, 32, mesh)
-  figures, metrics = evaluate(step, variables, tiny.Source(count), config, tiny.Task(), mesh)
-  return figures, metrics
+  return evaluate(step, variables, tiny.Source(count), config, tiny.Task(), mesh)
 
 
 @pytest.mark.parametrize(("batch_size", "devices"), [(1, 1), (4, 1), (4, 2), (16, 2)])
-def test_figures_do_not_depend_on_batches_and_devices(tiny, batch_size, devices):
-  whole, metrics = figures_of(tiny, batch_size=7, devices=1)
-  figures, _ = figures_of(tiny, batch_size=batch_size, devices=devices)
-  assert figures == pytest.approx(whole, rel=1e-6)
+def test_metrics_do_not_depend_on_batches_and_devices(tiny, batch_size, devices):
+  whole, accumulator = evaluate_tiny(tiny, batch_size=7, devices=1)
+  metrics, _ = evaluate_tiny(tiny, batch_size=batch_size, devices=devices)
+  assert metrics == pytest.approx(whole, rel=1e-6)
   # The loss is the mean over all records, not over batches.
-  errors = [(value - index % 3) ** 2 for index, value in metrics.rows.items()]
-  assert figures["loss"] == pytest.approx(np.mean(errors), rel=1e-5)
-  assert figures["num_images"] == figures["num_matched"] == 7
-  assert figures["skipped_records"] == 0
+  errors = [(value - index % 3) ** 2 for index, value in accumulator.rows.items()]
+  assert metrics["loss"] == pytest.approx(np.mean(errors), rel=1e-5)
+  assert metrics["num_images"] == metrics["num_matched"] == 7
+  assert metrics["skipped_records"] == 0
 
 
-def test_weighted_loss_is_that_of_all_records(tiny, classifier):
-  """Two batches of other class weights, the last one filled up, against NumPy on the whole set."""
+def test_weighted_loss_is_over_all_records(tiny, classifier):
+  """Two batches with unequal sums of class weights, the last one padded, against NumPy."""
   names, weights = ("neutral", "surprise"), np.array([1.0, 5.0])
   config, mesh, model = tiny.config(), make_mesh(1), classifier(num_classes=2)
   source = SyntheticFaces(7, image_size=32, seed=0, class_names=names)
   task = ClassificationTask(names, LossConfig(class_weights=tuple(weights), label_smoothing=0.1))
   variables = jax.device_put(init_variables(model, jax.random.key(0), 32), replicated(mesh))
   step = make_eval_step(model, task, config.eval, 32, mesh)
-  figures, _ = evaluate(step, variables, source, config, task, mesh)
+  metrics, _ = evaluate(step, variables, source, config, task, mesh)
 
   (batch,) = eval_dataset(source, config.data, batch_size=7)
   logits = np.asarray(model.apply(variables, batch["image"], train=False).logits, np.float64)
   log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
   losses = -np.sum(weights * (0.9 * batch["label"] + 0.05) * log_p, axis=1)
   divisor = np.sum(weights * batch["label"])
-  assert figures["num_weighted_examples"] == pytest.approx(divisor)
-  assert figures["loss"] == pytest.approx(losses.sum() / divisor, rel=1e-5)
+  assert metrics["num_weighted_examples"] == pytest.approx(divisor)
+  assert metrics["loss"] == pytest.approx(losses.sum() / divisor, rel=1e-5)
 
 
 def test_skipped_records_are_counted_and_named(tiny, caplog):
@@ -67,9 +66,9 @@ def test_skipped_records_are_counted_and_named(tiny, caplog):
   config.data.on_bad_record = "skip"
   variables = jax.device_put(init_variables(model, jax.random.key(0), 32), replicated(mesh))
   step = make_eval_step(model, tiny.Task(), config.eval, 32, mesh)
-  figures, _ = evaluate(step, variables, Broken(5), config, tiny.Task(), mesh)
-  assert (figures["skipped_records"], figures["num_images"]) == (1, 4)
-  assert "skipped the bad record record 3" in caplog.text
+  metrics, _ = evaluate(step, variables, Broken(5), config, tiny.Task(), mesh)
+  assert (metrics["skipped_records"], metrics["num_images"]) == (1, 4)
+  assert "skipped bad record: record 3" in caplog.text
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +77,8 @@ def trained(tiny, tmp_path_factory):
   return workdir, tiny.train(workdir, tiny.config(epochs=1))
 
 
-def test_images_have_the_size_that_the_model_was_trained_for(trained, tiny, tmp_path, monkeypatch):
-  workdir, figures = trained
+def test_images_have_the_size_of_the_training(trained, tiny, tmp_path, monkeypatch):
+  workdir, metrics = trained
   config, sizes = tiny.config(), []
   config.data.image_size = 64
 
@@ -91,23 +90,23 @@ def test_images_have_the_size_that_the_model_was_trained_for(trained, tiny, tmp_
   monkeypatch.setattr(evaluation, "create_task", lambda config: tiny.Task())
   monkeypatch.setattr(evaluation, "load_source", load_source)
   report = eval_checkpoint(workdir, config, output=tmp_path)
-  assert report.metrics == pytest.approx(figures, rel=1e-6)
+  assert report.metrics == pytest.approx(metrics, rel=1e-6)
   assert sizes == [32]
   assert (tmp_path / "report.txt").read_text() == "6 of 6"
   assert config.data.image_size == 64
 
 
-def test_a_folder_that_cannot_be_written_is_found_before_the_work(trained, tiny, monkeypatch):
+def test_unwritable_folder_is_refused_before_the_evaluation(trained, tiny, monkeypatch):
   workdir, _ = trained
   (workdir / "file").touch()
-  monkeypatch.setattr(evaluation, "load_source", lambda *_, **__: pytest.fail("evaluates"))
+  monkeypatch.setattr(evaluation, "load_source", lambda *_, **__: pytest.fail("evaluated"))
   with pytest.raises(OSError, match=r"file/below: results cannot be written there"):
     eval_checkpoint(workdir, tiny.config(), output=workdir / "file" / "below")
   assert not (workdir / "eval").exists()
 
 
-def test_metrics_outlive_an_error_of_writing(trained, tiny, tmp_path, monkeypatch):
-  workdir, figures = trained
+def test_metrics_survive_a_write_error(trained, tiny, tmp_path, monkeypatch):
+  workdir, metrics = trained
 
   class Full(tiny.Task):
     def write_report(self, metrics, source, folder):
@@ -115,17 +114,17 @@ def test_metrics_outlive_an_error_of_writing(trained, tiny, tmp_path, monkeypatc
 
   monkeypatch.setattr(evaluation, "create_model", lambda **_: tiny.Model())
   monkeypatch.setattr(evaluation, "create_task", lambda config: Full())
-  monkeypatch.setattr(evaluation, "load_source", lambda data, split, *, seed: tiny.Source(6))
+  monkeypatch.setattr(evaluation, "load_source", lambda *_, **__: tiny.Source(6))
   with pytest.raises(ReportError, match=r"cannot be written to .*no space left") as caught:
     eval_checkpoint(workdir, tiny.config(), output=tmp_path)
-  assert caught.value.report.metrics == pytest.approx(figures, rel=1e-6)
+  assert caught.value.report.metrics == pytest.approx(metrics, rel=1e-6)
 
 
 def test_data_of_another_task_are_refused(trained, tiny):
   workdir, _ = trained
   config = tiny.config()
   config.data.source = "csv"
-  with pytest.raises(ValueError, match=r"the model fer_yolo_mamba is for detection, whose sources"):
+  with pytest.raises(ValueError, match=r"the model fer_yolo_mamba is for detection; known sources"):
     eval_checkpoint(workdir, config)
 
 
@@ -133,7 +132,7 @@ def test_another_order_of_classes_is_refused(trained, tiny):
   workdir, _ = trained
   config = tiny.config()
   config.data.class_names = config.data.class_names[::-1]
-  with pytest.raises(ValueError, match=r"was trained for a, b, .*names and order must be the same"):
+  with pytest.raises(ValueError, match=r"was trained for a, b, .*names and order must match"):
     eval_checkpoint(workdir, config)
 
 

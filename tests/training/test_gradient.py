@@ -1,4 +1,4 @@
-"""What a step does with gradients: sharpness-aware minimisation, and microbatches."""
+"""The gradient of a step: sharpness-aware minimisation and microbatches."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ from ferjax.typing import ClassifierOutput
 
 
 class Point(nn.Module):
-  """Two vectors, which are all that there is."""
+  """A model with two vectors as its only parameters."""
 
   @nn.compact
   def __call__(self, image, *, train):
@@ -32,7 +32,7 @@ class Point(nn.Module):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Quadratic(ClassificationTask):
-  """0.5 w.Q.w - c.w + 0.1 sum(b^4), of the golden."""
+  """0.5 w.Q.w - c.w + 0.1 sum(b^4), as recorded."""
 
   Q: jax.Array | None = None
   c: jax.Array | None = None
@@ -46,7 +46,7 @@ class Quadratic(ClassificationTask):
 @pytest.mark.parametrize(
   ("tag", "rate", "decay"), [("adam", 4e-5, 0.0), ("adam_big", 1e-2, 0.0), ("adamw", 1e-2, 0.01)]
 )
-def test_two_passes_of_the_released_program(fermam_golden, tag, rate, decay):
+def test_sam_equals_the_released_program(fermam_golden, tag, rate, decay):
   """Five updates: the loss before each, and the point after it (golden `sam/*`)."""
   read = lambda name: jnp.asarray(fermam_golden.expect(f"sam/{name}"), jnp.float32)  # noqa: E731
   config = OptimizerConfig(name="adamw", momentum=0.9, weight_decay=decay, decay="all")
@@ -72,7 +72,7 @@ def test_two_passes_of_the_released_program(fermam_golden, tag, rate, decay):
 
 
 class Linear(nn.Module):
-  """Logits of three classes from two numbers, the first of each image."""
+  """Logits of three classes from the first two values of each image."""
 
   @nn.compact
   def __call__(self, image, *, train):
@@ -81,7 +81,7 @@ class Linear(nn.Module):
 
 
 def faces(size, seed=1):
-  """Images, and labels as votes: three in four for a class, and one for the next."""
+  """Images, and labels with three of four votes for a class and one for the next."""
   rng = np.random.default_rng(seed)
   classes = rng.integers(0, 3, size)
   label = 0.75 * np.eye(3)[classes] + 0.25 * np.eye(3)[(classes + 1) % 3]
@@ -93,7 +93,7 @@ def faces(size, seed=1):
 
 
 def linear_step(loss, *, rho=0.0, accumulate=1):
-  """(variables, what a step of rate 1 without momentum is made of) for `Linear`."""
+  """Initial state and training step of `Linear`, with rate 1 and without momentum."""
   schedule = lambda step: jnp.float32(1.0)  # noqa: E731
   optimizer = make_optimizer(OptimizerConfig(momentum=0.0, weight_decay=0.0), schedule)
   config = TrainConfig(ema_decay=0.0, accumulate=accumulate)
@@ -102,7 +102,7 @@ def linear_step(loss, *, rho=0.0, accumulate=1):
   return state, make_train_step(Linear(), task, optimizer, schedule, config, sam_rho=rho)
 
 
-def test_two_passes_with_votes_by_hand():
+def test_sam_with_soft_labels_by_hand():
   """FERMam's loss of soft labels: softmax p has the gradient 3p - y - 2s, with s smoothed y."""
   state, step = linear_step(LossConfig(label_smoothing=0.2, smoothed_weight=2.0), rho=0.5)
   batch = faces(6)
@@ -123,8 +123,8 @@ def test_two_passes_with_votes_by_hand():
   np.testing.assert_allclose(state.params["head"]["kernel"], before - second, atol=1e-5)
 
 
-def test_two_passes_are_those_of_optax_but_where_there_is_no_gradient():
-  """Three steps of `optax.contrib.sam` with its inner steps hidden, then a batch of nothing."""
+def test_sam_equals_optax_except_for_a_zero_gradient():
+  """Three steps of `optax.contrib.sam` in opaque mode, then a fully masked batch."""
   state, train_step = linear_step(LossConfig(), rho=0.5)
   step = jax.jit(train_step)
   ascent = optax.chain(optax.contrib.normalize(), optax.sgd(0.5))
@@ -150,7 +150,7 @@ def test_two_passes_are_those_of_optax_but_where_there_is_no_gradient():
   chex.assert_trees_all_equal(still.params, state.params)
 
 
-def test_two_passes_are_compiled_once():
+def test_sam_is_compiled_once():
   state, train_step = linear_step(LossConfig(), rho=0.05)
   mesh = make_mesh()
   step = compile_step(chex.assert_max_traces(train_step, n=1), mesh)
@@ -162,8 +162,8 @@ def test_two_passes_are_compiled_once():
 
 
 @pytest.mark.parametrize("weights", [(), (1.0, 5.0, 0.25)])
-def test_unequal_microbatches_have_their_shares(weights):
-  """Of four, each of every fourth example: one has lost an example, and one both."""
+def test_unequal_microbatches_are_weighted(weights):
+  """Four microbatches of every fourth example: one lacks one example, another both."""
   config = LossConfig(label_smoothing=0.2, smoothed_weight=2.0, class_weights=weights)
   batch = faces(8)
   batch["mask"][[1, 3, 7]] = False
@@ -188,7 +188,7 @@ def batch_of(size):
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_microbatches_add_up(tiny, devices):
-  """Without BatchNorm in the way, two or four microbatches give the step of the whole batch."""
+  """Without BatchNorm, two or four microbatches give the step of the whole batch."""
   schedule = lambda step: jnp.float32(0.1)  # noqa: E731
   optimizer = make_optimizer(OptimizerConfig(momentum=0.0, weight_decay=0.0), schedule)
   model = tiny.Model(dropout=0.0, frozen="backbone")

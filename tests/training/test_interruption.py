@@ -11,14 +11,14 @@ from ferjax.training.interruption import Interruption, catch_interruption
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_first_signal_is_a_request_and_the_second_acts_as_usual(number):
+def test_first_signal_is_a_request_and_second_acts_as_usual(number):
   arrived = []
   before = signal.signal(number, lambda *_: arrived.append(number))
   try:
     with catch_interruption() as caught:
-      assert not caught.agreed(hosts_meet=False)
+      assert not caught.should_stop(sync_hosts=False)
       os.kill(os.getpid(), number)
-      assert caught.agreed(hosts_meet=False)
+      assert caught.should_stop(sync_hosts=False)
       assert arrived == []
       os.kill(os.getpid(), number)
       assert arrived == [number]
@@ -27,12 +27,12 @@ def test_the_first_signal_is_a_request_and_the_second_acts_as_usual(number):
     signal.signal(number, before)
 
 
-def test_in_a_thread_signals_stay_as_they_are():
+def test_signal_handlers_are_unchanged_in_a_thread():
   before, seen = signal.getsignal(signal.SIGTERM), []
 
   def catch():
     with catch_interruption() as caught:
-      seen.append((signal.getsignal(signal.SIGTERM), caught.agreed(hosts_meet=True)))
+      seen.append((signal.getsignal(signal.SIGTERM), caught.should_stop(sync_hosts=True)))
 
   thread = threading.Thread(target=catch)
   thread.start()
@@ -40,8 +40,8 @@ def test_in_a_thread_signals_stay_as_they_are():
   assert seen == [(before, False)]
 
 
-def test_several_hosts_stop_where_all_ask(monkeypatch):
-  """Another host's signal counts, and hosts ask each other only where they meet."""
+def test_several_hosts_stop_at_the_same_step(monkeypatch):
+  """Another host's signal counts, and hosts exchange requests only when they synchronise."""
   asked = []
 
   def gather(mine):
@@ -51,17 +51,17 @@ def test_several_hosts_stop_where_all_ask(monkeypatch):
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   monkeypatch.setattr(interruption.multihost_utils, "process_allgather", gather)
   own = Interruption()
-  stops = [own.agreed(hosts_meet=step in (0, 3, 4, 6)) for step in range(7)]
+  stops = [own.should_stop(sync_hosts=step in (0, 3, 4, 6)) for step in range(7)]
   assert stops == [False] * 4 + [True] * 3
   assert asked == [False] * 3
 
 
-def test_one_of_several_hosts_waits_for_the_others(monkeypatch):
+def test_a_host_waits_for_the_others(monkeypatch):
   monkeypatch.setattr(jax, "process_count", lambda: 2)
   monkeypatch.setattr(
     interruption.multihost_utils, "process_allgather", lambda mine: np.array([mine, False])
   )
   own = Interruption()
   own.request()
-  assert not own.agreed(hosts_meet=False)
-  assert own.agreed(hosts_meet=True)
+  assert not own.should_stop(sync_hosts=False)
+  assert own.should_stop(sync_hosts=True)

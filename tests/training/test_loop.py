@@ -26,15 +26,15 @@ def folders(workdir):
   return sorted(int(folder.name) for folder in (workdir / "checkpoints").iterdir())
 
 
-def same_record(a, b):
-  """metrics.jsonl of two runs, without what depends on the clock."""
+def assert_same_log(a, b):
+  """Compares metrics.jsonl of two runs, without the values that depend on the clock."""
   clock = "train/images_per_second"
   a, b = ([{k: v for k, v in x.items() if k != clock} for x in lines(run)] for run in (a, b))
   assert a == b
 
 
 def interrupt_at(monkeypatch, step):
-  """The signal of a batch system while a step runs."""
+  """Sends the signal of a batch system during a step."""
   add = StepLog.add
 
   def add_and_signal(self, number, *rest):
@@ -48,18 +48,18 @@ def interrupt_at(monkeypatch, step):
 @pytest.fixture(scope="module")
 def uninterrupted(tiny, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("uninterrupted")
-  figures = tiny.train(
+  metrics = tiny.train(
     workdir, tiny.config(freeze="backbone", freeze_epochs=1, freeze_batch_size=8)
   )
-  return workdir, figures
+  return workdir, metrics
 
 
 def two_phases(tiny, **options):
   return tiny.config(freeze="backbone", freeze_epochs=1, freeze_batch_size=8, **options)
 
 
-def test_what_a_run_leaves(uninterrupted, tiny):
-  workdir, figures = uninterrupted
+def test_files_of_a_run(uninterrupted, tiny):
+  workdir, metrics = uninterrupted
   record = lines(workdir)
   # One frozen epoch of two steps of 8, then one of four steps of 4.
   assert [(x["step"], x["epoch"]) for x in record] == [
@@ -72,8 +72,8 @@ def test_what_a_run_leaves(uninterrupted, tiny):
   train, evaluation = record[-2], record[-1]
   for name in ("loss", "loss_error", "learning_rate", "images_per_second", "skipped_records"):
     assert f"train/{name}" in train
-  assert evaluation["eval/map50"] == figures["map50"]
-  assert evaluation["eval/loss"] == figures["loss"]
+  assert evaluation["eval/map50"] == metrics["map50"]
+  assert evaluation["eval/loss"] == metrics["loss"]
   assert json.loads((workdir / "config.json").read_text())["train"]["freeze"] == "backbone"
   assert "jax" in json.loads((workdir / "environment.json").read_text())
   assert list((workdir / "tensorboard").glob("events*"))
@@ -81,21 +81,21 @@ def test_what_a_run_leaves(uninterrupted, tiny):
   meta = load_meta(workdir, step="latest")
   assert (meta["step"], meta["epoch"], meta["task"]) == (6, 2.0, "detection")
   assert meta["class_names"] == list(tiny.Source.class_names)
-  assert meta["metrics"] == figures
+  assert meta["metrics"] == metrics
 
 
-def test_the_averages_are_evaluated(uninterrupted, tiny):
-  workdir, figures = uninterrupted
+def test_moving_averages_are_evaluated(uninterrupted, tiny):
+  workdir, metrics = uninterrupted
   variables = load_variables(workdir, step="latest")
   dataset = eval_dataset(tiny.Source(6), tiny.config().data, batch_size=6)
   (batch,) = list(dataset)
   predicted = tiny.Model().apply(variables, batch["image"], train=False)
-  assert figures["map50"] == pytest.approx(1 / (1 + np.square(predicted).mean()), rel=1e-5)
+  assert metrics["map50"] == pytest.approx(1 / (1 + np.square(predicted).mean()), rel=1e-5)
   errors = np.square(predicted - batch["label"][:, 0])
-  assert figures["loss"] == pytest.approx(errors.mean(), rel=1e-5)
+  assert metrics["loss"] == pytest.approx(errors.mean(), rel=1e-5)
 
 
-def test_frozen_phase_leaves_the_backbone(uninterrupted, tiny):
+def test_frozen_phase_does_not_change_the_backbone(uninterrupted, tiny):
   workdir, _ = uninterrupted
   init = jax.jit(
     lambda key: tiny.Model().init(key, np.zeros((1, 32, 32, 3)), train=False),
@@ -111,102 +111,100 @@ def test_frozen_phase_leaves_the_backbone(uninterrupted, tiny):
 
 
 @pytest.mark.parametrize("step", [1, 2, 4])
-def test_interrupted_and_continued_equals_uninterrupted(
+def test_interrupted_and_resumed_equals_uninterrupted(
   uninterrupted, tiny, tmp_path, monkeypatch, step
 ):
-  reference, figures = uninterrupted
+  reference, metrics = uninterrupted
   with monkeypatch.context() as patch:
     interrupt_at(patch, step)
     with pytest.raises(Interrupted, match=f"interrupted after step {step} of 6; the same command"):
       tiny.train(tmp_path, two_phases(tiny))
   assert folders(tmp_path)[-1] == step
-  assert tiny.train(tmp_path, two_phases(tiny)) == figures
+  assert tiny.train(tmp_path, two_phases(tiny)) == metrics
   chex.assert_trees_all_equal(
     load_variables(tmp_path, step="latest"), load_variables(reference, step="latest")
   )
-  if step in (2, 4):  # elsewhere the means are over fewer steps
-    same_record(tmp_path, reference)
+  if step in (2, 4):  # at other steps the logged means cover fewer steps
+    assert_same_log(tmp_path, reference)
 
 
 @pytest.mark.parametrize("step", [2, 6])
-def test_at_the_end_of_an_epoch_an_interruption_saves_and_continuing_evaluates(
+def test_interruption_at_the_end_of_an_epoch_saves_and_resuming_evaluates(
   uninterrupted, tiny, tmp_path, monkeypatch, step
 ):
-  reference, figures = uninterrupted
+  reference, metrics = uninterrupted
   with monkeypatch.context() as patch:
     interrupt_at(patch, step)
     with pytest.raises(Interrupted, match=f"interrupted after step {step} of 6"):
       tiny.train(tmp_path, two_phases(tiny))
   assert load_meta(tmp_path, step=step)["metrics"] == {}
   assert not [x for x in lines(tmp_path) if x["step"] == step and "eval/map50" in x]
-  assert tiny.train(tmp_path, two_phases(tiny)) == figures
-  same_record(tmp_path, reference)
+  assert tiny.train(tmp_path, two_phases(tiny)) == metrics
+  assert_same_log(tmp_path, reference)
   assert folders(tmp_path) == folders(reference)
   for chosen in (2, 6, "best"):
     ours, theirs = load_meta(tmp_path, step=chosen), load_meta(reference, step=chosen)
     assert (ours["step"], ours["metrics"]) == (theirs["step"], theirs["metrics"])
 
 
-def test_adamw_clipping_and_rates_by_step_are_continued(tiny, tmp_path, monkeypatch):
+def test_adamw_clipping_and_rates_by_step_are_resumed(tiny, tmp_path, monkeypatch):
   config = tiny.config()
   config.optimizer = OptimizerConfig(
     name="adamw", learning_rate=0.16, momentum=0.9, clip_norm=0.5, schedule="warmup_cosine"
   )
-  figures = tiny.train(tmp_path / "whole", config)
+  metrics = tiny.train(tmp_path / "whole", config)
   rates = [x["train/learning_rate"] for x in lines(tmp_path / "whole") if "train/loss" in x]
   assert len(set(rates[:3])) == 3
   with monkeypatch.context() as patch:
     interrupt_at(patch, 3)
     with pytest.raises(Interrupted):
       tiny.train(tmp_path / "parts", config)
-  assert tiny.train(tmp_path / "parts", config) == figures
+  assert tiny.train(tmp_path / "parts", config) == metrics
   chex.assert_trees_all_equal(
     *(load_variables(tmp_path / run, step="latest") for run in ("parts", "whole"))
   )
 
 
-def test_hosts_meet_where_they_log(tiny, tmp_path, monkeypatch):
-  """Each after the same steps, whichever of them was interrupted."""
-  met, step = [], 0
+def test_hosts_synchronise_when_they_log(tiny, tmp_path, monkeypatch):
+  """After the same steps, whichever host was interrupted."""
+  synced, step = [], 0
 
-  def agreed(self, *, hosts_meet):
+  def should_stop(self, *, sync_hosts):
     nonlocal step
-    if hosts_meet:
-      met.append(step)
+    if sync_hosts:
+      synced.append(step)
     step += 1
     return False
 
-  monkeypatch.setattr(Interruption, "agreed", agreed)
+  monkeypatch.setattr(Interruption, "should_stop", should_stop)
   tiny.train(tmp_path, tiny.config(log_every=3))
-  assert met == [0, 3, 4, 6, 8]  # at 4 and 8 an epoch ends
+  assert synced == [0, 3, 4, 6, 8]  # epochs end at 4 and 8
 
 
 def test_killed_after_its_last_checkpoint(uninterrupted, tiny, tmp_path, monkeypatch):
-  reference, figures = uninterrupted
+  reference, metrics = uninterrupted
 
   class Killed(BaseException):
     pass
 
   to_global = loop.to_global
 
-  def give_or_die(*batch_and_mesh):
+  def fail_after_step_2(*batch_and_mesh):
     if (tmp_path / "checkpoints" / "2").exists():
       raise Killed
     return to_global(*batch_and_mesh)
 
   with monkeypatch.context() as patch:
-    patch.setattr(loop, "to_global", give_or_die)
+    patch.setattr(loop, "to_global", fail_after_step_2)
     with pytest.raises(Killed):
       tiny.train(tmp_path, two_phases(tiny))
   assert folders(tmp_path) == [2]
-  assert tiny.train(tmp_path, two_phases(tiny)) == figures
-  same_record(tmp_path, reference)
+  assert tiny.train(tmp_path, two_phases(tiny)) == metrics
+  assert_same_log(tmp_path, reference)
 
 
 @pytest.mark.parametrize("devices", [(2, 1), (1, 2)])
-def test_continued_on_another_number_of_devices(
-  uninterrupted, tiny, tmp_path, monkeypatch, devices
-):
+def test_resumed_on_another_number_of_devices(uninterrupted, tiny, tmp_path, monkeypatch, devices):
   reference, _ = uninterrupted
   first, second = map(make_mesh, devices)
   with monkeypatch.context() as patch:
@@ -219,9 +217,11 @@ def test_continued_on_another_number_of_devices(
   )
 
 
-def test_the_position_is_computed_where_none_fits(uninterrupted, tiny, tmp_path, monkeypatch):
-  """As after a change of hosts or workers; twice, for the start must be kept."""
-  _, figures = uninterrupted
+def test_data_position_is_computed_if_the_saved_one_does_not_fit(
+  uninterrupted, tiny, tmp_path, monkeypatch
+):
+  """As after a change of hosts or workers; twice, because the start must be kept."""
+  _, metrics = uninterrupted
   describe = loop.describe
   for step, hosts in ((3, 1), (4, 2), (5, 2)):
     with monkeypatch.context() as patch:
@@ -230,7 +230,7 @@ def test_the_position_is_computed_where_none_fits(uninterrupted, tiny, tmp_path,
       with pytest.raises(Interrupted):
         tiny.train(tmp_path, two_phases(tiny))
   monkeypatch.setattr(loop, "describe", lambda *a, **k: describe(*a, **k) | {"num_hosts": 2})
-  assert tiny.train(tmp_path, two_phases(tiny)) == figures
+  assert tiny.train(tmp_path, two_phases(tiny)) == metrics
 
 
 def contents(workdir):
@@ -238,21 +238,21 @@ def contents(workdir):
 
 
 @pytest.mark.parametrize("epochs", [2, 1])
-def test_a_run_is_left_alone_at_its_end_and_beyond(uninterrupted, tiny, capsys, epochs):
-  """Also where other settings are asked for: they would be those of no step."""
-  workdir, figures = uninterrupted
+def test_finished_run_is_left_unchanged(uninterrupted, tiny, capsys, epochs):
+  """Also with changed settings, because no step would use them."""
+  workdir, metrics = uninterrupted
   before = contents(workdir)
-  assert tiny.train(workdir, two_phases(tiny, epochs=epochs, log_every=7)) == figures
+  assert tiny.train(workdir, two_phases(tiny, epochs=epochs, log_every=7)) == metrics
   assert contents(workdir) == before
-  told = capsys.readouterr().err
+  printed = capsys.readouterr().err
   total = 6 if epochs == 2 else 2
-  assert f"is at step 6 already, of {total}: nothing is done or changed" in told
-  assert "raise train.epochs" in told
-  assert "Validation metrics:" in told
+  assert f"is already at step 6 of {total}; nothing was done" in printed
+  assert "Raise train.epochs to continue" in printed
+  assert "Validation metrics:" in printed
 
 
 @pytest.mark.parametrize("name", ["w [1]", "w*"])
-def test_a_path_with_the_characters_of_patterns(tiny, tmp_path, name):
+def test_path_with_glob_characters(tiny, tmp_path, name):
   config = tiny.config(epochs=1)
   tiny.train(tmp_path / name, config)
   config.train.epochs = 2
@@ -261,32 +261,32 @@ def test_a_path_with_the_characters_of_patterns(tiny, tmp_path, name):
   assert folders(tmp_path / name) == [4, 8]
 
 
-def test_a_folder_that_cannot_be_read_is_refused_before_the_first_step(tiny, tmp_path, monkeypatch):
+def test_unreadable_folder_is_refused_before_the_first_step(tiny, tmp_path, monkeypatch):
   def check_readable(self):
-    raise OSError("checkpoints cannot be read after they are written")
+    raise OSError("checkpoints cannot be read back")
 
   monkeypatch.setattr(Checkpoints, "check_readable", check_readable)
-  with pytest.raises(OSError, match="cannot be read after they are written"):
+  with pytest.raises(OSError, match="cannot be read back"):
     tiny.train(tmp_path)
   assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_settings_are_written_when_a_run_goes_on(tiny, tmp_path):
+def test_config_is_written_when_a_run_resumes(tiny, tmp_path):
   tiny.train(tmp_path, tiny.config(epochs=1))
   tiny.train(tmp_path, tiny.config(epochs=2, log_every=3))
   settings = json.loads((tmp_path / "config.json").read_text())["train"]
   assert (settings["epochs"], settings["log_every"]) == (2, 3)
 
 
-def test_the_position_of_the_data_is_saved(tiny, tmp_path, monkeypatch):
+def test_data_position_is_saved(tiny, tmp_path, monkeypatch):
   seen = []
   to_global = loop.to_global
 
-  def look(batch, mesh):
+  def record(batch, mesh):
     seen.append(batch["index"].tolist())
     return to_global(batch, mesh)
 
-  monkeypatch.setattr(loop, "to_global", look)
+  monkeypatch.setattr(loop, "to_global", record)
   tiny.train(tmp_path / "whole")
   whole, seen[:] = list(seen), []
   with monkeypatch.context() as patch:
@@ -315,7 +315,7 @@ def test_each_phase_is_traced_once(tiny, tmp_path, monkeypatch):
   assert traced == ["backbone", "none"]
 
 
-def test_the_best_is_kept_though_not_due(tiny, tmp_path, monkeypatch):
+def test_best_is_kept_even_if_not_due(tiny, tmp_path, monkeypatch):
   scores = iter([0.1, 0.7, 0.3, 0.2])
   monkeypatch.setattr(
     tiny.Metrics, "compute", lambda self: {"map50": next(scores), "num_images": 6.0}
@@ -332,7 +332,7 @@ def test_evaluation_at_its_interval_and_at_the_end(tiny, tmp_path):
   assert [x["step"] for x in lines(tmp_path) if "eval/map50" in x] == [8, 12]
 
 
-def test_divergence_stops_and_saves_nothing_of_it(tiny, tmp_path):
+def test_divergence_stops_without_saving(tiny, tmp_path):
   config = tiny.config(epochs=2, log_every=3)
   source = tiny.Source(16, poison=5)
   with pytest.raises(NonFiniteError, match=r"not finite after step \d .*of the steps \d\.\.\d"):
@@ -354,24 +354,24 @@ def test_skipped_records_are_counted_and_named(tiny, tmp_path, caplog):
   tiny.train(tmp_path / "lenient", config, source=Broken(16))
   last = [x for x in lines(tmp_path / "lenient") if "train/loss" in x][-1]
   assert last["train/skipped_records"] == 2  # once an epoch
-  assert "skipped the bad record record 7" in caplog.text
+  assert "skipped bad record: record 7" in caplog.text
 
 
 @pytest.mark.parametrize("freeze", ["backbone", "none"])
-def test_random_frozen_parts_are_warned_of(tiny, tmp_path, capsys, freeze):
+def test_warning_about_random_frozen_parts(tiny, tmp_path, capsys, freeze):
   tiny.train(tmp_path, tiny.config(epochs=1, freeze=freeze, freeze_epochs=1, freeze_batch_size=4))
   warned = "warning: the frozen parts (backbone) are random; pass --config.train.pretrained=FILE"
   assert (warned in capsys.readouterr().err) == (freeze == "backbone")
 
 
-def test_batches_must_divide_before_anything_is_done(tiny, tmp_path):
+def test_batch_size_is_checked_first(tiny, tmp_path):
   with pytest.raises(ValueError, match=r"batch size \(5\) must be divisible"):
     tiny.trainer(tmp_path, tiny.config(batch_size=5))
   assert not (tmp_path / "checkpoints").exists()
 
 
-def test_nothing_moves_to_the_device_unasked(tiny, tmp_path, monkeypatch):
-  """The guard that the loop sets would stop a step that is given host arrays."""
+def test_no_implicit_transfers_to_the_device(tiny, tmp_path, monkeypatch):
+  """The loop's transfer guard refuses host arrays as arguments of a step."""
   monkeypatch.setattr(loop, "to_global", lambda batch, mesh: batch)
   with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
     tiny.train(tmp_path)

@@ -23,7 +23,7 @@ def test_lines_and_events(tmp_path):
   assert list((tmp_path / "tensorboard").glob("events*"))
 
 
-def test_a_continued_run_forgets_what_came_after_its_checkpoint(tmp_path):
+def test_resumed_run_deletes_lines_after_its_checkpoint(tmp_path):
   write(tmp_path, 0, [(step, step / 4, {"x": float(step)}) for step in (2, 4, 6)])
   with (tmp_path / "metrics.jsonl").open("a") as file:
     file.write('{"step": 8, "ep')  # killed while writing
@@ -32,7 +32,7 @@ def test_a_continued_run_forgets_what_came_after_its_checkpoint(tmp_path):
   assert [(line["step"], line["x"]) for line in lines] == [(2, 2), (4, 4), (6, -6)]
 
 
-def test_the_record_survives_a_kill_while_it_is_shortened(tmp_path, monkeypatch):
+def test_log_survives_a_kill_while_it_is_shortened(tmp_path, monkeypatch):
   write(tmp_path, 0, [(2, 0.5, {"x": 1.0}), (4, 1.0, {"x": 2.0})])
   before = (tmp_path / "metrics.jsonl").read_text()
 
@@ -71,8 +71,8 @@ def test_table():
 
 
 def test_table_of_a_classifier():
-  """A row for each class; of a class without examples there is only the count."""
-  figures = {
+  """A row for each class; a class without examples has only the count."""
+  metrics = {
     "accuracy": 0.5,
     "accuracy_low": 0.25,
     "accuracy_high": 0.75,
@@ -91,4 +91,4 @@ def test_table_of_a_classifier():
          precision     recall         f1      count
   fear      0.1250     1.0000     0.2000         12
   anger          -          -          -          0"""
-  assert format_table(figures) == expected.removeprefix("\n")
+  assert format_table(metrics) == expected.removeprefix("\n")

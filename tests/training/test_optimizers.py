@@ -21,8 +21,12 @@ from ferjax.training.optimizers import (
 )
 from ferjax.training.phases import make_phases
 
-# What the released program does with each of its parameters.
-DECAYED, MOVED, HELD = "weight (decay 5e-4)", ("bias (no decay)", "bn weight (no decay)"), None
+# The released program's parameter groups.
+DECAYED, NOT_DECAYED, NOT_TRAINED = (
+  "weight (decay 5e-4)",
+  ("bias (no decay)", "bn weight (no decay)"),
+  None,
+)
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "step"])
@@ -35,7 +39,7 @@ def test_rates_of_the_released_program(golden, schedule, name, batch_size):
 
 
 def test_warm_up_and_one_cosine():
-  """Hand-computed: up in 4 updates, then down over the other 6 of the run's 10, not to the end."""
+  """By hand: 4 updates up, then 6 down, ending above the final rate."""
   config = OptimizerConfig(
     schedule="warmup_cosine",
     learning_rate=0.8,
@@ -49,7 +53,7 @@ def test_warm_up_and_one_cosine():
   np.testing.assert_allclose(rates, [0.2, 0.4, 0.6, *falling], rtol=1e-6)
 
 
-def test_warm_restarts_begin_again():
+def test_warm_restarts_repeat():
   config = OptimizerConfig(schedule="warm_restarts", warmup_steps=2, cycle_steps=6)
   schedule = make_schedule(config, batch_size=64, epochs=9, steps_per_epoch=2)
   rates = np.array([float(schedule(step)) for step in range(18)])
@@ -145,7 +149,7 @@ def test_short_runs_have_finite_rates_in_bounds(epochs, schedule):
   assert (rates <= 1.01e-2).all()
 
 
-def test_sgd_is_that_of_torch(golden):
+def test_sgd_equals_torch(golden):
   q, c, w0 = (jnp.asarray(golden.expect(f"sgd_nesterov/{name}")) for name in ("Q", "c", "w0"))
   rates = jnp.array([0.005, 0.005, 0.01, 0.01, 0.02, 0.02, 0.05, 0.05])
   optimizer = make_optimizer(OptimizerConfig(), lambda step: rates[step])
@@ -166,12 +170,12 @@ def test_adamw_by_hand():
   params = {"head": {"kernel": jnp.array([2.0]), "bias": jnp.array([3.0])}}
   grads = {"head": {"kernel": jnp.array([0.5]), "bias": jnp.array([-4.0])}}
   updates, _ = optimizer.update(grads, optimizer.init(params), params)
-  # The first step of Adam has length one whatever the gradient; decay is apart from it.
+  # Adam's first step has length one for any gradient; the decay is decoupled.
   assert updates["head"]["kernel"][0] == pytest.approx(-0.01 * (1 + 0.1 * 2), rel=1e-5)
   assert updates["head"]["bias"][0] == pytest.approx(0.01, rel=1e-5)
 
 
-def test_parts_with_rates_of_their_own_by_hand():
+def test_rates_of_parts_by_hand():
   """Plain SGD: the rate 0.5 times 2 for the head, 0.1 for the backbone, 1 for the neck."""
   config = OptimizerConfig(momentum=0.0, weight_decay=0.0, group_rates="head=2, backbone=0.1")
   optimizer = make_optimizer(config, lambda step: 0.5)
@@ -184,7 +188,7 @@ def test_parts_with_rates_of_their_own_by_hand():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_parts_are_the_groups_of_torch(name):
+def test_rates_of_parts_equal_parameter_groups_of_torch(name):
   """`torch.optim.SGD(nesterov=True)` and `AdamW` with a rate for each group, in float64."""
   momentum, decay, factors = 0.9, 0.1, {"a": 1.0, "b": 0.25}
   config = OptimizerConfig(
@@ -220,7 +224,7 @@ def test_parts_are_the_groups_of_torch(name):
       np.testing.assert_allclose(params[part]["kernel"], value, rtol=1e-5)
 
 
-def test_gradients_are_clipped_by_their_common_norm():
+def test_gradients_are_clipped_by_their_global_norm():
   config = OptimizerConfig(clip_norm=1.0, momentum=0.0, weight_decay=0.0)
   optimizer = make_optimizer(config, lambda step: 1.0)
   params = {"a": {"kernel": jnp.zeros(1)}, "b": {"kernel": jnp.zeros(1)}}
@@ -233,7 +237,7 @@ def test_gradients_are_clipped_by_their_common_norm():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_frozen_parts_get_nothing_and_the_state_keeps_its_form(name):
+def test_frozen_parts_get_no_update_and_the_state_keeps_its_structure(name):
   config = OptimizerConfig(name=name)
   params = {part: {"kernel": jnp.ones(2), "bias": jnp.ones(2)} for part in ("backbone", "head")}
   grads = jax.tree.map(jnp.ones_like, params)
@@ -248,7 +252,7 @@ def test_frozen_parts_get_nothing_and_the_state_keeps_its_form(name):
   momenta = [x for x in jax.tree.leaves(state) if x.shape == (2,)]
   assert sum(np.any(x) for x in momenta) * 2 == len(momenta)  # only those of the head
 
-  # Momentum from before freezing moves nothing either.
+  # Momentum from before freezing causes no update either.
   _, state = free.update(grads, free.init(params), params)
   updates, _ = frozen.update(grads, state, params)
   assert not any(np.any(leaf) for leaf in jax.tree.leaves(updates["backbone"]))
@@ -256,7 +260,7 @@ def test_frozen_parts_get_nothing_and_the_state_keeps_its_form(name):
 
 @pytest.fixture(scope="module")
 def network():
-  """Parameters of the full network (shapes alone), and the released name of each."""
+  """Parameter shapes of the full network, and the released name of each."""
   model = create_model("fer_yolo_mamba", num_classes=7, size="s")
   image = jnp.zeros((1, 32, 32, 3))
   init = lambda key: model.init(key, image, train=False)  # noqa: E731
@@ -265,7 +269,7 @@ def network():
   return params, {path: rename(("params", *path)) for path in flatten_dict(params)}
 
 
-def test_released_rule_is_that_of_the_released_program(golden, network):
+def test_released_rule_equals_the_released_program(golden, network):
   params, names = network
   groups = {
     entry["name"]: entry["upstream_optimizer_group"]
@@ -273,17 +277,17 @@ def test_released_rule_is_that_of_the_released_program(golden, network):
     if entry["kind"] == "param"
   }
   rule = decay_rules("fer_yolo_mamba")["released"]
-  decays, held = (
+  decays, frozen = (
     flatten_dict(decay_mask(params, rule)),
     flatten_dict(frozen_mask(params, rule, "none")),
   )
   assert len(names) == len(groups)
   for path, name in names.items():
     assert decays[path] == (groups[name] == DECAYED), name
-    assert held[path] == (groups[name] is HELD), name
+    assert frozen[path] == (groups[name] is NOT_TRAINED), name
 
 
-def test_default_rule_decays_matrices_alone(network):
+def test_default_rule_decays_only_matrices(network):
   params, _ = network
   decays = flatten_dict(decay_mask(params, DECAY_RULES["kernels"]))
   undecayed_matrices = {
@@ -295,14 +299,14 @@ def test_default_rule_decays_matrices_alone(network):
   assert not any(flatten_dict(frozen_mask(params, DECAY_RULES["kernels"], "none")).values())
 
 
-def test_frozen_names_whole_parts(network):
+def test_frozen_mask_covers_whole_parts(network):
   params, _ = network
-  held = flatten_dict(frozen_mask(params, DECAY_RULES["kernels"], "backbone+neck"))
-  assert {path[0] for path, yes in held.items() if yes} == {"backbone", "neck"}
-  assert {path[0] for path, yes in held.items() if not yes} == {"head"}
+  frozen = flatten_dict(frozen_mask(params, DECAY_RULES["kernels"], "backbone+neck"))
+  assert {path[0] for path, yes in frozen.items() if yes} == {"backbone", "neck"}
+  assert {path[0] for path, yes in frozen.items() if not yes} == {"head"}
 
 
-def test_a_rule_of_another_network_is_refused():
+def test_decay_rule_of_another_network_is_refused():
   config = OptimizerConfig(decay="released")
   with pytest.raises(ValueError, match=r"optimizer.decay is 'released'; known: kernels, all$"):
     make_optimizer(config, lambda step: 0.1, rules=decay_rules("emonext"))

@@ -10,7 +10,7 @@ def test_one_phase_without_frozen_parts():
   assert phase.frozen == "none"
 
 
-def test_two_phases_count_steps_epochs_and_examples_through():
+def test_two_phases_count_over_the_whole_run():
   config = TrainConfig(
     epochs=5, batch_size=4, freeze="backbone", freeze_epochs=2, freeze_batch_size=8
   )

@@ -1,4 +1,4 @@
-"""Runs in processes of their own: several hosts, and a run that is killed. `pytest -m slow`."""
+"""Runs in separate processes: several hosts, and a killed run. `pytest -m slow`."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def start(workdir, *arguments, devices=1):
 
 
 def losses(workdir):
-  """(step, loss) as logged while training and evaluating."""
+  """(step, loss) as logged in training and evaluation."""
   records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
   return {
     name: [(record["step"], record[name]) for record in records if name in record]
@@ -60,7 +60,7 @@ def test_two_hosts_train_as_one_with_two_devices(tmp_path):
   assert_same_run(tmp_path / "alone", tmp_path / "hosts")
 
 
-def test_a_run_killed_while_it_saves_goes_on_as_if_nothing_had_happened(tmp_path):
+def test_run_killed_while_saving_resumes_exactly(tmp_path):
   workdir = tmp_path / "killed"
   run = start(workdir)
   while not list(workdir.glob("checkpoints/8*")):
@@ -70,12 +70,12 @@ def test_a_run_killed_while_it_saves_goes_on_as_if_nothing_had_happened(tmp_path
   assert run.wait() == -signal.SIGKILL
   left = sorted(path.name for path in (workdir / "checkpoints").iterdir())
   assert "4" in left
-  assert "8" not in left, f"killed too late to show anything: {left}"
+  assert "8" not in left, f"killed too late for this test: {left}"
   assert start(workdir).wait() == 0
   assert start(tmp_path / "whole").wait() == 0
   killed, whole = losses(workdir), losses(tmp_path / "whole")
   for name, expected in whole.items():
-    # What was logged between the checkpoint and the end is logged again.
+    # The steps between the checkpoint and the kill are logged again.
     np.testing.assert_allclose(
       sorted(dict(killed[name]).items()), expected, rtol=1e-6, err_msg=name
     )

@@ -38,7 +38,9 @@ def workdir(tiny, tmp_path_factory):
 def test_another_run_is_refused(workdir, tiny, group, field, value, message):
   config = tiny.config(epochs=1)
   setattr(getattr(config, group), field, value)
-  with pytest.raises(ValueError, match=f"(?s)has another run.*{message}.*another --workdir"):
+  with pytest.raises(
+    ValueError, match=f"(?s)contains a different run.*{message}.*another --workdir"
+  ):
     tiny.train(workdir, config)
 
 
@@ -54,7 +56,7 @@ def test_other_parameters_are_refused(workdir, tiny):
     tiny.train(workdir, tiny.config(epochs=2), model=tiny.Model(width=4))
 
 
-def test_a_checkpoint_from_before_there_were_options_goes_on(tiny, tmp_path):
+def test_checkpoint_without_model_options_resumes(tiny, tmp_path):
   tiny.train(tmp_path, tiny.config(epochs=1))
   for file in (tmp_path / "checkpoints").glob("*/meta/metadata"):
     meta = json.loads(file.read_text())
@@ -65,8 +67,8 @@ def test_a_checkpoint_from_before_there_were_options_goes_on(tiny, tmp_path):
   assert load_meta(tmp_path, step="latest")["step"] == 8
 
 
-def test_a_run_of_the_first_format_goes_on(tiny, tmp_path):
-  """Its description has no number, another word, and lacks what was not counted then."""
+def test_run_of_the_first_format_resumes(tiny, tmp_path):
+  """Its description has no format number, a renamed field, and lacks newer fields."""
   tiny.train(tmp_path / "whole", tiny.config(epochs=2))
   tiny.train(tmp_path / "run", tiny.config(epochs=1))
   file = tmp_path / "run" / "checkpoints" / "4" / "meta" / "metadata"
@@ -80,7 +82,7 @@ def test_a_run_of_the_first_format_goes_on(tiny, tmp_path):
   chex.assert_trees_all_equal(found, expected)
 
 
-def test_a_newer_version_is_named(tiny, tmp_path):
+def test_newer_version_is_named(tiny, tmp_path):
   tiny.train(tmp_path, tiny.config(epochs=1))
   file = tmp_path / "checkpoints" / "4" / "meta" / "metadata"
   meta = json.loads(file.read_text())
@@ -92,7 +94,7 @@ def test_a_newer_version_is_named(tiny, tmp_path):
   assert (tmp_path / "config.json").read_text() == before
 
 
-def test_longer_training_goes_on(tiny, tmp_path):
+def test_longer_training_resumes(tiny, tmp_path):
   tiny.train(tmp_path, tiny.config(epochs=1))
   before = load_variables(tmp_path, step="latest")
   tiny.train(tmp_path, tiny.config(epochs=2))
@@ -101,8 +103,8 @@ def test_longer_training_goes_on(tiny, tmp_path):
   assert (before["params"]["head"]["kernel"] != after["params"]["head"]["kernel"]).any()
 
 
-def test_rates_of_parts_can_be_changed_like_the_rate(tiny, tmp_path, capsys):
-  """From a checkpoint without them, and on from one with them."""
+def test_rates_of_parts_can_be_changed(tiny, tmp_path, capsys):
+  """From a checkpoint without them, and from one with them."""
   configs = [tiny.config(epochs=epochs, ema_decay=0.0) for epochs in (1, 2, 3)]
   for config in configs[1:]:
     config.optimizer.group_rates = "backbone=0"
@@ -119,15 +121,15 @@ def test_rates_of_parts_can_be_changed_like_the_rate(tiny, tmp_path, capsys):
   assert load_meta(tmp_path, step="latest")["config"]["optimizer"]["group_rates"] == "backbone=0"
 
 
-def test_pretrained_parts_come_in_before_the_first_step(tiny, tmp_path, monkeypatch):
-  """The import itself is tested with the released names; here, that its result is used."""
+def test_pretrained_parts_are_loaded_before_the_first_step(tiny, tmp_path, monkeypatch):
+  """Checks that the result of the import is used; the import itself is tested elsewhere."""
   from ferjax.training import resume
 
   np.savez(tmp_path / "weights.npz", x=np.zeros(1))
-  asked = {}
+  imported = {}
 
   def import_pretrained(model, weights, variables, parts):
-    asked.update(names={part: set(x) for part, x in weights.items()}, parts=parts)
+    imported.update(names={part: set(x) for part, x in weights.items()}, parts=parts)
     variables["params"]["backbone"]["conv"]["kernel"] = jnp.full((4, 4, 3, 4), 0.25)
     return variables, ["all of it"]
 
@@ -140,6 +142,6 @@ def test_pretrained_parts_come_in_before_the_first_step(tiny, tmp_path, monkeypa
     pretrained=str(tmp_path / "weights.npz"),
   )
   tiny.train(tmp_path / "run", config)
-  assert asked == {"names": {"": {"x"}}, "parts": ("backbone",)}
+  assert imported == {"names": {"": {"x"}}, "parts": ("backbone",)}
   kernel = load_variables(tmp_path / "run")["params"]["backbone"]["conv"]["kernel"]
   np.testing.assert_array_equal(kernel, np.full((4, 4, 3, 4), 0.25, np.float32))

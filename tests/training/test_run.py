@@ -18,7 +18,7 @@ from ferjax.training import evaluation, run
 
 @pytest.fixture
 def small(monkeypatch, classifier):
-  """A config of drawn faces for a classifier of a few parameters."""
+  """A config of synthetic faces for a classifier with a few parameters."""
   for module in (run, evaluation):
     monkeypatch.setattr(module, "create_model", lambda *_, **__: classifier(num_classes=2))
   return Config(
@@ -36,7 +36,7 @@ def small(monkeypatch, classifier):
   )
 
 
-def test_a_validation_split_without_boxes_is_refused(tiny, tmp_path, monkeypatch):
+def test_validation_split_without_boxes_is_refused(tiny, tmp_path, monkeypatch):
   def load_source(config, split, **options):
     source = tiny.Source(16)
     source.max_boxes = 0 if split == "val" else 1
@@ -48,21 +48,21 @@ def test_a_validation_split_without_boxes_is_refused(tiny, tmp_path, monkeypatch
   assert list(tmp_path.iterdir()) == []
 
 
-def test_the_best_checkpoint_is_the_one_tested(small, tmp_path):
+def test_best_checkpoint_is_tested(small, tmp_path):
   small.data.test_examples = 10
   small.eval.ten_crop = True
   small.data.resize = 40
-  figures = run.train(small, tmp_path)
+  metrics = run.train(small, tmp_path)
   report = json.loads((tmp_path / "test" / "eval.json").read_text())
   assert report["step"] == load_meta(tmp_path, step="best")["step"]
   assert (report["split"], report["ten_crop"], report["num_images"]) == ("test", True, 10)
-  assert figures["test/accuracy"] == report["accuracy"]
-  assert (figures["num_images"], figures["test/num_images"]) == (6, 10)
+  assert metrics["test/accuracy"] == report["accuracy"]
+  assert (metrics["num_images"], metrics["test/num_images"]) == (6, 10)
   for name in ("confusion", "reliability", "mistakes"):
     assert (tmp_path / "test" / f"{name}.png").stat().st_size > 1000
 
 
-def test_several_seeds_are_several_runs(small, tmp_path, monkeypatch):
+def test_one_run_per_seed(small, tmp_path, monkeypatch):
   monkeypatch.setenv("HOME", str(tmp_path.parent))
   small.train.seeds = (0, 5)
   means = run.train(small, f"~/{tmp_path.name}")
@@ -78,7 +78,7 @@ def test_several_seeds_are_several_runs(small, tmp_path, monkeypatch):
   assert run.train(small, tmp_path / "alone")["loss"] == pytest.approx(best[1]["loss"], rel=1e-6)
 
 
-def test_selection_on_test_data_is_said_everywhere(small, tmp_path, capsys):
+def test_selection_on_test_data_is_reported_everywhere(small, tmp_path, capsys):
   small.data.test_examples = 10
   small.train.select_on = "test"
   with pytest.raises(ValueError, match="has no test score"):
@@ -105,7 +105,7 @@ def test_selection_on_test_data_is_said_everywhere(small, tmp_path, capsys):
 
 def test_records_for_another_task_are_refused(small, tiny, tmp_path, monkeypatch):
   monkeypatch.setattr(run, "load_source", lambda *_, **__: tiny.Source(16))
-  with pytest.raises(ValueError, match="holds records for detection, but the model emonext is for"):
+  with pytest.raises(ValueError, match="has records for detection, but the model emonext is for"):
     run.train(small, tmp_path)
   assert list(tmp_path.iterdir()) == []
 
@@ -117,7 +117,7 @@ def test_summary_by_hand():
   assert run.summarize([{"a": 1.0}])["std"] == {"a": 0.0}
 
 
-def test_bad_test_data_are_told_of_before_training(small, tmp_path):
+def test_bad_test_data_are_reported_before_training(small, tmp_path):
   small.data.source, small.data.dir, small.data.test = "image_folder", str(tmp_path / "no"), "test"
   with pytest.raises((ValueError, OSError), match="no"):
     run.train(small, tmp_path / "run")
@@ -129,8 +129,8 @@ def evaluated(workdir):
   return [record["step"] for record in map(json.loads, lines) if "eval/map50" in record]
 
 
-def test_no_better_metrics_end_a_run(tiny, tmp_path, monkeypatch, capsys):
-  """After two evaluations without a better one; continuing changes nothing, a longer wait does."""
+def test_patience_ends_a_run(tiny, tmp_path, monkeypatch, capsys):
+  """After two evaluations without a better score; resuming needs a longer patience."""
   scores = iter([0.5, 0.7, 0.6, 0.65, 0.1])
   monkeypatch.setattr(tiny.Metrics, "compute", lambda self: {"map50": next(scores)})
   config = tiny.config(epochs=6, patience=2, checkpoint_every=6)
@@ -140,9 +140,9 @@ def test_no_better_metrics_end_a_run(tiny, tmp_path, monkeypatch, capsys):
   assert load_meta(tmp_path, step="best")["step"] == 8
   capsys.readouterr()
   assert tiny.train(tmp_path, config)["map50"] == 0.65
-  told = capsys.readouterr().err
-  assert "nothing is done or changed; raise train.patience to go on" in told
-  assert "no better map50 in 2 evaluations (train.patience)" in told
+  printed = capsys.readouterr().err
+  assert "nothing was done. Raise train.patience to continue" in printed
+  assert "no better map50 in 2 evaluations (train.patience)" in printed
   assert evaluated(tmp_path) == [4, 8, 12, 16]
   config.train.patience = 3
   tiny.train(tmp_path, config)

@@ -22,12 +22,12 @@ def checkpoints(tmp_path):
   opened.close()
 
 
-def numbers():
+def number_iterator():
   return iter(grain.MapDataset.range(100).to_iter_dataset())
 
 
 def make_run(tiny, *, ema=True):
-  """A run after seven steps, of which two had a bad record."""
+  """A run after seven steps, two of them with a bad record."""
   optimizer = make_optimizer(OptimizerConfig(), lambda step: 0.1)
   variables = init_variables(tiny.Model(), jax.random.key(0), 32)
   state = create_state(variables, optimizer, ema=ema).replace(step=jnp.int32(7))
@@ -36,10 +36,10 @@ def make_run(tiny, *, ema=True):
   position = Position(data_start=12)
   for step in range(7):
     position.advance(epoch=(step + 1) / 4, skipped_records=int(step < 2))
-  return RunState(state, numbers(), Timer(60.0), position)
+  return RunState(state, number_iterator(), Timer(60.0), position)
 
 
-def test_everything_comes_back(tiny, checkpoints):
+def test_round_trip(tiny, checkpoints):
   run = make_run(tiny)
   assert [next(run.iterator) for _ in range(3)] == [0, 1, 2]
   run.position.note_evaluation({"map50": 0.5}, 0.5)
@@ -47,7 +47,7 @@ def test_everything_comes_back(tiny, checkpoints):
   run.save(checkpoints, describe(tiny.config(), num_examples=16), {"map50": 0.25})
 
   saved = checkpoints.open(7)
-  position = Position.of_checkpoint(saved.meta, best_score=0.5)
+  position = Position.from_meta(saved.meta, best_score=0.5)
   assert position == Position(
     step=7,
     epoch=1.75,
@@ -56,9 +56,11 @@ def test_everything_comes_back(tiny, checkpoints):
     skipped_records=2,
     best_score=0.5,
     metrics={"map50": 0.25},
-    settled=True,
+    epoch_end_done=True,
   )
-  again = RunState.restore(checkpoints, saved, position, run.train, numbers(), move_iterator=True)
+  again = RunState.restore(
+    checkpoints, saved, position, run.train, number_iterator(), restore_iterator=True
+  )
   chex.assert_trees_all_equal(again.train, run.train)
   assert jax.tree.structure(again.train) == jax.tree.structure(run.train)
   assert next(again.iterator) == 3
@@ -66,7 +68,7 @@ def test_everything_comes_back(tiny, checkpoints):
 
 
 @pytest.mark.parametrize("ema", [True, False])
-def test_inference_gets_the_averages_where_there_are_any(tiny, checkpoints, tmp_path, ema):
+def test_inference_gets_moving_averages_if_there_are_any(tiny, checkpoints, tmp_path, ema):
   run = make_run(tiny, ema=ema)
   run.save(checkpoints, describe(tiny.config(), num_examples=16), None)
   variables = load_variables(tmp_path)
@@ -74,8 +76,8 @@ def test_inference_gets_the_averages_where_there_are_any(tiny, checkpoints, tmp_
   chex.assert_trees_all_equal(variables, jax.tree.map(lambda x: x + ema, expected))
   image = jnp.zeros((1, 32, 32, 3))
   assert tiny.Model().apply(variables, image, train=False).shape == (1,)
-  # Saved without metrics, as on an interruption: what is due is still to be done.
-  assert not Position.of_checkpoint(checkpoints.open(7).meta, -math.inf).settled
+  # Saved without metrics, as on an interruption: the evaluation is still due.
+  assert not Position.from_meta(checkpoints.open(7).meta, -math.inf).epoch_end_done
 
 
 def test_evaluations_since_the_best():

@@ -5,10 +5,10 @@ import pytest
 from ferjax.training.selection import check_selection
 
 
-def test_selection_on_test_needs_words():
+def test_selection_on_test_needs_a_reason():
   assert check_selection("val", "") == ""
-  said = check_selection("test", "the published  protocol selects on it")
-  assert said.endswith("the published protocol selects on it")
+  note = check_selection("test", "the published  protocol selects on it")
+  assert note.endswith("the published protocol selects on it")
   for reason in ("", "yes", "because"):
     with pytest.raises(ValueError, match=r"train.select_on is 'test', .*a checkpoint that was"):
       check_selection("test", reason)

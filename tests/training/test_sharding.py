@@ -5,7 +5,7 @@ import pytest
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated, to_global
 
 
-def test_batches_are_cut_and_state_is_not():
+def test_batches_are_sharded_and_state_is_replicated():
   mesh = make_mesh()
   assert mesh.shape == {"data": 2}
   batch = to_global({"image": np.arange(12.0).reshape(4, 3)}, mesh)["image"]

@@ -70,7 +70,7 @@ def test_power_averages_of_the_released_program(emonext_golden):
 
 
 def test_copies_are_exact():
-  """A copy is the value, to the bit, and between the calls that are due nothing moves."""
+  """A copy is bitwise equal, and nothing changes between due calls."""
   config = TrainConfig(ema_rule="power", ema_decay=0.99, ema_every=16)
   value, old = {"x": jnp.array([0.1, 1 / 3, 1e-7])}, {"x": jnp.array([5.0, -1e9, 3.0])}
   np.testing.assert_array_equal(update_ema(old, value, jnp.int32(33), config)["x"], value["x"])

@@ -34,9 +34,9 @@ def build(tiny, *, dropout=0.0, frozen="none", rate=RATE):
 
 
 def numpy_step(params, stats, batch, velocity):
-  """Forward, backward and update of the small network, written out."""
+  """Forward, backward and update of the tiny network in NumPy."""
   image, mask = batch["image"].astype(np.float64), batch["mask"]
-  # One 4 x 4 patch an image: the convolution is a product.
+  # One 4 x 4 patch per image: the convolution is a matrix product.
   kernel = params["backbone"]["conv"]["kernel"].reshape(48, 4)
   pixels = image.reshape(-1, 48)
   z = pixels @ kernel
@@ -75,7 +75,7 @@ def numpy_step(params, stats, batch, velocity):
   return new, stats, velocity, loss
 
 
-def test_steps_equal_those_written_out_in_numpy(tiny):
+def test_steps_equal_numpy(tiny):
   state, train_step = build(tiny)
   params = jax.tree.map(lambda x: np.asarray(x, np.float64), state.params)
   stats = jax.tree.map(lambda x: np.asarray(x, np.float64), state.batch_stats["backbone"]["bn"])
@@ -108,7 +108,7 @@ def run(step, state, mesh, *, steps=4):
   return jax.device_get(state), losses
 
 
-def test_one_device_and_two_give_the_same(tiny):
+def test_two_devices_equal_one(tiny):
   state, train_step = build(tiny, dropout=0.3)
   one, two = (
     run(compile_step(train_step, mesh), jax.tree.map(jnp.copy, state), mesh)
@@ -117,15 +117,15 @@ def test_one_device_and_two_give_the_same(tiny):
   chex.assert_trees_all_close(one, two, atol=1e-5)
 
 
-def test_dropout_is_another_at_each_step(tiny):
+def test_dropout_differs_between_steps(tiny):
   state, train_step = build(tiny, dropout=0.5)
   frozen_at = [state.replace(step=jnp.int32(step)) for step in (0, 1, 0)]
   losses = [train_step(s, batch_of(0), jax.random.key(1))[1].loss.total for s in frozen_at]
   assert losses[0] == losses[2] != losses[1]
 
 
-def test_rates_of_parts_with_all_that_a_step_does(tiny):
-  """Clipped, in two passes and two microbatches: a factor scales the first update."""
+def test_rates_of_parts_with_clipping_sam_and_microbatches(tiny):
+  """A factor scales the first update."""
   schedule = lambda step: jnp.float32(RATE)  # noqa: E731
   model, moves = tiny.Model(dropout=0.0), []
   variables = init_variables(model, jax.random.key(0), 4)
@@ -148,7 +148,7 @@ def test_rates_of_parts_with_all_that_a_step_does(tiny):
     assert any(np.any(np.abs(x) > 1e-4) for x in jax.tree.leaves(expected))
 
 
-def test_compiled_once_and_the_old_state_is_donated(tiny):
+def test_compiled_once_and_old_state_is_donated(tiny):
   state, train_step = build(tiny)
   mesh = make_mesh()
   step = compile_step(chex.assert_max_traces(train_step, n=1), mesh)
@@ -158,7 +158,7 @@ def test_compiled_once_and_the_old_state_is_donated(tiny):
   assert kernel.is_deleted()
 
 
-def test_frozen_parts_stay_bitwise(tiny):
+def test_frozen_parts_stay_bitwise_equal(tiny):
   state, train_step = build(tiny, dropout=0.1, frozen="backbone+neck")
   before = jax.device_get(state)
   after, _ = run(compile_step(train_step, make_mesh()), state, make_mesh())
@@ -173,7 +173,7 @@ def is_finite(tree):
   return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
 
 
-def test_finite_looks_at_the_loss(tiny):
+def test_finite_checks_the_loss(tiny):
   state, train_step = build(tiny)
   batch = batch_of(0)
   assert train_step(state, batch, jax.random.key(1))[1].finite
@@ -182,9 +182,9 @@ def test_finite_looks_at_the_loss(tiny):
 
 
 @pytest.mark.parametrize("place", ["params", "opt_state", "batch_stats"])
-def test_finite_looks_at_the_state(tiny, place):
-  """The loss is finite, and so is the state but for one place."""
-  # The momentum of a frozen part moves nothing until the part is trained.
+def test_finite_checks_the_state(tiny, place):
+  """The loss is finite, and so is the state except in one place."""
+  # The momentum of a frozen part has no effect until the part is trained.
   state, train_step = build(
     tiny,
     rate=np.inf if place == "params" else RATE,
@@ -204,7 +204,7 @@ def test_finite_looks_at_the_state(tiny, place):
   assert not metrics.finite
 
 
-def test_eval_step_leaves_images_out(tiny):
+def test_eval_step_returns_no_images(tiny):
   model, mesh = tiny.Model(), make_mesh()
   variables = init_variables(model, jax.random.key(0), 4)
   eval_step = make_eval_step(model, tiny.Task(), EvalConfig(), 4, mesh)

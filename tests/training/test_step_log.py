@@ -30,7 +30,7 @@ def test_means_and_last_rate():
   assert log.drain() == {}
 
 
-def test_the_steps_that_are_not_finite_are_named():
+def test_non_finite_steps_are_named():
   log = StepLog()
   for step in range(11, 16):
     log.add(step, metrics(float("inf") if step > 12 else 1.0, finite=step <= 12))

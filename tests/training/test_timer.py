@@ -6,7 +6,7 @@ from ferjax.training.timer import Timer
 
 @pytest.fixture
 def clock(monkeypatch):
-  """A clock that is set by hand, in seconds."""
+  """A clock that the test sets, in seconds."""
 
   class Clock:
     now = 100.0
@@ -15,7 +15,7 @@ def clock(monkeypatch):
   return Clock
 
 
-def test_the_first_step_after_a_pause_is_not_timed(clock):
+def test_first_step_after_a_pause_is_not_timed(clock):
   timer = Timer()
   assert timer.lap() is None
   timer.add_step(8)  # compiled, from 90 to 100
@@ -38,7 +38,7 @@ def test_the_first_step_after_a_pause_is_not_timed(clock):
   assert timer.seconds == 4 + 1 + 2
 
 
-def test_it_goes_on_from_what_was_saved(clock):
+def test_seconds_continue_from_the_saved_value(clock):
   timer = Timer(60.0)
   timer.add_step(1)
   clock.now += 3

@@ -57,8 +57,7 @@ class ClassificationMetrics:
     Args:
       classifications: NumPy arrays.
       truth: a `ClassificationBatch`, or only its fields `label`, `mask` and `index`. The true class
-        of an example is the most probable class of its label (the first of several), also for
-        soft labels.
+        of an example is the most probable class of its hard or soft label (the first of several).
 
     Raises:
       ValueError: the batches differ in size, a row has a different number of classes, a label is
@@ -74,7 +73,7 @@ class ClassificationMetrics:
     self._probability.append(probabilities[rows, predicted[rows]].astype(np.float64))
 
   def __len__(self) -> int:
-    """The number of examples in the metrics."""
+    """The number of added examples."""
     return sum(map(len, self._index))
 
   def compute(self) -> dict[str, float]:
@@ -126,13 +125,13 @@ class ClassificationMetrics:
   def reliability(self) -> Reliability:
     """The accuracy of predictions with similar probability."""
     probability = _join(self._probability, np.float64)
-    right = _join(self._truth, np.int64) == _join(self._predicted, np.int64)
+    correct = _join(self._truth, np.int64) == _join(self._predicted, np.int64)
     # A bin includes its upper edge and excludes its lower edge.
     bins = np.clip(np.ceil(probability * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
     count = np.bincount(bins, minlength=NUM_BINS)
     confidence, accuracy = (
       np.bincount(bins, weights=x, minlength=NUM_BINS) / np.maximum(count, 1)
-      for x in (probability, right)
+      for x in (probability, correct)
     )
     return Reliability(count, confidence, accuracy)
 
@@ -184,7 +183,7 @@ class ClassificationMetrics:
     with np.errstate(invalid="ignore"):
       bad_label = (label < 0).any(axis=1) | ~(np.abs(label.sum(axis=1) - 1) < 1e-3)
     for wrong, text in (
-      (bad_label, "label {} is not a distribution; one-hot if hard, it sums to 1."),
+      (bad_label, "label {} is not a distribution that sums to 1 (one-hot for a hard label)."),
       (~np.isfinite(probabilities).all(axis=1), "probabilities {} are not finite."),
     ):
       for i in np.flatnonzero(wrong & mask)[:1]:
@@ -194,9 +193,9 @@ class ClassificationMetrics:
 
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:
   """The 95 % interval of a proportion of `count` examples (Wilson, JASA 1927), uncorrected."""
-  share, spread = hits / count, _Z**2 / count
-  center = (share + spread / 2) / (1 + spread)
-  half = _Z / (1 + spread) * np.sqrt(share * (1 - share) / count + spread / (4 * count))
+  rate, spread = hits / count, _Z**2 / count
+  center = (rate + spread / 2) / (1 + spread)
+  half = _Z / (1 + spread) * np.sqrt(rate * (1 - rate) / count + spread / (4 * count))
   return float(max(center - half, 0.0)), float(min(center + half, 1.0))
 
 
@@ -226,5 +225,5 @@ def _bootstrap(matrix: Int[np.ndarray, "k k"], seed: int) -> dict[str, Float[np.
   return {name: np.percentile(values, (2.5, 97.5)) for name, values in resampled.items()}
 
 
-def _join(pieces: list[np.ndarray], dtype: type) -> np.ndarray:
-  return np.concatenate([np.empty(0, dtype), *pieces])
+def _join(arrays: list[np.ndarray], dtype: type) -> np.ndarray:
+  return np.concatenate([np.empty(0, dtype), *arrays])

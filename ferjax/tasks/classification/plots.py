@@ -19,7 +19,7 @@ _THUMBNAIL = 192  # pixels
 
 
 def plot_reliability(metrics: ClassificationMetrics, path: str | os.PathLike[str]) -> None:
-  """The accuracy and the number of predictions with similar probability.
+  """Plots accuracy and number of predictions in bins of their probability.
 
   Raises:
     ValueError: no example was added.
@@ -56,11 +56,11 @@ def plot_reliability(metrics: ClassificationMetrics, path: str | os.PathLike[str
 def plot_mistakes(
   metrics: ClassificationMetrics, source: Examples, path: str | os.PathLike[str], *, count: int = 24
 ) -> None:
-  """A sheet of the most confident wrong predictions.
+  """Plots a sheet of the most confident wrong predictions.
 
   Args:
-    metrics: with a model's predictions.
-    source: the records that were added to the metrics: `source[index]["image"]` is u8[h w 3].
+    metrics: with the predictions of a model.
+    source: the evaluated records: `source[index]["image"]` is u8[h w 3].
     path: of the PNG file.
     count: maximum number of images on the sheet.
   """
@@ -87,12 +87,12 @@ def plot_mistakes(
 
 
 def _show(axes: Axes, image: np.ndarray) -> None:
-  """Draws an image centred in a square, for any shape of the image."""
-  picture = Image.fromarray(image)
-  picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-  side = max(picture.size)
+  """Draws an image of any shape, centred in a square."""
+  thumbnail = Image.fromarray(image)
+  thumbnail.thumbnail((_THUMBNAIL, _THUMBNAIL))
+  side = max(thumbnail.size)
   square = Image.new("RGB", (side, side), "white")
-  square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+  square.paste(thumbnail, ((side - thumbnail.width) // 2, (side - thumbnail.height) // 2))
   axes.imshow(square)
 
 

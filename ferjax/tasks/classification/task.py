@@ -66,7 +66,7 @@ class ClassificationTask:
     """See `classification_loss`; the sums are over the whole batch, for any sharding.
 
     Raises:
-      ValueError: logits or labels are not over the classes of the task.
+      ValueError: logits or labels do not match the classes of the task.
     """
     self._check(output)
     if batch["label"].shape != output.logits.shape:
@@ -82,7 +82,7 @@ class ClassificationTask:
     """Logits to probabilities and the most probable class. Runs under `jit`.
 
     Raises:
-      ValueError: the logits are not over the classes of the task.
+      ValueError: the logits do not match the classes of the task.
     """
     self._check(output)
     probabilities = jax.nn.softmax(output.logits.astype(jnp.float32), axis=-1)
@@ -111,13 +111,13 @@ class ClassificationTask:
 
     Args:
       metrics: the predictions on `source`.
-      source: the records; their images are shown in mistakes.png.
+      source: the records whose images mistakes.png shows.
       folder: created if missing.
 
     Raises:
-      ValueError: nothing was added to the metrics.
+      ValueError: the metrics are empty.
     """
-    # Imported here: inference needs this module, but not Matplotlib.
+    # Imported here because inference needs this module, but not Matplotlib.
     from ferjax.tasks.classification.plots import plot_mistakes, plot_reliability
     from ferjax.tasks.plots import plot_confusion
 
@@ -172,23 +172,22 @@ def classification_loss(
 
   With class weights w, an example's loss is -sum_c w_c * target_c * log p_c, and the divisor is
   the sum of w_c * y_c over the examples and classes. For hard labels this is PyTorch's weighted
-  mean. For soft ones PyTorch divides by the number of examples instead; here a distribution counts
-  as a mixture of hard labels. So hard labels written as distributions give the same loss, and rare
+  mean. For soft labels PyTorch divides by the number of examples; here a distribution counts as a
+  mixture of hard labels. So hard labels written as distributions give the same loss, and rare
   classes do not scale the gradient.
 
   Args:
     output: logits; `attention` is set when EmoNeXt is trained. Its first axis is the
-      examples, also where the released variant attends over the batch.
+      examples, also in the released variant, which attends over the batch.
     label: targets, before smoothing.
-    mask: False for examples that are excluded; without any example the loss is 0.
+    mask: False for excluded examples; without any example the loss is 0.
     config: the terms and their weights.
 
   Returns:
-    The parts `cross_entropy`; `smoothed`, where `config.smoothed_weight` is above 0; and
-    `regularizer`, where `config.regularizer_weight` is above 0 and there is attention; each
-    already multiplied by its weight. The cross entropies are divided by the number of examples
-    that count, `num_examples`, or with class weights by the sum of those,
-    `num_weighted_examples`.
+    The parts `cross_entropy`; `smoothed`, if `config.smoothed_weight` is above 0; and
+    `regularizer`, if `config.regularizer_weight` is above 0 and there is attention; each already
+    multiplied by its weight. The cross entropies are divided by the number of unmasked examples,
+    `num_examples`, or with class weights by their sum, `num_weighted_examples`.
   """
   # Values in padding rows affect neither the sums nor, as 0 * NaN, the gradient.
   logits, label = (
@@ -222,17 +221,17 @@ def classification_loss(
 def average_views(output: ClassifierOutput, num_views: int) -> ClassifierOutput:
   """The mean of logits and features over every `num_views` consecutive rows.
 
-  This classifies an image with several views (spec: emonext, Loss, recipe
-  as published). The result has no attention, which belongs to views, not to images.
+  Used to classify an image from several views (spec: emonext, Loss, recipe as published). The
+  result has no attention, which belongs to views, not to images.
 
   Raises:
-    ValueError: the rows do not divide into views.
+    ValueError: the number of rows is not divisible by `num_views`.
   """
   num_rows = len(output.logits)
   if num_views < 1 or num_rows % num_views:
     raise ValueError(
-      f"{num_rows} rows do not divide into {num_views} views of each image; pass the number of "
-      "views of the batch."
+      f"{num_rows} rows are not divisible into {num_views} views per image; pass the number of "
+      "views in the batch."
     )
   logits, features = (
     jnp.mean(x.reshape(-1, num_views, x.shape[1]), axis=1) for x in (output.logits, output.features)

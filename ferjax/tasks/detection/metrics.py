@@ -68,7 +68,7 @@ class DetectionMetrics:
   def compute(self) -> dict[str, float]:
     """The metrics by name, all in 0..1 except the counts.
 
-    `map50` is the mean over the classes of VOC AP@0.5, `ap50/<class>` that of one class,
+    `map50` is the mean over the classes of VOC AP@0.5, `ap50/<class>` is the AP of one class, and
     `map` and `coco_map50` are COCO's AP@[.5:.95] and AP@.5 (interpolated at 101 recalls).
     Classes without ground truth have no AP and no key: `classes_without_boxes` names them.
     `precision50` and `recall50` are over all classes, for detections that score at least
@@ -77,7 +77,7 @@ class DetectionMetrics:
     only the best of several detections of a face counts. A fraction of zero faces is 0.
 
     Raises:
-      ValueError: no ground-truth box was added, so that no AP is defined.
+      ValueError: no ground-truth box was added, so no AP is defined.
     """
     num_boxes = sum(len(image.truth_labels) for image in self.images)
     if num_boxes == 0:
@@ -125,7 +125,7 @@ class DetectionMetrics:
     for image in self._faces():
       image = image.select(image.scores >= self.score_threshold)
       found = image.match()
-      truth = np.append(image.truth_labels, background)  # found is -1: the last one
+      truth = np.append(image.truth_labels, background)  # for found = -1, the last element
       np.add.at(matrix, (truth[found], image.labels), 1)
       missed = np.delete(image.truth_labels, found[found >= 0])
       np.add.at(matrix[:, background], missed, 1)
@@ -145,19 +145,19 @@ class DetectionMetrics:
 
   def _face_metrics(self) -> dict[str, float]:
     faces = self._faces()
-    num_found = num_right = 0
+    num_found = num_correct = 0
     for image in faces:
       found = image.match()
       hits = found >= 0
       num_found += np.count_nonzero(hits)
-      num_right += np.count_nonzero(image.truth_labels[found[hits]] == image.labels[hits])
+      num_correct += np.count_nonzero(image.truth_labels[found[hits]] == image.labels[hits])
     return {
       "face_ap50": average_precision(*_curve(faces)),
-      "expression_accuracy": num_right / max(num_found, 1),
+      "expression_accuracy": num_correct / max(num_found, 1),
     }
 
   def _faces(self) -> list[ImageResult]:
-    """The images with only the best of overlapping detections of several classes."""
+    """The images with only the best of overlapping detections, over all classes."""
     return [image.select(suppress(image.boxes, image.scores)) for image in self.images]
 
   def _check_labels(self, labels: np.ndarray) -> None:

@@ -10,13 +10,13 @@ from ferjax.tasks.detection.metrics import DetectionMetrics
 from ferjax.tasks.detection.voc import average_precision, interpolate
 from ferjax.tasks.plots import save_figure
 
-# Okabe and Ito's colours, distinguishable by colour-blind readers; dashes distinguish the rest.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; further classes have dashes.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":", "-.")
 
 
 def plot_precision_recall(metrics: DetectionMetrics, path: str | os.PathLike[str]) -> None:
-  """Interpolated precision over recall at IoU 0.5; the area under each line is its class's AP.
+  """Plots interpolated precision over recall at IoU 0.5; the area under a line is the class's AP.
 
   Classes without ground truth have no line.
   """
@@ -24,7 +24,7 @@ def plot_precision_recall(metrics: DetectionMetrics, path: str | os.PathLike[str
   figure = Figure(figsize=(8, 5), layout="constrained")
   axes = figure.add_subplot()
   for number, (name, (recall, precision)) in enumerate(metrics.curves().items()):
-    # From recall 0, so that a class with one match or none is visible as a line too.
+    # Start at recall 0, so that a class with one match or none has a visible line.
     steps = interpolate(precision)
     first = steps[:1] if len(steps) else [0]
     axes.plot(

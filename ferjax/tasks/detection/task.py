@@ -31,7 +31,7 @@ IOU_LOSS_WEIGHT = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class DetectionTask:
-  """Finding faces and their expressions; see `ferjax.tasks.base.Task`."""
+  """Detection of faces and their expressions; see `ferjax.tasks.base.Task`."""
 
   class_names: tuple[str, ...]
 
@@ -85,10 +85,10 @@ class DetectionTask:
       output: raw maps.
       image_size: side, or (height, width), of the model's input in pixels.
       placement: the position of each original image in the input; boxes are then in pixels of the
-        original image and clipped to it, and boxes outside of it are dropped. Without it, they are
+        original image and clipped to it, and boxes outside it are dropped. Without it, boxes are
         in input pixels and not clipped.
-      score_threshold: minimum objectness * class probability. Arrays, as arguments of a compiled
-        function are, need no other program for another value; numbers are compiled in.
+      score_threshold: minimum objectness * class probability. An array is traced, so a new value
+        compiles nothing; a Python number is compiled in.
       iou_threshold: boxes with a higher IoU with a better box of their class are dropped.
       max_detections: maximum number of detections per image.
 
@@ -116,10 +116,10 @@ class DetectionTask:
     iou_threshold: float | Float[Array, ""],
     max_detections: int,
   ) -> tuple[Detections, Int[Array, "b d"]]:
-    """As `postprocess`, and the cell of each detection, in the order of `decode`."""
+    """Like `postprocess`, with the cell of each detection, in the order of `decode`."""
     self._check(output)
     for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
-      # That of an array was checked where it became one.
+      # The value of an array was checked before it was converted.
       if not isinstance(value, jax.Array) and not 0 <= value <= 1:
         raise ValueError(f"{name} is {value}; it must be in 0..1.")
     if max_detections < 1:
@@ -163,9 +163,9 @@ class DetectionTask:
     )
 
   def merge_views(self, output: DetectorOutput, num_views: int) -> DetectorOutput:
-    """Raises a ValueError: boxes of several views are not put together."""
+    """Raises a ValueError: boxes of several views cannot be merged."""
     raise ValueError(
-      f"A detector sees an image in one view, here there are {num_views}; set eval.ten_crop=False."
+      f"A detector uses one view of an image, not {num_views}; set eval.ten_crop=False."
     )
 
   def write_report(self, metrics: DetectionMetrics, source: Examples, folder: pathlib.Path) -> None:
@@ -196,7 +196,7 @@ def decode(
 def decode_cells(
   output: DetectorOutput, grid: CellGrid
 ) -> tuple[Float[Array, "b a 4"], Float[Array, "b a"], Float[Array, "b a k"]]:
-  """As `decode`, on given cells: centre (xy + index) * stride, size exp(wh) * stride."""
+  """Like `decode`, for given cells: centre (xy + index) * stride, size exp(wh) * stride."""
   raw = jnp.concatenate(
     [level.reshape(level.shape[0], -1, level.shape[-1]) for level in output.levels], axis=1
   ).astype(jnp.float32)
@@ -222,11 +222,11 @@ def detection_loss(
     boxes: ground truth, xyxy in input pixels.
     label: classes of the boxes.
     box_mask: False for padding boxes.
-    mask: False for examples that are excluded.
+    mask: False for excluded examples.
 
   Returns:
     The parts `iou`, `objectness` and `class`, each divided by the number of matched cells of the
-    batch, `num_matched`, or by 1 where there are none.
+    batch, `num_matched`, or by 1 if there are none.
   """
   pred_boxes, obj_logits, cls_logits = decode_cells(output, grid)
   predictions = jax.lax.stop_gradient((pred_boxes, obj_logits, cls_logits))

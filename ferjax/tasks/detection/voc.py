@@ -25,7 +25,7 @@ class ImageResult:
   def select(
     self, detections: Bool[np.ndarray, "n"], truth: Bool[np.ndarray, "m"] | None = None
   ) -> "ImageResult":
-    """The detections and the ground truth where the masks are True; None keeps all."""
+    """The detections and the ground truth selected by the masks; None keeps all."""
     truth = np.ones(len(self.truth_labels), bool) if truth is None else truth
     return ImageResult(
       self.boxes[detections],
@@ -65,17 +65,17 @@ def match_boxes(
   In order of decreasing score, each detection takes the box with the highest IoU. It matches if the
   IoU is at least the threshold and no earlier detection has matched the box.
   """
-  found = np.full(len(boxes), -1)
+  match = np.full(len(boxes), -1)
   if len(truth) == 0:
-    return found
+    return match
   ious = iou_matrix(boxes, truth)
   taken = np.zeros(len(truth), bool)
   for index in np.argsort(-scores, kind="stable"):
     best = np.argmax(ious[index])
     if ious[index, best] >= iou_threshold and not taken[best]:
-      found[index] = best
+      match[index] = best
       taken[best] = True
-  return found
+  return match
 
 
 def suppress(

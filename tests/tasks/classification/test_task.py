@@ -21,8 +21,8 @@ EVERYTHING = LossConfig(
   class_weights=(1.0, 2.0, 0.5, 3.0, 1.0, 0.25, 4.0),
 )
 
-# Logits that the released programs gave for rule-made weights and images, and their losses by
-# PyTorch in float64. EmoNeXt's attention is over its batch of two.
+# Logits of the released programs for weights and images from rules; the expected losses are
+# PyTorch's in float64. EmoNeXt's attention is over its batch of two.
 EMONEXT_LOGITS = (
   (-0.02516026, 0.77225256, -0.8980607, -0.2980929, 0.5353261, -1.3201987, 2.3980246),
   (-0.00802748, 0.6941389, -0.89269304, -0.27778125, 0.47904646, -1.3835323, 2.5297809),
@@ -59,7 +59,7 @@ def _random(seed: int, size: int, *, tokens: int = 0) -> tuple[ClassifierOutput,
 
 
 def _numpy_loss(logits, label, attention, config: LossConfig) -> dict[str, float]:
-  """In float64, example by example and class by class."""
+  """In float64, with loops over examples and classes."""
   logits, label = np.asarray(logits, np.float64), np.asarray(label, np.float64)
   k = logits.shape[1]
   weights = config.class_weights or (1,) * k
@@ -91,7 +91,7 @@ def test_emonext_loss_equals_the_released_program():
   loss = _loss(_output(EMONEXT_LOGITS, EMONEXT_ATTENTION), _batch([2, 5]), EMONEXT)
   np.testing.assert_allclose(loss.total, 3.7688938037665496, rtol=1e-6)
   np.testing.assert_allclose(loss.parts["cross_entropy"], 3.76503689308557, rtol=1e-6)
-  # The attention is written with 8 digits here.
+  # The attention above has only 8 digits.
   np.testing.assert_allclose(loss.parts["regularizer"], 0.003856910680979375, rtol=1e-4)
   assert set(loss.parts) == {"cross_entropy", "regularizer"}
   assert (loss.weight, loss.weight_name) == (2, "num_examples")
@@ -134,7 +134,7 @@ def test_class_weights_by_hand():
   assert (loss.weight, loss.weight_name) == (4, "num_weighted_examples")
 
 
-def test_a_soft_label_is_fractions_of_hard_ones():
+def test_soft_label_equals_a_mixture_of_hard_labels():
   config = LossConfig(class_weights=EVERYTHING.class_weights)
   output, _ = _random(0, 1)
   votes = [1, 1, 1, 4]
@@ -177,12 +177,12 @@ def test_gradient_equals_finite_differences():
     np.testing.assert_allclose(getattr(grads, name), slopes, atol=1e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("rubbish", [7.0, np.inf, np.nan])
-def test_padding_changes_nothing(rubbish, with_gradient):
+@pytest.mark.parametrize("filler", [7.0, np.inf, np.nan])
+def test_padding_changes_nothing(filler, with_gradient):
   output, batch = _random(3, 4, tokens=3)
   step = jax.jit(with_gradient(functools.partial(classification_loss, config=EVERYTHING)))
   loss, grads = step(output, **batch)
-  pad = functools.partial(jax.tree.map, lambda x: jnp.concatenate([x, jnp.full_like(x, rubbish)]))
+  pad = functools.partial(jax.tree.map, lambda x: jnp.concatenate([x, jnp.full_like(x, filler)]))
   padded = pad(batch) | {"mask": jnp.arange(8) < 4}
   other, other_grads = step(pad(output), **padded)
   chex.assert_trees_all_close(other, loss, rtol=1e-6)
@@ -201,8 +201,8 @@ def test_permutation_changes_nothing():
 
 
 @pytest.mark.parametrize("tokens", [0, 3])
-def test_two_devices_give_the_loss_of_one(tokens):
-  """Although their shares have other class weights, and one of them a masked example."""
+def test_two_devices_equal_one(tokens):
+  """Their parts have different sums of class weights, and one has a masked example."""
   output, batch = _random(5, 4, tokens=tokens)
   if tokens:
     batch["mask"] = jnp.array([True, False, True, True])
@@ -212,7 +212,7 @@ def test_two_devices_give_the_loss_of_one(tokens):
   chex.assert_trees_all_close(_loss(*spread, EVERYTHING), loss, rtol=1e-6)
 
 
-def test_a_batch_without_examples_has_no_loss_and_no_gradient(with_gradient):
+def test_batch_without_examples_has_zero_loss_and_gradient(with_gradient):
   output, batch = _random(6, 3, tokens=2)
   batch["mask"] = jnp.zeros(3, bool)
   loss, grads = with_gradient(lambda x: _loss(x, batch, EVERYTHING))(output)
@@ -226,7 +226,7 @@ def test_no_attention_no_regularizer():
   assert set(loss.parts) == {"cross_entropy"}
 
 
-def test_loss_is_finite_and_float32_where_probabilities_vanish():
+def test_loss_is_finite_and_float32_if_probabilities_vanish():
   loss = _loss(_output([[300.0, -300, 0, 0, 0, 0, 0]]), _batch([1]))
   assert loss.total == 600
   half = _output(EMONEXT_LOGITS)
@@ -249,19 +249,19 @@ def test_average_views():
   assert averaged.logits.tolist() == [[2, 3], [8, 9]]
   assert averaged.features.tolist() == [[20, 30], [80, 90]]
   assert averaged.attention is None
-  with pytest.raises(ValueError, match="6 rows do not divide into 4 views"):
+  with pytest.raises(ValueError, match="6 rows are not divisible into 4 views"):
     average_views(ClassifierOutput(logits, logits), 4)
 
 
 @pytest.mark.parametrize("method", ["loss", "postprocess"])
-def test_logits_of_other_classes(method):
+def test_logits_with_wrong_number_of_classes(method):
   arguments = (_batch([0]),) if method == "loss" else ()
   task = ClassificationTask(NAMES)
   with pytest.raises(ValueError, match=r"\(1, 8\); expected .* 7 columns.* num_classes=7"):
     getattr(task, method)(_output([[0.0] * 8]), *arguments)
 
 
-def test_labels_of_other_classes():
+def test_labels_with_wrong_number_of_classes():
   batch = {"label": jnp.ones((1, 8)) / 8, "mask": jnp.ones(1, bool)}
   with pytest.raises(ValueError, match=r"Labels have the shape \(1, 8\) and logits \(1, 7\)"):
     ClassificationTask(NAMES).loss(_output([[0.0] * 7]), batch)
@@ -279,12 +279,12 @@ def test_labels_of_other_classes():
     ({"class_weights": (0.0,) * 7}, "nor all 0"),
   ],
 )
-def test_impossible_loss(values, message):
+def test_invalid_loss_config(values, message):
   with pytest.raises(ValueError, match=message):
     ClassificationTask(NAMES, LossConfig(**values))
 
 
-def test_primary_metric_is_one_that_can_select():
+def test_primary_metric_is_a_selection_metric():
   task = ClassificationTask(NAMES, primary_metric="macro_f1")
   assert (task.num_classes, hash(task)) == (7, hash(ClassificationTask(NAMES, EMONEXT, "macro_f1")))
   with pytest.raises(ValueError, match="primary_metric is 'ece'; known: accuracy, balanced"):

@@ -25,7 +25,7 @@ def test_perfect_detections():
 
 
 def test_thresholds_from_50_to_95():
-  # IoU 0.81: right at 0.50, 0.55, ..., 0.80, which are 7 of the 10 thresholds.
+  # IoU 0.81: correct at 0.50, 0.55, ..., 0.80, which are 7 of the 10 thresholds.
   images = [_image([((10, 10, 91, 110), 0.9, 0)], [(BOX, 0)])]
   assert coco_average_precision(images, 1) == pytest.approx((0.7, 1))
 
@@ -35,8 +35,8 @@ def test_mean_over_the_classes_that_have_boxes():
   assert coco_average_precision(images, 3) == pytest.approx((0.5, 0.5))
 
 
-def test_first_truth_of_a_data_set_counts():
-  """An id of 0 would be taken for "matched with nothing"."""
+def test_first_ground_truth_box_counts():
+  """pycocotools would read an id of 0 as "no match"."""
   images = [_image([(BOX, 0.9, 0)], [(BOX, 0)])]
   assert coco_average_precision(images, 1) == pytest.approx((1, 1))
 
@@ -46,7 +46,7 @@ def test_false_positive_in_an_image_without_faces():
   assert coco_average_precision(images, 1) == pytest.approx((0.5, 0.5))
 
 
-def test_no_detection_no_truth_and_silence(capsys):
+def test_no_detection_no_truth_and_no_output(capsys):
   assert coco_average_precision([_image((), [(BOX, 0)])], 1) == (0, 0)
   assert np.isnan(coco_average_precision([_image([(BOX, 0.9, 0)])], 1)).all()
   assert np.isnan(coco_average_precision([_image()], 1)).all()

@@ -9,7 +9,7 @@ A, B, C = (0, 0, 20, 20), (50, 50, 90, 90), (100, 0, 140, 30)
 
 
 def _detections(*images, width: int = 6) -> Detections:
-  """From lists of (box, score, label); padding rows are made to look real."""
+  """From lists of (box, score, label); padding rows have plausible values."""
   shape = (len(images), width)
   boxes = np.tile(np.array(A, np.float32), (*shape, 1))
   scores, labels = np.ones(shape, np.float32), np.zeros(shape, np.int32)
@@ -59,22 +59,22 @@ def test_nothing_detected():
 
 def test_mixed_by_hand():
   detections = _detections(
-    [(A, 0.9, 0), (B, 0.8, 1), ((1, 0, 20, 20), 0.6, 0)],  # right, wrong class, duplicate
+    [(A, 0.9, 0), (B, 0.8, 1), ((1, 0, 20, 20), 0.6, 0)],  # correct, wrong class, duplicate
     [(C, 0.7, 0)],  # an image without faces
     [(A, 0.4, 0)],
   )
   truth = _truth([(A, 0), (B, 0)], [], [(A, 0), (C, 1)])
   result = _computed(detections, truth)
-  # happy: 0.9 right, 0.7 wrong, 0.6 duplicate, 0.4 right; 3 boxes.
+  # happy: 0.9 correct, 0.7 wrong, 0.6 duplicate, 0.4 correct; 3 boxes.
   happy = 1 / 3 * 1 + 1 / 3 * 2 / 4
   assert result["ap50/happy"] == pytest.approx(happy)
   assert result["ap50/sad"] == 0.0
   assert "ap50/calm" not in result
   assert result["map50"] == pytest.approx(happy / 2)
-  # At score 0.5: four detections, one right, of four boxes.
+  # At score 0.5: four detections, one correct, of four boxes.
   assert result["precision50"] == pytest.approx(1 / 4)
   assert result["recall50"] == pytest.approx(1 / 4)
-  # Faces: 0.9, 0.8 right, 0.7 wrong, the duplicate goes, 0.4 right; 4 faces.
+  # Faces: 0.9, 0.8 correct, 0.7 wrong, duplicate suppressed, 0.4 correct; 4 faces.
   assert result["face_ap50"] == pytest.approx(2 / 4 * 1 + 1 / 4 * 3 / 4)
   assert result["expression_accuracy"] == pytest.approx(2 / 3)
 
@@ -87,7 +87,7 @@ def test_classes_without_ground_truth_are_named():
   assert list(metrics.curves()) == ["sad"]
 
 
-def test_hedging_between_expressions_does_not_cost_the_face():
+def test_detections_of_several_classes_are_one_face():
   """Three classes in one place are one face, of the best class."""
   result = _computed(
     _detections([(A, 0.3, 0), (A, 0.32, 1), (A, 0.31, 2)], [(B, 0.2, 1)]),
@@ -101,8 +101,8 @@ def test_confusion_matrix_by_hand():
   metrics = DetectionMetrics(NAMES)
   metrics.add(
     _detections(
-      [(A, 0.9, 0), (A, 0.8, 1), (B, 0.8, 2), (C, 0.7, 1)],  # right, hedge, wrong, no face
-      [(A, 0.5, 1), (B, 0.49, 1)],  # right, below the threshold
+      [(A, 0.9, 0), (A, 0.8, 1), (B, 0.8, 2), (C, 0.7, 1)],  # correct, duplicate, wrong, no face
+      [(A, 0.5, 1), (B, 0.49, 1)],  # correct, below the threshold
     ),
     _truth([(A, 0), (B, 1)], [(A, 1), (B, 1), (C, 2)]),
   )
@@ -115,7 +115,7 @@ def test_confusion_matrix_by_hand():
   np.testing.assert_array_equal(metrics.confusion_matrix(), expected)
 
 
-def test_batches_equal_all_at_once():
+def test_batches_equal_one_batch():
   rng = np.random.default_rng(0)
   boxes, label = np.array([A, B, C]), rng.integers(0, 3, (8, 3))
   truth = _truth(*[[(boxes[j], label[i, j]) for j in range(i % 4)] for i in range(8)])
@@ -123,12 +123,12 @@ def test_batches_equal_all_at_once():
     *[[(boxes[j] + rng.normal(0, 3, 4), rng.random(), rng.integers(0, 3)) for j in range(3)]
       for _ in range(8)]
   )  # fmt: skip
-  pieces = DetectionMetrics(NAMES)
+  metrics = DetectionMetrics(NAMES)
   for part in (slice(0, 3), slice(3, 4), slice(4, 8)):
-    pieces.add(
+    metrics.add(
       Detections(*(field[part] for field in found)), {k: v[part] for k, v in truth.items()}
     )
-  assert pieces.compute() == _computed(found, truth)
+  assert metrics.compute() == _computed(found, truth)
 
 
 def test_masked_examples_do_not_count():
@@ -163,6 +163,6 @@ def test_batches_of_different_size():
     DetectionMetrics(NAMES).add(_detections([], []), _truth([(A, 0)]))
 
 
-def test_label_that_is_no_class():
+def test_invalid_label():
   with pytest.raises(ValueError, match=r"label 3; expected 0\.\.2 for the classes happy, sad"):
     DetectionMetrics(NAMES).add(_detections([]), _truth([(A, 3)]))

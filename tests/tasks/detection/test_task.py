@@ -14,7 +14,7 @@ from ferjax.typing import DetectorOutput
 NAMES = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 TASK = DetectionTask(NAMES)
 LOSSES = ["loss_40_20_10", "loss_20_20_10", "loss_conflict", "loss_no_gt"]
-PICTURES = {  # thresholds, and how a 480x640 picture lies in the 320x320 input
+SETTINGS = {  # thresholds, and the placement of a 480x640 image in the 320x320 input
   "predict_letterbox": (0.5, 0.3, (0.5, 0.5, 0, 40, 640, 480)),
   "eval_letterbox": (0.05, 0.5, (0.5, 0.5, 0, 40, 640, 480)),
   "stretch": (0.5, 0.3, (0.5, 2 / 3, 0, 0, 640, 480)),
@@ -44,7 +44,7 @@ def _released_grid(facts: dict) -> CellGrid:
 
 
 def _truth(golden, case: str, batch_size: int, padding: int = 5) -> dict:
-  """Fields of a batch; what padding boxes hold must not matter."""
+  """Fields of a batch; the values of padding boxes must not matter."""
   boxes = np.tile(np.array([100, 80, 220, 210], np.float32), (batch_size, padding, 1))
   label = np.full((batch_size, padding), 6, np.int32)
   box_mask = np.zeros((batch_size, padding), bool)
@@ -90,7 +90,7 @@ def test_task_takes_strides_from_the_image(golden):
   output = _output(golden, "loss_40_20_10")
   loss = _loss(output, _batch(golden, "loss_40_20_10", 3, 320))
   np.testing.assert_allclose(loss.total, golden.train["loss_40_20_10"]["loss"], rtol=1e-5)
-  # The first map of 20 cells has stride 16 then, not the released loss's 8.
+  # The first map of 20 cells then has stride 16, not 8 as in the released loss.
   output = _output(golden, "loss_20_20_10")
   loss = _loss(output, _batch(golden, "loss_20_20_10", 3, 320))
   assert abs(loss.total / golden.train["loss_20_20_10"]["loss"] - 1) > 0.01
@@ -100,7 +100,7 @@ def test_padding_changes_nothing(golden, with_gradient):
   case, output = "loss_conflict", _output(golden, "loss_conflict")
   grid = _released_grid(golden.train[case])
   loss = jax.jit(detection_loss)(output, grid, **_truth(golden, case, 2))
-  # More padding boxes, and an example that does not count although it has boxes.
+  # More padding boxes, and a masked example with boxes.
   padded = jax.tree.map(lambda x: jnp.concatenate([x, x[:1]]), _truth(golden, case, 2, padding=9))
   padded["mask"] = jnp.array([True, True, False])
   larger = DetectorOutput(tuple(jnp.concatenate([x, 3 * x[:1]]) for x in output.levels))
@@ -112,7 +112,7 @@ def test_padding_changes_nothing(golden, with_gradient):
 
 
 def test_losses_of_images_add_up(golden):
-  """The sums, not their quotients, add up: the divisor is of the whole batch."""
+  """The sums add up, not the means: the divisor is that of the whole batch."""
   case, output = "loss_40_20_10", _output(golden, "loss_40_20_10")
   batch = _batch(golden, case, 3, 320)
   whole = _loss(output, batch)
@@ -164,10 +164,10 @@ def test_decode_equals_the_released_program(golden, case):
   assert golden.rel_l2(f"{case}/decoded", jnp.concatenate(rows, axis=-1)) < 1e-6
 
 
-@pytest.mark.parametrize("picture", PICTURES)
+@pytest.mark.parametrize("setting", SETTINGS)
 @pytest.mark.parametrize("case", ["decode_20_20_10", "decode_40_20_10"])
-def test_kept_boxes_equal_the_released_program(golden, case, picture):
-  score_threshold, iou_threshold, placement = PICTURES[picture]
+def test_kept_boxes_equal_the_released_program(golden, case, setting):
+  score_threshold, iou_threshold, placement = SETTINGS[setting]
   placement = jnp.tile(jnp.array(placement, jnp.float32)[None], (2, 1))
   kept = _postprocess(
     _output(golden, case),
@@ -179,7 +179,7 @@ def test_kept_boxes_equal_the_released_program(golden, case, picture):
   boxes = np.asarray(undo_placement(kept.boxes, placement))
   for i in range(2):
     mask = np.asarray(kept.mask[i])
-    rows = golden.expect(f"{case}/{picture}/img{i}")
+    rows = golden.expect(f"{case}/{setting}/img{i}")
     assert mask.sum() == len(rows)
     np.testing.assert_allclose(boxes[i][mask], rows[:, [1, 0, 3, 2]], atol=1e-3)
     np.testing.assert_allclose(kept.scores[i][mask], rows[:, 4] * rows[:, 5], rtol=1e-5)
@@ -190,7 +190,7 @@ def test_kept_boxes_equal_the_released_program(golden, case, picture):
 
 
 @pytest.mark.parametrize("case", ["decode_20_20_10", "decode_40_20_10"])
-def test_nothing_passes(golden, case):
+def test_no_detection_above_the_threshold(golden, case):
   shapes = golden.train[f"{case}_empty"]["result_when_nothing_passes"]
   kept = _postprocess(
     _output(golden, case),
@@ -207,7 +207,7 @@ def test_nothing_passes(golden, case):
 
 def test_placement_gives_clipped_original_pixels(golden):
   case = "decode_20_20_10"
-  score_threshold, iou_threshold, placement = PICTURES["stretch"]
+  score_threshold, iou_threshold, placement = SETTINGS["stretch"]
   kept = _postprocess(
     _output(golden, case),
     image_size=320,
@@ -222,15 +222,15 @@ def test_placement_gives_clipped_original_pixels(golden):
     np.testing.assert_allclose(kept.boxes[i][kept.mask[i]], clipped, atol=1e-3)
 
 
-def _one_cell(*cells: tuple[float, ...]) -> DetectorOutput:
-  """One image; a map of one row with the given raw values per cell."""
+def _row_of_cells(*cells: tuple[float, ...]) -> DetectorOutput:
+  """One image with a map of one row; raw values per cell."""
   return DetectorOutput((jnp.array([[list(cells)]], jnp.float32),))
 
 
-def test_rectangular_input_and_boxes_outside_the_picture():
+def test_rectangular_input_and_boxes_outside_the_image():
   # Two cells of 32x64 pixels (width x height): centres (16, 32) and (48, 32), a quarter wide.
   size = float(np.log(0.25))
-  output = _one_cell((0.5, 0.5, size, size, 9, 9, -9), (0.5, 0.5, size, size, 9, -9, 9))
+  output = _row_of_cells((0.5, 0.5, size, size, 9, 9, -9), (0.5, 0.5, size, size, 9, -9, 9))
   task = DetectionTask(("a", "b"))
   thresholds = {"score_threshold": 0.5, "iou_threshold": 0.5, "max_detections": 3}
   kept = _postprocess(output, task, image_size=(64, 64), **thresholds)
@@ -238,18 +238,18 @@ def test_rectangular_input_and_boxes_outside_the_picture():
     kept.boxes[0], [[12, 24, 20, 40], [44, 24, 52, 40], [0, 0, 0, 0]], rtol=1e-6
   )
   assert kept.labels[0].tolist() == [0, 1, 0]
-  # The picture ends at input column 14: a quarter of the first box is left, the second is not
-  # seen.
+  # The image ends at input column 14: a quarter of the first box remains, and the second is
+  # dropped.
   placement = jnp.array([[0.5, 1, 0, 0, 28, 64]], jnp.float32)
   kept = _postprocess(output, task, image_size=64, placement=placement, **thresholds)
   assert kept.mask[0].tolist() == [True, False, False]
   np.testing.assert_allclose(kept.boxes[0, 0], [24, 24, 28, 40], rtol=1e-6)
 
 
-def test_a_box_outside_the_picture_suppresses_nothing():
+def test_box_outside_the_image_suppresses_nothing():
   size = float(np.log(0.5))
-  # Both predict boxes 32 wide around x = 32 and x = 40; the picture begins at column 50.
-  output = _one_cell((0.5, 0.5, size, 0, 9, 9), (-0.375, 0.5, size, 0, 5, 5))
+  # Both predict boxes 32 wide around x = 32 and x = 40; the image begins at column 50.
+  output = _row_of_cells((0.5, 0.5, size, 0, 9, 9), (-0.375, 0.5, size, 0, 5, 5))
   task = DetectionTask(("face",))
   thresholds = {"score_threshold": 0.5, "iou_threshold": 0.3, "max_detections": 2}
   kept = _postprocess(output, task, image_size=(64, 128), **thresholds)
@@ -259,11 +259,11 @@ def test_a_box_outside_the_picture_suppresses_nothing():
   np.testing.assert_allclose(kept.boxes[0], [[0, 0, 6, 64], [0, 0, 0, 0]], rtol=1e-6)
 
 
-def test_every_detection_is_from_a_cell():
+def test_cells_of_detections():
   # Two maps, of two and of three cells: the first and the last of the second are faces.
   levels = (
-    _one_cell((0.5, 0.5, -1, -1, -9, 9), (0.5, 0.5, -1, -1, -9, 9)),
-    _one_cell((0.5, 0.5, -2, -2, 3, 9), (0.5, 0.5, 0, 0, -9, 9), (0.5, 0.5, -2, -2, 5, 9)),
+    _row_of_cells((0.5, 0.5, -1, -1, -9, 9), (0.5, 0.5, -1, -1, -9, 9)),
+    _row_of_cells((0.5, 0.5, -2, -2, 3, 9), (0.5, 0.5, 0, 0, -9, 9), (0.5, 0.5, -2, -2, 5, 9)),
   )
   output = DetectorOutput(tuple(level for output in levels for level in output.levels))
   settings = {"score_threshold": 0.5, "iou_threshold": 0.5, "max_detections": 3}
@@ -295,13 +295,13 @@ def test_batch_equals_singles(golden):
     ({"max_detections": 0}, r"max_detections is 0; it must be at least 1"),
   ],
 )
-def test_impossible_thresholds(golden, change, message):
+def test_invalid_thresholds(golden, change, message):
   thresholds = {"score_threshold": 0.5, "iou_threshold": 0.5, "max_detections": 10} | change
   with pytest.raises(ValueError, match=message):
     TASK.postprocess(_output(golden, "loss_no_gt"), image_size=32, **thresholds)
 
 
-def test_maps_of_another_number_of_classes(golden):
+def test_maps_with_wrong_number_of_classes(golden):
   task = DetectionTask(("happy", "sad"))
   message = r"\(2, 4, 4, 12\) has 12 channels; 2 classes need 5 \+ 2"
   with pytest.raises(ValueError, match=message):

@@ -28,7 +28,7 @@ def test_iou_of_exactly_the_threshold_is_a_hit():
   assert match_boxes(_boxes((0, 0, 3.9, 4)), np.array([0.9]), truth).tolist() == [-1]
 
 
-def test_a_second_detection_of_a_box_is_wrong():
+def test_second_detection_of_a_box_is_wrong():
   truth = _boxes((0, 0, 10, 10))
   boxes = _boxes((0, 0, 10, 9), (0, 0, 10, 10))
   assert match_boxes(boxes, np.array([0.9, 0.8]), truth).tolist() == [0, -1]
@@ -36,9 +36,9 @@ def test_a_second_detection_of_a_box_is_wrong():
   assert match_boxes(boxes, np.array([0.9, 0.9]), truth).tolist() == [0, -1]
 
 
-def test_the_best_overlap_decides_even_if_taken():
-  # VOC: the second detection overlaps box 0 most, which is taken, and does not fall back on
-  # box 1 although their IoU is above the threshold.
+def test_best_overlap_decides_even_if_already_matched():
+  # VOC: the second detection overlaps box 0 most, which is already matched. It does not fall back
+  # to box 1, although their IoU is above the threshold.
   truth = _boxes((0, 0, 10, 10), (0, 0, 10, 6))
   boxes = _boxes((0, 0, 10, 10), (0, 0, 10, 9))
   assert match_boxes(boxes, np.array([0.9, 0.8]), truth).tolist() == [0, -1]
@@ -79,7 +79,7 @@ def test_precision_recall_and_envelope_by_hand():
   np.testing.assert_allclose(interpolate(precision), [1, 2 / 3, 2 / 3])
 
 
-def test_suppress_keeps_the_best_of_a_place():
+def test_suppress_keeps_the_best_of_overlapping_boxes():
   boxes = _boxes((0, 0, 10, 10), (0, 0, 10, 9), (0, 0, 10, 5), (50, 50, 60, 60))
   # The second is dropped by the first and so cannot drop the third, whose IoU with the first is
   # exactly the threshold.
