@@ -60,11 +60,11 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     default="none",
     help="an image that is in several splits stays in the first of test, val and train that "
     "contains it. across-splits: drops images from later splits that are the same as an image of "
-    "an earlier split, or look like it (as `check` reports). conflicting: drops images from later "
-    "splits that are the same but have another label, and all such images of val or train if their "
-    "labels differ within that split; test keeps its own. all: both, and keeps only the first of "
-    "images within one split that are the same or look alike. The report lists the dropped images "
-    "(default: %(default)s)",
+    "an earlier split, or look like it (as `check` reports). conflicting: of the same images with "
+    "different labels, drops those in later splits, and those of val or train if labels differ "
+    "within that split; test keeps its own. all: both, and keeps only the first of images within "
+    "one split that are the same or look alike. The report lists the dropped images (default: "
+    "%(default)s)",
   )
 
 
