@@ -187,7 +187,16 @@ def finite_score(metrics: Mapping[str, float]) -> float:
 
 
 def read_json(file: epath.Path) -> dict[str, Any]:
-  return json.loads(file.read_text())
+  """An object of JSON in the folder of a checkpoint; a ValueError names a damaged file."""
+  try:
+    content = json.loads(file.read_text())
+    if not isinstance(content, dict):
+      raise ValueError(f"expected an object, found {type(content).__name__}")
+  except ValueError as error:  # of bytes that are not UTF-8, too
+    raise ValueError(
+      f"{file} is damaged: {error}. Restore it, or delete the checkpoint {file.parent.parent}"
+    ) from error
+  return content
 
 
 def saved_tree(item: epath.Path) -> Any:

@@ -75,12 +75,6 @@ def image_suffixes() -> frozenset[str]:
   )
 
 
-def is_image_name(name: str | os.PathLike) -> bool:
-  """Whether the suffix is an image's, and the file is neither hidden nor a system file."""
-  path = pathlib.PurePath(name)
-  return not _is_hidden(path.name) and path.suffix.lower() in image_suffixes()
-
-
 def list_images(
   folder: str | os.PathLike,
   *,

@@ -16,6 +16,7 @@ from ferjax.data.loading import load_source
 from ferjax.data.sources import Source
 from ferjax.models import create_model
 from ferjax.models.options import model_arguments
+from ferjax.output import check_writable
 from ferjax.tasks import create_task, task_name
 from ferjax.training.config_checks import validate
 from ferjax.training.evaluation import check_source, eval_checkpoint, selection_note
@@ -38,10 +39,13 @@ def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
 
   Raises:
     ValueError: an invalid config, missing data, or a workdir that contains a different run.
+    OSError: the workdir cannot be written; this is tried first.
     NonFiniteError: training diverged; the message gives the steps.
     Interrupted: stopped by a signal, after saving.
   """
   validate(config)
+  if jax.process_index() == 0:
+    check_writable(pathlib.Path(workdir).expanduser())
   if config.train.seeds:
     return _train_seeds(config, pathlib.Path(workdir).expanduser())
   task = create_task(config)

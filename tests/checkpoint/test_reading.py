@@ -118,6 +118,15 @@ def test_incomplete_checkpoint(saved):
     open_checkpoint(saved.folder)
 
 
+@pytest.mark.parametrize("content", [b"", b'{"step": 1', b"\xff\xfe", b"[1, 2]"])
+@pytest.mark.parametrize("file", ["meta/metadata", "metrics/metrics"])
+def test_a_damaged_description_is_named(saved, file, content):
+  saved.save(1, 0.5)
+  (saved.folder / "1" / file).write_bytes(content)
+  with pytest.raises(ValueError, match=rf"1/{file} is damaged: .* delete the checkpoint .*/1$"):
+    open_checkpoint(saved.folder)
+
+
 @pytest.mark.parametrize("opener", [open_checkpoint, load_meta, load_variables])
 def test_newer_version_is_named(saved, opener):
   saved.save(1)

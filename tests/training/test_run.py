@@ -124,6 +124,14 @@ def test_bad_test_data_are_reported_before_training(small, tmp_path):
   assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("place", ["file", "file/run"])
+def test_a_workdir_that_cannot_be_written_is_told_of_first(small, tmp_path, place):
+  (tmp_path / "file").touch()
+  small.data.source, small.data.dir = "image_folder", str(tmp_path / "no data")
+  with pytest.raises(OSError, match=rf"{place}: .*(expected a folder|name another folder)"):
+    run.train(small, tmp_path / place)
+
+
 def evaluated(workdir):
   lines = (workdir / "metrics.jsonl").read_text().splitlines()
   return [record["step"] for record in map(json.loads, lines) if "eval/map50" in record]

@@ -38,10 +38,11 @@ def find_splits(
   unknown = [name for name in found if name not in {*own.values(), *named.values()}]
   if unknown and not {"train", "val"} <= named.keys():
     first = shlex.quote(unknown[0])
+    absent = next((s for s in SPLITS if s not in named and own[s] not in found), "val")
     raise LayoutError(
       f"{what} {', '.join(unknown)} in {root} is not a split; expected {', '.join(own.values())}; "
       f"existing: {', '.join(found)}. Rename it, move it away, or name its split: "
-      f"--file val={first}, or --config.data.val={first}"
+      f"--file {absent}={first}, or --config.data.{absent}={first}"
     )
   for split, name in named.items():
     is_wanted = not options.splits or split in options.splits

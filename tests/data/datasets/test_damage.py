@@ -240,6 +240,15 @@ def test_name_that_is_not_a_split(make_layout, plan_of, layout, name, other, opt
     plan_of(layout, root, files={"train": "gone", "val": option})
 
 
+def test_names_of_all_splits_that_are_not_splits(make_layout, plan_of):
+  """The error names a missing split, such as train."""
+  root = make_layout("coco_json")
+  for split in ("train", "val"):
+    (root / f"annotations/{split}.json").rename(root / f"annotations/instances_{split}2017.json")
+  with pytest.raises(LayoutError, match=r"--file train=annotations/instances_train2017\.json, or "):
+    plan_of("coco_json", root)
+
+
 def test_value_of_the_split_column_that_is_not_a_split(make_layout, plan_of):
   root = make_layout("csv")
   _replace(root / "labels.csv", ",train,p1\n", ",training,p1\n")
