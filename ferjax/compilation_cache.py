@@ -1,4 +1,4 @@
-"""A cache of compiled programs on disk, so that a second start does not compile again."""
+"""An on-disk cache of compiled programs: later starts do not compile again."""
 
 import os
 import pathlib
@@ -12,11 +12,11 @@ def enable_compilation_cache() -> str | None:
   """Enables JAX's persistent compilation cache; returns its folder, or None if it stays off.
 
   The folder is `ferjax/jax` below `$XDG_CACHE_HOME` (`~/.cache` if not set). The environment
-  variable FERJAX_COMPILATION_CACHE sets another folder, or is "off". A folder set with JAX's own
-  JAX_COMPILATION_CACHE_DIR is used unchanged. Call this before the first program is compiled.
+  variable FERJAX_COMPILATION_CACHE sets another folder, or disables the cache with "off". A folder
+  set with JAX's JAX_COMPILATION_CACHE_DIR takes precedence. Call this before the first compilation.
 
   Raises:
-    ValueError: FERJAX_COMPILATION_CACHE names a file.
+    ValueError: FERJAX_COMPILATION_CACHE is a file.
   """
   given = jax.config.values["jax_compilation_cache_dir"]
   if given is not None:
@@ -32,7 +32,7 @@ def enable_compilation_cache() -> str | None:
       f"{VARIABLE}={chosen}: cannot be a folder ({error}); expected a folder, or 'off'"
     ) from error
   except OSError:
-    # Without write permission (containers), the program compiles again instead of failing.
+    # Without write permission (as in containers), compile again instead of failing.
     if chosen:
       raise
     return None

@@ -1,7 +1,7 @@
-"""Expression names in canonical order, and the codes of every data set for them.
+"""Expression names in canonical order, and every data set's codes for them.
 
-Only this module knows the label ids of data sets. All other code uses indices into `EXPRESSIONS`:
-0-based, no background class.
+Only this module knows the label ids of data sets. All other code uses 0-based indices into
+`EXPRESSIONS`, without a background class.
 """
 
 EXPRESSIONS = (
@@ -16,7 +16,7 @@ EXPRESSIONS = (
 )
 SEVEN_EXPRESSIONS = EXPRESSIONS[:7]
 
-# The codes of `list_patition_label.txt`, 1-based (spec/datasets, RAF-DB).
+# The codes in `list_patition_label.txt`, 1-based (spec: datasets, RAF-DB).
 RAF_DB_CODES = {
   1: "surprise",
   2: "fear",
@@ -27,7 +27,7 @@ RAF_DB_CODES = {
   7: "neutral",
 }
 
-# The column `expression` of the csv release and the numbers of the npy release of AffectNet.
+# The column `expression` of AffectNet's csv release, and the numbers of its npy release.
 AFFECTNET_CODES = {
   0: "neutral",
   1: "happiness",
@@ -51,7 +51,7 @@ FER2013_CODES = {
   6: "neutral",
 }
 
-# The vote columns of fer2013new.csv, in order, including those that are not expressions.
+# The vote columns of fer2013new.csv, in order; the last two are not expressions.
 FERPLUS_COLUMNS = (
   "neutral",
   "happiness",
@@ -99,17 +99,17 @@ def index_of(name: str, class_names: tuple[str, ...] = EXPRESSIONS) -> int:
 
 
 def index_of_spelling(text: str, class_names: tuple[str, ...]) -> int:
-  """The class index of a name in common spellings: any case, and the synonyms of `SPELLINGS`.
+  """The class index of a name in any case, or of its synonym in `SPELLINGS`.
 
   Raises:
-    ValueError: the name matches no class, or more than one; the message lists the known names.
+    ValueError: the name matches no class, or several; the message lists the known names.
   """
   if text in class_names:
     return class_names.index(text)
-  meant = [i for i, name in enumerate(class_names) if _canonical(name) == _canonical(text)]
-  if len(meant) != 1:
+  matches = [i for i, name in enumerate(class_names) if _canonical(name) == _canonical(text)]
+  if len(matches) != 1:
     raise ValueError(f"unknown class {text!r}; known: {', '.join(class_names)}")
-  return meant[0]
+  return matches[0]
 
 
 def _canonical(text: str) -> str:

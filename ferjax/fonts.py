@@ -1,4 +1,4 @@
-"""Letters of class names in pictures and plots, whatever their script."""
+"""Fonts for class names of any script in images and plots."""
 
 import functools
 import string
@@ -11,21 +11,21 @@ if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
-_FIRST = "DejaVu Sans"  # which Matplotlib brings along
-# Fonts that have a box or a blank for every letter there is.
-_WITHOUT_LETTERS = ("last resort", "lastresort", ".lastresort", "adobe blank", "adobe notdef")
-_PLAIN = frozenset(string.ascii_letters + string.digits + string.punctuation + " ")
+_DEFAULT_FONT = "DejaVu Sans"  # included in Matplotlib
+# Fonts with a box or a blank for every character.
+_PLACEHOLDER_FONTS = ("last resort", "lastresort", ".lastresort", "adobe blank", "adobe notdef")
+_ASCII = frozenset(string.ascii_letters + string.digits + string.punctuation + " ")
 _NORMAL_WEIGHT = 400
 _LEGEND_SIZE = 7  # points
 
 
 class Lettering(NamedTuple):
-  """How class names are drawn.
+  """How class names are rendered.
 
   Attributes:
-    names: class name -> what is drawn: itself, or its index if no font has its letters.
-    font: path of the font for all text around them; "" where any font has the letters.
-    legend: class name -> `0: \\u4e2d\\u6027`, of those whose index is drawn.
+    names: class name -> rendered text: the name, or its index if the font lacks its letters.
+    font: path of the font for all text; "" if any font has the letters.
+    legend: class name -> `0: \\u4e2d\\u6027`, for names rendered as their index.
   """
 
   names: Mapping[str, str]
@@ -34,45 +34,46 @@ class Lettering(NamedTuple):
 
   @property
   def warning(self) -> str:
-    """What is to be said once where names cannot be drawn; else empty."""
+    """A warning if some names cannot be rendered; else empty."""
     if not self.legend:
       return ""
     return (
-      f"no font has all letters of the class names {', '.join(self.legend)}: pictures and plots "
+      f"no font has all letters of the class names {', '.join(self.legend)}: images and plots "
       "show their indices and a legend; install a font for them, such as Noto Sans"
     )
 
 
 def lettering(class_names: Sequence[str], fonts: Sequence[str] | None = None) -> Lettering:
-  """Chooses the first font that has the letters of all names, or of as many as there are.
+  """Chooses the first font with the letters of all names, or else of the most names.
 
   Args:
     class_names: in the order of their indices.
-    fonts: paths to choose from; None for DejaVu Sans, then those that Matplotlib finds installed.
+    fonts: paths to choose from; None for DejaVu Sans, then the installed fonts that Matplotlib
+      finds.
   """
   return _lettering(tuple(class_names), None if fonts is None else tuple(fonts))
 
 
 @functools.cache
 def _lettering(class_names: tuple[str, ...], fonts: tuple[str, ...] | None) -> Lettering:
-  font, drawn = "", {name for name in class_names if _PLAIN.issuperset(name)}
-  for path in _installed() if fonts is None else fonts:
-    if len(drawn) == len(set(class_names)):
+  font, rendered = "", {name for name in class_names if _ASCII.issuperset(name)}
+  for path in _installed_fonts() if fonts is None else fonts:
+    if len(rendered) == len(set(class_names)):
       break
-    covered = _covered(path, class_names)
-    if len(covered) > len(drawn):
-      font, drawn = path, covered
+    covered = _covered_names(path, class_names)
+    if len(covered) > len(rendered):
+      font, rendered = path, covered
   names, legend = {}, {}
   for index, name in enumerate(class_names):
     number = str(index) if str(index) not in class_names else f"#{index}"
-    names[name] = name if name in drawn else number
-    if name not in drawn:
+    names[name] = name if name in rendered else number
+    if name not in rendered:
       legend[name] = f"{number}: {name.encode('ascii', 'backslashreplace').decode()}"
   return Lettering(names, font, legend)
 
 
-def warned_lettering(class_names: Sequence[str]) -> Lettering:
-  """As `lettering` of the installed fonts; a warning is said once, in the log."""
+def lettering_with_warning(class_names: Sequence[str]) -> Lettering:
+  """`lettering` with the installed fonts; logs its warning once."""
   letters = lettering(class_names)
   if letters.warning:
     _warn_once(letters.warning)
@@ -84,22 +85,22 @@ def _warn_once(message: str) -> None:
   logging.warning("%s", message)
 
 
-def _covered(path: str, class_names: Sequence[str]) -> set[str]:
-  """The names that a font has all letters of; none if it cannot be used or lacks plain ones."""
-  # Matplotlib is slow to import, and most class names need none of this.
+def _covered_names(path: str, class_names: Sequence[str]) -> set[str]:
+  """The names whose letters a font has; empty if it cannot be used or lacks ASCII characters."""
+  # Matplotlib is slow to import, and most class names do not need it.
   from matplotlib.ft2font import FT2Font
 
   try:
     font = FT2Font(path)
   except (OSError, RuntimeError):  # FreeType's own errors are RuntimeErrors
     return set()
-  if not font.scalable or not all(font.get_char_index(ord(letter)) for letter in _PLAIN):
+  if not font.scalable or not all(font.get_char_index(ord(letter)) for letter in _ASCII):
     return set()
   return {name for name in class_names if all(font.get_char_index(ord(letter)) for letter in name)}
 
 
-def _installed() -> Iterator[str]:
-  """Paths of fonts: upright ones of normal weight first, else in the order of their names."""
+def _installed_fonts() -> Iterator[str]:
+  """Font paths: DejaVu Sans, then upright fonts of normal weight; otherwise sorted by name."""
   from matplotlib import font_manager
 
   def weight(entry: font_manager.FontEntry) -> int:
@@ -109,11 +110,11 @@ def _installed() -> Iterator[str]:
   entries = [
     entry
     for entry in font_manager.fontManager.ttflist
-    if not entry.name.lower().startswith(_WITHOUT_LETTERS)
+    if not entry.name.lower().startswith(_PLACEHOLDER_FONTS)
   ]
   entries.sort(
     key=lambda entry: (
-      entry.name != _FIRST,
+      entry.name != _DEFAULT_FONT,
       entry.style != "normal",
       abs(weight(entry) - _NORMAL_WEIGHT),
       entry.name,
@@ -123,10 +124,10 @@ def _installed() -> Iterator[str]:
   yield from dict.fromkeys(entry.fname for entry in entries)
 
 
-def set_letters(figure: "Figure", letters: Lettering, axes: "Axes | None" = None) -> None:
-  """Gives all text of a figure the font, and a legend where indices are drawn.
+def apply_lettering(figure: "Figure", letters: Lettering, axes: "Axes | None" = None) -> None:
+  """Sets the font of all text in a figure, and adds a legend if indices are rendered.
 
-  The legend stands below the figure, or is the label below `axes`, which has no other.
+  The legend is below the figure, or is the x label of `axes`, which must have no other.
   """
   from matplotlib.text import Text
 

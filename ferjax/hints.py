@@ -1,11 +1,11 @@
-"""Values against the type hints of fields: what a config or an option of a network may be."""
+"""Checks values of config fields and network options against their type hints."""
 
 import sys
 import types
 import typing
 from typing import Any
 
-# Of a type: what one value is called, and several, and examples.
+# Type -> description of one value and of several, and examples.
 _WORDS = {
   str: ("a string", "strings", ("'a'", "'b'", "'c'")),
   int: ("a whole number of at most 64 bits", "whole numbers", ("1", "2", "3")),
@@ -16,10 +16,10 @@ _WORDS = {
 
 
 def fits(value: Any, hint: Any) -> bool:
-  """Whether a value is of a type: a class, a union, a tuple of types, or Any.
+  """Whether a value has a type: a class, a union, a tuple of types, or Any.
 
-  A whole number is taken for a number as well, but True and False are neither. A list is no
-  tuple. What a dict or another container holds is not looked at.
+  A whole number is also a number, but True and False are neither. A list is not a tuple. The
+  contents of dicts and other containers are not checked.
   """
   origin, arguments = typing.get_origin(hint), typing.get_args(hint)
   if origin is tuple:
@@ -40,7 +40,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def describe(hint: Any) -> str:
-  """What a value of a type looks like: "a tuple of 2 numbers, such as (0.5, 1.0)"."""
+  """Describes the values of a type: "a tuple of 2 numbers, such as (0.5, 1.0)"."""
   origin, arguments = typing.get_origin(hint), typing.get_args(hint)
   if origin in (typing.Union, types.UnionType):
     return " or ".join(map(describe, arguments))

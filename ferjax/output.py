@@ -1,4 +1,4 @@
-"""What programs write: text on the terminal, and files in a folder for results."""
+"""Output of the programs: text on the terminal, and files in an output folder."""
 
 import contextlib
 import io
@@ -10,32 +10,32 @@ from collections.abc import Iterable, Iterator
 from typing import TextIO
 
 
-def escape_what_terminals_cannot_show() -> None:
-  r"""Makes stdout and stderr replace what they cannot encode by `\xe9`, `\u4e2d` or `\udce9`.
+def escape_unencodable_output() -> None:
+  r"""Makes stdout and stderr escape what they cannot encode as `\xe9`, `\u4e2d` or `\udce9`.
 
-  The last is byte 0xE9 of a file name that is not UTF-8, as in all files that are written. Call it
+  The last form is byte 0xE9 of a file name that is not UTF-8, as in all written files. Call this
   once, before anything is printed.
   """
   for stream in (sys.stdout, sys.stderr):
-    if isinstance(stream, io.TextIOWrapper):  # not what tests and notebooks put in their place
+    if isinstance(stream, io.TextIOWrapper):  # tests and notebooks replace the streams
       stream.reconfigure(errors="backslashreplace")
 
 
 def escaped(text: str) -> str:
-  r"""Text without bytes of file names that are not UTF-8: `\udce9` stands for byte 0xE9."""
+  r"""Escapes bytes of file names that are not UTF-8: `\udce9` stands for byte 0xE9."""
   return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def check_writable(folder: str | os.PathLike, files: Iterable[str] = ()) -> None:
-  """Tries whether results can be written, before the work for them; leaves nothing behind.
+  """Checks that results can be written, before they are computed; leaves nothing behind.
 
   Args:
-    folder: is made later, with its parents, if it does not exist.
-    files: names of the files that are to be written or replaced in it.
+    folder: need not exist; nor need its parents.
+    files: names of the files to be written or replaced in it.
 
   Raises:
     NotADirectoryError: the folder is a file.
-    OSError: it cannot be made or written, or a folder stands where a file is to be.
+    OSError: it cannot be created or written, or a file's name is taken by a folder.
   """
   folder = pathlib.Path(folder)
   made: list[pathlib.Path] = []
@@ -50,7 +50,7 @@ def check_writable(folder: str | os.PathLike, files: Iterable[str] = ()) -> None
       if (folder / name).is_dir():
         raise IsADirectoryError(f"{folder / name}: is a folder; expected to write a file there")
   except OSError as error:
-    if error.errno is None:  # one of ours
+    if error.errno is None:  # raised above
       raise
     raise OSError(
       f"{folder}: results cannot be written there ({error.strerror}); name another folder"
@@ -62,7 +62,7 @@ def check_writable(folder: str | os.PathLike, files: Iterable[str] = ()) -> None
 
 
 def results_folder(folder: str | os.PathLike) -> pathlib.Path:
-  """Makes a folder for results; the errors are those of `check_writable`."""
+  """Creates a folder for results; errors as for `check_writable`."""
   check_writable(folder)
   path = pathlib.Path(folder)
   path.mkdir(parents=True, exist_ok=True)
@@ -70,11 +70,11 @@ def results_folder(folder: str | os.PathLike) -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def replacing(path: pathlib.Path) -> Iterator[TextIO]:
-  """A text file in UTF-8 that takes its place only once it is written.
+def atomic_writer(path: pathlib.Path) -> Iterator[TextIO]:
+  """Opens a UTF-8 text file that replaces `path` only after it is written completely.
 
-  What it holds of names that are not UTF-8 is `escaped`. `json` does so by itself, and what reads
-  it in Python gets the name back.
+  Names that are not UTF-8 are `escaped`. `json` escapes them itself, and Python's `json` restores
+  them when it reads the file.
   """
   partial = path.with_name(f".{path.name}.partial")
   try:

@@ -8,7 +8,7 @@ from ferjax.compilation_cache import enable_compilation_cache
 
 @pytest.fixture(autouse=True)
 def unset(monkeypatch):
-  """No folder chosen yet, and none left behind."""
+  """No folder is set before or after the test."""
   before = jax.config.jax_compilation_cache_dir
   jax.config.update("jax_compilation_cache_dir", None)
   monkeypatch.delenv("FERJAX_COMPILATION_CACHE", raising=False)
@@ -30,7 +30,7 @@ def test_without_xdg_it_is_below_home(monkeypatch, tmp_path):
   assert enable_compilation_cache() == str(tmp_path / ".cache" / "ferjax" / "jax")
 
 
-def test_a_folder_of_ones_own(monkeypatch, tmp_path):
+def test_a_user_defined_folder(monkeypatch, tmp_path):
   monkeypatch.setenv("FERJAX_COMPILATION_CACHE", str(tmp_path / "own"))
   assert enable_compilation_cache() == str(tmp_path / "own")
 
@@ -55,7 +55,7 @@ def test_a_file_is_an_error(monkeypatch, tmp_path):
     enable_compilation_cache()
 
 
-def test_a_home_that_cannot_be_written_to_is_no_error(monkeypatch, tmp_path):
+def test_a_read_only_home_is_not_an_error(monkeypatch, tmp_path):
   def refuse(*_, **__):
     raise PermissionError("read-only")
 

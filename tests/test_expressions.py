@@ -1,4 +1,4 @@
-"""Names of expressions, as people write them."""
+"""Common spellings of expression names."""
 
 import pytest
 
@@ -25,16 +25,16 @@ def test_spellings(text, name):
     expressions.index_of(text + "!", EXPRESSIONS)
 
 
-def test_every_other_word_means_an_expression():
+def test_every_synonym_means_an_expression():
   assert set(expressions.SPELLINGS.values()) <= set(EXPRESSIONS)
   assert not set(expressions.SPELLINGS) & set(EXPRESSIONS)
   assert all(word == word.casefold() for word in expressions.SPELLINGS)
 
 
-def test_the_vocabulary_may_be_other_words():
+def test_spellings_of_other_class_names():
   assert index_of_spelling("happiness", ("Sad", "Happy")) == 1
   assert index_of_spelling("smiling", ("not", "Smiling")) == 1
-  # An exact name always means itself; what may mean two is refused.
+  # An exact name always matches; ambiguous names are refused.
   assert index_of_spelling("Happy", ("happiness", "Happy")) == 1
   with pytest.raises(ValueError, match="unknown class 'HAPPY'; known: happiness, Happy"):
     index_of_spelling("HAPPY", ("happiness", "Happy"))

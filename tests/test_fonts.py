@@ -1,4 +1,4 @@
-"""A font with the letters is found, or indices and a legend stand for the names."""
+"""A font with the letters is found, or indices and a legend replace the names."""
 
 import string
 
@@ -9,10 +9,10 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ferjax.fonts import lettering, set_letters
+from ferjax.fonts import apply_lettering, lettering
 
 CHINESE = ("中性", "高兴", "悲伤")
-NOWHERE = ("\U0010fffd", "happiness")  # of a private plane, for which no font has a letter
+NOWHERE = ("\U0010fffd", "happiness")  # in a private plane, for which no font has a letter
 PLAIN = string.ascii_letters + string.digits + string.punctuation + " "
 
 
@@ -45,7 +45,7 @@ def make_font(tmp_path):
   return make
 
 
-def test_plain_names_need_no_font():
+def test_ascii_names_need_no_font():
   letters = lettering(("happiness", "anger"), [])
   assert letters.names == {"happiness": "happiness", "anger": "anger"}
   assert (letters.font, letters.legend, letters.warning) == ("", {}, "")
@@ -61,7 +61,7 @@ def test_the_first_font_that_has_all_letters(make_font):
   assert letters.warning == ""
 
 
-def test_names_without_letters_are_drawn_as_their_index(make_font):
+def test_names_without_letters_are_rendered_as_their_index(make_font):
   some = make_font("some", PLAIN + "中性")
   letters = lettering(CHINESE, [make_font("plain", PLAIN), some])
   assert letters.font == some
@@ -71,14 +71,14 @@ def test_names_without_letters_are_drawn_as_their_index(make_font):
   assert "中性" not in letters.warning
 
 
-def test_an_index_is_not_taken_for_a_name(make_font):
+def test_an_index_differs_from_all_names(make_font):
   letters = lettering(("1", "中"), [make_font("plain", PLAIN)])
   assert letters.names == {"1": "1", "中": "#1"}
   assert letters.legend == {"中": "#1: \\u4e2d"}
 
 
 def test_installed_fonts():
-  # DejaVu Sans, which Matplotlib brings along, has these; no font has the others.
+  # DejaVu Sans, which Matplotlib includes, has these; no font has the others.
   letters = lettering(("joie é", "радость", "χαρά"))
   assert letters.names == {name: name for name in ("joie é", "радость", "χαρά")}
   assert "DejaVuSans.ttf" in letters.font
@@ -87,7 +87,7 @@ def test_installed_fonts():
   assert letters.legend == {NOWHERE[0]: "0: \\U0010fffd"}
 
 
-def test_files_that_are_no_fonts_are_passed_over(tmp_path, make_font):
+def test_files_that_are_not_fonts_are_ignored(tmp_path, make_font):
   (tmp_path / "broken.ttf").write_bytes(b"no font")
   font = make_font("font", PLAIN + "中性")
   paths = [str(tmp_path / "gone.ttf"), str(tmp_path / "broken.ttf"), font]
@@ -109,10 +109,10 @@ def _figure(label):
 
 
 @pytest.mark.parametrize("names", [CHINESE, NOWHERE])
-def test_figures_have_letters_whatever_is_installed(names):
-  """Warnings are errors here: Matplotlib warns of every letter that it cannot draw."""
+def test_figures_render_names_whatever_is_installed(names):
+  """Warnings are errors here: Matplotlib warns about every letter that it cannot render."""
   figure, letters = _figure(lettering(names).names[names[0]]), lettering(names)
-  set_letters(figure, letters)
+  apply_lettering(figure, letters)
   _pixels(figure)
   legend = [text.get_text() for text in figure.texts]
   assert legend == (["\n".join(letters.legend.values())] if letters.legend else [])
@@ -120,14 +120,14 @@ def test_figures_have_letters_whatever_is_installed(names):
 
 def test_figures_use_the_font(make_font):
   letters = lettering(("中",), [make_font("squares", PLAIN + "中性")])
-  pictures = []
-  for label in ("中", "性", "高"):  # the font has no letter for the last, and leaves it out
+  renderings = []
+  for label in ("中", "性", "高"):  # the font lacks the last letter and leaves it out
     figure = _figure(label)
-    set_letters(figure, letters)
+    apply_lettering(figure, letters)
     if label == "高":
       with pytest.warns(UserWarning, match="Glyph"):
-        pictures.append(_pixels(figure))
+        renderings.append(_pixels(figure))
     else:
-      pictures.append(_pixels(figure))
-  np.testing.assert_array_equal(pictures[0], pictures[1])
-  assert (pictures[0] != pictures[2]).any()
+      renderings.append(_pixels(figure))
+  np.testing.assert_array_equal(renderings[0], renderings[1])
+  assert (renderings[0] != renderings[2]).any()

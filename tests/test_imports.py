@@ -1,4 +1,4 @@
-"""Who may import whom, and how long a file may be: read from the source, nothing is run."""
+"""Import rules and file lengths, checked on the source without running it."""
 
 import ast
 import pathlib
@@ -60,14 +60,14 @@ FORBIDDEN = {
   "data": JAX,
 }
 HOMES = {"orbax": {"checkpoint/reading.py", "checkpoint/writing.py"}}
-# The networks, and where their names may stand: their modules, released names and importers.
+# The networks, and where they may be named: their modules, released names and importers.
 NETWORKS = re.compile("fer_?yolo_?mamba|emonext|fermam", re.IGNORECASE)
 OF_NETWORKS = ("models/*.py", "interop/*_names.py", "interop/branches.py", "interop/convnext.py")
 ONLY_IN_FUNCTIONS = {"torch", "onnx", "gradio", "tensorflow"}
 
 
 def _imports(tree):
-  """(module, is at the top level) of every import, but those for a type checker only."""
+  """(module, is at the top level) of every import, except those for type checkers only."""
 
   def visit(node, top):
     if isinstance(node, ast.Import):
@@ -141,7 +141,7 @@ def test_names(source):
 
 
 def _words(tree):
-  """Every name and text of the code; docstrings may cite a paper."""
+  """All names and strings of the code; docstrings may cite a paper."""
   docstrings = {
     node.body[0].value
     for node in ast.walk(tree)
@@ -157,14 +157,14 @@ def _words(tree):
 
 
 def test_no_other_module_names_a_network(source):
-  """What is said of one network stands beside it, and in the registry."""
+  """Everything about one network is in its module and the registry."""
   name, _, tree = source
   if not any(pathlib.PurePath(name).match(pattern) for pattern in OF_NETWORKS):
     assert [word for word in _words(tree) if NETWORKS.search(word)] == []
 
 
-def test_the_rules_see_an_import_anywhere():
-  """The reader of imports itself."""
+def test_imports_are_found_anywhere():
+  """Tests `_imports`."""
   text = """
 import jax.numpy as jnp
 from ferjax.ops import boxes
@@ -187,7 +187,7 @@ class K:
   ]
 
 
-def test_the_architecture_page_has_these_rules_and_names_what_exists():
+def test_the_architecture_page_has_these_rules_and_existing_names():
   page = (ROOT.parent / "docs/architecture.md").read_text(encoding="utf-8")
   for package, allowed in ALLOWED.items():
     (row,) = re.findall(rf"^\| `{package}` \| (.*) \|$", page, re.MULTILINE)
@@ -206,13 +206,13 @@ def test_the_architecture_page_has_these_rules_and_names_what_exists():
       "import ferjax, ferjax.commands.main",
       "jax jaxlib flax orbax grain tensorflow tensorflow_datasets",
     ),
-    # What a program and its workers wait for only if they read or write prepared data.
+    # Imported by a program and its workers only to read or write prepared data.
     ("import ferjax.data.loading", "tensorflow tensorflow_datasets imagehash scipy"),
     (
       "import ferjax.data.preparation.prepare, ferjax.data.preparation.checks",
       "jax jaxlib flax orbax grain tensorflow",
     ),
-    # grain, in the pipeline, imports jax by itself.
+    # grain, in the pipeline, imports jax.
     (
       "import ferjax.data.detection.augment, ferjax.data.loading",
       "jax jaxlib flax orbax grain tensorflow",
@@ -220,7 +220,7 @@ def test_the_architecture_page_has_these_rules_and_names_what_exists():
     ("from ferjax import create_model", "orbax grain tensorflow tensorflow_datasets torch"),
   ],
 )
-def test_what_an_import_pulls_in(tmp_path, statement, absent):
+def test_heavy_libraries_are_not_imported(tmp_path, statement, absent):
   code = f"import sys\n{statement}\nprint(sorted(set({absent.split()}) & set(sys.modules)))"
   result = subprocess.run(
     [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""What a whole run must reach, by the commands of the README. Minutes: `pytest -m slow`."""
+"""Target metrics of whole runs with the README's commands. Takes minutes: `pytest -m slow`."""
 
 import json
 import os
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 def train(workdir, variant, *overrides):
-  """The last figures of a run in a process of its own."""
+  """The final metrics of a run in a separate process."""
   command = [sys.executable, "train.py", "--config", f"configs/fer_yolo_mamba.py:{variant}"]
   environment = os.environ | {"FERJAX_COMPILATION_CACHE": str(workdir / "cache")}
   subprocess.run(
@@ -30,8 +30,8 @@ def test_the_demo_learns_unseen_scenes(tmp_path):
   assert train(tmp_path, "demo")["eval/map50"] >= 0.60
 
 
-def test_a_few_annotated_images_are_learnt_by_heart(tmp_path):
-  """From files and an annotation list to boxes: nothing on the way is displaced or relabelled."""
+def test_a_few_annotated_images_are_memorised(tmp_path):
+  """From files and an annotation list to boxes: no step shifts a box or changes a label."""
   from PIL import Image
 
   scenes = SyntheticScenes(16, image_size=200, seed=7, max_faces=2, scale=(0.3, 0.8))
@@ -45,7 +45,7 @@ def test_a_few_annotated_images_are_learnt_by_heart(tmp_path):
     ]
     lines.append(" ".join([f"{i}.png", *boxes]))
   (tmp_path / "list.txt").write_text("\n".join(lines * 4) + "\n")
-  figures = train(
+  metrics = train(
     tmp_path / "run",
     "demo",
     "--config.data.source=annotation_list",
@@ -56,4 +56,4 @@ def test_a_few_annotated_images_are_learnt_by_heart(tmp_path):
     "--config.train.eval_every=60",
     "--config.train.checkpoint_every=60",
   )
-  assert figures["eval/map50"] > 0.95
+  assert metrics["eval/map50"] > 0.95

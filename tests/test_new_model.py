@@ -1,6 +1,6 @@
-"""A network of another package, which is registered in one place and is then used by every part.
+"""A network of another package is registered in one place and works in every part.
 
-`CONTRIBUTING.md`, A new model, says what is done here.
+It follows the steps of `CONTRIBUTING.md`, A new model.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Stem(nn.Module):
 
 
 class ToyClassifier(nn.Module):
-  """Without sizes, variants, BatchNorm or dropout, but with a width that can be chosen."""
+  """Has no sizes, variants, BatchNorm or dropout, but a `width`."""
 
   num_classes: int
   width: int = 4
@@ -74,7 +74,7 @@ class ToyDetector(nn.Module):
 
 
 class Neck(nn.Module):
-  """The maps of all levels, of which there is one."""
+  """The maps of all levels: a single one."""
 
   width: int
 
@@ -84,7 +84,7 @@ class Neck(nn.Module):
 
 
 def import_stem(model, state_dict, variables, parts):
-  """What `train.pretrained` is read by."""
+  """The importer for `train.pretrained`."""
   assert parts == ("stem",)
   stem = {name: jnp.asarray(state_dict[name]) for name in ("kernel", "bias")}
   params = variables["params"] | {"stem": {"conv": stem}}
@@ -157,18 +157,18 @@ def test_a_classifier(tmp_path, image, capsys):
   config.train.pretrained = f"stem={weights}"
   config.train.freeze, config.train.freeze_epochs, config.train.freeze_batch_size = "stem", 1, 4
   workdir = tmp_path / "run"
-  figures = train(config, workdir)
+  metrics = train(config, workdir)
 
   assert load_meta(workdir)["model"] == {"name": "toy_classifier", "dtype": "float32", "width": 6}
   trained = ferjax.load_variables(workdir)["params"]
   for name, value in stem.items():
     np.testing.assert_array_equal(trained["stem"]["conv"][name], value)
-  assert np.abs(trained["head"]["bias"]).min() > 0  # which is 0 before the first step
+  assert np.abs(trained["head"]["bias"]).min() > 0  # 0 before the first step
 
-  # How it was trained need not be possible any more.
+  # Training settings need not be valid any more.
   MODELS["toy_classifier"] = dataclasses.replace(CLASSIFIER, decay_rules={})
   report = eval_checkpoint(workdir)
-  assert report.metrics["accuracy"] == figures["accuracy"]
+  assert report.metrics["accuracy"] == metrics["accuracy"]
   assert (report.folder / "confusion.png").exists()
 
   (prediction,) = ferjax.load_predictor(workdir).predict([image])
@@ -188,9 +188,9 @@ def test_a_classifier(tmp_path, image, capsys):
 
 def test_a_detector(tmp_path, image, capsys):
   config = _config("toy_detector", "synthetic", size="large")
-  figures = train(config, tmp_path)
+  metrics = train(config, tmp_path)
   report = eval_checkpoint(tmp_path)
-  assert report.metrics["map50"] == pytest.approx(figures["map50"])
+  assert report.metrics["map50"] == pytest.approx(metrics["map50"])
   assert ferjax.load_variables(tmp_path)["params"]["neck"]["stem"]["conv"]["bias"].shape == (8,)
 
   predictor = ferjax.load_predictor(tmp_path, score_threshold=0.0, max_detections=2)
@@ -206,7 +206,7 @@ def test_a_detector(tmp_path, image, capsys):
   assert [row["size"] for row in rows] == ["small", "large"]
 
 
-def test_what_it_lacks_is_refused():
+def test_missing_fields_are_rejected():
   with pytest.raises(ValueError, match="variant is 'released', but toy_classifier has none"):
     ferjax.create_model("toy_classifier", num_classes=2, variant="released")
   with pytest.raises(ValueError, match="size is 's', but toy_classifier has none"):
@@ -215,8 +215,8 @@ def test_what_it_lacks_is_refused():
     ferjax.create_model("toy_detector", num_classes=2, size="s")
 
 
-def test_an_installed_package_brings_its_own(tmp_path, monkeypatch):
-  """As the command `ferjax` finds a network that no program has imported before."""
+def test_an_installed_package_provides_its_network(tmp_path, monkeypatch):
+  """The command `ferjax` finds a network that has not been imported."""
   (tmp_path / "installed_toy.py").write_text(
     "import dataclasses\n"
     "from ferjax.models.registry import model_spec\n"

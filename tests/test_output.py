@@ -4,10 +4,10 @@ import stat
 
 import pytest
 
-from ferjax.output import check_writable, escaped, replacing, results_folder
+from ferjax.output import atomic_writer, check_writable, escaped, results_folder
 
 
-def test_escaped_names_are_unicode():
+def test_escaped_names_are_valid_unicode():
   assert escaped("caf\xe9 结果") == "caf\xe9 结果"
   assert escaped(os.fsdecode(b"caf\xe9.jpg")) == "caf\\udce9.jpg"
 
@@ -45,19 +45,19 @@ def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(stat.S_IRWXU)
 
 
-def test_a_file_takes_its_place_whole(tmp_path):
+def test_a_file_is_replaced_only_when_complete(tmp_path):
   path = tmp_path / "a.txt"
   path.write_text("before")
 
   def stop_half_way():
-    with replacing(path) as file:
+    with atomic_writer(path) as file:
       file.write("half")
       raise RuntimeError("stop")
 
   with pytest.raises(RuntimeError, match="stop"):
     stop_half_way()
   assert path.read_text() == "before"
-  with replacing(path) as file:
+  with atomic_writer(path) as file:
     file.write("结果 caf\xe9 " + os.fsdecode(b"\xe9"))
   assert path.read_text(encoding="utf-8") == "结果 caf\xe9 \\udce9"
   assert list(tmp_path.iterdir()) == [pathlib.Path(path)]

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
   from ferjax.data.preparation.plan import Plan
   from ferjax.data.preparation.prepare import Prepared
 
-_SHOWN = 10  # printed findings per kind
+_MAX_PRINTED = 10  # findings per kind
 
 
 def add_data(commands: argparse._SubParsersAction) -> None:
   """Adds `data` to the subcommands of a program.
 
-  `arguments.run(arguments)` gives the exit code, or raises a CommandError.
+  `arguments.run(arguments)` returns the exit code, or raises a CommandError.
   """
   data = commands.add_parser("data", help="list, check and prepare data sets")
   actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -35,10 +35,10 @@ def add_data(commands: argparse._SubParsersAction) -> None:
   check = actions.add_parser(
     "check",
     help="open every image of a data set and report errors",
-    description="Writes only a list of the findings, with --out. Exit code 1: errors found.",
+    description="Writes nothing but a list of all findings with --out. Exit code 1: errors found.",
   )
   check.set_defaults(run=functools.partial(_run, _check))
-  _add_choices(check)
+  _add_data_set_options(check)
   check.add_argument("--out", metavar="FILE", help="write all findings to this JSON file")
   prepare = actions.add_parser(
     "prepare",
@@ -46,7 +46,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     description="To resume an interrupted run, give the same command again.",
   )
   prepare.set_defaults(run=functools.partial(_run, _prepare))
-  _add_choices(prepare)
+  _add_data_set_options(prepare)
   prepare.add_argument("--out", required=True, metavar="DIR", help="folder for prepared data sets")
   prepare.add_argument(
     "--on-bad-record",
@@ -58,21 +58,22 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     "--drop-duplicates",
     choices=("none", "across-splits", "conflicting", "all"),
     default="none",
-    help="an image that is in several splits stays in the first of test, val and train that has "
-    "it. across-splits: drops from the later splits what is the same image as one there, or looks "
-    "like it (as `check` finds). conflicting: of the same images with different labels, drops "
-    "those in later splits, and all of them where labels differ within val or within train; test "
-    "keeps its own. all: both, and of images of one split that are the same or look alike, the "
-    "first is kept. The report names what was dropped (default: %(default)s)",
+    help="an image that is in several splits stays in the first of test, val and train that "
+    "contains it. across-splits: drops images from later splits that are the same as an image of "
+    "an earlier split, or look like it (as `check` reports). conflicting: of the same images with "
+    "different labels, drops those in later splits, and those of val or train if labels differ "
+    "within that split; test keeps its own. all: both, and keeps only the first of images within "
+    "one split that are the same or look alike. The report lists the dropped images (default: "
+    "%(default)s)",
   )
 
 
-def _add_choices(command: argparse.ArgumentParser) -> None:
+def _add_data_set_options(command: argparse.ArgumentParser) -> None:
   add = command.add_argument
   add("name", metavar="NAME", help="data set: see `ferjax data list`")
   add("--source", required=True, metavar="DIR", help="folder of the data set, as released")
   add("--task", default="", help="classification or detection (default: the set's first)")
-  add("--classes", type=int, choices=(7, 8), help="number of expressions; 8 is with contempt")
+  add("--classes", type=int, choices=(7, 8), help="number of expressions; 8 includes contempt")
   add("--class-names", metavar="A,B,...", help="classes of your own data, in the order of labels")
   add(
     "--rule",
@@ -85,17 +86,16 @@ def _add_choices(command: argparse.ArgumentParser) -> None:
     action="append",
     default=[],
     metavar="SPLIT=FILE",
-    help="what a split of your own data is called: annotation list or COCO json below the folder, "
+    help="name of a split of your own data: annotation list or COCO JSON file below the folder, "
     "image set, folder, or value in the table; may be repeated",
   )
-  add("--table", default="labels.csv", metavar="FILE", help="of the set csv (default: %(default)s)")
+  add("--table", default="labels.csv", metavar="FILE", help="table of csv (default: %(default)s)")
   add(
     "--margin",
     type=float,
     default=0.0,
     metavar="P",
-    help="margin added on each side of a face box before the face is cropped, as a fraction of the "
-    "box's side "
+    help="margin added on each side of a face box before cropping, as a fraction of the box's side "
     "(AffectNet csv, ExpW; default: %(default)s)",
   )
   add(
@@ -110,7 +110,7 @@ def _add_choices(command: argparse.ArgumentParser) -> None:
   add(
     "--val-as-test",
     action="store_true",
-    help="the released validation split is the test split, and a new validation split is taken "
+    help="use the released validation split as the test split, and take a new validation split "
     "from train",
   )
 
@@ -180,18 +180,18 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 
 def _print_prepared(plan: "Plan", prepared: "Prepared") -> None:
-  """What was written, and what was not."""
+  """Prints how many records were written, left out and dropped."""
   from ferjax.data.preparation.prepare import REPORT
   from ferjax.data.preparation.report import DUPLICATES
 
   left_out = sum(map(len, prepared.left_out.values())) + len(plan.problems)
   print(_numbers(prepared.records), "records")
   if left_out:
-    print(f"{left_out:,} bad records were left out; {REPORT}/report.json names them")
+    print(f"{left_out:,} bad records were left out; {REPORT}/report.json lists them")
   duplicates = [line for lines in prepared.duplicates.values() for line in lines]
   if duplicates:
     by_split = {split: len(lines) for split, lines in prepared.duplicates.items() if lines}
-    print(f"duplicates dropped: {_numbers(by_split)}; {REPORT}/{DUPLICATES} names them")
+    print(f"duplicates dropped: {_numbers(by_split)}; {REPORT}/{DUPLICATES} lists them")
     _print_first(duplicates)
 
 
@@ -200,14 +200,14 @@ def _numbers(by_split: Mapping[str, int]) -> str:
 
 
 def _print_first(messages: Sequence[str]) -> None:
-  for message in messages[:_SHOWN]:
+  for message in messages[:_MAX_PRINTED]:
     print(f"  {message}")
-  if len(messages) > _SHOWN:
+  if len(messages) > _MAX_PRINTED:
     print("  ...")
 
 
 def _train_flags(folder: str, class_names: tuple[str, ...]) -> str:
-  """What training needs to read a prepared set, quoted for a shell."""
+  """The training flags for a prepared set, quoted for a shell."""
   from ferjax.data.prepared import class_names_flag
 
   flags = f"--config.data.source=prepared {shlex.quote(f'--config.data.dir={folder}')}"
@@ -255,8 +255,8 @@ def _progress(plan: "Plan", rounds: int = 1) -> "tqdm":
 
 
 def _print_counts(plan: "Plan") -> None:
-  """The counts found next to the official ones, and how the splits were made."""
-  from ferjax.data.image_files import describe_passed_over
+  """Prints the counts next to the official ones, and how validation was taken."""
+  from ferjax.data.image_files import describe_ignored
 
   print(f"{plan.data_set.title}, release {plan.release.name}, for {plan.options.task}")
   print(f"{'split':<6} {'class':<12} {'found':>9} {'official':>9}")
@@ -266,16 +266,16 @@ def _print_counts(plan: "Plan") -> None:
     print(f"{count.split:<6} {count.name:<12} {count.found:>9,} {official:>9}{mark}")
   for reason, number in plan.dropped.items():
     print(f"left out by the set's rules: {number:,} ({reason})")
-  if passed_over := describe_passed_over(plan.passed_over):
-    print(passed_over)
+  if ignored := describe_ignored(plan.ignored):
+    print(ignored)
   if plan.problems:
     print(f"bad records: {len(plan.problems):,}, the first: {plan.problems[0]}")
-  if plan.cut:
-    print(plan.cut)
+  if plan.validation:
+    print(plan.validation)
 
 
 def _check_file(path: pathlib.Path) -> None:
-  """As `check_writable`, also for what is no file in a folder of the user's: /dev/stdout."""
+  """As `check_writable`, but also for special files such as /dev/stdout."""
   if path.exists() and not path.is_dir():
     path.open("ab").close()
   else:

@@ -1,5 +1,5 @@
-"""The error that every command ends with."""
+"""The error of all commands."""
 
 
 class CommandError(Exception):
-  """What the user can correct: `main` shows it without a traceback."""
+  """An error that the user can correct; `main` prints it without a traceback."""

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from ferjax._version import __version__
 from ferjax.commands.errors import CommandError
 from ferjax.commands.images import (
-  open_paths,
-  print_passed_over,
-  progress_of,
-  warn_of_letters,
+  print_ignored,
+  progress_bar,
+  resolve_paths,
+  warn_about_fonts,
   writing,
 )
 from ferjax.commands.options import add_detection_options, add_image_options
@@ -29,9 +29,9 @@ def add_explain(commands: argparse._SubParsersAction) -> None:
   command = commands.add_parser(
     "explain",
     help="show which parts of an image are evidence for an expression",
-    description="Overlays the evidence for the predicted class on each image, or for "
-    "another class: for the whole image with a classifier, for each detected face with a detector. "
-    "Writes pictures, the attribution maps as arrays, and explanations.json.",
+    description="Overlays the evidence for the predicted class, or for --class, on each image: for "
+    "the whole image with a classifier, for each detected face with a detector. "
+    "Writes annotated images, the attribution maps as arrays, and explanations.json.",
   )
   command.set_defaults(run=_run)
   add = command.add_argument
@@ -39,18 +39,18 @@ def add_explain(commands: argparse._SubParsersAction) -> None:
   add(
     "--class", dest="target", metavar="NAME", help="class to explain (default: the predicted class)"
   )
-  add_detection_options(command.add_argument_group("of a detector").add_argument, max_detections=6)
+  add_detection_options(command.add_argument_group("detectors only").add_argument, max_detections=6)
 
 
 def _run(arguments: argparse.Namespace) -> None:
-  # Imported here so that `ferjax --help` does not wait for JAX.
+  # Imported here so that `ferjax --help` does not load JAX.
   from ferjax.compilation_cache import enable_compilation_cache
   from ferjax.inference.explanation.explainer import load_explainer
   from ferjax.inference.explanation.files import EXPLANATIONS, ExplanationWriter
   from ferjax.inference.files import EXPLAINED
 
   try:
-    found = open_paths(arguments, files=[EXPLANATIONS], folders=[EXPLAINED])
+    found = resolve_paths(arguments, files=[EXPLANATIONS], folders=[EXPLAINED])
     enable_compilation_cache()
     explainer = load_explainer(
       arguments.checkpoint,
@@ -71,7 +71,7 @@ def _run(arguments: argparse.Namespace) -> None:
     writer = ExplanationWriter(arguments.output, header=header)
   except (ValueError, OSError) as error:
     raise CommandError(error) from error
-  warn_of_letters(predictor.class_names)
+  warn_about_fonts(predictor.class_names)
   with writing(writer, len(found.files)), writer:
     _write(explainer, writer, found.files, skip=arguments.on_bad_image == "skip")
   _print_summary(writer, found)
@@ -81,8 +81,8 @@ def _write(
   explainer: "Explainer", writer: "ExplanationWriter", files: "Sequence[ImageFile]", *, skip: bool
 ) -> None:
   names = {file.path: file.name for file in files}
-  with progress_of(writer, len(files), skip=skip) as (advance, leave_out):
-    for explained in explainer.explain(names, on_bad_image=leave_out):
+  with progress_bar(writer, len(files), skip=skip) as (advance, skip_image):
+    for explained in explainer.explain(names, on_bad_image=skip_image):
       writer.add(explained, names[str(explained.path)])
       advance()
 
@@ -93,6 +93,6 @@ def _print_summary(writer: "ExplanationWriter", found: "FoundImages") -> None:
   print(f", skipped {len(writer.skipped)}" if writer.skipped else "")
   without = sum(not face["peak"] for face in faces)
   if without:
-    print(f"{without} of the maps show no evidence for the class: their heat is 0")
-  print_passed_over(found)
+    print(f"{without} of the maps have no evidence for the class: their heat is 0")
+  print_ignored(found)
   print(f"Results in {writer.output}")

@@ -1,4 +1,4 @@
-"""How commands go through images and write a result for each."""
+"""Shared by the commands that process images and write a result for each."""
 
 import argparse
 import contextlib
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Writer(Protocol):
-  """What is asked of the writers of results, which are context managers."""
+  """The interface of the result writers, which are context managers."""
 
   output: pathlib.Path
   images: list[dict[str, Any]]
@@ -26,18 +26,18 @@ class Writer(Protocol):
   def skip(self, path: str, reason: str, /) -> None: ...
 
 
-def open_paths(
+def resolve_paths(
   arguments: argparse.Namespace, *, files: Sequence[str], folders: Sequence[str]
 ) -> "FoundImages":
-  """Finds the images, and makes sure that results can be written, before anything is loaded.
+  """Finds the images, and checks that results can be written, before anything is loaded.
 
   Args:
     arguments: of `add_image_options`.
-    files: that will be written into the folder for the results.
-    folders: that will be made in it.
+    files: names of the files to be written into the output folder.
+    folders: names of the folders to be created in it.
 
   Raises:
-    OSError: nothing is found, or nothing can be written.
+    OSError: no image is found, or the output cannot be written.
   """
   from ferjax.inference.files import find_images
 
@@ -50,7 +50,7 @@ def open_paths(
 
 @contextlib.contextmanager
 def writing(writer: Writer, total: int) -> Iterator[None]:
-  """Turns the errors of going through `total` images into those that users read."""
+  """Converts errors while processing `total` images to CommandErrors."""
   from ferjax.data.image import ImageError
 
   try:
@@ -58,43 +58,43 @@ def writing(writer: Writer, total: int) -> Iterator[None]:
   except ImageError as error:
     raise CommandError(
       f"{error}\n  {len(writer.images)} of {total} images are in {writer.output}; "
-      "--on-bad-image skip leaves such files out"
+      "--on-bad-image skip skips unreadable files"
     ) from error
   except OSError as error:
     raise CommandError(f"cannot write the results: {error}") from error
 
 
 @contextlib.contextmanager
-def progress_of(
+def progress_bar(
   writer: Writer, total: int, *, skip: bool
 ) -> "Iterator[tuple[Callable[[], object], Callable[[str, ImageError], None] | None]]":
-  """Shows how many of the images are done.
+  """Shows the number of processed images.
 
-  Yields what to call after each image, and what to call for an image that cannot be read: it names
-  the image and goes on; None if such images are errors.
+  Yields a function to call after each image, and one to call for an unreadable image, which reports
+  and records it; None instead if unreadable images are errors.
   """
   from tqdm import tqdm
 
   with tqdm(total=total, unit="image", disable=None) as progress:
 
-    def leave_out(path: str, error: "ImageError") -> None:
+    def skip_image(path: str, error: "ImageError") -> None:
       progress.write(f"ferjax: warning: skipped {error}", file=sys.stderr)
       progress.update()
       writer.skip(path, str(error).removeprefix(f"{path}: "))
 
-    yield progress.update, leave_out if skip else None
+    yield progress.update, skip_image if skip else None
 
 
-def print_passed_over(found: "FoundImages") -> None:
-  """A line on the files of folders that are not images, if there are any."""
-  from ferjax.data.image_files import describe_passed_over
+def print_ignored(found: "FoundImages") -> None:
+  """Prints a line about the other files in the folders, if any."""
+  from ferjax.data.image_files import describe_ignored
 
-  if line := describe_passed_over(found.passed_over):
+  if line := describe_ignored(found.ignored):
     print(line)
 
 
-def warn_of_letters(class_names: Sequence[str]) -> None:
-  """Says if pictures cannot show the names of all classes."""
+def warn_about_fonts(class_names: Sequence[str]) -> None:
+  """Warns if the installed fonts cannot render all class names."""
   from ferjax.fonts import lettering
 
   if warning := lettering(class_names).warning:

@@ -27,12 +27,12 @@ _COMPILED = ("XLA FLOPs/M", "memory/MB", "gradient/MB")
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-  """A network of the model `name` and its cost.
+  """One configuration of the model `name` and its cost.
 
   Attributes:
-    choices: the fields of its module that a network has several values of: size, variant, mode.
+    choices: size, variant and mode, for the fields that the model has.
     parts: top-level group of the parameters -> its cost.
-    released_only: unused parameters that only the released checkpoint has.
+    released_only: number of unused parameters that only the released checkpoint has.
     compiled: None if nothing was compiled.
   """
 
@@ -57,13 +57,13 @@ def add_info(commands: argparse._SubParsersAction) -> None:
   command = commands.add_parser(
     "info",
     help="cost of the networks: parameters, operations, memory",
-    description="Counts parameters, operations and activations at inference, without running it: "
-    "a table of all sizes, with the variants and modes that differ from the first row of their "
-    "size; with --size, a table of the network's parts.",
+    description="Counts parameters, operations and activations of inference without running it. "
+    "Prints a table of all sizes, with the variants and modes whose cost differs from the first "
+    "row of their size; with --size, a table of the network's parts.",
   )
   command.set_defaults(run=_run)
   add = command.add_argument
-  # The names are not listed here: the registry imports JAX, which other commands need not wait for.
+  # The names are not listed here: the registry imports JAX, which other commands do not load.
   add("model", nargs="?", metavar="MODEL", help="name of a network (default: all are listed)")
   add("--size", metavar="S", help="show the parts of this size")
   add("--variant", metavar="V", help="corrected or released")
@@ -79,8 +79,8 @@ def add_info(commands: argparse._SubParsersAction) -> None:
   add(
     "--compile",
     action="store_true",
-    help="also compile, without running, inference and a gradient: FLOPs by XLA's cost analysis, "
-    "and memory; takes half a minute or more per network on a CPU",
+    help="also compile inference and a gradient, without running them, for XLA's FLOPs and "
+    "memory; takes half a minute or more per network on a CPU",
   )
   add("--json", action="store_true", help="print the costs of all parts as JSON")
 
@@ -115,7 +115,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.model is None:
       raise ValueError(f"--{option} is {value!r}, but no model is named; known: {', '.join(names)}")
     if option not in specs[arguments.model].choices:
-      raise ValueError(f"--{option} is {value!r}, but {arguments.model} has none; leave it out")
+      raise ValueError(f"--{option} is {value!r}, but {arguments.model} has none; omit it")
   side = arguments.image_size
   for stride in {spec.stride for spec in specs.values()}:
     if side is not None and (side < stride or side % stride):
@@ -128,7 +128,7 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _networks(name: str, arguments: argparse.Namespace) -> list[Network]:
-  """By size; networks with the same cost as the first of their size are left out."""
+  """By size; networks with the same cost as the first of their size are omitted."""
   from tqdm import tqdm
 
   from ferjax.models import create_model
@@ -155,7 +155,7 @@ def _networks(name: str, arguments: argparse.Namespace) -> list[Network]:
 
 
 def _selections(name: str, arguments: argparse.Namespace) -> Iterator[dict[str, str]]:
-  """The named network, or of each size the default and what differs from it in one field."""
+  """The selected network; without a size, each size's default and its one-field variations."""
   from ferjax.models.registry import model_spec
 
   known = model_spec(name).choices
@@ -176,7 +176,7 @@ def _released_only(model: Any) -> int:
   spec, fields = spec_of(model), {field.name: field for field in dataclasses.fields(model)}
   if spec is None or type(model) not in spec.released_names:
     return 0
-  if "size" in fields and model.size != fields["size"].default:  # what is released is the default
+  if "size" in fields and model.size != fields["size"].default:  # only the default is released
     return 0
   unused = table_of(model).unused.items()
   return sum(math.prod(shape) for name, shape in unused if "running" not in name)
@@ -197,26 +197,26 @@ def _title(name: str, arguments: argparse.Namespace) -> str:
 
 
 def _print(networks: Sequence[Network], *, parts: bool) -> None:
-  """The table of parts or of sizes, and notes."""
+  """Prints the table of parts or of sizes, and notes."""
   first = networks[0]
   _print_table(_parts_table(first) if parts else _sizes_table(networks))
   if parts and first.compiled is not None:
-    figures = (f"{name} {x}" for name, x in zip(_COMPILED, _compiled(first), strict=True))
-    print(f"Compiled: {', '.join(figures)}")
+    values = (f"{name} {x}" for name, x in zip(_COMPILED, _compiled(first), strict=True))
+    print(f"Compiled: {', '.join(values)}")
   released_only = max(network.released_only for network in networks)
   if released_only:
-    print(f"The released checkpoint holds {released_only:,} parameters more, which nothing reads.")
+    print(f"The released checkpoint has {released_only:,} more parameters, which are never used.")
 
 
 def _sizes_table(networks: Sequence[Network]) -> list[list[str]]:
-  """A line for each network, below the names of the columns."""
+  """The column names, and a row per network."""
   compiled = networks[0].compiled is not None
   header = [*networks[0].choices, *_COUNTED, *(_COMPILED if compiled else ())]
   return [header, *([*x.choices.values(), *_counted(x.total), *_compiled(x)] for x in networks)]
 
 
 def _parts_table(network: Network) -> list[list[str]]:
-  """A line for each part, below the names of the columns, and their sum."""
+  """The column names, a row per part, and their total."""
   lines = {**network.parts, "total": network.total}
   return [["part", *_COUNTED], *([name, *_counted(cost)] for name, cost in lines.items())]
 
@@ -232,12 +232,12 @@ def _counted(cost: "Cost") -> list[str]:
 
 def _compiled(network: Network) -> list[str]:
   x = network.compiled
-  figures = () if x is None else (x.flops, x.inference_bytes, x.gradient_bytes)
-  return [f"{figure / 1e6:,.1f}" for figure in figures]
+  values = () if x is None else (x.flops, x.inference_bytes, x.gradient_bytes)
+  return [f"{value / 1e6:,.1f}" for value in values]
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-  """Aligns names to the left and numbers to the right."""
+  """Prints names left-aligned and numbers right-aligned."""
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   numeric = [text[:1].isdigit() for text in rows[-1]]
   for row in rows:
@@ -254,8 +254,8 @@ def _print_json(networks: Sequence[Network], arguments: argparse.Namespace) -> N
       "image_size": _image_size(network.name, arguments),
       "num_classes": arguments.num_classes,
       "batch_size": arguments.batch_size,
-      "parts": {part: _figures(cost) for part, cost in network.parts.items()},
-      "total": _figures(network.total),
+      "parts": {part: _cost_fields(cost) for part, cost in network.parts.items()},
+      "total": _cost_fields(network.total),
       "released_only": network.released_only,
       "compiled": network.compiled and dataclasses.asdict(network.compiled),
     }
@@ -264,5 +264,5 @@ def _print_json(networks: Sequence[Network], arguments: argparse.Namespace) -> N
   print(json.dumps({"ferjax": __version__, "networks": rows}, indent=2))
 
 
-def _figures(cost: "Cost") -> dict[str, int]:
+def _cost_fields(cost: "Cost") -> dict[str, int]:
   return {**dataclasses.asdict(cost), "flops": cost.flops}

@@ -10,15 +10,15 @@ from ferjax.commands.errors import CommandError
 from ferjax.commands.explain import add_explain
 from ferjax.commands.info import add_info
 from ferjax.commands.predict import add_predict
-from ferjax.output import escape_what_terminals_cannot_show
+from ferjax.output import escape_unencodable_output
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs one subcommand; returns the exit code: 0, or 2 after an error of usage or input."""
-  escape_what_terminals_cannot_show()
+  """Runs one subcommand; returns the exit code: 0, or 2 after a usage or input error."""
+  escape_unencodable_output()
   parser = argparse.ArgumentParser(
     prog="ferjax",
-    description="Facial expression recognition: inference, explanations, data sets and cost.",
+    description="Facial expression recognition: inference, explanations, data sets, cost.",
   )
   parser.add_argument("--version", action="version", version=f"ferjax {__version__}")
   commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options shared by several commands."""
 
 import argparse
 from collections.abc import Callable
@@ -8,7 +8,7 @@ Add = Callable[..., Any]  # `add_argument` of a parser or a group
 
 
 def parse_step(text: str) -> int | str:
-  """The number of a step, or "best" or "latest"; a ValueError for other text."""
+  """A step number, "best" or "latest"; raises a ValueError for other text."""
   if text in ("best", "latest"):
     return text
   if text.isascii() and text.isdecimal():
@@ -24,15 +24,17 @@ def _step(text: str) -> int | str:
 
 
 def add_image_options(add: Add) -> None:
-  """Which images, which checkpoint, and where the results go."""
-  add("paths", nargs="+", metavar="PATH", help="image, or folder of images")
-  add("--checkpoint", required=True, metavar="DIR", help="folder that training wrote")
+  """Adds the images, the checkpoint and the output folder."""
+  add("paths", nargs="+", metavar="PATH", help="image or folder of images")
+  add(
+    "--checkpoint", required=True, metavar="DIR", help="training workdir, or one checkpoint in it"
+  )
   add("--output", required=True, metavar="DIR", help="folder for the results")
   add(
     "--step",
     type=_step,
     metavar="N",
-    help="which checkpoint: its step, 'best' or 'latest' (default: best, or latest if none was "
+    help="step of the checkpoint, 'best' or 'latest' (default: best, or latest if none was "
     "evaluated)",
   )
   add(
@@ -45,7 +47,7 @@ def add_image_options(add: Add) -> None:
 
 
 def add_detection_options(add: Add, *, max_detections: int) -> None:
-  """Which faces a detector finds. `max_detections` is the default, for the help."""
+  """Adds the thresholds of a detector; `max_detections` is the default shown in the help."""
   add(
     "--score-threshold",
     type=float,
@@ -56,7 +58,7 @@ def add_detection_options(add: Add, *, max_detections: int) -> None:
     "--iou-threshold",
     type=float,
     metavar="P",
-    help="of two boxes of one expression with a higher IoU, the one with the lower score is "
+    help="of two boxes with the same expression and a higher IoU, the one with the lower score is "
     "dropped (default: 0.3)",
   )
   add(

@@ -1,4 +1,4 @@
-"""The subcommand `ferjax predict`: faces and their expressions in images."""
+"""The subcommand `ferjax predict`: detects faces and classifies their expressions."""
 
 import argparse
 import collections
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from ferjax._version import __version__
 from ferjax.commands.errors import CommandError
 from ferjax.commands.images import (
-  open_paths,
-  print_passed_over,
-  progress_of,
-  warn_of_letters,
+  print_ignored,
+  progress_bar,
+  resolve_paths,
+  warn_about_fonts,
   writing,
 )
 from ferjax.commands.options import Add, add_detection_options, add_image_options
@@ -29,10 +29,10 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
   """
   command = commands.add_parser(
     "predict",
-    help="detect faces and classify their expressions, or classify images of faces",
+    help="detect faces and classify their expressions, or classify face images",
     description="Detects faces and classifies their expressions with a detector, or with a "
     "classifier and --detector. A classifier alone treats each image as a cropped face. "
-    "Writes predictions.json, predictions.csv and copies of the images with boxes.",
+    "Writes predictions.json, predictions.csv and annotated copies of the images.",
   )
   command.set_defaults(run=_run)
   add = command.add_argument
@@ -42,10 +42,10 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     type=int,
     default=8,
     metavar="N",
-    help="images that the model sees at once (default: %(default)s)",
+    help="images per batch (default: %(default)s)",
   )
   add("--no-annotated", action="store_true", help="do not write copies with boxes and labels")
-  _add_detection(command.add_argument_group("where faces are looked for").add_argument)
+  _add_detection(command.add_argument_group("face detection").add_argument)
 
 
 def _add_detection(add: Add) -> None:
@@ -58,21 +58,21 @@ def _add_detection(add: Add) -> None:
     "--crop-scale",
     type=float,
     metavar="S",
-    help="side of the square that the classifier sees, relative to the longer side of the "
-    "detector's box (default: 1.2)",
+    help="side of the classifier's square crop, relative to the longer side of the detector's box "
+    "(default: 1.2)",
   )
   add_detection_options(add, max_detections=100)
 
 
 def _run(arguments: argparse.Namespace) -> None:
-  # Imported here so that `ferjax --help` does not wait for JAX.
+  # Imported here so that `ferjax --help` does not load JAX.
   from ferjax.compilation_cache import enable_compilation_cache
   from ferjax.inference.files import ANNOTATED, PREDICTION_FILES, PredictionWriter
   from ferjax.inference.loading import load_predictor
 
   try:
     folders = () if arguments.no_annotated else (ANNOTATED,)
-    found = open_paths(arguments, files=PREDICTION_FILES, folders=folders)
+    found = resolve_paths(arguments, files=PREDICTION_FILES, folders=folders)
     enable_compilation_cache()
     predictor = load_predictor(
       arguments.checkpoint,
@@ -95,7 +95,7 @@ def _run(arguments: argparse.Namespace) -> None:
     raise CommandError(error) from error
 
   if not arguments.no_annotated:
-    warn_of_letters(predictor.class_names)
+    warn_about_fonts(predictor.class_names)
   start = time.perf_counter()
   with writing(writer, len(found.files)), writer:
     _write_predictions(predictor, writer, found.files, skip=arguments.on_bad_image == "skip")
@@ -122,8 +122,8 @@ def _write_predictions(
   skip: bool,
 ) -> None:
   names = {file.path: file.name for file in files}
-  with progress_of(writer, len(files), skip=skip) as (advance, leave_out):
-    for prediction, image in predictor.predict_files(names, on_bad_image=leave_out):
+  with progress_bar(writer, len(files), skip=skip) as (advance, skip_image):
+    for prediction, image in predictor.predict_files(names, on_bad_image=skip_image):
       writer.add(prediction, image, names[str(prediction.image)])
       advance()
 
@@ -144,5 +144,5 @@ def _print_summary(writer: "PredictionWriter", found: "FoundImages", seconds: fl
   width = max(map(len, rows))
   for name, value in rows.items():
     print(f"{name:<{width}}  {value:>8}")
-  print_passed_over(found)
+  print_ignored(found)
   print(f"Results in {writer.output}")

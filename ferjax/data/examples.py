@@ -1,4 +1,4 @@
-"""From an entry to its encoded image: opened, checked against the annotation, cropped."""
+"""Opens an entry's image, checks it against the annotation, and crops the face if needed."""
 
 import collections
 import concurrent.futures
@@ -19,7 +19,7 @@ from ferjax.data.datasets.parsing import show_box
 from ferjax.data.image import ImageError, decode
 
 _JPEG_QUALITY = 95  # of cropped faces
-_AHEAD = 4  # pending items per thread
+_PENDING_PER_THREAD = 4
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -27,29 +27,33 @@ Result = TypeVar("Result")
 
 @dataclasses.dataclass(frozen=True)
 class Loaded:
-  """`image` is the picture, or the face cut out of it; `file` the picture's encoded file.
+  """A decoded image.
 
-  `boxes` are xyxy pixels of `image`, clipped to it.
+  Attributes:
+    file: the original encoded file.
+    image: the whole image, or the cropped face.
+    boxes: xyxy pixels of `image`, clipped to it.
+    is_cropped: whether `image` is a crop.
   """
 
   file: bytes
   image: UInt8[np.ndarray, "h w 3"]
   boxes: Float[np.ndarray, "m 4"]
-  is_cut: bool = False
+  is_cropped: bool = False
 
   @property
   def encoded(self) -> bytes:
-    """The file as it came, or the face that was cut out as JPEG."""
-    return _jpeg(self.image) if self.is_cut else self.file
+    """The original file, or the cropped face as JPEG."""
+    return _jpeg(self.image) if self.is_cropped else self.file
 
 
 def load(entry: Entry, *, overhang: float, margin: float) -> Loaded:
   """Opens an entry's image.
 
   Args:
-    entry: what to open.
-    overhang: pixels that a box may stand over the image; more is an error.
-    margin: part of a face box's side that is added on each side before the face is cut out.
+    entry: the entry to open.
+    overhang: pixels that a box may extend beyond the image; more is an error.
+    margin: fraction of a face box's side that is added on each side before cropping.
 
   Raises:
     ImageError: the image is missing or cannot be read.
@@ -59,7 +63,7 @@ def load(entry: Entry, *, overhang: float, margin: float) -> Loaded:
   try:
     image = decode(encoded, origin=entry.origin)
   except ImageError as error:
-    # The origin names a row; the file is what has to be fixed.
+    # The origin names a row, but the file has to be fixed.
     raise ImageError(f"{error}: {entry.image}" if isinstance(entry.image, str) else error) from None
   height, width = image.shape[:2]
   if entry.size is not None and entry.size != (width, height):
@@ -69,8 +73,8 @@ def load(entry: Entry, *, overhang: float, margin: float) -> Loaded:
       f"upright image has {width}x{height}{swapped}"
     )
   if entry.crop is not None and entry.boxes is None:
-    image = _cut(image, entry.crop, margin, entry.origin)
-    return Loaded(encoded, image, np.zeros((0, 4), np.float32), is_cut=True)
+    image = _crop(image, entry.crop, margin, entry.origin)
+    return Loaded(encoded, image, np.zeros((0, 4), np.float32), is_cropped=True)
   boxes = np.array(entry.boxes or (), np.float32).reshape(-1, 4)
   if entry.relative:
     boxes = boxes * np.array([width, height, width, height], np.float32)
@@ -87,7 +91,7 @@ def _read(entry: Entry) -> bytes:
     raise ImageError(f"{entry.origin}: {entry.image} cannot be read: {error}") from error
 
 
-def _cut(
+def _crop(
   image: UInt8[np.ndarray, "h w 3"], box: Box, margin: float, origin: str
 ) -> UInt8[np.ndarray, "i j 3"]:
   """The face with its margin, clipped to the image, which the box must overlap."""
@@ -119,9 +123,9 @@ def fit_boxes(
   outside = np.any(clipped[:, :2] >= clipped[:, 2:], axis=1)
   for box, pixels, is_outside in zip(boxes.tolist(), over, outside, strict=True):
     if is_outside or pixels > overhang:
-      how = "outside" if is_outside else f"{pixels:g} pixels over the edge of"
+      how = "is outside" if is_outside else f"extends {pixels:g} pixels beyond"
       raise RecordError(
-        f"{origin}: box {show_box(box)} lies {how} the image of {width}x{height} pixels; expected "
+        f"{origin}: box {show_box(box)} {how} the image of {width}x{height} pixels; expected "
         "corners in pixels of the upright image: correct the box, or clip it to the image"
       )
   return clipped
@@ -136,8 +140,10 @@ def _jpeg(image: UInt8[np.ndarray, "h w 3"]) -> bytes:
 def in_threads(
   function: Callable[[Item], Result], items: Iterable[Item]
 ) -> Iterator[tuple[Item, Result | ImageError | RecordError]]:
-  """Items with the result of a function, or its error for a bad one, in order. The number of
-  pending results is bounded. Decoding frees Python's lock, so threads are enough.
+  """Yields items in order, each with the function's result, or its error for a bad item.
+
+  The number of pending results is bounded. Decoding releases Python's global lock, so threads
+  suffice.
   """
 
   def attempt(item: Item) -> Result | ImageError | RecordError:
@@ -152,7 +158,7 @@ def in_threads(
     try:
       for item in items:
         waiting.append((item, pool.submit(attempt, item)))
-        if len(waiting) >= _AHEAD * threads:
+        if len(waiting) >= _PENDING_PER_THREAD * threads:
           first, future = waiting.popleft()
           yield first, future.result()
       while waiting:

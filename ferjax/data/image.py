@@ -1,4 +1,4 @@
-"""From an encoded file to the network's input: decoding, letterbox, normalisation."""
+"""Image decoding, letterboxing and normalisation."""
 
 import contextlib
 import functools
@@ -23,9 +23,9 @@ from ferjax.data.pixel_modes import PixelError, to_rgb, transparent_level
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 GREY = 128  # fill value of letterbox and augmentation
-MAX_PIXELS = 2**27  # more than cameras deliver; 400 MB decoded
+MAX_PIXELS = 2**27  # more than cameras produce; 400 MB decoded
 
-# Exceptions of Pillow's plugins for damaged files, besides OSError.
+# Exceptions that Pillow's plugins raise for damaged files.
 _DAMAGED = (
   OSError,
   EOFError,
@@ -41,9 +41,9 @@ _DAMAGED = (
   Image.DecompressionBombError,
 )
 
-_MAX_BYTES = 2**30  # of a file that is read a second time, without its metadata
+_MAX_BYTES = 2**30  # of a file that is decoded again without its metadata
 
-# Markers of a JPEG file's segments: an image starts, EXIF or XMP, pixels start.
+# Markers of JPEG segments: start of image, EXIF or XMP, start of pixels.
 _SOI, _APP1, _SOS = b"\xff\xd8", b"\xff\xe1", b"\xff\xda"
 
 # EXIF tag 0x0112 -> the operation that makes the image upright.
@@ -59,7 +59,7 @@ _UPRIGHT = {
 }
 
 # Pillow warns about harmless header damage. Warning filters are global to the process, so two
-# threads that change them at once could leave the wrong ones behind.
+# threads that change them concurrently could leave the wrong ones in place.
 _filters_lock = threading.Lock()
 
 
@@ -67,8 +67,8 @@ class ImageError(ValueError):
   """An image cannot be read; the message starts with its origin."""
 
 
-# What is wrong whatever the metadata.
-_OF_PIXELS = (
+# Errors that damaged metadata cannot cause.
+_PIXEL_ERRORS = (
   FileNotFoundError,
   ImageError,
   PixelError,
@@ -89,16 +89,15 @@ def decode(
 ) -> UInt8[np.ndarray, "h w 3"]:
   """Decodes an image of any mode to upright 8-bit RGB.
 
-  EXIF orientation is applied, transparent pixels are laid on white, deep pixels are scaled to
-  8 bits (`ferjax.data.pixel_modes`), and of an animation the first frame is taken. Damaged
-  metadata are passed over: an orientation that cannot be parsed is upright.
+  EXIF orientation is applied, transparent pixels are composited on white, deep pixels are scaled
+  to 8 bits (`ferjax.data.pixel_modes`), and only the first frame of an animation is decoded.
+  Damaged metadata are ignored: an orientation that cannot be parsed means upright.
 
   Args:
     source: a path, or the encoded bytes.
     origin: name of the image in errors; the path if empty.
     max_pixels: larger images are refused after reading the header, before memory is allocated.
-      Pillow's own
-      limit (twice `PIL.Image.MAX_IMAGE_PIXELS`) applies as well.
+      Pillow's own limit (twice `PIL.Image.MAX_IMAGE_PIXELS`) applies as well.
 
   Raises:
     ImageError: the image is missing, damaged, not an image, or too large.
@@ -112,22 +111,24 @@ def decode(
 
 def _decoded(source: str | os.PathLike | bytes, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
   try:
-    pixels = _plain_jpeg(source, max_pixels)
-    return _by_pillow(source, max_pixels) if pixels is None else pixels
-  except _OF_PIXELS:
+    pixels = _decode_plain_jpeg(source, max_pixels)
+    return _decode_with_pillow(source, max_pixels) if pixels is None else pixels
+  except _PIXEL_ERRORS:
     raise
   except _DAMAGED as error:
-    # Metadata must not decide whether the pixels are read.
+    # Damaged metadata must not prevent decoding.
     try:
       plain = without_metadata(_content(source))
-      return _by_pillow(plain, max_pixels)
-    except _OF_PIXELS:
+      return _decode_with_pillow(plain, max_pixels)
+    except _PIXEL_ERRORS:
       raise
     except _DAMAGED:
       raise error from None
 
 
-def _by_pillow(source: str | os.PathLike | bytes, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
+def _decode_with_pillow(
+  source: str | os.PathLike | bytes, max_pixels: int
+) -> UInt8[np.ndarray, "h w 3"]:
   with _open(source) as image:
     width, height = image.size
     if width * height > max_pixels:
@@ -135,18 +136,18 @@ def _by_pillow(source: str | os.PathLike | bytes, max_pixels: int) -> UInt8[np.n
         f"{width}x{height} pixels are more than the limit of {max_pixels}; scale the image down"
       )
     transparent = transparent_level(image)
-    # Of a TIFF file, Pillow reads further metadata with the pixels.
+    # For TIFF files, Pillow reads further metadata with the pixels.
     with _silenced() if image.format == "TIFF" else contextlib.nullcontext():
       image.load()
     if transparent is not None:
       image.info["transparency"] = transparent
-    turn = _UPRIGHT.get(_orientation(image))
+    operation = _UPRIGHT.get(_orientation(image))
     rgb = to_rgb(image)
-    return np.array(rgb if turn is None else rgb.transpose(turn))
+    return np.array(rgb if operation is None else rgb.transpose(operation))
 
 
 def _content(source: str | os.PathLike | bytes) -> bytes:
-  """The first bytes, which are all of an image."""
+  """The first `_MAX_BYTES` bytes, which hold the whole image."""
   with _stream(source) as stream:
     return stream.read(_MAX_BYTES)
 
@@ -161,16 +162,16 @@ def _reason(error: Exception, source: str | os.PathLike | bytes) -> str:
   if isinstance(error, FileNotFoundError):
     return f"file not found: {_name(source)}"
   if isinstance(error, MemoryError):
-    return "its pixels need more memory than is free; scale the image down"
+    return "its pixels need more memory than is available; scale the image down"
   if isinstance(error, Image.DecompressionBombError):
     return f"too many pixels: {error}; scale the image down"
   if isinstance(error, Image.UnidentifiedImageError):
-    return _why_unidentified(source)
+    return _describe_unidentified(source)
   return f"cannot be read, damaged or truncated: {error}"
 
 
-def _why_unidentified(source: str | os.PathLike | bytes) -> str:
-  """Names the format that a file has by its first bytes, and what Pillow cannot open of it."""
+def _describe_unidentified(source: str | os.PathLike | bytes) -> str:
+  """Names the format that the first bytes indicate, and why Pillow cannot open the file."""
   with _stream(source) as stream:
     start = stream.read(16)
     for name, (factory, accepts) in Image.OPEN.items():
@@ -187,7 +188,7 @@ def _why_unidentified(source: str | os.PathLike | bytes) -> str:
 
 def _is_accepted(start: bytes, accepts: Callable[[bytes], bool | str]) -> bool:
   with contextlib.suppress(*_DAMAGED):
-    return accepts(start) is True  # a text says what Pillow was built without
+    return accepts(start) is True  # a string names a feature that this Pillow lacks
   return False
 
 
@@ -195,18 +196,18 @@ def _name(source: str | os.PathLike | bytes) -> str:
   return f"{len(source)} bytes" if isinstance(source, bytes) else os.fspath(source)
 
 
-def _plain_jpeg(
+def _decode_plain_jpeg(
   source: str | os.PathLike | bytes, max_pixels: int
 ) -> UInt8[np.ndarray, "h w 3"] | None:
-  """The pixels of an undamaged JPEG that needs decoding only; None for all other files.
+  """The pixels of an undamaged JPEG that only needs decoding; None for all other files.
 
-  simplejpeg is faster than Pillow and built on the same libjpeg-turbo: the pixels are equal.
+  simplejpeg is faster than Pillow and uses the same libjpeg-turbo, so the pixels are equal.
   """
   if not isinstance(source, bytes):
     with open(source, "rb") as file:
       start = file.read(len(_SOI))
       source = start + file.read() if start == _SOI else start
-  if not source.startswith(_SOI) or _may_be_turned(source):
+  if not source.startswith(_SOI) or _may_be_rotated(source):
     return None
   try:
     height, width, colorspace, _ = simplejpeg.decode_jpeg_header(source)
@@ -214,11 +215,11 @@ def _plain_jpeg(
     if colorspace not in ("YCbCr", "Gray") or is_large:
       return None
     return simplejpeg.decode_jpeg(source)
-  except ValueError:  # also for files that libjpeg would repair: Pillow decides
+  except ValueError:  # also raised for files that libjpeg would repair: Pillow decodes them
     return None
 
 
-def _may_be_turned(jpeg: bytes) -> bool:
+def _may_be_rotated(jpeg: bytes) -> bool:
   """Whether a segment may contain an orientation, or segments cannot be parsed."""
   position = len(_SOI)
   while True:
@@ -241,7 +242,7 @@ def _open(source: str | os.PathLike | bytes) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-  """What EXIF or XMP says; 1, upright, where that cannot be parsed."""
+  """The orientation in EXIF or XMP; 1 (upright) if it cannot be parsed."""
   with _silenced(), contextlib.suppress(*_DAMAGED):
     return image.getexif().get(_ORIENTATION, 1)
   return 1
@@ -258,9 +259,9 @@ def _silenced() -> Iterator[None]:
 def letterbox(
   image: UInt8[np.ndarray, "h w 3"], size: int, fill: int = GREY
 ) -> tuple[UInt8[np.ndarray, "{size} {size} 3"], Float[np.ndarray, "6"]]:
-  """Scales an image to fit a square, keeping its aspect ratio, and centres it on grey.
+  """Scales an image (bicubic) to fit a square, keeping its aspect ratio, and centres it on grey.
 
-  Bicubic, as published (spec: fer_yolo_mamba, Network).
+  Spec: fer_yolo_mamba, Network.
 
   Args:
     image: RGB.
@@ -269,8 +270,8 @@ def letterbox(
 
   Returns:
     The square, and the placement (scale_x, scale_y, left, top, width, height): an input pixel is
-    `original * scale + (left, top)`; the scales are exact per axis, that is after the rounding
-    of the new size; width and height are the original image's.
+    `original * scale + (left, top)`; the scales are exact per axis (after rounding the new size);
+    width and height are the original image's.
   """
   height, width = image.shape[:2]
   scale = min(size / width, size / height)
@@ -312,11 +313,10 @@ def normalize(
   table -= (shift / scale).astype(np.float32)
   output = np.empty((*image.shape[:-1], 3), np.float32)
   height, width, channels = image.shape[-3:]
-  pictures = image.reshape(-1, height, width, channels)
-  for picture, place in zip(pictures, output.reshape(-1, height, width, 3), strict=True):
-    if channels == 1:
-      picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB)
-    cv2.LUT(picture, table[None], dst=place)
+  images = image.reshape(-1, height, width, channels)
+  for source, target in zip(images, output.reshape(-1, height, width, 3), strict=True):
+    rgb = cv2.cvtColor(source, cv2.COLOR_GRAY2RGB) if channels == 1 else source
+    cv2.LUT(rgb, table[None], dst=target)
   return output
 
 

@@ -1,4 +1,4 @@
-"""The image files of a folder, as data sets and commands look for them."""
+"""Lists the image files of a folder, for data sets and commands."""
 
 import collections
 import functools
@@ -11,11 +11,11 @@ from PIL import Image
 
 from ferjax.data.image import register_plugins
 
-# Formats that Pillow opens by name only: data without pixels of its own, video, and drawings that
-# need another program.
-_NOT_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+# Formats that Pillow identifies but does not decode: data without pixels, video, and vector
+# graphics that need another program.
+_NOT_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
 
-# What operating systems and storage devices leave behind, besides hidden files.
+# Files and folders that operating systems and storage devices create, besides hidden ones.
 _SYSTEM_NAMES = frozenset(
   {
     "$recycle.bin",
@@ -35,41 +35,41 @@ class ImageListing(NamedTuple):
   """The images of a folder.
 
   Attributes:
-    files: their paths, sorted by folder and name; each starts with the folder as it was given.
-    passed_over: suffix in lower case ("" for none) -> number of files that are not images.
+    files: their paths, sorted by folder and name; each starts with the given folder.
+    ignored: suffix in lower case ("" for none) -> number of files that are not images.
   """
 
   files: list[pathlib.Path]
-  passed_over: Mapping[str, int]
+  ignored: Mapping[str, int]
 
   def describe(self) -> str:
-    """What was passed over, in one line; empty if nothing was."""
-    return describe_passed_over(self.passed_over)
+    """The ignored files in one line; empty if there are none."""
+    return describe_ignored(self.ignored)
 
 
-def describe_passed_over(passed_over: Mapping[str, int]) -> str:
-  """`12 files passed over: 9 .heic, 3 without a suffix`; empty if nothing was passed over.
+def describe_ignored(ignored: Mapping[str, int]) -> str:
+  """`12 files ignored: 9 .heic, 3 without a suffix`; empty if there are none.
 
   Args:
-    passed_over: suffix -> number of files, as in an `ImageListing`, or a sum of several.
+    ignored: suffix -> number of files, from one `ImageListing` or summed over several.
   """
-  total = sum(passed_over.values())
+  total = sum(ignored.values())
   if not total:
     return ""
-  ordered = sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
+  ordered = sorted(ignored.items(), key=lambda item: (-item[1], item[0]))
   kinds = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in ordered)
-  return f"{total:,} {'file' if total == 1 else 'files'} passed over: {kinds}"
+  return f"{total:,} {'file' if total == 1 else 'files'} ignored: {kinds}"
 
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-  """Suffixes, in lower case with the dot, of the pictures that the installed Pillow opens.
+  """Suffixes, in lower case with the dot, of the image formats that the installed Pillow opens.
 
-  .heic and .heif are among them where pillow-heif is installed.
+  Includes .heic and .heif if pillow-heif is installed.
   """
   register_plugins()
   Image.init()
-  formats = (set(Image.OPEN) | {"MPO"}) - _NOT_PICTURES  # MPO is opened as JPEG
+  formats = (set(Image.OPEN) | {"MPO"}) - _NOT_IMAGES  # MPO is opened as JPEG
   return frozenset(
     suffix for suffix, name in Image.registered_extensions().items() if name in formats
   )
@@ -79,38 +79,38 @@ def list_images(
   folder: str | os.PathLike,
   *,
   recursive: bool = True,
-  leave_out: Iterable[str | os.PathLike] = (),
+  exclude: Iterable[str | os.PathLike] = (),
 ) -> ImageListing:
-  """The image files of a folder, by their suffix (`image_suffixes`, in any case).
+  """Lists the image files of a folder by their suffix (`image_suffixes`, in any case).
 
   Hidden and system files and folders (`.x`, `._x.jpg`, `Thumbs.db`, `desktop.ini`, `__MACOSX`) are
   skipped and not counted. Links to folders are followed; a folder that can be reached in several
-  ways is listed once, by its own path if that lies below `folder`.
+  ways is listed once, by its own path if that is below `folder`.
 
   Args:
-    folder: where to look.
-    recursive: whether to look into its folders as well.
-    leave_out: folders whose files are not listed, however they are reached, unless `folder` lies in
-      one of them.
+    folder: the folder to search.
+    recursive: whether to search its subfolders as well.
+    exclude: folders whose files are not listed, even if reached through links, unless `folder` is
+      inside one of them.
 
   Raises:
     OSError: a folder does not exist or cannot be read.
   """
-  files, passed_over = [], collections.Counter()
-  real = [pathlib.Path(os.path.realpath(path)) for path in leave_out]
-  left_out = [path for path in real if not _lies_in(folder, [path])]
-  for path in _walk(pathlib.Path(folder), recursive, left_out):
-    if path.is_symlink() and _lies_in(path, left_out):
+  files, ignored = [], collections.Counter()
+  real = [pathlib.Path(os.path.realpath(path)) for path in exclude]
+  excluded = [path for path in real if not _is_inside(folder, [path])]
+  for path in _walk(pathlib.Path(folder), recursive, excluded):
+    if path.is_symlink() and _is_inside(path, excluded):
       continue
     if path.suffix.lower() in image_suffixes():
       files.append(path)
     else:
-      passed_over[path.suffix.lower()] += 1
-  return ImageListing(sorted(files), dict(passed_over))
+      ignored[path.suffix.lower()] += 1
+  return ImageListing(sorted(files), dict(ignored))
 
 
 def list_folders(folder: str | os.PathLike) -> list[pathlib.Path]:
-  """The folders in a folder, sorted; hidden ones and those of the system are skipped."""
+  """The direct subfolders, sorted; hidden and system folders are skipped."""
   paths = sorted(pathlib.Path(folder).iterdir())
   return [path for path in paths if path.is_dir() and not _is_hidden(path.name)]
 
@@ -119,29 +119,29 @@ def _is_hidden(name: str) -> bool:
   return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
-def _lies_in(path: str | os.PathLike, folders: Sequence[pathlib.Path]) -> bool:
+def _is_inside(path: str | os.PathLike, folders: Sequence[pathlib.Path]) -> bool:
   """Whether the real path is one of these real folders, or below one."""
   real = pathlib.Path(os.path.realpath(path))
   return any(real.is_relative_to(folder) for folder in folders)
 
 
 def _walk(
-  folder: pathlib.Path, recursive: bool, left_out: Sequence[pathlib.Path]
+  folder: pathlib.Path, recursive: bool, excluded: Sequence[pathlib.Path]
 ) -> Iterator[pathlib.Path]:
-  """Every file of every folder once."""
-  # Links wait until the folders themselves were looked into, so that these keep their own paths.
+  """Yields every file of every folder once."""
+  # Links are followed after the real folders, so that these keep their own paths.
   starts, seen = collections.deque([folder]), set()
   while starts:
     links = []
     for root, folders, files in os.walk(starts.popleft(), onerror=_raise):
       here = os.path.realpath(root)
-      if here in seen or _lies_in(here, left_out):
+      if here in seen or _is_inside(here, excluded):
         folders.clear()
         continue
       seen.add(here)
       inner = [pathlib.Path(root, name) for name in folders if not _is_hidden(name)]
       links += [path for path in inner if path.is_symlink()]
-      folders[:] = [path.name for path in inner if recursive]  # os.walk enters no links
+      folders[:] = [path.name for path in inner if recursive]  # os.walk does not follow links
       yield from (pathlib.Path(root, name) for name in files if not _is_hidden(name))
     if recursive:
       starts.extend(sorted(links))

@@ -1,4 +1,4 @@
-"""Sources of training and evaluation, as a config names them."""
+"""Opens the sources for training and evaluation that a config names."""
 
 import dataclasses
 import os
@@ -9,12 +9,12 @@ from absl import logging
 from ferjax.config import DataConfig
 from ferjax.data.classification.views import short_side
 from ferjax.data.datasets.base import SPLITS, DataSet, Options, Reading
-from ferjax.data.datasets.catalog import DATA_SETS, DRAWN, PREPARED
+from ferjax.data.datasets.catalog import DATA_SETS, PREPARED, SYNTHETIC
 from ferjax.data.datasets.entries import Entry, LayoutError, RecordError
-from ferjax.data.image_files import describe_passed_over
-from ferjax.data.preparation.plan import describe_absent, without_doubles
+from ferjax.data.image_files import describe_ignored
+from ferjax.data.preparation.plan import describe_missing_records, unique_entries
 from ferjax.data.preparation.splits import NoSplitError, choose_validation
-from ferjax.data.prepared import holds_prepared, is_prepared, open_prepared
+from ferjax.data.prepared import contains_prepared, is_prepared, open_prepared
 from ferjax.data.sources import (
   Opening,
   ReleasedDetection,
@@ -26,7 +26,7 @@ from ferjax.data.sources import (
 from ferjax.data.synthetic.faces import SyntheticFaces
 from ferjax.data.synthetic.scenes import SyntheticScenes
 
-_NAMED = 10  # skipped records listed in the log
+_MAX_LOGGED = 10  # skipped records listed in the log
 _WITHOUT_DATA = {
   "detection": "the source 'synthetic' needs no data",
   "classification": "the source 'synthetic_faces' needs no data",
@@ -34,26 +34,26 @@ _WITHOUT_DATA = {
 
 
 def source_names(task: str = "") -> tuple[str, ...]:
-  """What `data.source` may be, for a task or at all: drawn, the data sets, prepared."""
-  tasks = dict(zip(DRAWN, ("detection", "classification"), strict=True))
-  drawn = [name for name in DRAWN if task in ("", tasks[name])]
+  """The values of `data.source`, for a task or ("") for any: synthetic, the data sets, prepared."""
+  tasks = dict(zip(SYNTHETIC, ("detection", "classification"), strict=True))
+  synthetic = [name for name in SYNTHETIC if task in ("", tasks[name])]
   sets = [name for name, data_set in DATA_SETS.items() if not task or task in data_set.tasks]
-  return (*drawn, *sets, PREPARED)
+  return (*synthetic, *sets, PREPARED)
 
 
 def load_source(
   config: DataConfig, split: str, *, seed: int = 0, task: str = "", validates: bool = True
 ) -> Source:
-  """The examples of a split, as the config names them.
+  """Opens the examples of a split.
 
   Args:
-    config: `train`, `val` and `test` name the annotation list, image set, folder, or value in the
-      table's column, in data of one's own; else one of the set's splits. Empty means the one
-      called like `split`.
+    config: for user-defined data, `train`, `val` and `test` name an annotation list, image set,
+      folder, or value of the split column; for other sets, one of their splits. Empty means the one
+      named like `split`.
     split: "train", "val" or "test".
     seed: of synthetic images; splits and seeds have no images in common.
-    task: of the model, "detection" or "classification"; "" for the set's first.
-    validates: whether the validation split is used; if not, data of one's own without one keep all
+    task: of the model, "detection" or "classification"; "" for the set's default.
+    validates: whether the validation split is used; if not, user-defined data without one keep all
       of train.
 
   Raises:
@@ -64,11 +64,11 @@ def load_source(
   if split not in SPLITS:
     raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
   class_names = tuple(config.class_names)
-  if config.source in DRAWN:
-    return _drawn(config, split, seed, class_names)
+  if config.source in SYNTHETIC:
+    return _synthetic(config, split, seed, class_names)
   data_set = DATA_SETS.get(config.source)
   if not config.dir:
-    raise ValueError(_without_dir(config.source, data_set, task))
+    raise ValueError(_describe_missing_dir(config.source, data_set, task))
   name = getattr(config, split) or split
   choices = {"rule": config.rule, "margin": config.margin}
   choices = {field: x for field, x in choices.items() if x != getattr(Options(), field)}
@@ -80,7 +80,7 @@ def load_source(
   if "files" in data_set.takes:
     files = {s: getattr(config, s) for s in SPLITS if getattr(config, s)}
     options = dataclasses.replace(options, files=files)
-  if lies_prepared(data_set, config.dir, options):
+  if should_open_prepared(data_set, config.dir, options):
     return open_prepared(
       config.dir, name, class_names, name=data_set.name, task=task, choices=choices
     )
@@ -93,14 +93,14 @@ def load_source(
   )
 
 
-def lies_prepared(data_set: DataSet, dir: str | os.PathLike, options: Options) -> bool:
-  """Whether a folder holds a set as `ferjax data prepare` wrote it, and not as it was released."""
+def should_open_prepared(data_set: DataSet, dir: str | os.PathLike, options: Options) -> bool:
+  """Whether the folder contains the set as prepared, and not as released."""
   if is_prepared(dir):
     return True
   try:
     data_set.find_release(dir, data_set.complete(options))
   except LayoutError:
-    return holds_prepared(dir, data_set.name, options.task)
+    return contains_prepared(dir, data_set.name, options.task)
   return False
 
 
@@ -113,23 +113,24 @@ def open_released(
   on_bad_record: str = "error",
   validates: bool = True,
 ) -> ReleasedFaces | ReleasedDetection:
-  """A split of a data set as it was released.
+  """Opens a split of a data set as released.
 
-  A set without a validation split gets one, cut from train: always the same, and the same as
-  `ferjax data prepare` cuts.
+  A set without a validation split gets one, taken from train: always the same, and the same as from
+  `ferjax data prepare`.
 
   Args:
-    data_set: what lies in the folder.
+    data_set: the set in the folder.
     dir: the folder.
     split: "train", "val" or "test".
-    options: what may be chosen.
+    options: the options of the set.
     on_bad_record: "error", or "skip" to leave bad records out.
     validates: as for `load_source`.
 
   Raises:
-    LayoutError: a missing or malformed file, or no such split.
-    RecordError: of the first bad record ("error").
-    ValueError: a choice that the set does not have, or too little to cut validation from.
+    LayoutError: a missing or malformed file, no such split, or too few records to take validation
+      from.
+    RecordError: the first bad record (with "error").
+    ValueError: an option that the set does not have.
   """
   check_on_bad_record(on_bad_record)
   options = data_set.complete(options)
@@ -139,16 +140,16 @@ def open_released(
   ):
     if split == "val":
       reading = _read(data_set, dir, "train", options)
-    entries, problems = _cut(reading, split, len(options.class_names))
+    entries, problems = _split_train(reading, split, len(options.class_names))
   else:
     entries, problems = reading.entries, reading.problems
   origin = f"{os.fspath(dir)} ({split})"
   _require_no_problems(problems, len(entries), origin, on_bad_record)
   if not entries:
-    there = ", ".join(sorted(reading.splits)) or "none"
+    known = ", ".join(sorted(reading.splits)) or "none"
     raise LayoutError(
-      f"{origin}: {data_set.title} has no records of this split; splits there: {there} (name "
-      f"another by --config.data.{split}=NAME)"
+      f"{origin}: {data_set.title} has no records of this split; existing splits: {known} (name "
+      f"another with --config.data.{split}=NAME)"
     )
   opening = Opening(data_set.overhang, options.margin)
   if options.task == "detection":
@@ -161,11 +162,11 @@ def open_released(
 
 
 def _read(data_set: DataSet, dir: str | os.PathLike, split: str, options: Options) -> Reading:
-  """A split as it was released; its number is compared with the published one."""
+  """Reads a split as released; logs its size next to the official count."""
   options = dataclasses.replace(options, splits=(split,))
   release, reading = data_set.read(dir, options)
-  if passed_over := describe_passed_over(reading.passed_over):
-    logging.info("%s (%s): %s", os.fspath(dir), split, passed_over)
+  if ignored := describe_ignored(reading.ignored):
+    logging.info("%s (%s): %s", os.fspath(dir), split, ignored)
   official = release.official(options).get(split, {}).get("total")
   found = len(reading.entries) + len(reading.unreadable)
   if official is not None and found:
@@ -175,12 +176,12 @@ def _read(data_set: DataSet, dir: str | os.PathLike, split: str, options: Option
   return reading
 
 
-def _cut(reading: Reading, split: str, num_classes: int) -> tuple[list[Entry], list[str]]:
-  """The part of train that is wanted, and its problems.
+def _split_train(reading: Reading, split: str, num_classes: int) -> tuple[list[Entry], list[str]]:
+  """The train or validation part of train, and its problems.
 
-  Bad records have their place as far as they are known: mending one moves no other.
+  Bad records are assigned to a part too, as far as they are known, so fixing one moves no other.
   """
-  entries, doubles = without_doubles(reading.entries)
+  entries, repeats = unique_entries(reading.entries)
   known = {entry.key for entry in entries}
   bad = {entry.key: (problem, entry) for problem, entry in reading.unreadable}
   bad = {key: both for key, both in bad.items() if key not in known}
@@ -188,20 +189,20 @@ def _cut(reading: Reading, split: str, num_classes: int) -> tuple[list[Entry], l
   try:
     chosen = choose_validation(everything, num_classes)
   except NoSplitError as error:
-    absent = describe_absent([*reading.problems, *doubles], reading.dropped)
-    raise LayoutError(f"{error}{absent}") from error
+    missing = describe_missing_records([*reading.problems, *repeats], reading.dropped)
+    raise LayoutError(f"{error}{missing}") from error
   val = {entry.key for entry, is_val in zip(everything, chosen, strict=True) if is_val}
-  of_val = [problem for key, (problem, _) in bad.items() if key in val]
+  val_problems = [problem for key, (problem, _) in bad.items() if key in val]
   if split == "val":
-    return [entry for entry in entries if entry.key in val], of_val
-  of_train = [problem for problem in (*reading.problems, *doubles) if problem not in of_val]
-  return [entry for entry in entries if entry.key not in val], of_train
+    return [entry for entry in entries if entry.key in val], val_problems
+  problems = [problem for problem in (*reading.problems, *repeats) if problem not in val_problems]
+  return [entry for entry in entries if entry.key not in val], problems
 
 
 def _require_no_problems(
   problems: Sequence[str], good: int, origin: str, on_bad_record: str
 ) -> None:
-  """Raises for the first of them, or logs how many records are left out."""
+  """Raises the first problem, or logs how many records are left out."""
   if not problems:
     return
   if on_bad_record == "error":
@@ -211,27 +212,27 @@ def _require_no_problems(
     origin,
     len(problems),
     len(problems) + good,
-    "\n  ".join(problems[:_NAMED]),
-    "\n  ..." if len(problems) > _NAMED else "",
+    "\n  ".join(problems[:_MAX_LOGGED]),
+    "\n  ..." if len(problems) > _MAX_LOGGED else "",
   )
 
 
-def _without_dir(source: str, data_set: DataSet | None, task: str) -> str:
-  """What to say where no folder is named."""
+def _describe_missing_dir(source: str, data_set: DataSet | None, task: str) -> str:
+  """The error message for an empty `data.dir`."""
   if data_set is None:
     how = (
       "pass the folder that `ferjax data prepare` wrote: --config.data.dir=DIR; `ferjax data list` "
-      "names the sets that it knows"
+      "lists the known sets"
     )
     task = task or "classification"
   else:
-    table = " and that of the table below it in data.csv" if "table" in data_set.takes else ""
+    table = " and the name of the table in it as data.csv" if "table" in data_set.takes else ""
     how = f"{data_set.request}; pass the folder: --config.data.dir=DIR{table}"
     task = task or data_set.tasks[0]
   return f"data.dir is empty, and the source {source!r} reads files; {how}. {_WITHOUT_DATA[task]}"
 
 
-def _drawn(
+def _synthetic(
   config: DataConfig, split: str, seed: int, class_names: tuple[str, ...]
 ) -> SyntheticScenes | SyntheticFaces:
   count = getattr(config, f"{split}_examples")

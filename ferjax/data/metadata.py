@@ -1,8 +1,8 @@
-"""Image files without what is not needed for their pixels.
+"""Removes metadata from encoded image files.
 
-Pillow reads EXIF, colour profiles, texts and previews while it opens a file, and refuses files in
-which one of them is damaged or too large. What these functions return has only what decides about
-the pixels, and the orientation where it is whole.
+Pillow reads EXIF, colour profiles, texts and previews when it opens a file, and refuses the file if
+one of them is damaged or too large. These functions keep only what determines the pixels, and the
+orientation if it is undamaged.
 """
 
 import struct
@@ -14,7 +14,7 @@ _JPEG_START, _JPEG_PIXELS = b"\xff\xd8", 0xDA
 _JFIF, _EXIF, _ADOBE = 0xE0, 0xE1, 0xEE  # application segments; the others are ancillary
 _WEBP_PIXELS = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
 _WEBP_METADATA = 0x20 | 0x08 | 0x04  # bits of VP8X: a profile, EXIF, XMP follow
-# Tags of TIFF that decide about the pixels, or turn them.
+# TIFF tags that determine the pixels or their orientation.
 _TIFF_PIXELS = frozenset(
   {254, 256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 284, 292, 293, 317, 320}
   | {322, 323, 324, 325, 332, 338, 339, *range(512, 522), 347, 529, 530, 531, 532}
@@ -22,9 +22,9 @@ _TIFF_PIXELS = frozenset(
 
 
 def without_metadata(data: bytes) -> bytes:
-  """An encoded image without ancillary blocks; as it is if none are known of its format.
+  """Removes the ancillary blocks of an encoded image; other formats are returned unchanged.
 
-  A block that lacks its end is left out, or, if the pixels need it, ends the file.
+  A truncated block is left out, or, if the pixels need it, ends the file.
   """
   if data.startswith(_PNG):
     return _PNG + b"".join(_png_chunks(data))
@@ -41,18 +41,18 @@ def without_metadata(data: bytes) -> bytes:
 
 
 def _png_chunks(data: bytes) -> Iterator[bytes]:
-  """What is critical, transparency, and EXIF that is whole."""
+  """Critical chunks, transparency, and undamaged EXIF."""
   position = len(_PNG)
   while position + 12 <= len(data):
     length = int.from_bytes(data[position : position + 4], "big")
     chunk = data[position : position + 12 + length]
     name, is_critical = chunk[4:8], not chunk[4] & 0x20
-    if is_critical or name == b"tRNS" or (name == b"eXIf" and _has_right_sum(chunk)):
+    if is_critical or name == b"tRNS" or (name == b"eXIf" and _has_valid_checksum(chunk)):
       yield chunk
     position += 12 + length
 
 
-def _has_right_sum(chunk: bytes) -> bool:
+def _has_valid_checksum(chunk: bytes) -> bool:
   return zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:], "big")
 
 
@@ -60,17 +60,17 @@ def _jpeg_segments(data: bytes) -> Iterator[bytes]:
   position = len(_JPEG_START)
   while position + 4 <= len(data):
     if data[position] != 0xFF:
-      position += 1  # decoders look for the next marker
+      position += 1  # decoders search for the next marker
       continue
     marker = data[position + 1]
-    if marker == 0xFF:  # a filling byte
+    if marker == 0xFF:  # a fill byte
       position += 1
       continue
     if marker == _JPEG_PIXELS:
       break
     length = 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     segment = data[position : position + length]
-    # Of a length that libjpeg reads: JFIF and Adobe tell which colours the channels are.
+    # JFIF and Adobe define the colour space; libjpeg needs their minimum length.
     least = {_JFIF: 16, _ADOBE: 14}.get(marker, 0)
     is_ancillary = marker == 0xFE or (0xE0 <= marker <= 0xEF and marker not in (_JFIF, _ADOBE))
     is_exif = marker == _EXIF and segment[4:10] == b"Exif\0\0"
@@ -94,7 +94,7 @@ def _webp_chunks(data: bytes) -> Iterator[bytes]:
 
 
 def _tiff(data: bytes) -> bytes:
-  """The first directory loses its other entries, and has no successor."""
+  """Removes the other entries of the first directory, and all further directories."""
   order = "<" if data[:2] == b"II" else ">"
   (start,) = struct.unpack_from(order + "I", data, 4) if len(data) >= 8 else (0,)
   if not 8 <= start <= len(data) - 2:
@@ -104,7 +104,7 @@ def _tiff(data: bytes) -> bytes:
   entries = [table[i : i + 12] for i in range(0, len(table) - 11, 12)]
   kept = [entry for entry in entries if _is_for_tiff_pixels(entry, order)]
   directory = struct.pack(order + "H", len(kept)) + b"".join(kept) + bytes(4)
-  # The old directory, at least as long, stays where it was, so that no offset moves.
+  # The old directory is at least as long and is overwritten in place, so offsets stay valid.
   return data[:start] + directory + data[start + len(directory) :]
 
 
@@ -115,14 +115,14 @@ def _is_for_tiff_pixels(entry: bytes, order: str) -> bool:
 
 
 def _heif(data: bytes) -> bytes:
-  """HEIF and AVIF: items of EXIF and XMP get a kind that no reader knows."""
+  """HEIF and AVIF: gives EXIF and XMP items a type that readers ignore."""
   output, position = bytearray(data), 0
   while position + 8 <= len(data):
     length = int.from_bytes(data[position : position + 4], "big")
     if data[position + 4 : position + 8] == b"meta" and length >= 8:
       box = data[position : position + length]
       output[position : position + length] = box.replace(b"Exif", b"free").replace(b"mime", b"free")
-    if length < 8:  # to the end of the file, or of 64 bits as only pixels are
+    if length < 8:  # extends to the end of the file, or a 64-bit length, which only pixels have
       break
     position += length
   return bytes(output)

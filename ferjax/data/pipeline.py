@@ -1,10 +1,10 @@
 """Batches for training and evaluation, with grain.
 
-Training is an endless list of examples, numbered 0, 1, 2, ...: example n belongs to epoch
+Training examples are an endless sequence, numbered 0, 1, 2, ...: example n belongs to epoch
 `n // len(source)` and is a pure function of the seed and n. Batch size, hosts and workers only
-determine how this list is divided. So none of them changes the training examples, and a checkpoint
-only needs a position. Batches of NumPy arrays are `ferjax.typing.DetectionBatch` or
-`ClassificationBatch`, depending on the source's task.
+determine how the sequence is divided. So none of them changes the training examples, and a
+checkpoint only needs a position. Batches are dicts of NumPy arrays: `ferjax.typing.DetectionBatch`
+or `ClassificationBatch`, depending on the source's task.
 """
 
 import functools
@@ -28,7 +28,7 @@ from ferjax.data.image import normalize
 from ferjax.data.samplers import BalancedOrder, shuffled
 from ferjax.data.sources import LabelledSource, Source, check_on_bad_record
 
-_AHEAD = 4  # batches prepared in parallel, one per thread; 39 MB each for 32 images of 320 pixels
+_PREFETCH = 4  # batches prepared in parallel, one per thread; 39 MB each for 32 images of 320 px
 
 
 def train_dataset(
@@ -45,14 +45,15 @@ def train_dataset(
   """Endless shuffled, augmented batches of this host.
 
   Args:
-    source: its examples are sampled once per epoch, in a new order each epoch; with `balance`, its
-      classes are sampled equally often (see `ferjax.data.samplers.BalancedOrder`).
+    source: its examples are sampled once per epoch, in a new order each epoch; with
+      `config.balance`, its classes are sampled equally often
+      (`ferjax.data.samplers.BalancedOrder`).
     config: image size, augmentation and workers. `num_workers` > 0 needs parsed absl flags, that
-      is, a program in `absl.app.run`.
+      is, a program run by `absl.app.run`.
     batch_size: over all hosts. Host p gets rows `[p * b, (p + 1) * b)` of each batch, with
       b = batch_size // process_count.
     seed: of order and augmentation, not negative.
-    epochs: length of the training, of which mosaic takes the first `augment.mosaic_until`.
+    epochs: number of epochs; mosaic stops after the fraction `augment.mosaic_until` of them.
     start: number of the first example.
     process_index: of this host.
     process_count: number of hosts.
@@ -107,17 +108,17 @@ def eval_dataset(
     _number, start=0, batch_size=batch_size, local=local, first=process_index * local
   )
   rows = grain.MapDataset.range(batches * local).map(number).map(make)
-  # Ten views take ten times the memory.
-  return _batches(rows, local, config, ahead=1 if ten_crop else _AHEAD)
+  # Ten views need ten times the memory.
+  return _batches(rows, local, config, prefetch=1 if ten_crop else _PREFETCH)
 
 
 def close(iterator: grain.DatasetIterator, config: DataConfig) -> None:
-  """Stops the threads and the workers of an iterator of these data sets."""
+  """Stops the threads and workers of an iterator over these data sets."""
   iterator.close()
   if config.num_workers > 0:
     # At the end of the data, and after an error, the stack traces of grain's threads keep their
-    # last batches in reference cycles. These lie in shared memory, which has to be given back
-    # before the program ends.
+    # last batches alive in reference cycles. The batches are in shared memory, which has to be
+    # released before the program ends.
     gc.collect()
 
 
@@ -159,7 +160,7 @@ def _check(
       f"({process_count})"
     )
   if not 0 <= process_index < process_count:
-    raise ValueError(f"process_index ({process_index}) must lie in 0..{process_count - 1}")
+    raise ValueError(f"process_index ({process_index}) must be in 0..{process_count - 1}")
   if config.max_boxes <= 0:
     raise ValueError(f"max_boxes ({config.max_boxes}) must be positive")
   if config.num_workers < 0:
@@ -168,7 +169,7 @@ def _check(
   if len(config.mean) != 3 or len(config.std) != 3 or not min(config.std) > 0:
     raise ValueError(
       f"data.mean {config.mean} and data.std {config.std} must be three numbers each, for R, G and "
-      "B, and the deviations positive"
+      "B, and the standard deviations positive"
     )
   if source.task == "classification":
     short_side(config.image_size, config.resize)
@@ -179,41 +180,41 @@ def _check(
 
 
 def _number(row: int, *, start: int, batch_size: int, local: int, first: int) -> int:
-  """The example number of a row of this host's batches, with all batches concatenated."""
+  """The example number of row `row` of this host's concatenated batches."""
   batch, offset = divmod(row, local)
   return start + batch * batch_size + first + offset
 
 
 def _batches(
-  rows: grain.MapDataset, local: int, config: DataConfig, ahead: int = _AHEAD
+  rows: grain.MapDataset, local: int, config: DataConfig, prefetch: int = _PREFETCH
 ) -> grain.IterDataset:
   """Prefetched, normalised batches of `local` rows."""
-  _use_no_threads_in_opencv()
+  _disable_opencv_threads()
   batches = rows.batch(local, drop_remainder=True)
   finish = functools.partial(_normalized, mean=config.mean, std=config.std)
   if config.num_workers == 0:
-    options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
+    options = grain.ReadOptions(num_threads=prefetch, prefetch_buffer_size=prefetch)
     return batches.map(finish).to_iter_dataset(options)
-  # Workers get whole batches in turn, so their number does not affect the result.
-  one_by_one = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+  # Workers process whole batches in turn, so their number does not affect the result.
+  sequential = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   options = grain.MultiprocessingOptions(num_workers=config.num_workers, per_worker_buffer_size=2)
-  batches = batches.to_iter_dataset(one_by_one).mp_prefetch(options, _set_up_worker)
+  batches = batches.to_iter_dataset(sequential).mp_prefetch(options, _set_up_worker)
   # Workers return uint8: floats would be four times the data, or twelve times for grey. A thread
-  # converts the next batch to floats while the program uses this one.
+  # converts the next batch to floats while the program uses the current one.
   return grain.experimental.ThreadPrefetchIterDataset(batches.map(finish), prefetch_buffer_size=1)
 
 
 def _normalized(
   batch: dict[str, np.ndarray], mean: Sequence[float], std: Sequence[float]
 ) -> dict[str, np.ndarray]:
-  # Workers hand batches over in shared memory, which is given back when nothing refers to them: so
-  # all is copied, images by normalising.
+  # Workers return batches in shared memory, which is released when nothing refers to it. So every
+  # array is copied; normalising copies the images.
   rest = {name: np.array(value) for name, value in batch.items() if name != "image"}
   return {**rest, "image": normalize(batch["image"], mean, std)}
 
 
-def _use_no_threads_in_opencv() -> None:
-  """For the whole process: images are small, and already prepared in parallel."""
+def _disable_opencv_threads() -> None:
+  """For the whole process: images are small and already prepared in parallel."""
   cv2.setNumThreads(0)
 
 
@@ -221,4 +222,4 @@ def _set_up_worker(index: int, count: int) -> None:
   """Ctrl-C reaches every process of a terminal; only the main process handles it."""
   del index, count
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  _use_no_threads_in_opencv()
+  _disable_opencv_threads()

@@ -1,4 +1,4 @@
-"""Pixels of every mode that Pillow opens, as 8-bit RGB.
+"""Converts images of every mode that Pillow opens to 8-bit RGB.
 
 Pillow's own conversion clips deep pixels to 0..255 and drops some kinds of transparency.
 """
@@ -9,29 +9,29 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageCms
 
-_AS_PILLOW_CONVERTS = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
+_CONVERTED_BY_PILLOW = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
 _TRANSPARENT = ("LA", "La", "PA", "RGBA", "RGBa")
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 _MAX_16_BIT, _MAX_12_BIT = 2**16 - 1, 2**12 - 1
-# What 32-bit pixels are taken to be scaled to: the least of these that is not exceeded.
+# Assumed value of white in 32-bit pixels: the smallest of these that no pixel exceeds.
 _WHITES = {"I": (255, _MAX_16_BIT), "F": (1, 255, _MAX_16_BIT)}
 
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # TIFF tags
 _WHITE_IS_ZERO = 0
 
-# Levels of PNG's transparent colour in those of the pixels that Pillow decodes, by its raw mode.
+# Pillow's raw mode -> scaling of PNG's transparent colour to the levels of the decoded pixels.
 _PNG_LEVELS = {"L;2": lambda x: x * 85, "L;4": lambda x: x * 17, "RGB;16B": lambda x: x >> 8}
 
 
 class PixelError(ValueError):
-  """Pixels that no rule scales to 8 bits; the message names them."""
+  """No rule converts the pixels to 8-bit RGB; the message names their kind."""
 
 
 def transparent_level(image: Image.Image) -> int | tuple[int, ...] | None:
-  """The transparent colour of a PNG file in levels of its decoded pixels, where they differ.
+  """The transparent colour of a PNG in levels of its decoded pixels; None if these are the same.
 
-  Pillow keeps it as the file has it. To be asked before the pixels are loaded.
+  Pillow does not scale this colour with the pixels. Call this before the pixels are loaded.
   """
   level = image.info.get("transparency")
   tiles: Any = getattr(image, "tile", None)
@@ -43,22 +43,22 @@ def transparent_level(image: Image.Image) -> int | tuple[int, ...] | None:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-  """A loaded image as RGB, transparent pixels laid on white.
+  """Converts a loaded image to RGB; transparent pixels are composited on white.
 
-  16-bit grey is divided by 257, 12-bit grey of TIFF scaled from 0..4095. 32-bit integers are taken
-  for levels of 0..255 or 0..65535, floats also of 0..1: the smallest range that holds them.
+  16-bit grey is divided by 257; 12-bit grey (TIFF) is scaled from 0..4095. 32-bit integers are
+  scaled from 0..255 or 0..65535, floats also from 0..1: the smallest range that contains them.
 
   Raises:
-    PixelError: the mode has no rule, or 32-bit pixels lie outside these ranges.
+    PixelError: the mode has no rule, or 32-bit pixels are outside these ranges.
   """
   mode = image.mode
   if mode in _DEEP:
     return _from_deep(image)
   if mode == "LAB":
     return _from_lab(image)
-  if mode in _TRANSPARENT or (mode in _AS_PILLOW_CONVERTS and image.has_transparency_data):
+  if mode in _TRANSPARENT or (mode in _CONVERTED_BY_PILLOW and image.has_transparency_data):
     return _on_white(image)
-  if mode in _AS_PILLOW_CONVERTS:
+  if mode in _CONVERTED_BY_PILLOW:
     return image.convert("RGB")
   raise PixelError(
     f"pixels of Pillow's mode {mode!r} cannot be converted to RGB; save the image as 8-bit RGB or "
@@ -67,7 +67,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-  # La is premultiplied grey, which Pillow converts to LA only.
+  # La is premultiplied grey, which Pillow converts only to LA.
   image = image.convert("LA") if image.mode == "La" else image
   image = image.convert("RGBA")
   return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
@@ -77,7 +77,7 @@ def _from_lab(image: Image.Image) -> Image.Image:
   lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
   rgb = ImageCms.applyTransform(image, ImageCms.buildTransform(lab, srgb, "LAB", "RGB"))
   if rgb is None:
-    raise PixelError("pixels of CIELAB cannot be converted to RGB; save the image as RGB")
+    raise PixelError("CIELAB pixels cannot be converted to RGB; save the image as RGB")
   return rgb
 
 
@@ -98,19 +98,19 @@ def _levels(values: Float[np.ndarray, "h w"], white: int) -> UInt8[np.ndarray, "
 
 
 def _white(image: Image.Image, values: Float[np.ndarray, "h w"], tags: Any) -> int:
-  """The value of white."""
+  """The pixel value of white."""
   if image.mode.startswith("I;16"):
     return _MAX_12_BIT if tags.get(_BITS_PER_SAMPLE) == (12,) else _MAX_16_BIT
-  if image.mode == "I" and image.format == "PPM":  # which Pillow scales by the file's maximum
+  if image.mode == "I" and image.format == "PPM":  # Pillow scales these by the file's maximum
     return _MAX_16_BIT
   low, high = values.min(), values.max()
-  # False for what is not a number, too.
+  # NaN fails both comparisons.
   whites = [white for white in _WHITES[image.mode] if low >= 0 and high <= white]
   if not whites:
     kind = "float" if image.mode == "F" else "32-bit integer"
     known = ", ".join(f"0..{white}" for white in _WHITES[image.mode])
     raise PixelError(
       f"{kind} pixels of {low:g} to {high:g} have no known scale; expected one of {known}: "
-      "scale them, or save the image with 8 bits"
+      "rescale them, or save the image with 8 bits"
     )
   return whites[0]

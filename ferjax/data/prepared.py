@@ -1,7 +1,7 @@
 """Reads the output of `ferjax data prepare`: random access to ArrayRecord shards.
 
-Opening reads two small files and the labels; shards are opened on first access, so a set of any
-size opens at once. Records are tfds examples:
+Opening reads two small files and the labels; shards are opened on first access, so even large sets
+open immediately. Records are tfds examples:
 `tfds.builder_from_directory(DIR).as_data_source("train")` reads them as well.
 """
 
@@ -27,8 +27,8 @@ from ferjax.data.image import decode
 INDEX = "ferjax.json"
 INCOMPLETE = "incomplete."  # prefix of a folder that tfds has not finished
 _FORMAT = 1
-_DEPTH = 3  # of a prepared set below the folder that `prepare` was given
-_HOW = "write it with `ferjax data prepare NAME --source DIR --out DIR`"
+_DEPTH = 3  # of a prepared set's folder below --out
+_PREPARE_HINT = "write it with `ferjax data prepare NAME --source DIR --out DIR`"
 
 
 def labels_file(split: str) -> str:
@@ -37,8 +37,8 @@ def labels_file(split: str) -> str:
 
 
 def class_names_flag(class_names: tuple[str, ...]) -> str:
-  """What tells training the classes of a prepared set, quoted for a shell."""
-  # A list in JSON is one of Python as well, and has no single quotes, which shells take badly.
+  """The training flag for the classes of a prepared set, quoted for a shell."""
+  # A JSON list is also a Python list, and has no single quotes, which need escaping in shells.
   return shlex.quote(f"--config.data.class_names={json.dumps(class_names, ensure_ascii=False)}")
 
 
@@ -61,7 +61,7 @@ class PreparedSource:
     return _text(self._record(index)["origin"])
 
   def group(self, index: int) -> str:
-    """Subject or clip; "" where it is not known."""
+    """Subject or clip; "" if unknown."""
     return _text(self._record(index)["group"])
 
   def _record(self, index: int) -> dict[str, Any]:
@@ -71,14 +71,14 @@ class PreparedSource:
 
   @functools.cached_property
   def _records(self) -> Any:
-    # Imported here so that only programs that read prepared data load it.
+    # Imported here because only prepared data needs it.
     import tensorflow_datasets as tfds
 
     builder: Any = tfds.builder_from_directory(os.fspath(self._folder))
     return builder.as_data_source(self._split, decoders={"image": tfds.decode.SkipDecoding()})
 
   def __getstate__(self) -> dict[str, Any]:
-    """Without the open shards and arrays, which each worker opens itself."""
+    """Drops open shards and arrays; each worker opens its own."""
     state = self.__dict__.copy()
     state.pop("_records", None)
     state.pop("labels", None)
@@ -86,7 +86,7 @@ class PreparedSource:
 
 
 class PreparedFaces(PreparedSource):
-  """Faces with the distribution of their label."""
+  """Faces with their label distributions."""
 
   task = "classification"
 
@@ -97,14 +97,14 @@ class PreparedFaces(PreparedSource):
 
   @functools.cached_property
   def labels(self) -> Float[np.ndarray, "n k"]:
-    """Of all records, in order; nothing is decoded."""
+    """Labels of all records, in order; decodes nothing."""
     return np.load(io.BytesIO((self._folder / labels_file(self._split)).read_bytes()))
 
 
 class PreparedDetection(PreparedSource):
-  """Photographs with boxes, which were clipped to them when they were prepared.
+  """Photographs with boxes, clipped to the image during preparation.
 
-  `max_boxes` is the maximum number per photograph.
+  `max_boxes` is the maximum number of boxes per photograph.
   """
 
   task = "detection"
@@ -122,7 +122,7 @@ class PreparedDetection(PreparedSource):
     }
 
   def labels_of(self, index: int) -> list[int]:
-    """The class of each box; nothing is decoded."""
+    """The class of each box; decodes nothing."""
     return [int(label) for label in self._record(index)["labels"]]
 
 
@@ -130,12 +130,12 @@ def find_prepared(dir: str | os.PathLike, name: str = "", task: str = "") -> epa
   """The folder with `ferjax.json`: `dir`, or the only one below it.
 
   Args:
-    dir: a folder of any file system that `etils.epath` knows.
-    name: of the data set that is looked for below it; "" for any.
-    task: that it was prepared for; "" for any.
+    dir: a folder on any file system that `etils.epath` supports.
+    name: data set to search for below it; "" for any.
+    task: task that the set was prepared for; "" for any.
 
   Raises:
-    ValueError: none, or more than one, or an unknown file system.
+    ValueError: no set, more than one, or an unsupported file system.
   """
   root = _path(dir)
   if (root / INDEX).exists():
@@ -145,7 +145,7 @@ def find_prepared(dir: str | os.PathLike, name: str = "", task: str = "") -> epa
     return found[0]
   if not found:
     what = " ".join(filter(None, ("no prepared data set", name, f"for {task}" if task else "")))
-    raise ValueError(f"{what} in {root} (no file {INDEX}); {_HOW}")
+    raise ValueError(f"{what} in {root} (no file {INDEX}); {_PREPARE_HINT}")
   raise ValueError(
     f"{len(found)} prepared data sets below {root}: {', '.join(map(str, found))}; pass the folder "
     "of one of them: --config.data.dir=DIR"
@@ -153,12 +153,12 @@ def find_prepared(dir: str | os.PathLike, name: str = "", task: str = "") -> epa
 
 
 def is_prepared(dir: str | os.PathLike) -> bool:
-  """Whether the folder itself is one that `ferjax data prepare` wrote."""
+  """Whether `ferjax data prepare` wrote this folder."""
   return (_path(dir) / INDEX).exists()
 
 
-def holds_prepared(dir: str | os.PathLike, name: str, task: str) -> bool:
-  """Whether there is what `find_prepared` looks for below the folder, once or more often."""
+def contains_prepared(dir: str | os.PathLike, name: str, task: str) -> bool:
+  """Whether the folder contains one or more sets that match, as in `find_prepared`."""
   return bool(_prepared_below(_path(dir), name, task))
 
 
@@ -167,13 +167,13 @@ def _path(dir: str | os.PathLike) -> epath.Path:
     return epath.Path(dir)
   except KeyError as error:
     raise ValueError(
-      f"{os.fspath(dir)} is on a file system that etils.epath does not know; expected a local "
+      f"{os.fspath(dir)} is on a file system that etils.epath does not support; expected a local "
       "path, or one of gs://, s3://, az:// or hf://"
     ) from error
 
 
 def _prepared_below(root: epath.Path, name: str, task: str) -> list[epath.Path]:
-  """As tfds lays folders out: name, configuration, version. A user's path is no pattern."""
+  """Searches tfds's layout: name, configuration, version. Not by glob: `root` may contain `*`."""
   folders = [root / name] if name else _folders(root)
   for _ in range(_DEPTH - 1):
     folders = [path for folder in folders for path in _folders(folder)]
@@ -219,13 +219,13 @@ def open_prepared(
   Args:
     dir: --out of `prepare`, or the folder with `ferjax.json`; any path that `etils.epath` supports.
     split: "train", "val" or "test".
-    class_names: the expected classes; None for those of the set.
-    name: of the data set that is expected; "" for any.
-    task: that it must be prepared for; "" for any.
-    choices: field of `datasets.base.Options` -> what the set must have been prepared with.
+    class_names: the expected classes; None for the set's own.
+    name: the expected data set; "" for any.
+    task: the expected task; "" for any.
+    choices: field of `datasets.base.Options` -> its expected value at preparation.
 
   Raises:
-    ValueError: nothing prepared there, no such split, another set, other classes or choices.
+    ValueError: no prepared set, no such split, or another set, other classes or choices.
   """
   folder = find_prepared(dir, name, task)
   index = read_index(folder)
@@ -235,22 +235,24 @@ def open_prepared(
   ):
     if expected not in ("", found):
       raise ValueError(
-        f"{folder} holds {index['title']} ({index['data_set']}) for {index['task']}, but {what} is "
-        f"{expected!r}; name the folder of another set"
+        f"{folder} contains {index['title']} ({index['data_set']}) for {index['task']}, but {what} "
+        f"is {expected!r}; name the folder of another set"
       )
   for field, value in (choices or {}).items():
     if index.get(field, value) != value:
       raise ValueError(
         f"{folder} was prepared with {field} {index[field]!r}, but data.{field} is {value!r}; "
-        "leave it out, or prepare the set again"
+        "remove it, or prepare the set again"
       )
   if split not in index["splits"]:
-    raise ValueError(f"{folder} has no split {split!r}; splits there: {', '.join(index['splits'])}")
+    known = ", ".join(index["splits"])
+    raise ValueError(f"{folder} has no split {split!r}; existing splits: {known}")
   names = tuple(index["class_names"])
   if class_names is not None and tuple(class_names) != names:
     raise ValueError(
       f"{folder} was prepared for the classes {', '.join(names)}, but data.class_names is "
-      f"{', '.join(class_names)}; pass {class_names_flag(names)}, or prepare the set for yours"
+      f"{', '.join(class_names)}; pass {class_names_flag(names)}, or prepare the set with your "
+      "classes"
     )
   kind = PreparedFaces if index["task"] == "classification" else PreparedDetection
   source = kind(local_copy(folder, split), index, split)
@@ -259,16 +261,16 @@ def open_prepared(
 
 
 def local_copy(folder: epath.Path, split: str) -> epath.Path:
-  """The folder, or a local copy of the files of a split if it is remote.
+  """The folder, or, if it is remote, a local copy of the files of a split.
 
-  ArrayRecord opens local files. Copies are kept below FERJAX_CACHE (default ~/.cache/ferjax); an
-  existing file is a complete copy.
+  ArrayRecord opens only local files. Copies are kept below FERJAX_CACHE (default ~/.cache/ferjax);
+  an existing file is a complete copy.
   """
   place = os.fspath(folder)
   if not _is_remote(place):
     return folder
   cache = epath.Path(os.environ.get("FERJAX_CACHE", "~/.cache/ferjax")).expanduser()
-  # A set that was prepared again in the same folder is another data set.
+  # A set that was prepared again in the same folder needs a new copy.
   content = (folder / INDEX).read_bytes()
   target = cache / hashlib.sha256(place.encode() + content).hexdigest()[:16]
   target.mkdir(parents=True, exist_ok=True)

@@ -10,10 +10,10 @@ _CLASSES = 2**16  # random stream of the order of classes; records use streams f
 
 
 def shuffled(length: int, seed: int, stream: int = 0) -> grain.MapDataset:
-  """All numbers below `length` once per epoch, in a new order each epoch.
+  """All indices below `length` once per epoch, in a new order each epoch.
 
   Args:
-    length: of an epoch.
+    length: number of indices per epoch.
     seed: not negative.
     stream: different streams of one seed give independent orders.
   """
@@ -23,11 +23,11 @@ def shuffled(length: int, seed: int, stream: int = 0) -> grain.MapDataset:
 class BalancedOrder:
   """Samples every class equally often, and the records of a class equally often.
 
-  With k classes, each block of k examples contains every class once, in random order. Each class
-  has its own shuffled order of records, which is reshuffled when all have been sampled.
+  With k classes, each block of k examples contains every class once, in random order. The records
+  of a class are sampled in a shuffled order, which is reshuffled when all have been sampled.
 
   Args:
-    labels: of all records; a record counts as its most probable class.
+    labels: label distributions of all records; a record counts as its most probable class.
     class_names: for the error message.
     seed: not negative.
 
@@ -43,7 +43,7 @@ class BalancedOrder:
     ]
     if missing:
       raise ValueError(
-        f"data.balance draws every class equally often, but there is no example of "
+        f"data.balance samples every class equally often, but there is no example of "
         f"{', '.join(missing)}; remove these from data.class_names, or turn data.balance off"
       )
     self._orders = [shuffled(len(members), seed, c) for c, members in enumerate(self._members)]
@@ -51,7 +51,7 @@ class BalancedOrder:
 
   def __getitem__(self, number: int) -> int:
     block, place = divmod(number, len(self._members))
-    # Not with grain's shuffle: for so few elements, it prefers some orders.
+    # grain's shuffle is biased towards some orders of so few elements.
     rng = np.random.default_rng((self._seed, _CLASSES, block))
     class_id = int(rng.permutation(len(self._members))[place])
     return int(self._members[class_id][self._orders[class_id][block]])

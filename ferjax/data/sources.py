@@ -1,7 +1,7 @@
-"""Random access to the examples that a model is trained on, decoded when they are asked for.
+"""Random access to training and evaluation examples, decoded on access.
 
-A source is made of the entries of a data set as it was released, here, or of the records that
-`ferjax data prepare` wrote, in `prepared`. What a config names is opened by `loading.load_source`.
+Sources of data sets as released are defined here, sources of the records that `ferjax data prepare`
+wrote in `prepared`. `loading.load_source` opens the source that a config names.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ ON_BAD_RECORD = ("error", "skip")
 
 @runtime_checkable
 class Source(Protocol):
-  """Random access to the examples of a data set; pickles."""
+  """Random access to the examples of a data set; can be pickled."""
 
   class_names: tuple[str, ...]
   skipped: list[str]  # records left out on construction, each with the reason
@@ -39,10 +39,14 @@ class Source(Protocol):
   def __len__(self) -> int: ...
 
   def __getitem__(self, index: int, /) -> Any:
-    """The decoded example; ImageError or RecordError.
+    """The decoded example.
 
-    For detection an `Example` whose boxes, xyxy pixels of the upright image, are clipped to it;
-    for classification a `FaceExample`.
+    For detection an `Example` with boxes in xyxy pixels of the upright image, clipped to it; for
+    classification a `FaceExample`.
+
+    Raises:
+      ImageError: the image cannot be read.
+      RecordError: the annotation contradicts the image.
     """
     ...
 
@@ -57,7 +61,7 @@ class LabelledSource(Source, Protocol):
 
   @property
   def labels(self) -> Float[np.ndarray, "n k"]:
-    """Distributions over the classes, of all records in order; nothing is decoded."""
+    """Class distributions of all records, in order; decodes nothing."""
     ...
 
 
@@ -69,17 +73,17 @@ class Opening:
   margin: float = 0.0
 
 
-_AS_IT_IS = Opening()
+_DEFAULT_OPENING = Opening()
 
 
 class EntrySource:
-  """The entries of a data set as released; `ReleasedFaces` and `ReleasedDetection` are its kinds.
+  """The entries of a data set as released; base of `ReleasedFaces` and `ReleasedDetection`.
 
   Args:
     entries: in the order of the data set.
     class_names: in the order of the labels.
     skipped: records that were left out, with the reason.
-    opening: how their images are opened.
+    opening: how the images are opened.
   """
 
   task: str
@@ -89,11 +93,11 @@ class EntrySource:
     entries: Sequence[Entry],
     class_names: Sequence[str],
     skipped: Sequence[str] = (),
-    opening: Opening = _AS_IT_IS,
+    opening: Opening = _DEFAULT_OPENING,
   ):
     self.class_names = tuple(class_names)
     self.skipped = list(skipped)
-    self._entries = _Packed(entries)
+    self._entries = _PackedEntries(entries)
     self._most_boxes = max((len(entry.boxes or ()) for entry in entries), default=0)
     self._opening = opening
 
@@ -101,7 +105,7 @@ class EntrySource:
     return len(self._entries)
 
   def origin(self, index: int) -> str:
-    """As of a `Source`."""
+    """See `Source.origin`."""
     return self._entries[index].origin
 
   def _load(self, index: int) -> tuple[Entry, Loaded]:
@@ -111,11 +115,11 @@ class EntrySource:
 
 
 class ReleasedFaces(EntrySource):
-  """Faces with the distribution of their label.
+  """Faces with their label distributions.
 
   Raises:
-    ValueError: naming the entry: a class beyond `class_names`, or numbers that are no distribution
-      over them.
+    ValueError: a class beyond `class_names`, or numbers that are not a distribution over them; the
+      message names the entry.
   """
 
   task = "classification"
@@ -125,7 +129,7 @@ class ReleasedFaces(EntrySource):
     entries: Sequence[Entry],
     class_names: Sequence[str],
     skipped: Sequence[str] = (),
-    opening: Opening = _AS_IT_IS,
+    opening: Opening = _DEFAULT_OPENING,
   ):
     super().__init__(entries, class_names, skipped, opening)
     self._labels = np.zeros((len(entries), len(self.class_names)), np.float32)
@@ -138,12 +142,12 @@ class ReleasedFaces(EntrySource):
 
   @property
   def labels(self) -> Float[np.ndarray, "n k"]:
-    """Of all records, in order; nothing is decoded."""
+    """Labels of all records, in order; decodes nothing."""
     return self._labels
 
 
 class ReleasedDetection(EntrySource):
-  """Photographs with boxes, which are clipped to them."""
+  """Photographs with boxes, clipped to the image."""
 
   task = "detection"
 
@@ -154,12 +158,12 @@ class ReleasedDetection(EntrySource):
 
   @property
   def max_boxes(self) -> int:
-    """The most boxes of one photograph."""
+    """The maximum number of boxes per photograph."""
     return self._most_boxes
 
 
-class _Packed:
-  """Entries as one array: far smaller than the objects, and handed to workers as it is."""
+class _PackedEntries:
+  """Entries in one array: far smaller than the objects, and cheap to pass to workers."""
 
   def __init__(self, entries: Sequence[Entry]):
     packed = [pickle.dumps(entry, pickle.HIGHEST_PROTOCOL) for entry in entries]
@@ -177,14 +181,14 @@ class _Packed:
 
 
 def class_counts(labels: Float[np.ndarray, "n k"]) -> list[int]:
-  """The number of records whose most probable class is each of the k."""
+  """For each of the k classes, the number of records whose most probable class it is."""
   if len(labels) == 0:
     return [0] * labels.shape[1]
   return np.bincount(labels.argmax(1), minlength=labels.shape[1]).tolist()
 
 
 def load_example(source: Source, index: int, on_bad_record: str) -> Any:
-  """An example, or None if it is bad and may be skipped."""
+  """The example, or None if it is bad and `on_bad_record` is "skip"."""
   try:
     return source[index]
   except (ImageError, RecordError) as error:
@@ -201,6 +205,6 @@ def _warn_once(message: str) -> None:
 
 
 def check_on_bad_record(value: str) -> None:
-  """Refuses a word that is none of `ON_BAD_RECORD`."""
+  """Raises a ValueError for a value that is not in `ON_BAD_RECORD`."""
   if value not in ON_BAD_RECORD:
     raise ValueError(f"unknown on_bad_record {value!r}; known: {', '.join(ON_BAD_RECORD)}")

@@ -1,4 +1,4 @@
-"""Shared by all predictors: threads read images ahead, and the model runs on batches."""
+"""Base class of all predictors: threads prefetch images, and the model runs on batches."""
 
 import abc
 import dataclasses
@@ -24,7 +24,7 @@ Inputs = TypeVar("Inputs")
 
 @dataclasses.dataclass(frozen=True)
 class Prepared(Generic[Inputs]):
-  """An upright RGB image and the model's input; `path` is None if it was an array."""
+  """An upright RGB image and the model's input; `path` is None for an array."""
 
   path: str | None
   image: UInt8[np.ndarray, "h w 3"]
@@ -34,14 +34,14 @@ class Prepared(Generic[Inputs]):
 class ImagePredictor(abc.ABC, Generic[Inputs]):
   """The interface of all predictors.
 
-  Programs with a fixed batch shape are compiled on the first call; a smaller last batch is padded.
+  The first call compiles a program with a fixed batch shape; a smaller last batch is padded.
   The result of an image does not depend on the other images of its batch.
 
   Attributes:
     class_names: in the order of the scores.
-    step: of the checkpoint; None for a model that is not from one.
+    step: of the checkpoint; None for a model without one.
     batch_size: images per batch.
-    settings: settings that affect results, besides the checkpoint, by name.
+    settings: name -> value of each setting that affects the results, besides the checkpoint.
   """
 
   class_names: tuple[str, ...]
@@ -50,7 +50,7 @@ class ImagePredictor(abc.ABC, Generic[Inputs]):
   settings: dict[str, Any]
 
   def predict(self, images: Iterable[Image]) -> list[Prediction]:
-    """Predictions for image files, or for RGB arrays u8[h w 3], in the order given.
+    """Predictions for image files or RGB arrays u8[h w 3], in input order.
 
     Raises:
       ImageError: a file cannot be read; the message names it.
@@ -63,14 +63,14 @@ class ImagePredictor(abc.ABC, Generic[Inputs]):
   def predict_files(
     self, paths: Iterable[str | os.PathLike], *, on_bad_image: OnBadImage = None
   ) -> Iterator[tuple[Prediction, UInt8[np.ndarray, "h w 3"]]]:
-    """Yields the prediction and the upright RGB pixels of each file, in the order given.
+    """Yields the prediction and the upright RGB pixels of each file, in input order.
 
     Files are decoded in threads while the model runs; at most two batches are in memory.
 
     Args:
       paths: image files; may be a generator.
-      on_bad_image: called with the path and the error of a file that cannot be read, which is
-        then left out; without it, the error is raised.
+      on_bad_image: called with the path and the error of an unreadable file, which is then
+        skipped; if None, the error is raised.
     """
     yield from self._predict(paths, on_bad_image=on_bad_image)
 
@@ -89,7 +89,7 @@ class ImagePredictor(abc.ABC, Generic[Inputs]):
 
   @abc.abstractmethod
   def _faces(self, batch: list[Prepared[Inputs]]) -> list[tuple[Face, ...]]:
-    """The faces of each image of a batch, of at most `batch_size` images."""
+    """The faces of each image in a batch of at most `batch_size` images."""
 
 
 def read_ahead(
@@ -99,9 +99,9 @@ def read_ahead(
   images_ahead: int,
   on_bad_image: OnBadImage,
 ) -> Iterator[Prepared[Inputs]]:
-  """Yields the images in order, while threads prepare the next ones.
+  """Yields the images in order while threads prepare the next ones.
 
-  Errors, and `on_bad_image`, are as for `ImagePredictor.predict_files`.
+  Errors and `on_bad_image` are those of `ImagePredictor.predict_files`.
   """
 
   def prepare(image: Image) -> Prepared[Inputs]:
@@ -135,7 +135,7 @@ def _read(image: Image) -> tuple[str | None, UInt8[np.ndarray, "h w 3"]]:
 def _take(
   waiting: deque[tuple[Image, Future[Prepared[Inputs]]]], on_bad_image: OnBadImage
 ) -> Iterator[Prepared[Inputs]]:
-  """Yields the first pending image, or nothing if it is bad and may be skipped."""
+  """Yields the first pending image; nothing if it is unreadable and may be skipped."""
   image, future = waiting.popleft()
   try:
     prepared = future.result()

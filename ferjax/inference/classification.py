@@ -1,8 +1,8 @@
-"""Classifies images of faces with a checkpoint.
+"""Classifies face images with a checkpoint.
 
-Preprocessing is that of evaluation (`ferjax.data.classification.views.center_view`) and so is
-post-processing (`ClassificationTask.postprocess`), so that predictions and measured accuracy
-cannot disagree.
+Preprocessing (`ferjax.data.classification.views.center_view`) and post-processing
+(`ClassificationTask.postprocess`) are those of evaluation, so predictions match the measured
+accuracy.
 """
 
 import os
@@ -33,7 +33,7 @@ from ferjax.typing import Classifications
 class ExpressionClassifier(ImagePredictor[np.ndarray]):
   """Classifies the expression of face images with the model of a checkpoint.
 
-  Every image gets one `Face` without a box: the image is treated as a cropped face, resized, and
+  Every image gives one `Face` without a box: the image is treated as a cropped face, resized, and
   its central square is classified.
 
   Attributes (besides those of `ImagePredictor`):
@@ -47,15 +47,15 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
     step: Step = None,
     batch_size: int = 8,
   ):
-    """Loads model, class names, preprocessing and weights.
+    """Loads the model, class names, preprocessing and weights.
 
     Args:
-      checkpoint: the folder that training wrote, or one checkpoint in it; or an open one.
-      step: a number, "best", "latest", or None for the best where one was evaluated.
-      batch_size: images that the model sees at once.
+      checkpoint: a training workdir, one checkpoint in it, or an open checkpoint.
+      step: a number, "best", "latest", or None for the best, or the latest if none was evaluated.
+      batch_size: images per batch.
 
     Raises:
-      FileNotFoundError: there is no such checkpoint.
+      FileNotFoundError: the checkpoint does not exist.
       ValueError: the batch size is not positive, the model is for another task, or this version
         cannot read the checkpoint.
     """
@@ -90,9 +90,9 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
     resize: int = 0,
     batch_size: int = 8,
   ) -> "ExpressionClassifier":
-    """As the constructor, with a model and its variables instead of a checkpoint.
+    """Like the constructor, with a model and its variables instead of a checkpoint.
 
-    `class_names` are in the order of the model's outputs, `image_size` is the side of the
+    `class_names` are in the order of the model's outputs; `image_size` is the side of the
     model's input in pixels; the others are as in `ferjax.config.DataConfig`.
     """
     check_count("batch_size", batch_size)
@@ -148,7 +148,7 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
     return [(face,) for face in self._classify_views(prepared.inputs for prepared in batch)]
 
   def classify_crops(self, crops: Iterable[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator[Face]:
-    """Yields the prediction for each crop, RGB of any size; reads one batch at a time."""
+    """Yields the prediction for each RGB crop of any size; reads one batch at a time."""
     yield from self._classify_views(map(self._inputs, crops))
 
   def _classify_views(self, views: Iterable[UInt8[np.ndarray, "s s 3"]]) -> Iterator[Face]:

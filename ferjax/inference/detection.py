@@ -1,7 +1,7 @@
 """Detects faces and classifies their expressions with a checkpoint.
 
-Preprocessing is that of evaluation (`ferjax.data.image`) and so is post-processing
-(`DetectionTask.postprocess`), so predictions match the measured accuracy.
+Preprocessing (`ferjax.data.image`) and post-processing (`DetectionTask.postprocess`) are those of
+evaluation, so predictions match the measured accuracy.
 """
 
 import os
@@ -39,20 +39,20 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     iou_threshold: float = 0.3,
     max_detections: int = 100,
   ):
-    """Loads model, class names, image size and weights.
+    """Loads the model, class names, image size and weights.
 
     Args:
-      checkpoint: the folder that training wrote, or one checkpoint in it; or an open one.
+      checkpoint: a training workdir, one checkpoint in it, or an open checkpoint.
       step: a number, "best", "latest", or None for the best, or the latest if none was evaluated.
       batch_size: images per batch.
-      score_threshold: faces below this score are left out (0..1).
+      score_threshold: faces below this score are dropped (0..1).
       iou_threshold: of two boxes with the same expression and a higher IoU, the one with the lower
-        score is left out (0..1).
+        score is dropped (0..1).
       max_detections: maximum number of faces per image.
 
     Raises:
-      FileNotFoundError: there is no such checkpoint.
-      ValueError: a setting is out of its range, the model is for another task, or this version
+      FileNotFoundError: the checkpoint does not exist.
+      ValueError: a setting is out of range, the model is for another task, or this version
         cannot read the checkpoint.
     """
     _check_settings(batch_size, score_threshold, iou_threshold, max_detections)
@@ -88,10 +88,10 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     iou_threshold: float = 0.3,
     max_detections: int = 100,
   ) -> "Predictor":
-    """As the constructor, with a model and its variables instead of a checkpoint.
+    """Like the constructor, with a model and its variables instead of a checkpoint.
 
     `class_names` are in the order of the model's outputs; `image_size` is the side of the
-    model's input in pixels; `mean` and `std` are those of RGB in 0..1 that it expects.
+    model's input in pixels; `mean` and `std` normalise RGB in 0..1.
     """
     _check_settings(batch_size, score_threshold, iou_threshold, max_detections)
     predictor = cls.__new__(cls)
@@ -133,7 +133,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       "max_detections": max_detections,
     }
     self._mean, self._std = mean, std
-    # Arguments of the program, so that other thresholds do not need another one.
+    # Traced arguments, so other thresholds do not recompile the program.
     self._thresholds = np.float32(score_threshold), np.float32(iou_threshold)
     task = DetectionTask(self.class_names)
 

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 from ferjax.fonts import Lettering, lettering
 from ferjax.inference.results import Face
 
-# The palette of Okabe and Ito (2008), distinguishable with every common colour vision, with grey
-# instead of black. Other class names take these colours in the order of their index.
+# The colour-blind-safe palette of Okabe and Ito (2008), with grey instead of black. Other class
+# names take these colours by index.
 _COLOURS = {
   "neutral": (187, 187, 187),
   "happiness": (240, 228, 66),
@@ -39,16 +39,15 @@ class _Rectangle(NamedTuple):
 def draw_faces(
   image: UInt8[np.ndarray, "h w 3"], faces: Sequence[Face], letters: Lettering | None = None
 ) -> np.ndarray:
-  """A copy of `image` (RGB) with the box and the label, as "happiness 0.87", of each face.
+  """A copy of `image` (RGB) with the box and the label of each face, such as "happiness 0.87".
 
-  The label of a classified image, a face without a box, is in the upper left corner. Labels stay
-  inside the image, avoid faces if possible, and are left out if not even the smallest text fits. Of
-  a class whose name no font can draw, the label has the index,
-  and a legend stands in a corner.
+  The label of a face without a box (a classified image) is in the upper left corner. Labels stay
+  inside the image, avoid faces if possible, and are omitted if not even the smallest text fits. If
+  no font can render a class name, its label shows the index, and a legend is drawn in a corner.
 
   Args:
     image: RGB.
-    faces: what to draw; of one predictor.
+    faces: of one predictor.
     letters: of the class names; None chooses among the installed fonts.
 
   Returns:
@@ -94,12 +93,12 @@ def _colour(face: Face) -> tuple[int, int, int]:
 
 
 def _draw_box(pen: ImageDraw.ImageDraw, box: _Rectangle, colour, stroke: int) -> None:
-  """A line between two dark ones inside the box's edge: visible on skin, sky and shadow."""
+  """A coloured line with dark borders inside the box's edge: visible on any background."""
   dark = (0, 0, 0)
   rim = max(1, stroke // 3)
   for inset, line, width in ((0, dark, stroke + 2 * rim), (rim, colour, stroke)):
     left, top, right, bottom = box.left + inset, box.top + inset, box.right, box.bottom
-    # Pillow's rectangles include their last pixel; a box smaller than its line is a dot.
+    # Pillow's rectangles include their last pixel; a box smaller than its line becomes a dot.
     right, bottom = max(left, right - 1 - inset), max(top, bottom - 1 - inset)
     pen.rectangle((left, top, right, bottom), outline=line, width=width)
 
@@ -124,7 +123,7 @@ def _label_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
 
 
 def _fit_text(text: str, size: int, width: int, path: str) -> tuple[str, ImageFont.FreeTypeFont]:
-  """The text and the largest font that fit the width: smaller, else shortened, else empty."""
+  """The text and the largest font that fit the width; else shortened text, else none."""
   for smaller in range(size, _SMALLEST_TEXT, -1):
     if _label_size(text, _font(smaller, path))[0] <= width:
       return text, _font(smaller, path)
@@ -142,7 +141,7 @@ def _place_label(
   stroke: int,
   occupied: Sequence[_Rectangle],
 ) -> _Rectangle:
-  """Above the box, below it, or inside it: the first position that covers least."""
+  """Above, below or inside the box: the first position with the least overlap."""
   width, height = size
   tops = (box.top - height, box.bottom, box.top + stroke, box.bottom - stroke - height)
   places = []
@@ -174,7 +173,7 @@ def _draw_legend(
   text_size: int,
   occupied: Sequence[_Rectangle],
 ) -> None:
-  """In the corner that covers least, in the largest font that fits; else left out."""
+  """In the corner with the least overlap, in the largest font that fits; else omitted."""
   if not lines:
     return
   width, height = pen.im.size

@@ -1,4 +1,4 @@
-"""Image files in, prediction files out."""
+"""Finds image files and writes prediction files."""
 
 import collections
 import csv
@@ -16,9 +16,9 @@ from PIL import Image
 from ferjax.data.image_files import ImageListing, list_images
 from ferjax.inference.draw import draw_faces
 from ferjax.inference.results import Face, Prediction
-from ferjax.output import replacing, results_folder
+from ferjax.output import atomic_writer, results_folder
 
-# Formats that the annotated copy keeps; others become PNG, which is lossless.
+# Annotated copies keep these formats; others become PNG, which is lossless.
 _KEPT_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 ANNOTATED = "annotated"
 EXPLAINED = "explained"
@@ -26,17 +26,17 @@ PREDICTION_FILES = ("predictions.json", "predictions.csv")
 
 
 class ImageFile(NamedTuple):
-  """`path` is the file; `name` is relative and unique within a run."""
+  """`name` is a relative path, unique within a run."""
 
   path: str
   name: pathlib.PurePath
 
 
 class FoundImages(NamedTuple):
-  """`passed_over` counts the other files of the folders by their suffix, as `ImageListing`."""
+  """`ignored` counts the folders' other files by suffix, as in `ImageListing`."""
 
   files: list[ImageFile]
-  passed_over: Mapping[str, int]
+  ignored: Mapping[str, int]
 
 
 def find_images(
@@ -44,23 +44,23 @@ def find_images(
 ) -> FoundImages:
   """The image files of `paths`: files as given, and the sorted images of folders.
 
-  A file is listed once, however its folder is named or linked. Hidden files, and the pictures of an
-  earlier run in `output`, are not looked for in folders.
+  A file is listed once, however its folder is named or linked. In folders, hidden files and images
+  that an earlier run wrote to `output` are skipped.
 
   Raises:
-    FileNotFoundError: a path does not exist, or a folder holds no image.
+    FileNotFoundError: a path does not exist, or a folder contains no image.
   """
   found: dict[str, ImageFile] = {}
-  passed_over: collections.Counter[str] = collections.Counter()
+  ignored: collections.Counter[str] = collections.Counter()
   names: set[str] = set()
   own = [pathlib.Path(output) / folder for folder in (ANNOTATED, EXPLAINED)]
   for path in map(pathlib.Path, paths):
     if path.is_dir():
-      listing = list_images(path, recursive=recursive, leave_out=own)
+      listing = list_images(path, recursive=recursive, exclude=own)
       if not listing.files:
         raise FileNotFoundError(_without_images(path, listing, recursive))
-      passed_over.update(listing.passed_over)
-      # The files of a folder come before those of the folders in it.
+      ignored.update(listing.ignored)
+      # The files of a folder come before those of its subfolders.
       ordered = sorted(listing.files, key=lambda file: (file.parent.parts, file.name))
       files = [(file, file.relative_to(path)) for file in ordered]
     elif path.exists():
@@ -70,27 +70,27 @@ def find_images(
     for file, name in files:
       if _identity(file) not in found:
         found[_identity(file)] = ImageFile(str(file), _unused(name, names))
-  return FoundImages(list(found.values()), passed_over)
+  return FoundImages(list(found.values()), ignored)
 
 
 def _without_images(folder: pathlib.Path, listing: ImageListing, recursive: bool) -> str:
   found = listing.describe() or "no other files"
-  hint = "" if recursive else "; --recursive looks into its folders as well"
-  known = ".jpg, .png or the suffix of another format that Pillow opens"
+  hint = "" if recursive else "; --recursive also searches its subfolders"
+  known = ".jpg, .png or the suffix of another format that Pillow reads"
   return f"{folder}: a folder without images ({found}; images end in {known}){hint}"
 
 
 def _identity(path: pathlib.Path) -> str:
-  """The same for all ways to a file's folder; two links to one file are two images."""
+  """Independent of how the folder is reached; two links to one file are two images."""
   return os.path.join(os.path.realpath(path.parent), path.name)
 
 
 def _unused(name: pathlib.PurePath, names: set[str]) -> pathlib.PurePath:
-  """The name of an annotated copy: `name`, numbered if another image has it already."""
+  """The name of an annotated copy: `name`, numbered if already taken."""
   if name.suffix.lower() not in _KEPT_SUFFIXES:
     name = name.with_name(name.name + ".png")
   candidate, number = name, 1
-  # Lower case, because some file systems do not tell A.jpg from a.jpg.
+  # Lower case: some file systems do not distinguish A.jpg from a.jpg.
   while str(candidate).lower() in names:
     number += 1
     candidate = name.with_stem(f"{name.stem}-{number}")
@@ -99,7 +99,7 @@ def _unused(name: pathlib.PurePath, names: set[str]) -> pathlib.PurePath:
 
 
 class PredictionWriter:
-  """Collects predictions, and writes `predictions.json` and `predictions.csv` on leaving.
+  """Collects predictions, and writes `predictions.json` and `predictions.csv` on exit.
 
   Use it as a context manager: after an error or an interrupt, the predictions so far are still
   written, with `"complete": false`. Both files are written atomically.
@@ -114,15 +114,15 @@ class PredictionWriter:
     annotated: bool,
     with_detections: bool = False,
   ):
-    """Makes the folder `output`.
+    """Creates the folder `output`.
 
     Args:
       output: folder for the results.
-      header: further fields of the JSON file.
+      header: additional fields of the JSON file.
       class_names: of the predictor.
-      annotated: whether to write copies with boxes.
-      with_detections: whether to write the columns of the detector's result, for faces that a
-        classifier classified.
+      annotated: whether to write annotated copies.
+      with_detections: whether to add columns for the detector's result, if a classifier
+        classified the faces.
 
     Raises:
       NotADirectoryError: `output` is a file.
@@ -141,7 +141,7 @@ class PredictionWriter:
     image: UInt8[np.ndarray, "h w 3"],
     name: str | os.PathLike,
   ) -> None:
-    """Adds a prediction, and writes the annotated copy of its image under `name`.
+    """Adds a prediction and writes the annotated copy of its image as `name`.
 
     Raises:
       OSError: the copy cannot be saved; the message names it.
@@ -163,7 +163,7 @@ class PredictionWriter:
     )
 
   def skip(self, path: str, reason: str) -> None:
-    """Adds an unreadable image."""
+    """Records an unreadable image."""
     self.skipped.append({"image": path, "reason": reason})
 
   def __enter__(self) -> "PredictionWriter":
@@ -182,10 +182,10 @@ class PredictionWriter:
       "images": self.images,
       "skipped": self.skipped,
     }
-    with replacing(self.output / PREDICTION_FILES[0]) as file:
+    with atomic_writer(self.output / PREDICTION_FILES[0]) as file:
       json.dump(document, file, indent=2)
       file.write("\n")
-    with replacing(self.output / PREDICTION_FILES[1]) as file:
+    with atomic_writer(self.output / PREDICTION_FILES[1]) as file:
       self._write_csv(file)
 
   def _write_csv(self, file: TextIO) -> None:

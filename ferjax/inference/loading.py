@@ -20,22 +20,21 @@ def load_predictor(
   iou_threshold: float | None = None,
   max_detections: int | None = None,
 ) -> ImagePredictor:
-  """A `Predictor`, an `ExpressionClassifier` or a `DetectAndClassify`, by its task.
+  """A `Predictor`, an `ExpressionClassifier` or a `DetectAndClassify`, depending on the task.
 
   Args:
-    checkpoint: of a detector or a classifier: the folder that training wrote, or one checkpoint
-      in it; or an open one.
-    step: of `checkpoint`: a number, "best", "latest", or None for the best where one was
-      evaluated.
-    detector: for a classifier: checkpoint of the detector that finds the faces, its best where
-      one was evaluated. Without it, images are treated as cropped faces.
+    checkpoint: of a detector or a classifier: a training workdir, one checkpoint in it, or an open
+      checkpoint.
+    step: of `checkpoint`: a number, "best", "latest", or None for the best, or the latest if none
+      was evaluated.
+    detector: for a classifier: checkpoint of a face detector, at its best step, or the latest if
+      none was evaluated. Without it, images are treated as cropped faces.
     crop_scale: with `detector` only, as for `DetectAndClassify`.
-    batch_size: images that a model sees at once.
-    score_threshold, iou_threshold, max_detections: where faces are looked for, as for
-      `Predictor`.
+    batch_size: images per batch.
+    score_threshold, iou_threshold, max_detections: if faces are detected, as for `Predictor`.
 
   Raises:
-    FileNotFoundError: there is no such checkpoint.
+    FileNotFoundError: a checkpoint does not exist.
     ValueError: a setting is out of range or does not apply to this model, one of the models
       is for another task, or this version cannot read a checkpoint.
   """
@@ -48,13 +47,12 @@ def load_predictor(
   if task == "detection":
     if detector is not None:
       raise ValueError(
-        f"{checkpoint.folder} is a detector, which classifies expressions itself; leave out the "
-        f"detector {detector}, or give a classifier as the checkpoint"
+        f"{checkpoint.folder} is a detector, which classifies expressions itself; omit the "
+        f"detector {detector}, or pass a classifier as the checkpoint"
       )
     _refuse(
       cropping,
-      f"{checkpoint.folder} is a detector, and there is no classifier for its boxes; pass the "
-      "checkpoint of a classifier",
+      f"{checkpoint.folder} is a detector without a classifier; pass a classifier's checkpoint",
     )
     return Predictor(checkpoint, batch_size=batch_size, **detection)
   if detector is None:
@@ -68,7 +66,7 @@ def load_predictor(
   if _task(detector) != "detection":
     raise ValueError(
       f"the detector {detector.folder} is a classifier, which does not detect faces; expected the "
-      "checkpoint of a network that detects"
+      "checkpoint of a detector"
     )
   return DetectAndClassify(
     Predictor(detector, batch_size=batch_size, **detection),
@@ -91,6 +89,6 @@ def _given(**settings: float | int | None) -> dict:
 
 
 def _refuse(settings: dict, reason: str) -> None:
-  """Raises a ValueError if there are any."""
+  """Raises a ValueError if any are set."""
   for name, value in settings.items():
-    raise ValueError(f"{name} is {value}, but does not apply here: {reason}, or leave {name} out")
+    raise ValueError(f"{name} is {value}, but does not apply here: {reason}, or omit {name}")

@@ -16,7 +16,7 @@ class Face:
     expression: the name of the class with this score.
     scores: for each class name, 0..1: the probability of the class for a classifier, objectness
       times the probability of the class for a detector.
-    detection: the result of the detector, for a face that a classifier classified afterwards.
+    detection: the detector's result, for a face that a classifier classified afterwards.
   """
 
   box: Box | None
@@ -28,9 +28,9 @@ class Face:
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """The faces of one image; `image` is its path, or None if it was an array.
+  """The faces of one image; `image` is its path, or None for an array.
 
-  Faces are sorted by decreasing score of the detector. Without a detector, each image has one face.
+  Faces are sorted by decreasing detector score. Without a detector, each image has one face.
   """
 
   image: str | None

@@ -15,18 +15,18 @@ from ferjax.inference.results import Box, Face
 from ferjax.tasks.detection.voc import suppress
 
 CROP_SCALE = 1.2
-_LARGEST_CROP_SCALE = 4
-# Of a crop, for each pixel of its image: a line of 200000 pixels would give one of 40 gigapixels.
-_MOST_PIXELS = 64
+_MAX_CROP_SCALE = 4
+# Pixels of a crop per image pixel: an image of 200000x1 could give a crop of 40 gigapixels.
+_MAX_PIXEL_RATIO = 64
 
 
 class DetectAndClassify(ImagePredictor[Any]):
-  """Finds faces with a detector, and classifies a square around each with a classifier.
+  """Detects faces with a detector, and classifies a square around each with a classifier.
 
-  In the result, `box` and `detection` come from the detector; score, expression, scores,
-  `class_names` and `step` are the classifier's. The detector suppresses per expression, which is
-  not wanted here: a box that overlaps a better one by more than its `iou_threshold` is left out,
-  whatever the detector's expressions.
+  In the result, `box` and `detection` come from the detector; `score`, `expression`, `scores`,
+  `class_names` and `step` come from the classifier. The detector suppresses boxes per expression;
+  here, a box that overlaps a higher-scoring one by more than the detector's `iou_threshold` is
+  dropped, whatever their expressions.
   """
 
   def __init__(
@@ -45,11 +45,11 @@ class DetectAndClassify(ImagePredictor[Any]):
         (above 0, at most 4); see `square_crop`.
 
     Raises:
-      ValueError: `crop_scale` is out of its range.
+      ValueError: `crop_scale` is out of range.
     """
-    if not 0 < crop_scale <= _LARGEST_CROP_SCALE:
+    if not 0 < crop_scale <= _MAX_CROP_SCALE:
       raise ValueError(
-        f"crop_scale is {crop_scale}; expected above 0 and at most {_LARGEST_CROP_SCALE}"
+        f"crop_scale is {crop_scale}; expected above 0 and at most {_MAX_CROP_SCALE}"
       )
     self.class_names = classifier.class_names
     self.step = classifier.step
@@ -67,21 +67,21 @@ class DetectAndClassify(ImagePredictor[Any]):
     return self._detector._inputs(image)
 
   def _faces(self, batch: list[Prepared[Any]]) -> list[tuple[Face, ...]]:
-    found = [self._one_of_each(faces) for faces in self._detector._faces(batch)]
-    # A generator: all crops of large photographs at once would take much memory.
+    found = [self._suppress_overlaps(faces) for faces in self._detector._faces(batch)]
+    # A generator, so that not all crops are in memory at once.
     crops = (
       square_crop(prepared.image, face.box, self._crop_scale)
       for prepared, faces in zip(batch, found, strict=True)
       for face in faces
-      if face.box is not None  # as all of a detector
+      if face.box is not None  # always true for a detector
     )
-    answers = self._classifier.classify_crops(crops)
+    classified = self._classifier.classify_crops(crops)
     return [
-      tuple(dataclasses.replace(next(answers), box=face.box, detection=face) for face in faces)
+      tuple(dataclasses.replace(next(classified), box=face.box, detection=face) for face in faces)
       for faces in found
     ]
 
-  def _one_of_each(self, faces: tuple[Face, ...]) -> tuple[Face, ...]:
+  def _suppress_overlaps(self, faces: tuple[Face, ...]) -> tuple[Face, ...]:
     boxes = np.array([face.box for face in faces], np.float64).reshape(-1, 4)
     scores = np.array([face.score for face in faces], np.float64)
     kept = suppress(boxes, scores, self._detector.settings["iou_threshold"])
@@ -93,14 +93,14 @@ def square_crop(
 ) -> UInt8[np.ndarray, "s s 3"]:
   """The square around a box, in original pixels, without resampling.
 
-  Its centre is the box's and its side is `scale` times the box's longer side, at least 1; the side,
-  then left and top, are rounded to whole pixels, halves up. Outside the image, the edge pixels are
-  repeated. It has at most 64 times as many pixels as the image: around a
-  long box of a very long picture, it is the middle of that square.
+  It is centred on the box, and its side is `scale` times the box's longer side, at least 1. The
+  side, then left and top, are rounded to whole pixels, halves up. Edge pixels are repeated outside
+  the image. The crop has at most 64 times as many pixels as the image: if a long box in a very long
+  image exceeds this, only the middle of the square is returned.
   """
   x1, y1, x2, y2 = box
   height, width = image.shape[:2]
-  largest = math.isqrt(_MOST_PIXELS * height * width)
+  largest = math.isqrt(_MAX_PIXEL_RATIO * height * width)
   side = min(max(1, math.floor(scale * max(x2 - x1, y2 - y1) + 0.5)), largest)
   left = math.floor((x1 + x2 - side) / 2 + 0.5)
   top = math.floor((y1 + y2 - side) / 2 + 0.5)

@@ -1,4 +1,4 @@
-"""Weights of FERMam's branches from separately trained networks."""
+"""Imports separately trained networks as FERMam's branches."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from ferjax.interop.fermam_names import BRANCHES
 
 @dataclasses.dataclass(frozen=True)
 class BranchReport:
-  """How every entry of a checkpoint is used.
+  """How each entry of a checkpoint is used.
 
   `used` entries match the branch, `ignored` ones belong to layers that the branch lacks by design,
   `unknown` ones match nothing, and `missing` ones are required but absent.
@@ -38,7 +38,7 @@ def compare_branch(
   variables: torch_weights.Variables,
   part: str,
 ) -> BranchReport:
-  """How the checkpoint of a branch fits, without importing it; the arguments of `import_branch`."""
+  """How a checkpoint fits a branch, without importing it; arguments as for `import_branch`."""
   naming, prefix = released_names.table_of(model), _prefix(part)
   needed = {
     naming(path).removeprefix(prefix) for path in flatten_dict(variables) if path[1] == part
@@ -58,13 +58,13 @@ def import_branch(
   variables: torch_weights.Variables,
   part: str,
 ) -> tuple[torch_weights.Variables, BranchReport]:
-  """`variables` of a `FERMam` with one branch from a checkpoint of that network.
+  """`variables` of a `FERMam`, with one branch taken from a checkpoint of its network.
 
   Args:
     model: as `ferjax.create_model("fermam", ...)` returns it.
-    state_dict: as `load_state_dict` returns it; names as "body.0.res_layer.1.weight" of IR-50 or
-      "conv_23.conv.conv.weight" of MobileFaceNet. Their embeddings, and the fourth stage of IR-50,
-      are ignored.
+    state_dict: as `load_state_dict` returns it, with names such as "body.0.res_layer.1.weight"
+      (IR-50) or "conv_23.conv.conv.weight" (MobileFaceNet). The embeddings and IR-50's fourth
+      stage are ignored.
     variables: of the model.
     part: "image" for IR-50, "landmark" for MobileFaceNet.
 
@@ -84,7 +84,7 @@ def import_part(
   variables: torch_weights.Variables,
   parts: tuple[str, ...],
 ) -> tuple[torch_weights.Variables, BranchReport]:
-  """`import_branch` of the one part, as the registry calls an importer."""
+  """`import_branch` with the signature of the registry's importers."""
   (part,) = parts
   return import_branch(model, state_dict, variables, part)
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from ferjax.interop.naming import Naming
 
-_MAP_CHANNELS = 10  # of the map that the localisation network flattens
+_MAP_CHANNELS = 10  # of the localisation network's flattened map
 _DENSE = "fc_loc.0.weight"
 
 
@@ -15,7 +15,7 @@ def image_size(state_dict: Mapping[str, np.ndarray]) -> int:
   """The image side of a released checkpoint, derived from its localisation network.
 
   Raises:
-    ValueError: its width does not match any square image.
+    ValueError: no square image has a localisation network of this width.
   """
   if _DENSE not in state_dict:
     return 32
@@ -23,7 +23,7 @@ def image_size(state_dict: Mapping[str, np.ndarray]) -> int:
   side = math.isqrt(columns // _MAP_CHANNELS)
   if side * side * _MAP_CHANNELS != columns or side % 8 != 4:
     raise ValueError(
-      f"{_DENSE!r} reads {columns} numbers; a square image of 32 n pixels gives "
+      f"{_DENSE!r} has {columns} inputs; a square image of 32 n pixels gives "
       f"{_MAP_CHANNELS} * (8 n - 4)^2, such as 27040 for 224 pixels"
     )
   return 4 * (side + 4)

@@ -2,7 +2,7 @@
 
 from ferjax.interop.naming import Naming
 
-# `\b` matches a name with and without the prefix of the whole network.
+# `\b` matches names with and without the prefix of the whole network.
 _IR50 = (
   (r"\bstem$", r"input_layer.0"),
   (r"\bstem_bn$", r"input_layer.1"),
@@ -56,7 +56,7 @@ _REST = (
 _PRELU = {"slope": "weight"}
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
-# The embeddings of the two branches, which the released program builds but does not use.
+# Embeddings of both branches, which the released program builds but does not use.
 _UNUSED = {
   **{f"ir_back.output_layer.0.{x}": (512,) for x in _NORM},
   "ir_back.output_layer.3.weight": (512, 512 * 7 * 7),
@@ -69,7 +69,7 @@ _UNUSED = {
 }
 
 # Recognition networks have a fourth stage (units 21 to 23) and an embedding, which FERMam's image
-# branch lacks; MobileFaceNet's embedding may be of faces or of their landmarks.
+# branch lacks; MobileFaceNet's embedding may be of faces or of landmarks.
 FERMAM = Naming(
   rules=(
     (r"^image\b", r"ir_back"),

@@ -1,4 +1,4 @@
-"""Names and layouts of the variables of our models in the released programs."""
+"""Names and layouts of our models' variables in the released programs."""
 
 import dataclasses
 import re
@@ -21,18 +21,18 @@ _LEAVES = {
 
 @dataclasses.dataclass(frozen=True)
 class Naming:
-  """One network's table.
+  """The naming table of one network.
 
   Attributes:
-    rules: (pattern, replacement) pairs of regular expressions, applied in turn to the path of a
-      module, whose parts are joined by dots.
+    rules: (pattern, replacement) pairs of regular expressions, applied in order to the path of a
+      module, joined by dots.
     leaves: last part of a variable's path, or its last two joined by a dot -> its name in the
       released program, in addition to the usual ones; other names stay.
-    flattened: path of a Dense layer (joined by dots) that reads a flattened square map -> the
+    flattened: path (joined by dots) of a Dense layer whose input is a flattened square map -> the
       map's channels. The released program flattens it channels first, ferjax channels last.
-    image_size: the side of a square image for which the model has the shapes of a state dict.
-    ignored: pattern of entries that have no counterpart in the model, besides torch's counters.
-    unused: such entries of the released program -> their shapes; they are written as zeros.
+    image_size: side of the square image for which the model has the shapes of a state dict.
+    ignored: pattern of entries without a counterpart in the model, besides torch's counters.
+    unused: ignored entries that the released program expects -> their shapes; exported as zeros.
   """
 
   rules: tuple[tuple[str, str | Callable[[re.Match], str]], ...]
@@ -43,7 +43,7 @@ class Naming:
   unused: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
   def __call__(self, path: Path) -> str:
-    """The released name of a variable; unlike it, `path` starts with the collection."""
+    """The released name of a variable; `path` starts with its collection."""
     module = ".".join(path[1:-1])
     for pattern, replacement in self.rules:
       module = re.sub(pattern, replacement, module)
@@ -56,5 +56,5 @@ class Naming:
     return name.endswith(_COUNTER) or re.search(self.ignored, name) is not None
 
   def flattened_channels(self, path: Path) -> int | None:
-    """Channels of the map that a Dense kernel reads flattened; None for any other variable."""
+    """Channels of the flattened map that a Dense kernel takes; None for other variables."""
     return self.flattened.get(".".join(path[1:-1])) if path[-1] == "kernel" else None

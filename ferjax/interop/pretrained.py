@@ -1,4 +1,4 @@
-"""Pretrained weights of a run, as named in a config."""
+"""Loads the pretrained weights that a config names."""
 
 from collections.abc import Mapping
 
@@ -12,14 +12,14 @@ def read_pretrained(files: str) -> dict[str, StateDict]:
   """The state dicts of "FILE" (under the name ""), or of "part=FILE,part=FILE".
 
   Raises:
-    ValueError: a part is named twice, or only some of several files are.
+    ValueError: a part is named twice, or one of several files has no part.
     OSError, ImportError: as `load_state_dict`.
   """
   return {part: load_state_dict(file) for part, file in _files_by_part(files).items()}
 
 
 def check_pretrained(model_name: str, files: str) -> None:
-  """Raises a ValueError for malformed `files`, or a part of which the network takes no weights."""
+  """Raises a ValueError for malformed `files`, or a part that the network cannot import."""
   for part in _files_by_part(files):
     _importer(model_name, model_spec(model_name).importers, part)
 
@@ -33,10 +33,10 @@ def import_pretrained(
   """`variables` with the weights, and a log line per file on which weights were used.
 
   Args:
-    model: the network to start, which is a registered one.
+    model: a registered network.
     weights: as `read_pretrained` returns them.
     variables: of the model, as initialised.
-    parts: of a checkpoint of the whole network that are wanted, where its importer can choose.
+    parts: the parts to import from a whole network's checkpoint, if its importer can choose.
 
   Raises:
     ValueError: a checkpoint does not match; the message lists the differences.
@@ -53,7 +53,7 @@ def import_pretrained(
 def import_selected(
   model: nn.Module, state_dict: StateDict, variables: Variables, parts: tuple[str, ...]
 ) -> tuple[Variables, str]:
-  """`import_parts`, and which they were: the importer of networks with nothing special."""
+  """`import_parts`, and the list of parts: the importer of ordinary networks."""
   return import_parts(model, state_dict, variables, parts), f"used for {', '.join(parts)}"
 
 
@@ -63,7 +63,7 @@ def _files_by_part(files: str) -> dict[str, str]:
   for part, _, file in entries:
     if part in found or (not part and len(entries) > 1):
       raise ValueError(
-        f"train.pretrained is {files!r}; expected one file, or part=FILE,part=FILE with every part "
+        f"train.pretrained is {files!r}; expected one file, or part=FILE,part=FILE with each part "
         "named once"
       )
     found[part] = file
@@ -74,7 +74,7 @@ def _importer(name: str, importers: Mapping, part: str):
   if part not in importers:
     forms = [f"{x}=FILE" if x else "FILE" for x in importers]
     raise ValueError(
-      f"train.pretrained names {f'the part {part!r}' if part else 'one file'}, of which {name} "
-      f"takes no weights; it takes: {', '.join(forms) or 'none'}"
+      f"train.pretrained names {f'the part {part!r}' if part else 'one file'}, which {name} cannot "
+      f"import; expected: {', '.join(forms) or 'none'}"
     )
   return resolve(importers[part])

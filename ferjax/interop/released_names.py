@@ -1,4 +1,4 @@
-"""The naming of each network, by the class of its module."""
+"""The naming table of each network, by module class."""
 
 import flax.linen as nn
 
@@ -7,10 +7,10 @@ from ferjax.models.registry import MODELS, resolve
 
 
 def table_of(model: nn.Module) -> Naming:
-  """A function from the path of a variable to its released name.
+  """The table that maps the path of a variable to its released name.
 
   Raises:
-    TypeError: the registry names none for modules of this class.
+    TypeError: the registry has no table for this module class.
   """
   known = {module: x for spec in MODELS.values() for module, x in spec.released_names.items()}
   if type(model) not in known:

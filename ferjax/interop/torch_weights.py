@@ -1,7 +1,7 @@
 """Converts released PyTorch checkpoints to variables, and back.
 
 A state dict is a flat dict of NumPy arrays under the released program's names. Every entry must
-match a variable or be listed as ignored, and every variable must be filled.
+match a variable or be listed as ignored, and every variable must get a value.
 """
 
 import math
@@ -31,12 +31,11 @@ def import_state_dict(model: nn.Module, state_dict: StateDict) -> Variables:
   Args:
     model: as `ferjax.create_model` returns it.
     state_dict: released name -> array, in torch's layouts. The counters of torch's BatchNorm
-      (`num_batches_tracked`) have no counterpart and are ignored, and so are layers that the
-      released program does not use.
+      (`num_batches_tracked`) and layers that the released program does not use are ignored.
 
   Raises:
-    ValueError: entries without a place in the model, variables that no entry fills, or an entry of
-      another shape, all named.
+    ValueError: entries that match no variable, variables without an entry, or an entry of another
+      shape, all named.
     TypeError: a model without a table of released names.
   """
   return _fill(model, state_dict, selected=lambda path: True)
@@ -47,8 +46,8 @@ def import_parts(
 ) -> Variables:
   """`variables` with the weights of some parts, such as ("backbone",), from a checkpoint.
 
-  Entries of other parts are ignored. For the chosen parts, the import is as strict as
-  `import_state_dict` and raises the same errors, also for an unknown part.
+  Entries of other parts are ignored. For the selected parts, the import is as strict as
+  `import_state_dict` and raises the same errors, and a ValueError for an unknown part.
   """
   known = sorted(variables["params"])
   for part in parts:
@@ -63,8 +62,7 @@ def import_parts(
 def export_state_dict(model: nn.Module, variables: Variables) -> dict[str, np.ndarray]:
   """The inverse of `import_state_dict`; the released program loads the result with strict=True.
 
-  Torch's BatchNorm counters are written as zero, and so are weights that the released program has
-  but does not use.
+  Torch's BatchNorm counters, and weights that the released program does not use, are zeros.
   """
   flat, naming = flatten_dict(variables), released_names.table_of(model)
   state_dict: dict[str, np.ndarray] = {
@@ -72,7 +70,7 @@ def export_state_dict(model: nn.Module, variables: Variables) -> dict[str, np.nd
   }
   for path, name in _names(model).items():
     if path not in flat:
-      raise KeyError(f"the variables have no {'/'.join(path)}, which {name!r} is made of")
+      raise KeyError(f"the variables have no {'/'.join(path)}, which {name!r} needs")
     state_dict[name] = _to_torch(
       path, np.asarray(flat[path], np.float32), naming.flattened_channels(path)
     )
@@ -86,15 +84,14 @@ def export_state_dict(model: nn.Module, variables: Variables) -> dict[str, np.nd
 def load_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
   """Reads a state dict from a .safetensors, .npz, .pth, .pt or .pth.tar file.
 
-  A torch file (old ones are named `.tar`, but are not archives) contains the state dict itself, or
-  has it under "state_dict" or "model". A leading "module." of every name is removed.
-  Torch files need the extra `ferjax[torch]`, and are read with `weights_only=True`, so no code in
-  them is executed.
+  A torch file (old ones are named `.tar`, but are not archives) is the state dict itself, or has it
+  under "state_dict" or "model". A prefix "module." of all names is removed. Torch files need the
+  extra `ferjax[torch]`, and are read with `weights_only=True`, so no code in them is executed.
 
   Raises:
-    FileNotFoundError: no such file.
-    ValueError: another kind of file, or content that does not match its name.
-    ImportError: a torch file, and PyTorch is not installed.
+    FileNotFoundError: the file does not exist.
+    ValueError: an unknown suffix, or content that does not match it.
+    ImportError: a torch file, but PyTorch is not installed.
   """
   path = os.fspath(path)
   if not os.path.isfile(path):
@@ -131,7 +128,7 @@ def _load_torch(path: str) -> dict[str, np.ndarray]:
     if isinstance(content, dict) and isinstance(content.get(key), dict):
       content = content[key]
   if not isinstance(content, dict) or not all(torch.is_tensor(x) for x in content.values()):
-    raise ValueError("it holds no state dict; expected a dict from names to tensors")
+    raise ValueError("it contains no state dict; expected a dict from names to tensors")
   return {name: x.detach().cpu().numpy() for name, x in content.items()}
 
 
@@ -142,7 +139,7 @@ _READERS = {
   ".pt": _load_torch,
   ".tar": _load_torch,
 }
-# Exceptions of the readers for a broken file or another format.
+# Raised by the readers for a broken file or another format.
 _UNREADABLE = (
   ValueError,
   RuntimeError,
@@ -154,14 +151,16 @@ _UNREADABLE = (
 
 
 def _fill(model, state_dict, *, selected: Callable[[tuple[str, ...]], bool]) -> Variables:
-  """The selected variables, from the entries that belong to them."""
+  """The selected variables, with the values of their entries."""
   naming = released_names.table_of(model)
   abstract = _abstract_variables(model, naming.image_size(state_dict))
   shapes: dict[tuple[str, ...], Any] = dict(flatten_dict(abstract))
   names = {path: naming(path) for path in shapes if selected(path)}
   missing = [name for name in names.values() if name not in state_dict]
   if missing:
-    raise ValueError(f"{len(missing)} entries are missing from the state dict: {_some(missing)}")
+    raise ValueError(
+      f"{len(missing)} entries are missing from the state dict: {_first_few(missing)}"
+    )
   used = set(names.values())
   modules, whole = {_module(name) for name in used}, len(names) == len(shapes)
   extra = [
@@ -170,7 +169,9 @@ def _fill(model, state_dict, *, selected: Callable[[tuple[str, ...]], bool]) -> 
     if name not in used and not naming.ignores(name) and (whole or _module(name) in modules)
   ]
   if extra:
-    raise ValueError(f"{len(extra)} entries of the state dict match no variable: {_some(extra)}")
+    raise ValueError(
+      f"{len(extra)} entries of the state dict match no variable: {_first_few(extra)}"
+    )
   values = {}
   for path, name in names.items():
     expected = _to_torch(path, np.broadcast_to(np.float32(0), shapes[path].shape)).shape
@@ -182,7 +183,7 @@ def _fill(model, state_dict, *, selected: Callable[[tuple[str, ...]], bool]) -> 
 
 
 def _module(name: str) -> str:
-  """The module of the released program that contains its parts: "backbone.backbone"."""
+  """The released module of an entry, down to the second level, such as "backbone.backbone"."""
   return ".".join(name.split(".")[:2])
 
 
@@ -204,7 +205,7 @@ def _to_torch(
 ) -> np.ndarray:
   """A variable in torch's layout: conv [out, in, h, w], dense [out, in], A_log [p * d, n].
 
-  With `flattened_channels`, the inputs of a Dense kernel are a square map of as many channels.
+  With `flattened_channels`, the inputs of a Dense kernel are a square map with that many channels.
   """
   if flattened_channels:
     rows, out = value.shape
@@ -236,12 +237,12 @@ def _side(path: tuple[str, ...], area: int) -> int:
   side = math.isqrt(area)
   if side * side != area:
     raise ValueError(
-      f"{'/'.join(path)} reads a map of {area} positions, which is not square; released weights "
-      "are of networks for square images"
+      f"{'/'.join(path)} takes a map of {area} positions, which is not square; released weights "
+      "are for square images"
     )
   return side
 
 
-def _some(names: list[str], limit: int = 8) -> str:
+def _first_few(names: list[str], limit: int = 8) -> str:
   more = len(names) - limit
   return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""The networks, by name."""
+"""Creates networks by name."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ register_model("emonext", emonext.SPEC)
 register_model("fermam", fermam.SPEC)
 
 _DTYPES = ("float32", "bfloat16")
-_VARIANT = ModelConfig().variant  # of a network that has only one, too
+_VARIANT = ModelConfig().variant  # also for networks with only one
 
 
 def create_model(
@@ -34,13 +34,13 @@ def create_model(
     num_classes: length of the class scores, at least 1.
     variant: "corrected", or "released" to reproduce the authors' program; both have the same
       parameters.
-    size: of the network; None for that of the paper.
+    size: of the network; None for the paper's.
     dtype: of the computation; parameters and the scan stay float32.
-    **options: further fields of the module, such as `drop_path_rate`.
+    **options: other fields of the module, such as `drop_path_rate`.
 
   Raises:
     ValueError: an unknown name, size, variant or dtype, or num_classes < 1.
-    TypeError: an unknown option, or one of another type.
+    TypeError: an unknown option, or one of the wrong type.
   """
   spec = model_spec(name)
   if dtype not in _DTYPES:
@@ -54,7 +54,7 @@ def create_model(
     options["size"] = size
   for field in ("size", "variant"):
     if field in options and field not in fields:
-      raise ValueError(f"{field} is {options[field]!r}, but {name} has none; leave it out")
+      raise ValueError(f"{field} is {options[field]!r}, but {name} has none; omit it")
   module = spec.module(
     num_classes=num_classes, dtype=jnp.dtype(dtype).type, **checked_options(name, options)
   )

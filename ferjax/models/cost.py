@@ -1,6 +1,6 @@
 """The cost of a network: parameters, operations, activations, and XLA's analysis.
 
-All but XLA's analysis are counted on the jaxpr of `model.apply` at inference. This computes and
+All except XLA's analysis are counted on the jaxpr of `model.apply` at inference. This computes and
 allocates nothing, and does not depend on the backend.
 """
 
@@ -23,17 +23,17 @@ _ELSEWHERE = "elsewhere"  # the cost outside all parts
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """Costs of inference, all of them counts that can be added.
+  """Costs of inference; all are additive counts.
 
   Attributes:
     parameters: all parameters; running statistics are not included.
     executed: parameters that the output depends on.
-    multiply_adds: of convolutions, dense layers and matrix products, including those with the
-      zero padding of convolutions, as in most published numbers.
+    multiply_adds: of convolutions, dense layers and matrix products, including zero padding, as
+      in most published numbers.
     scan_updates: state updates of the selective scan: batch * paths * positions * channels *
       states.
     activations: output elements of these operations (Radosavovic et al., "Designing Network
-      Design Spaces", CVPR 2020); for the scan its output, not its states.
+      Design Spaces", CVPR 2020); of the scan, the output without the states.
   """
 
   parameters: int = 0
@@ -44,7 +44,7 @@ class Cost:
 
   @property
   def flops(self) -> int:
-    """Two per multiply-add, `FLOPS_PER_SCAN_UPDATE` per scan update."""
+    """2 per multiply-add, `FLOPS_PER_SCAN_UPDATE` per scan update."""
     return 2 * self.multiply_adds + FLOPS_PER_SCAN_UPDATE * self.scan_updates
 
   def __add__(self, other: "Cost") -> "Cost":
@@ -87,7 +87,7 @@ def total_cost(parts: dict[str, Cost]) -> Cost:
   return functools.reduce(operator.add, parts.values(), Cost())
 
 
-_Operation = tuple[tuple[str, ...], Cost]  # names of the modules around it, outermost first
+_Operation = tuple[tuple[str, ...], Cost]  # names of the enclosing modules, outermost first
 
 
 def _abstract_variables(model: nn.Module, image_shape: tuple[int, ...]) -> Any:
@@ -115,7 +115,7 @@ def _live(jaxpr: Jaxpr) -> list[JaxprEqn]:
 
 
 def _operations(jaxpr: Jaxpr, scope: tuple[str, ...] = ()) -> Iterator[_Operation]:
-  """Every counted operation, times how often it runs; of branches, the most expensive one."""
+  """All counted operations, multiplied by loop lengths; of branches, the most expensive."""
   for equation in _live(jaxpr):
     names = (*scope, *str(equation.source_info.name_stack).split("/"))
     primitive, inner = equation.primitive.name, list(jaxprs_in_params(equation.params))
@@ -123,7 +123,7 @@ def _operations(jaxpr: Jaxpr, scope: tuple[str, ...] = ()) -> Iterator[_Operatio
     if count is not None:
       yield names, count(equation)
     elif primitive == "while":
-      raise ValueError(f"a loop in {'/'.join(names)} has no fixed length, so that it has no cost")
+      raise ValueError(f"a loop in {'/'.join(names)} has no fixed length, so its cost is unknown")
     elif primitive == "cond":
       yield from max((list(_operations(x, names)) for x in inner), key=_flops)
     else:
@@ -167,17 +167,17 @@ def _shape(atom: Any) -> tuple[int, ...]:
 
 
 _PRIMITIVES = {"dot_general": _dot_general, "conv_general_dilated": _convolution}
-# Jitted functions whose bodies depend on the backend, by their names.
+# Jitted functions whose bodies depend on the backend, by name.
 _FUNCTIONS = {"depthwise_conv": _depthwise_conv, "selective_scan": _selective_scan}
 
 
 @dataclasses.dataclass(frozen=True)
 class CompiledCost:
-  """XLA's analysis of the programs that it compiles for the default backend.
+  """XLA's analysis of the programs compiled for the default backend.
 
   Attributes:
-    flops: of inference, from the cost analysis: it includes elementwise operations, excludes zero
-      padding, and counts the body of a loop once.
+    flops: of inference, from the cost analysis, which includes elementwise operations, excludes
+      zero padding, and counts a loop body once.
     inference_bytes: memory for intermediate values, without parameters, images and outputs.
     gradient_bytes: the same for the gradient of a loss with respect to all parameters, in training
       mode.
@@ -192,7 +192,7 @@ def compiled_cost(model: nn.Module, image_shape: tuple[int, int, int, int]) -> C
   """Compiles inference and the gradient of the outputs' mean square, without running them.
 
   Raises:
-    ValueError: the model does not accept the image shape, or XLA has no analysis of the backend.
+    ValueError: the model does not accept the image shape, or XLA cannot analyse the programs.
   """
   variables = _abstract_variables(model, image_shape)
   image = jax.ShapeDtypeStruct(image_shape, jnp.float32)
@@ -214,5 +214,5 @@ def compiled_cost(model: nn.Module, image_shape: tuple[int, int, int, int]) -> C
   cost = inference.cost_analysis()
   memory, gradient_memory = inference.memory_analysis(), gradient.memory_analysis()
   if cost is None or memory is None or gradient_memory is None:
-    raise ValueError(f"XLA has no analysis of the programs it makes for {jax.default_backend()}")
+    raise ValueError(f"XLA cannot analyse programs compiled for {jax.default_backend()}")
   return CompiledCost(cost["flops"], memory.temp_size_in_bytes, gradient_memory.temp_size_in_bytes)

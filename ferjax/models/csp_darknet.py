@@ -46,7 +46,7 @@ class Bottleneck(nn.Module):
 
 
 class CSPLayer(nn.Module):
-  """Cross-stage partial layer: bottlenecks on one half of the width, nothing on the other."""
+  """Cross-stage partial layer: bottlenecks on one half of the width only."""
 
   features: int
   num_bottlenecks: int
@@ -70,7 +70,7 @@ class CSPLayer(nn.Module):
 
 
 class SpatialPyramidPooling(nn.Module):
-  """Spatial pyramid pooling: maxima over 5, 9 and 13 cells, concatenated with the map."""
+  """Spatial pyramid pooling: 5x5, 9x9 and 13x13 max pooling, concatenated with the map."""
 
   features: int
   dtype: Dtype = jnp.float32
@@ -80,7 +80,7 @@ class SpatialPyramidPooling(nn.Module):
     self, x: Float[Array, "b h w c"], *, train: bool
   ) -> Float[Array, "b h w {self.features}"]:
     x = ConvNormAct(x.shape[-1] // 2, dtype=self.dtype, name="conv1")(x, train=train)
-    # Maxima over 9 and 13 cells are maxima of maxima over 5.
+    # Repeated 5x5 max pooling equals 9x9 and 13x13.
     pooled = [x]
     for _ in range(3):
       pooled.append(nn.pool(pooled[-1], -jnp.inf, lax.max, (5, 5), (1, 1), ((2, 2), (2, 2))))
@@ -89,7 +89,7 @@ class SpatialPyramidPooling(nn.Module):
 
 
 class CSPDarknet(nn.Module):
-  """Features of strides 8, 16 and 32 for an image whose sides are divisible by 32.
+  """Features of strides 8, 16 and 32 for images with sides divisible by 32.
 
   `width` multiplies the channels (64 at the stem), `depth` the bottlenecks (3 per unit).
   """

@@ -1,4 +1,4 @@
-"""EmoNeXt: a ConvNeXt after a spatial transformer that classifies facial expressions.
+"""EmoNeXt: classifies facial expressions with a spatial transformer and a ConvNeXt.
 
 El Boudouri, Bohi, "EmoNeXt: an Adapted ConvNeXt for Facial Emotion Recognition", MMSP 2023,
 arXiv 2501.08199. The trunk is Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545.
@@ -6,11 +6,11 @@ arXiv 2501.08199. The trunk is Liu et al., "A ConvNet for the 2020s", arXiv 2201
 Differences from the released code, whose parameters, names and shapes are kept:
 - The attention, whose variance is penalised in training, attends over the positions of an image's
   last map, so an image's loss does not depend on the rest of the batch (`variant="released"`: over
-  the images of the batch, which is zero for a batch of one).
-- The localisation network's BatchNorm keeps the biased batch variance, as Flax does.
+  the images of the batch, so the penalty is zero for a batch of one).
+- The localisation network's BatchNorm stores the biased batch variance, as in Flax.
 
-As released and unlike the paper's figure, squeeze-and-excitation is only in the three downsampling
-layers.
+As in the released code, and unlike the paper's figure, squeeze-and-excitation is only in the three
+downsampling layers.
 """
 
 import math
@@ -34,9 +34,9 @@ class Size(NamedTuple):
   layer_scale: float = 1e-6
 
 
-# The paper's sizes begin with tiny; the two below it have the widths and depths of ConvNeXt V2
-# (Woo et al., arXiv 2301.00808), for small data and CPUs, and begin with the layer scale that
-# Touvron et al., arXiv 2103.17239, take for at most 18 blocks: from 1e-6, it stays near 0.01 for
+# The paper's sizes start at tiny. Atto and femto, for small data and CPUs, have the widths and
+# depths of ConvNeXt V2 (Woo et al., arXiv 2301.00808) and the initial layer scale of Touvron et
+# al., arXiv 2103.17239, for at most 18 blocks: starting from 1e-6, it stays near 0.01 for
 # thousands of steps, and the blocks contribute little.
 SIZES = {
   "atto": Size((2, 2, 6, 2), (40, 80, 160, 320), 0.1),
@@ -94,7 +94,7 @@ def _layer_norm(name: str, dtype: Dtype, epsilon: float = 1e-6) -> nn.LayerNorm:
 
 
 class ConvNormPool(nn.Module):
-  """Convolution without padding, BatchNorm, 2x2 maximum, ReLU."""
+  """Convolution without padding, BatchNorm, 2x2 max pooling, ReLU."""
 
   features: int
   kernel_size: int
@@ -117,10 +117,9 @@ class ConvNormPool(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-  """Resamples the image by an affine map that it predicts; at first, the identity.
+  """Resamples the image with a predicted affine map, initialised to the identity.
 
-  The number of inputs of `dense0` follows from the size of the image: other images need other
-  parameters.
+  The input size of `dense0` depends on the image size, so the parameters fit one size only.
   """
 
   dtype: Dtype = jnp.float32
@@ -133,7 +132,7 @@ class SpatialTransformer(nn.Module):
     x = x.reshape(b, -1)
     self._check_size(height, width, x.shape[-1])
     x = nn.relu(_dense(32, "dense0", self.dtype)(x))
-    # At least float32: a bfloat16 would place points to half a pixel.
+    # At least float32: in bfloat16, points would be off by up to half a pixel.
     x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
     theta = nn.Dense(6, kernel_init=_zeros, bias_init=_identity, name="dense1")(x)
     grid = affine_grid(theta.reshape(b, 2, 3), height, width, align_corners=True)
@@ -144,17 +143,17 @@ class SpatialTransformer(nn.Module):
       return
     expected = self.get_variable("params", "dense0")["kernel"].shape[0]
     if flattened != expected:
-      # Of a square image of 32 n pixels, the localisation network makes 10 maps of 8 n - 4.
+      # For a square image of 32 n pixels, the localisation network gives 10 maps of side 8 n - 4.
       side = 4 * (math.isqrt(expected // 10) + 4)
       raise ValueError(
         f"the image is {height} x {width} pixels, which the spatial transformer flattens to "
-        f"{flattened} numbers; its kernel has {expected} rows, as for a square of {side} pixels: "
+        f"{flattened} elements; its kernel has {expected} rows, as for a square of {side} pixels: "
         "resize the image to the size that the network was initialised with"
       )
 
 
 def _identity(key, shape, dtype=jnp.float32):
-  """The identity, as a matrix of two rows."""
+  """The identity, a flattened 2x3 matrix."""
   del key
   return jnp.array([1, 0, 0, 0, 1, 0], dtype).reshape(shape)
 
@@ -175,7 +174,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class Stem(nn.Module):
-  """Patches of 4x4 pixels."""
+  """Embeds patches of 4x4 pixels."""
 
   features: int
   dtype: Dtype = jnp.float32
@@ -186,7 +185,7 @@ class Stem(nn.Module):
 
 
 class Downsample(nn.Module):
-  """Halves the map, then applies squeeze-and-excitation."""
+  """Halves the map's sides, then applies squeeze-and-excitation."""
 
   features: int
   dtype: Dtype = jnp.float32
@@ -201,8 +200,7 @@ class Downsample(nn.Module):
 class ConvNeXtBlock(nn.Module):
   """Depthwise convolution and a multilayer perceptron, scaled and added to the input.
 
-  The sum stays in float32: with the initial scale of 1e-6, bfloat16 would round a branch to
-    nothing.
+  The sum stays in float32: at the initial scale of 1e-6, bfloat16 would round a branch away.
   """
 
   drop_path_rate: float = 0.0
@@ -255,9 +253,9 @@ class TokenAttention(nn.Module):
 
 
 class EmoNeXt(nn.Module):
-  """Expression scores for RGB images in 0..1 whose sides are divisible by 32.
+  """Expression scores for RGB images in 0..1 with sides divisible by 32.
 
-  The parameters are for one image size. Stochastic depth uses the random stream "dropout".
+  The parameters fit one image size only. Stochastic depth uses the random stream "dropout".
   `ClassifierOutput.attention` is set in training, for the regulariser (spec: emonext,
   Self-attention regularisation): [b t t] over the t positions of the last map, or [b b] over the
   batch for `variant="released"`.
@@ -267,11 +265,11 @@ class EmoNeXt(nn.Module):
   size: str = "tiny"
   variant: str = "corrected"
   frozen: str = "none"
-  drop_path_rate: float = 0.1  # of the last block; it grows linearly from 0
+  drop_path_rate: float = 0.1  # of the last block; increases linearly from 0
   dtype: Dtype = jnp.float32
 
   def check(self):
-    """Raises a ValueError for a field whose value is unknown or out of its range."""
+    """Raises a ValueError for a field whose value is unknown or out of range."""
     check_choices(self, "emonext", {**CHOICES, "frozen": FROZEN})
     if not 0 <= self.drop_path_rate < 1:
       raise ValueError(
@@ -305,7 +303,7 @@ class EmoNeXt(nn.Module):
     return ClassifierOutput(logits, features, attention if train else None)
 
   def _rates(self, depths: tuple[int, ...]) -> tuple[tuple[float, ...], ...]:
-    """Rates of stochastic depth, by stage and block."""
+    """Stochastic depth rates, by stage and block."""
     last, starts = sum(depths) - 1, [sum(depths[:i]) for i in range(len(depths))]
     return tuple(
       tuple(self.drop_path_rate * (start + i) / last for i in range(depth))
@@ -314,11 +312,11 @@ class EmoNeXt(nn.Module):
 
 
 def _explain_layer(image_size: int) -> str:
-  """The last map; at 32 pixels, where that is a single cell, one of 4 x 4.
+  """The last map; at 32 pixels, where it has a single cell, a map of 4 x 4 cells.
 
-  That one is seen behind its LayerNorm, which does not care for the scale of a cell: before it,
-  features times gradient add up to 0 in each. The next map, of 2 x 2 cells, often has no positive
-  one.
+  That map is taken after its LayerNorm, which is invariant to the scale of a cell: before it,
+  features times gradient sum to 0 in each cell. The next map, of 2 x 2 cells, often has no positive
+  cell.
   """
   return "stage3" if image_size > COARSEST_STRIDE else "downsample2/norm"
 

@@ -4,11 +4,11 @@ Ma, Lei, Celik, Li, "FER-YOLO-Mamba: Facial Expression Detection and Classificat
 Selective State Space", arXiv 2405.01828 (2024).
 
 Differences from the released code, whose parameters, names and shapes are kept:
-- P3 level: the 3x3 convolution before the finest head has stride 1, so that the maps have strides
-  8, 16 and 32, as in the paper's figure (`variant="released"`: stride 2, strides 16, 16, 32).
+- P3 level: the 3x3 convolution before the finest head has stride 1, so the maps have strides 8, 16
+  and 32, as in the paper's figure (`variant="released"`: stride 2, strides 16, 16, 32).
 - All state-space parameters are trained (`optimizer.decay="released"`: none, see `SPEC`).
 - The 1x1 stems of the head are applied; the newest released commit builds them and then fails.
-- The neck's widths depend on the size; the released code works for size "s" only.
+- The neck's widths depend on the size; the released code only works for size "s".
 """
 
 import math
@@ -41,7 +41,7 @@ COARSEST_STRIDE = 32
 
 
 class VSSNeck(nn.Module):
-  """Path aggregation, top down and bottom up, with FER-YOLO-VSS blocks."""
+  """Top-down and bottom-up path aggregation with FER-YOLO-VSS blocks."""
 
   width: float
   variant: str
@@ -148,11 +148,11 @@ class DecoupledHead(nn.Module):
 
 
 class FerYoloMamba(nn.Module):
-  """Raw maps of the three levels for normalised RGB images whose sides are divisible by 32.
+  """Raw maps of the three levels for normalised RGB images with sides divisible by 32.
 
   `frozen` names the parts that use stored BatchNorm statistics and get no gradient.
-  `prior_probability` sets the initial bias of objectness and classes; None initialises it as torch
-  does.
+  `prior_probability` sets the initial bias of objectness and classes; None initialises it as in
+  torch.
   """
 
   num_classes: int
@@ -194,12 +194,12 @@ class FerYoloMamba(nn.Module):
 
 
 def _released_decays(path: ParameterPath) -> bool:
-  """Kernels, and the scales of LayerNorm, which is called "norm"; BatchNorm is called "bn"."""
+  """Kernels and LayerNorm scales; LayerNorm is called "norm" and BatchNorm "bn"."""
   return path[-1] == "kernel" or path[-2:] == ("norm", "scale")
 
 
-def _released_held(path: ParameterPath) -> bool:
-  """The parameters of the selective scan, which the released program never hands over."""
+def _released_frozen(path: ParameterPath) -> bool:
+  """The selective scan's parameters, which the released program omits from its optimiser."""
   return path[-1] in SCAN_PARAMETERS
 
 
@@ -212,7 +212,7 @@ SPEC = ModelSpec(
   frozen=FROZEN,
   choices=CHOICES,
   explain_layer=lambda image_size: "neck",
-  decay_rules={"released": DecayRule(_released_decays, _released_held)},
+  decay_rules={"released": DecayRule(_released_decays, _released_frozen)},
   released_names={FerYoloMamba: "ferjax.interop.fer_yolo_mamba_names:NAMING"},
   importers={"": "ferjax.interop.pretrained:import_selected"},
 )

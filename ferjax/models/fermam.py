@@ -1,20 +1,19 @@
-"""FERMam: classifies the expression of a face from two sources, at three scales.
+"""FERMam: classifies facial expressions with two branches, at three scales.
 
 "FERMam: a lightweight dual-source and multi-scale fusion framework for facial expression
 recognition", Scientific Reports (2026), doi 10.1038/s41598-026-44396-6.
 
 Differences from the released code, whose parameters, names and shapes are kept;
 `variant="released"` reproduces it:
-- Image tokens: each has the features of its own 2x2 patch. The released program reinterprets
-  the memory of the map, which mixes unrelated positions.
-- Pooling: the input of the head is the mean of the tokens. The released head reads the first one,
-the
+- Image tokens: each has the features of its own 2x2 patch. The released program reshapes the map's
+  memory, which mixes unrelated positions.
+- Pooling: the head's input is the mean of the tokens. The released head takes the first token, the
   top-left corner of the face, as if it were a class token.
-- Scans: the outputs of the four directions return to their positions before they are summed.
-- Step sizes: their initial bias is an inverse softplus.
-- ASFR: the skip coefficient is the parameter D; released, it is the number of channels.
-- The frozen landmark branch keeps its BatchNorm statistics; released, they are updated.
-- The embedding heads of both branches, whose outputs are not used, are left out.
+- Scans: the outputs of the four directions are moved back to their positions before the sum.
+- Step sizes: the initial bias is an inverse softplus.
+- ASFR: the skip coefficient is the parameter D; in the released code, the number of channels.
+- The frozen landmark branch keeps its BatchNorm statistics; the released code updates them.
+- The embedding heads of both branches, whose outputs are unused, are omitted.
 """
 
 import functools
@@ -35,7 +34,7 @@ from ferjax.typing import ClassifierOutput, DimSize
 
 
 class Size(NamedTuple):
-  """Width of the tokens, units of IR-50's stages, blocks of MobileFaceNet's."""
+  """Token width, units per stage of IR-50, blocks per stage of MobileFaceNet."""
 
   width: int
   units: tuple[int, int, int]
@@ -52,15 +51,15 @@ CHOICES = {"size": tuple(SIZES), "variant": VARIANTS, "mode": CONV_SSM_MODES}
 FROZEN = ("none", "landmark", "image", "image+landmark")
 # Top-level groups of the parameters.
 PARTS = ("image", "landmark", "image_proj", "conv_ssm", "fusion", "gate", "head")
-STRIDE = 32  # pixels of the image on a side of a token
-SCALES = (1, 2, 4)  # side of the cells that the pyramid averages
+STRIDE = 32  # image pixels per token side
+SCALES = (1, 2, 4)  # pooling sizes of the pyramid
 
 
 def image_tokens(x: Float[Array, "b h w c"], *, variant: str) -> Float[Array, "b h//2*w//2 4*c"]:
   """The tokens of 2x2 patches, row major.
 
-  Corrected: the features of the patch's four cells one after the other. Released: the map's memory,
-  channels first, is reshaped to tokens.
+  Corrected: the concatenated features of the patch's four cells. Released: the map's channels-first
+  memory, reshaped to tokens.
   """
   b, h, w, c = x.shape
   if variant == "released":
@@ -74,13 +73,13 @@ def half_by_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]
 
 
 def average_pool(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b _ _ c"]:
-  """Means of cells of side x side, cut to the map; rows and columns that fill none are dropped."""
+  """Average pooling with square windows, at most as large as the map; drops incomplete ones."""
   window = (min(side, x.shape[1]), min(side, x.shape[2]))
   return nn.avg_pool(x, window, strides=window)
 
 
 class PyramidFusion(nn.Module):
-  """Joins the tokens of the two branches and refines them at three scales."""
+  """Fuses the tokens of both branches and refines them at three scales."""
 
   variant: str = "corrected"
   dropout_rate: float = 0.1
@@ -95,9 +94,9 @@ class PyramidFusion(nn.Module):
     train: bool,
     grid: tuple[DimSize, DimSize] | None = None,
   ) -> Float[Array, "b l c"]:
-    """`grid` is (rows, columns) of the tokens, which are in row-major order.
+    """`grid` is the (rows, columns) of the tokens, in row-major order.
 
-    None arranges them in a square, padded with zeros if their number is not a square.
+    None arranges them in a square, zero-padded if their number is not a square.
     """
     b, length, c = image.shape
     x = jnp.concatenate([image, landmark], axis=-1)
@@ -115,7 +114,7 @@ class PyramidFusion(nn.Module):
 
 
 class Gate(nn.Module):
-  """x times a sigmoid of two Dense layers of x."""
+  """x times the sigmoid of two Dense layers of x."""
 
   dtype: Dtype = jnp.float32
 
@@ -127,10 +126,10 @@ class Gate(nn.Module):
 
 
 class FERMam(nn.Module):
-  """Class logits for normalised RGB images whose sides are divisible by 32.
+  """Class logits for normalised RGB images with sides divisible by 32.
 
-  `mode` removes one half of Conv-SSM, for ablation. `frozen` names the branches that use stored
-  BatchNorm statistics and get no gradient; in the released variant the statistics of a frozen
+  `mode` removes one half of Conv-SSM, for ablations. `frozen` names the branches that use stored
+  BatchNorm statistics and get no gradient; in the released variant, the statistics of a frozen
   landmark branch are still updated.
   """
 
@@ -174,14 +173,14 @@ class FERMam(nn.Module):
 
   def classify(
     self,
-    image_side: Float[Array, "b l c"],
-    landmark_side: Float[Array, "b l c"],
+    image: Float[Array, "b l c"],
+    landmark: Float[Array, "b l c"],
     grid: tuple[DimSize, DimSize],
     *,
     train: bool,
   ) -> ClassifierOutput:
-    """The network after the two branches, from their tokens on grids of (rows, columns)."""
-    tokens = self.fusion(image_side, landmark_side, train=train, grid=grid)
+    """The network after the branches; `grid` is the (rows, columns) of their tokens."""
+    tokens = self.fusion(image, landmark, train=train, grid=grid)
     pooled = tokens.mean(axis=1) if self.variant == "corrected" else tokens[:, 0]
     features = self.gate(pooled).astype(jnp.float32)
     return ClassifierOutput(self.head(features), features)
@@ -196,7 +195,7 @@ class FERMam(nn.Module):
 
   def _landmark_tokens(self, image, *, train: bool):
     frozen = "landmark" in self.frozen
-    # At half the size, bilinear samples between pixel centres are means of 2x2 pixels.
+    # Bilinear resizing to half the size equals 2x2 average pooling.
     half = average_pool(image, 2)
     x = self.landmark(half, train=train and (not frozen or self.variant == "released")).features
     x = jax.lax.stop_gradient(x) if frozen else x
@@ -212,8 +211,8 @@ SPEC = ModelSpec(
   parts=PARTS,
   frozen=FROZEN,
   choices=CHOICES,
-  # The map of the image branch: what comes behind has a quarter of its cells, and is not laid out
-  # as the image is in the released variant.
+  # The image branch's map: later maps have a quarter of its cells and, in the released variant, not
+  # the image's layout.
   explain_layer=lambda image_size: "image",
   released_names={
     FERMam: "ferjax.interop.fermam_names:FERMAM",

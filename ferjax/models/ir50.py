@@ -1,7 +1,7 @@
 """IR-50, the residual network of ArcFace, up to its third stage (spec: fermam, Image branch).
 
 Deng, Guo, Xue, Zafeiriou, "ArcFace: Additive Angular Margin Loss for Deep Face Recognition",
-CVPR 2019. The fourth stage and the embedding of the recognition network are left out.
+CVPR 2019. The recognition network's fourth stage and embedding are omitted.
 """
 
 import functools
@@ -16,7 +16,7 @@ UNITS = (3, 4, 14)  # of the stages
 
 
 class IRUnit(nn.Module):
-  """Residual unit with a BatchNorm in front; the second convolution has the stride."""
+  """Pre-normalised residual unit; the second convolution has the stride."""
 
   features: int
   stride: int = 1
@@ -38,9 +38,9 @@ class IRUnit(nn.Module):
 
 
 class IR50(nn.Module):
-  """Features of stride 8, with four times `width` channels, of normalised RGB images.
+  """Features of stride 8, with 4 * `width` channels, for normalised RGB images.
 
-  `units` counts the residual units of the stages, the first of which halves the map.
+  `units` is the number of residual units per stage; the first of each stage halves the map.
   """
 
   width: int = 64

@@ -1,4 +1,4 @@
-"""Layers that the networks share. Padding is explicit: half the kernel on each side."""
+"""Shared layers. Padding is explicit: half the kernel on each side."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from ferjax.ops.depthwise_conv import depthwise_conv
 
 Dtype = Any
 
-# Jitted, so it is one operation of a jaxpr on every backend (see `ferjax.models.cost`).
+# Jitted, so that it is one operation of a jaxpr on every backend (see `ferjax.models.cost`).
 _depthwise_conv = jax.jit(depthwise_conv, static_argnames=("stride", "padding"))
 
 # As torch.nn.Linear: uniform within +- 1 / sqrt(fan_in).
@@ -21,12 +21,12 @@ conv_init = nn.initializers.normal(0.02)
 
 
 def scale_init(key, shape, dtype=jnp.float32):
-  """The normal(1, 0.02) of the detector's BatchNorm scales."""
+  """Normal(1, 0.02), for the detector's BatchNorm scales."""
   return 1 + 0.02 * jax.random.normal(key, shape, dtype)
 
 
 def uniform_bias_init(fan_in: int):
-  """The bias of torch's convolutions: uniform within +- 1 / sqrt(fan_in)."""
+  """As the bias of torch's convolutions: uniform within +- 1 / sqrt(fan_in)."""
 
   def init(key, shape, dtype=jnp.float32):
     return jax.random.uniform(key, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
@@ -35,7 +35,7 @@ def uniform_bias_init(fan_in: int):
 
 
 class TorchDense(nn.Module):
-  """Dense layer initialised as in torch: all values uniform within +- 1 / sqrt(fan_in)."""
+  """Dense layer initialised as in torch: kernel and bias uniform within +- 1 / sqrt(fan_in)."""
 
   features: int
   dtype: Dtype = jnp.float32
@@ -52,8 +52,8 @@ class TorchDense(nn.Module):
 class Conv(nn.Module):
   """2-D convolution; `kernel` is [kernel_size, kernel_size, in or 1, features].
 
-  A 1x1 convolution is computed as a matrix product, whose gradient is several times faster on a
-  CPU, and a depthwise one by `ops.depthwise_conv`.
+  A 1x1 convolution is a matrix product, whose gradient is several times faster on CPUs; a depthwise
+  one uses `ops.depthwise_conv`.
   """
 
   features: int
@@ -61,7 +61,7 @@ class Conv(nn.Module):
   stride: int = 1
   depthwise: bool = False
   use_bias: bool = False
-  bias_init: nn.initializers.Initializer | None = None  # None: as torch
+  bias_init: nn.initializers.Initializer | None = None  # None: as in torch
   kernel_init: nn.initializers.Initializer = conv_init
   dtype: Dtype = jnp.float32
 
@@ -99,7 +99,7 @@ def batch_norm(
   epsilon: float,
   scale_init: nn.initializers.Initializer = scale_init,
 ) -> nn.BatchNorm:
-  """BatchNorm whose variance is the mean of squared deviations: E[x^2] - E[x]^2 cancels."""
+  """BatchNorm with the mean of squared deviations; E[x^2] - E[x]^2 loses precision."""
   return nn.BatchNorm(
     use_running_average=not train,
     momentum=momentum,
@@ -112,7 +112,7 @@ def batch_norm(
 
 
 def torch_batch_norm(name: str, *, train: bool, dtype: Dtype) -> nn.BatchNorm:
-  """BatchNorm with torch's defaults; its momentum 0.1 is 0.9 in Flax's convention."""
+  """BatchNorm with torch's defaults; torch's momentum of 0.1 is 0.9 in Flax."""
   ones = nn.initializers.ones
   return batch_norm(name, train=train, dtype=dtype, momentum=0.9, epsilon=1e-5, scale_init=ones)
 
@@ -152,7 +152,7 @@ class ConvNormAct(nn.Module):
 
 
 class SeparableConvNormAct(nn.Module):
-  """Depthwise ConvNormAct, then a pointwise one: the convolution of YOLOX-nano."""
+  """Depthwise, then pointwise ConvNormAct: the convolution of YOLOX-nano."""
 
   features: int
   kernel_size: int = 3
@@ -184,7 +184,7 @@ def spatial_conv(
 
 
 class DropPath(nn.Module):
-  """Stochastic depth: drops the branch of whole examples and rescales the others."""
+  """Stochastic depth: drops the branch for random examples and rescales the others."""
 
   rate: float = 0.0
 

@@ -46,7 +46,7 @@ class ConvBlock(nn.Module):
 
 
 class DepthWise(nn.Module):
-  """Inverted bottleneck: 1x1 to `groups` channels, 3x3 depthwise, linear 1x1, plus the input.
+  """Inverted bottleneck: 1x1 to `groups` channels, 3x3 depthwise, linear 1x1.
 
   The input is added if `stride` is 1.
   """
@@ -69,7 +69,7 @@ class DepthWise(nn.Module):
 
 
 class GlobalDepthwise(nn.Module):
-  """A weighted sum over all positions, with separate weights per channel."""
+  """A weighted sum over all positions, with weights per channel."""
 
   dtype: Dtype = jnp.float32
 
@@ -93,7 +93,7 @@ class Embedding(nn.Module):
     if x.shape[1:3] != (EMBEDDING_MAP, EMBEDDING_MAP):
       raise ValueError(
         f"the map has {x.shape[1]} x {x.shape[2]} cells; the embedding of MobileFaceNet takes "
-        f"{EMBEDDING_MAP} x {EMBEDDING_MAP}, which an image of 112 x 112 pixels gives"
+        f"{EMBEDDING_MAP} x {EMBEDDING_MAP}, from an image of 112 x 112 pixels"
       )
     x = GlobalDepthwise(self.dtype, name="depthwise")(x)
     x = torch_batch_norm("depthwise_bn", train=train, dtype=self.dtype)(x)
@@ -111,7 +111,7 @@ class MobileFaceNetOutput(NamedTuple):
 
 
 class MobileFaceNet(nn.Module):
-  """Features of stride 16, with eight times `width` channels, of normalised RGB images.
+  """Features of stride 16, with 8 * `width` channels, for normalised RGB images.
 
   The standalone network also has an embedding of `embedding_size` elements.
   """

@@ -1,4 +1,4 @@
-"""The fields of a network that a config sets: by name, or as `config.model.options`."""
+"""The network fields that a config sets: by name, or in `config.model.options`."""
 
 import ast
 import dataclasses
@@ -15,7 +15,7 @@ from ferjax.config import ModelConfig
 from ferjax.hints import describe, fits
 from ferjax.models.registry import model_spec
 
-# Fields that another part of a config sets.
+# Fields that other parts of a config set.
 _SET_ELSEWHERE = {
   "num_classes": "data.class_names",
   "size": "model.size",
@@ -24,18 +24,18 @@ _SET_ELSEWHERE = {
   "frozen": "train.freeze",
 }
 _PLAIN = (str, bool, int, float, type(None))
-# A comma that is not inside of brackets; tuples of tuples are not worth a parser.
+# A comma outside brackets; nested tuples are not supported.
 _SEPARATOR = re.compile(r",(?![^(\[]*[)\]])")
 
 
 def model_arguments(config: ModelConfig) -> dict[str, Any]:
-  """What `ferjax.create_model` takes for a config, apart from the number of classes.
+  """The arguments of `ferjax.create_model` for a config, without the number of classes.
 
-  Every field of the network that a config can set is there, with its default where it is not set,
-  so that a checkpoint that holds them describes its network even if defaults change.
+  Every field that a config can set is included, with its default if not set, so that a checkpoint
+  with these arguments describes its network even if defaults change.
 
   Raises:
-    ValueError: an unknown model, impossible `options`, or one without a default is missing.
+    ValueError: an unknown model, invalid `options`, or a missing option without a default.
   """
   module = model_spec(config.name).module
   arguments: dict[str, Any] = {"name": config.name, "dtype": config.dtype}
@@ -56,40 +56,38 @@ def model_arguments(config: ModelConfig) -> dict[str, Any]:
 
 
 def option_types(module: type[nn.Module]) -> dict[str, Any]:
-  """Field of a network -> its type, for those that `config.model.options` can set."""
+  """Field of a network -> its type, for the fields that `config.model.options` can set."""
   hints = typing.get_type_hints(module)
   names = [name for name in _fields(module) if name not in _SET_ELSEWHERE]
   return {name: hints[name] for name in names if _is_plain(hints[name])}
 
 
 def parse_options(name: str, text: str) -> dict[str, Any]:
-  """The values of "field=value,field=value" for the network `name`; none of an empty text.
+  """The values of "field=value,field=value" for the network `name`; empty for empty text.
 
-  Values are written as in Python, text without quotation marks: "mode=conv_only,rate=0.1".
+  Values are written as in Python, but strings without quotation marks: "mode=conv_only,rate=0.1".
 
   Raises:
-    ValueError: another form, an unknown field or one that is set elsewhere, or a value of another
-      type; the message says what is possible.
+    ValueError: malformed text, an unknown field or one that is set elsewhere, or a value of the
+      wrong type; the message states what was expected.
   """
   known = option_types(model_spec(name).module)
   options: dict[str, Any] = {}
   for entry in _SEPARATOR.split(text) if text else ():
-    field, equals, written = (piece.strip() for piece in entry.partition("="))
+    field, equals, written = (part.strip() for part in entry.partition("="))
     if field in _SET_ELSEWHERE:
-      raise ValueError(
-        f"model.options sets {field}, which config.{_SET_ELSEWHERE[field]} decides; set that"
-      )
+      raise ValueError(f"model.options sets {field}; set config.{_SET_ELSEWHERE[field]} instead")
     if not equals or field in options:
       raise ValueError(
         f"model.options is {text!r}, wrong at {entry!r}; expected field=value,field=value, with "
-        "every field named once"
+        "each field named once"
       )
     if field not in known:
       raise ValueError(
-        f"model.options sets {field}, which {name} has not; its options: "
+        f"model.options sets {field}, which {name} does not have; its options: "
         f"{', '.join(known) or 'none'}"
       )
-    value = written if known[field] is str else _evaluated(written)
+    value = written if known[field] is str else _parse_value(written)
     if not _fits(value, known[field]):
       raise ValueError(
         f"model.options sets {field} of {name} to {written!r}; expected {describe(known[field])}"
@@ -99,10 +97,10 @@ def parse_options(name: str, text: str) -> dict[str, Any]:
 
 
 def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-  """Fields of the network `name` as Python or JSON gives them; lists become tuples.
+  """Checks fields of the network `name` from Python or JSON; lists become tuples.
 
   Raises:
-    TypeError: an unknown field, or a value of another type.
+    TypeError: an unknown field, or a value of the wrong type.
   """
   module = model_spec(name).module
   fields, types_of_options = _fields(module), option_types(module)
@@ -119,7 +117,7 @@ def checked_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fields(module: type[nn.Module]) -> dict[str, Any]:
-  """Field -> its default, without those of every linen module."""
+  """Field -> its default, without the fields of all linen modules."""
   return {
     field.name: field.default
     for field in dataclasses.fields(module)
@@ -134,16 +132,16 @@ def _is_plain(hint: Any) -> bool:
   return hint in _PLAIN
 
 
-def _evaluated(text: str) -> Any:
-  """The value that is written; the text itself where it is no value."""
-  spelled = {"true": "True", "false": "False", "none": "None"}.get(text.lower(), text)
+def _parse_value(text: str) -> Any:
+  """The value of a Python literal; the text itself if it is not one."""
+  literal = {"true": "True", "false": "False", "none": "None"}.get(text.lower(), text)
   try:
-    return ast.literal_eval(spelled)
+    return ast.literal_eval(literal)
   except (ValueError, SyntaxError, TypeError):
     return text
 
 
 def _fits(value: Any, hint: Any) -> bool:
-  """Whether a value is of a type, and finite."""
+  """Whether a value has the type and is finite."""
   numbers = value if isinstance(value, tuple) else (value,)
   return fits(value, hint) and all(not isinstance(x, float) or math.isfinite(x) for x in numbers)

@@ -1,6 +1,6 @@
-"""The registry of networks: all that the rest of the package knows of each.
+"""The registry of networks: everything the rest of the package knows about them.
 
-A network is entered once, by `register_model`; no other module asks for one by its name or class.
+A network is registered once, with `register_model`; no other module tests its name or class.
 """
 
 import dataclasses
@@ -13,57 +13,56 @@ import flax.linen as nn
 
 ParameterPath = tuple[str, ...]
 
-# A function, or where it is: "package.module:name", imported when it is first needed. The networks
-# name the tables and importers of `ferjax.interop` so, which itself imports the networks.
+# A function, or its location "package.module:name", imported on first use. Networks refer to the
+# tables and importers of `ferjax.interop` by location, because `ferjax.interop` imports networks.
 Reference = str | Callable[..., Any]
 
-# What a package of its own calls the entry point of its `ModelSpec`, by which the programs find it.
+# The entry point group in which other packages name their `ModelSpec`, for the programs to find.
 ENTRY_POINTS = "ferjax.models"
 _REQUIRED_FIELDS = ("num_classes", "dtype", "frozen")
 
 
 @dataclasses.dataclass(frozen=True)
 class DecayRule:
-  """Which parameters an optimiser lets decay, and which it never moves.
+  """Which parameters an optimiser decays, and which it never updates.
 
-  Both are asked for the path of a parameter, such as ("neck", "vss_p4", "norm", "scale").
+  Both take the path of a parameter, such as ("neck", "vss_p4", "norm", "scale").
   """
 
   decays: Callable[[ParameterPath], bool]
-  held: Callable[[ParameterPath], bool] = lambda path: False
+  frozen: Callable[[ParameterPath], bool] = lambda path: False
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-  """One network, as the registry holds it.
+  """The registry's entry for one network.
 
   Attributes:
     module: its class, with the fields `num_classes`, `dtype` and `frozen`; also `size` and
-      `variant`, where it has several. `__call__(image, *, train)` returns the output of its task
-      (`ferjax.typing`). A method `check()`, where there is one, raises a ValueError for impossible
-      fields.
+      `variant`, if it has several. `__call__(image, *, train)` returns the output of its task
+      (`ferjax.typing`). An optional method `check()` raises a ValueError for invalid fields.
     task: "detection" or "classification".
-    image_size: pixels on a side of the images that its paper describes.
+    image_size: side of the paper's images, pixels.
     parts: top-level groups of the parameters.
-    stride: pixels that the sides of an image must be divisible by.
-    frozen: values of the field `frozen`: "none", and parts joined by "+" that then run on stored
+    stride: image sides must be divisible by this number of pixels.
+    frozen: values of the field `frozen`: "none", or parts joined by "+", which then use stored
       statistics and get no gradient.
-    choices: field -> its values, such as those of `size`; the first of each is what
-      `ferjax info` compares the others with, by size.
-    explain_layer: path of the submodule whose map explains an answer, for images of a size; None
-      if there is none.
-    spatial_transformer: paths of the submodules that return the six numbers of an affine map and
-      the resampled image, for a network that begins with one.
-    has_attention: whether the output has the `attention` that `loss.regularizer_weight` is for.
-    decay_rules: name -> rule, for `optimizer.decay`, besides those that every network has.
-    released_names: class of a module -> reference to its `ferjax.interop.naming.Naming`: of the
-      network, and of those of its parts that are released by themselves.
-    importers: what a file of `train.pretrained` is of, "" for the whole network or the name of a
-      part -> reference to a function (model, state dict, variables, parts) -> (variables, report).
-      `parts` are `train.pretrained_parts` for the whole network, else the part alone.
+    choices: field -> its values, such as those of `size`; `ferjax info` compares the others with
+      the first, by size.
+    explain_layer: image size -> path of the submodule whose map explains predictions; None if
+      there is none.
+    spatial_transformer: paths of the submodules that return the affine map, six numbers, and the
+      resampled image, for a network that begins with a spatial transformer.
+    has_attention: whether the output has the `attention` that `loss.regularizer_weight` penalises.
+    decay_rules: name -> rule, for `optimizer.decay`, besides the rules of all networks.
+    released_names: module class -> reference to its `ferjax.interop.naming.Naming`, for the
+      network and for parts that are also released separately.
+    importers: "" for a `train.pretrained` file of the whole network, or the name of a part ->
+      reference to a function (model, state dict, variables, parts) -> (variables, report). `parts`
+      is `train.pretrained_parts` for the whole network, else the single part.
 
   Raises:
-    ValueError: the class lacks a field, or `frozen` names what is not a part.
+    ValueError: the class lacks a field, or `frozen` names an unknown part.
   """
 
   module: type[nn.Module]
@@ -86,7 +85,7 @@ class ModelSpec:
     if missing:
       raise ValueError(
         f"{self.module.__name__} has no field {', '.join(missing)}; a network has the fields "
-        f"{', '.join(_REQUIRED_FIELDS)}, and those that `choices` names"
+        f"{', '.join(_REQUIRED_FIELDS)}, and those named in `choices`"
       )
     for frozen in self.frozen:
       unknown = set(frozen.split("+")) - {"none", *self.parts}
@@ -101,35 +100,35 @@ MODELS: dict[str, ModelSpec] = {}
 
 
 def register_model(name: str, spec: ModelSpec) -> None:
-  """Enters a network under the name that configs and checkpoints know it by.
+  """Registers a network under the name that configs and checkpoints use.
 
   Raises:
-    ValueError: another network has the name.
+    ValueError: the name is taken.
   """
   if name in MODELS:
     raise ValueError(
-      f"the model {name!r} is registered already, as {MODELS[name].module.__name__}; choose "
+      f"the model {name!r} is already registered, as {MODELS[name].module.__name__}; choose "
       "another name"
     )
   MODELS[name] = spec
 
 
 def model_names() -> list[str]:
-  """The networks that are registered, and those that installed packages bring."""
+  """The registered networks, and those of installed packages."""
   installed = importlib.metadata.entry_points(group=ENTRY_POINTS).names
   return [*MODELS, *sorted(installed - MODELS.keys())]
 
 
 def model_spec(name: str) -> ModelSpec:
-  """The network of that name; one of another package is registered when it is first asked for.
+  """The network of that name; one of another package is registered on first use.
 
   Raises:
-    ValueError: there is none; those that exist are named.
+    ValueError: the name is unknown; the message lists the known names.
   """
   if name not in MODELS:
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS, name=name):
       spec = entry.load()
-      if name not in MODELS:  # which importing its module may have done
+      if name not in MODELS:  # importing its module may have registered it
         register_model(name, spec)
   if name not in MODELS:
     raise ValueError(f"unknown model {name!r}; known: {', '.join(model_names())}")
@@ -142,7 +141,7 @@ def spec_of(model: nn.Module) -> ModelSpec | None:
 
 
 def resolve(reference: Reference) -> Any:
-  """The function that a reference is, or is the place of."""
+  """The object that a reference refers to."""
   return pkgutil.resolve_name(reference) if isinstance(reference, str) else reference
 
 

@@ -26,9 +26,9 @@ from ferjax.ops.scan_paths import from_paths, to_paths
 from ferjax.ops.selective_scan import selective_scan
 
 STATE_SIZE = 16
-ATTENTION_REDUCTION = 16  # reduction of the channel attention
+ATTENTION_REDUCTION = 16  # of the channel attention
 ASFR_RANK = 8  # of the step size
-# Weights of the selective scan that are matrices, and all of its parameters.
+# The selective scan's weight matrices, and all of its parameters.
 SCAN_KERNELS = ("x_proj_weight", "dt_proj_weight")
 SCAN_PARAMETERS = (*SCAN_KERNELS, "dt_proj_bias", "A_log", "D")
 CONV_SSM_MODES = ("both", "conv_only", "ssm_only")
@@ -38,7 +38,7 @@ _selective_scan = jax.jit(selective_scan)
 
 
 def stacked_dense_init(key, shape, dtype=jnp.float32):
-  """uniform within +- 1 / sqrt(fan_in), the fan-in being the last axis."""
+  """Uniform within +- 1 / sqrt(fan_in); the fan-in is the last axis."""
   bound = shape[-1] ** -0.5
   return jax.random.uniform(key, shape, dtype, -bound, bound)
 
@@ -51,7 +51,7 @@ def dt_bias_init(key, shape, dtype=jnp.float32, low=1e-3, high=1e-1, floor=1e-4)
 
 
 def released_dt_bias_init(key, shape, dtype=jnp.float32, low=1e-3, high=1e-1, floor=1e-4):
-  """As in the released FERMam: the floor is applied to the (negative) logarithm."""
+  """As in the released FERMam: the floor applies to the (negative) logarithm."""
   dt = jnp.exp(jax.random.uniform(key, shape, dtype, math.log(low), math.log(high)))
   return dt + jnp.maximum(jnp.log(-jnp.expm1(-dt)), floor)
 
@@ -65,7 +65,7 @@ def a_log_init(key, shape, dtype=jnp.float32):
 class SS2D(nn.Module):
   """Scans a map along several paths and sums their outputs at each position.
 
-  d_model is the input's width; the inner width d is twice that, the rank of the step size r is
+  d_model is the input's width. The inner width d is 2 * d_model, and the step size's rank r is
   d_model / 16, rounded up. With `merge="position"`, each output is moved back to its position
   before the sum; "visit" sums the outputs of equal steps, which belong to different positions.
   """
@@ -105,7 +105,7 @@ class SS2D(nn.Module):
     return nn.Dense(features, use_bias=False, kernel_init=dense_init, dtype=self.dtype, name=name)
 
   def _scan(self, x: Float[Array, "b p l d"]) -> Float[Array, "b p l d"]:
-    """The selective scan along each path with that path's own parameters; float32 result."""
+    """The selective scan along each path, with separate parameters; the result is float32."""
     p, n, d = self.num_paths, STATE_SIZE, x.shape[-1]
     rank = math.ceil(d / 32)
     x_proj = self.param("x_proj_weight", stacked_dense_init, (p, rank + 2 * n, d), jnp.float32)
@@ -122,7 +122,7 @@ class SS2D(nn.Module):
 
 
 class ABMLP(nn.Module):
-  """Channel attention: sigmoid of three Dense layers of the mean, times the map."""
+  """Channel attention: the map times the sigmoid of three Dense layers of its mean."""
 
   dtype: Dtype = jnp.float32
 
@@ -156,7 +156,7 @@ class FeatureRefinement(nn.Module):
 
 
 class VSSBlock(nn.Module):
-  """FER-YOLO-VSS: FRM on the first half of the channels, SS2D on the second, then a 1x1."""
+  """FER-YOLO-VSS: FRM and SS2D, each on half of the channels, then a 1x1 convolution."""
 
   drop_path_rate: float = 0.0
   norm_epsilon: float = 1e-5
@@ -194,10 +194,10 @@ class ConvBranch(nn.Module):
 
 
 class ConvSSM(nn.Module):
-  """Convolutions on the first half of the channels, SS2D on the second, then a shuffle.
+  """Convolutions and SS2D, each on half of the channels, then a channel shuffle.
 
-  In the modes "conv_only" and "ssm_only", the other half is passed through unchanged; the
-  parameters are those of "both".
+  In the modes "conv_only" and "ssm_only", the other half passes through unchanged; the parameters
+  are those of "both".
   """
 
   variant: str = "corrected"
@@ -222,7 +222,7 @@ class ConvSSM(nn.Module):
         dtype=self.dtype,
         name="ss2d",
       )(right)
-    # Channel c of half g goes to 2 c + g.
+    # Channel c of half g moves to 2 c + g.
     shuffled = jnp.stack([left, right], axis=-1).reshape(x.shape)
     return shuffled + x
 

@@ -1,7 +1,7 @@
-"""SimOTA: assigns cells of a detector to ground-truth boxes.
+"""SimOTA: assigns a detector's cells to ground-truth boxes.
 
 Ge et al., *YOLOX: Exceeding YOLO Series in 2021*, arXiv 2107.08430, section 2.1
-(spec: fer_yolo_mamba, Loss). All functions take one image; callers `vmap`.
+(spec: fer_yolo_mamba, Loss). All functions take one image; callers use `vmap`.
 """
 
 from typing import NamedTuple
@@ -19,7 +19,7 @@ MAX_CELLS = 10  # per box
 
 
 class Assignment(NamedTuple):
-  """For each cell: whether it is matched to a box, which one, and the IoU with it.
+  """For each cell: whether it is matched to a box, the box's index, and the IoU with it.
 
   `gt_index` and `iou` are 0 where `matched` is False.
   """
@@ -57,7 +57,7 @@ def simota(
 def inside_and_near(
   gt_boxes: Float[Array, "g 4"], gt_mask: Bool[Array, "g"], grid: CellGrid
 ) -> tuple[Bool[Array, "g a"], Bool[Array, "g a"]]:
-  """Cells whose centre is inside each box, and within 2.5 strides of each box's centre."""
+  """Masks of cells whose centre is inside each box, and within 2.5 strides of its centre."""
   centers = grid.centers[None]
   low, high = gt_boxes[:, None, :2], gt_boxes[:, None, 2:]
   inside = jnp.all((centers > low) & (centers < high), axis=-1)
@@ -71,9 +71,9 @@ def class_cost(
 ) -> Float[Array, "g a"]:
   """Binary cross-entropy of sqrt(objectness * class probability) with each box's one-hot label.
 
-  Only the term of the box's own class differs between boxes. So the sum over all classes as
-  absent is computed once, and only that term is replaced: no array over boxes, cells and classes
-  is needed. Logarithms are clamped at -100, as in the released program.
+  Only the term of the box's own class differs between boxes. So the sum with all classes absent
+  is computed once, and that term is replaced: this avoids an array over boxes, cells and classes.
+  Logarithms are clamped at -100, as in the released program.
   """
   log_p = (jax.nn.log_sigmoid(cls_logits) + jax.nn.log_sigmoid(obj_logits)[:, None]) / 2
   present = jnp.maximum(log_p, -100.0).T
@@ -89,12 +89,12 @@ def dynamic_k(ious: Float[Array, "g a"]) -> Int[Array, "g"]:
 
 
 def select_cheapest(cost: Float[Array, "g a"], k: Int[Array, "g"]) -> Bool[Array, "g a"]:
-  """The `k` cells of lowest finite cost for each box; equal costs prefer the lower index."""
+  """Mask of each box's `k` cells of lowest finite cost; ties go to the lower index."""
   negated, cells = _top_k(-cost, min(MAX_CELLS, cost.shape[1]))
   last = jnp.minimum(k, cells.shape[1])[:, None] - 1
   last_cost = -jnp.take_along_axis(negated, last, axis=1)
   last_cell = jnp.take_along_axis(cells, last, axis=1)
-  # Comparing with the k-th cost instead of scattering the k indices is fast on every backend.
+  # Comparing with the k-th cost, unlike scattering the k indices, is fast on every backend.
   tied = (cost == last_cost) & (jnp.arange(cost.shape[1])[None] <= last_cell)
   return ((cost < last_cost) | tied) & jnp.isfinite(cost)
 
@@ -102,10 +102,10 @@ def select_cheapest(cost: Float[Array, "g a"], k: Int[Array, "g"]) -> Bool[Array
 def resolve_conflicts(
   cost: Float[Array, "g a"], selected: Bool[Array, "g a"]
 ) -> tuple[Bool[Array, "a"], Int[Array, "a"]]:
-  """Which cells are matched, and to which box (0 where unmatched).
+  """Mask of matched cells, and the index of each cell's box (0 if unmatched).
 
-  A cell that several boxes select is matched to the box of lowest cost among all boxes, even one
-  that did not select it, as in YOLOX.
+  A cell that several boxes select goes to the box of lowest cost among all boxes, even one that
+  did not select it, as in YOLOX.
   """
   num_boxes = jnp.sum(selected, axis=0)
   gt_index = jnp.where(num_boxes > 1, jnp.argmin(cost, axis=0), jnp.argmax(selected, axis=0))
@@ -115,7 +115,7 @@ def resolve_conflicts(
 def _top_k(values: Float[Array, "g a"], k: int) -> tuple[Float[Array, "g k"], Int[Array, "g k"]]:
   """The `k` largest of each row and their indices: decreasing values, ties by increasing index.
 
-  `jax.lax.top_k` under `vmap` gathers a sharded batch onto every device; these passes do not.
+  Under `vmap`, `jax.lax.top_k` gathers a sharded batch on every device; this scan does not.
   """
   num_columns = values.shape[1]
   columns = jnp.broadcast_to(jnp.arange(num_columns)[None], values.shape)

@@ -1,6 +1,6 @@
 """Boxes, and the cells of a detector's maps.
 
-Boxes are `xyxy`: left, top, right, bottom in pixels. Coordinates are continuous: a box of one pixel
+Boxes are `xyxy`: left, top, right, bottom in pixels. Coordinates are continuous: a one-pixel box
 has width 1, without the "+ 1" of integer coordinates.
 """
 
@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 
 class CellGrid(NamedTuple):
-  """The cells of all maps, map by map, each row by row; both fields are (x, y)."""
+  """The cells of all maps, map by map, in row-major order; both fields are (x, y)."""
 
   index: Float[Array, "a 2"]  # column and row within the cell's map
   stride: Float[Array, "a 2"]  # size of the cell in input pixels

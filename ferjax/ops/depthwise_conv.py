@@ -1,4 +1,4 @@
-"""Depthwise convolution, with the implementation that is fast on the backend."""
+"""Depthwise convolution, with the fast implementation for each backend."""
 
 import functools
 import operator
@@ -17,10 +17,10 @@ def depthwise_conv(
   stride: int = 1,
   padding: int = 0,
 ) -> Float[Array, "b _ _ c"]:
-  """Convolves every channel with its own kernel; zero padding, equal on all sides.
+  """Convolves each channel with its own kernel; zero padding, equal on all sides.
 
-  On a CPU, a grouped convolution is 5 to 30 times slower than a sum of shifted copies of the map;
-  GPUs and TPUs have kernels for it.
+  On CPUs, a grouped convolution is 5 to 30 times slower than a sum of shifted maps; GPUs and TPUs
+  have kernels for it.
   """
   if jax.default_backend() == "cpu":
     return _shifted_sum(x, kernel, stride, padding)
@@ -50,8 +50,8 @@ def _shifted_sum(x, kernel, stride, padding):
     for j in range(kernel_width)
   )
   total = functools.reduce(operator.add, shifted)
-  # An identity: without it, XLA fuses the sum into a normalisation that follows, and computes
-  # it about ten times slower.
+  # An identity that stops XLA from fusing the sum into a subsequent normalisation, which makes it
+  # about ten times slower.
   precision = jnp.finfo(total.dtype)
   return lax.reduce_precision(total, precision.nexp, precision.nmant).astype(dtype)
 
@@ -80,23 +80,23 @@ def _pad(x, padding):
 
 
 def _input_gradient(shape, kernel, cotangent, stride, padding) -> jax.Array:
-  """The correlation of the cotangent, spread by the stride, with the kernel rotated by 180°."""
+  """The correlation of the stride-dilated cotangent with the kernel rotated by 180°."""
 
-  def spread(size, taps, outputs):
+  def dilated_padding(size, taps, outputs):
     before = taps - 1 - padding
     return before, size + taps - 1 - before - (stride * (outputs - 1) + 1), stride - 1
 
-  margins = map(spread, shape[1:3], kernel.shape[:2], cotangent.shape[1:3])
+  margins = map(dilated_padding, shape[1:3], kernel.shape[:2], cotangent.shape[1:3])
   zero = jnp.zeros((), cotangent.dtype)
-  spread_out = lax.pad(cotangent, zero, [(0, 0, 0), *margins, (0, 0, 0)])
-  return _shifted_sum(spread_out, kernel[::-1, ::-1], 1, 0)
+  dilated = lax.pad(cotangent, zero, [(0, 0, 0), *margins, (0, 0, 0)])
+  return _shifted_sum(dilated, kernel[::-1, ::-1], 1, 0)
 
 
 def _kernel_gradient(x, shape, cotangent, stride) -> jax.Array:
   """Sums the windows of the map, each weighted by the cotangent of its output.
 
-  Loops over the outputs with one elementwise operation on all taps: XLA compiles a reduction per
-  tap to scalar loops.
+  Loops over the outputs, with one elementwise operation on all taps: XLA would compile a reduction
+  per tap to scalar loops.
   """
   b, height, width, c = cotangent.shape
   kernel_height, kernel_width = shape[:2]

@@ -1,4 +1,4 @@
-"""Non-maximum suppression of fixed size."""
+"""Non-maximum suppression with fixed-size output."""
 
 import jax
 import jax.numpy as jnp
@@ -20,18 +20,17 @@ def nms(
 
   The remaining box with the highest score is kept, and boxes of its class with an IoU above
   `iou_threshold` are dropped, until `max_detections` are kept. Only boxes with a score of at least
-  `score_threshold` are used; equal scores prefer the lower index.
+  `score_threshold` are considered; ties go to the lower index.
 
   Returns:
-    Indices of the kept boxes by decreasing score, and a mask: where it is False, there is no box
-    and the index is 0.
+    Indices of the kept boxes by decreasing score, and a mask; the index is 0 where it is False.
   """
 
   def keep_best(remaining: Array, _: None) -> tuple[Array, tuple[Array, Array]]:
     best = jnp.argmax(remaining).astype(jnp.int32)
     found = remaining[best] > -jnp.inf
     overlaps = pairwise_iou(boxes[best][None], boxes)[0] > iou_threshold
-    # A box of zero area does not overlap itself, so it is dropped explicitly.
+    # An empty box does not overlap itself, so it is dropped explicitly.
     dropped = (overlaps & (labels == labels[best])).at[best].set(True)
     return jnp.where(dropped, -jnp.inf, remaining), (jnp.where(found, best, 0), found)
 

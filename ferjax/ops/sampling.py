@@ -1,7 +1,7 @@
 """Affine sampling grids and bilinear sampling, as in spatial transformers.
 
-Coordinates (x, y) range from -1 to 1 over the image. With `align_corners`, -1 and 1 are the centres
-of the border pixels; without, their outer edges.
+Coordinates (x, y) range from -1 to 1 over the image: the centres of the border pixels with
+`align_corners`, else their outer edges.
 """
 
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ OUTSIDE = ("zeros", "border")
 def affine_grid(
   theta: Float[Array, "b 2 3"], height: int, width: int, *, align_corners: bool
 ) -> Float[Array, "b {height} {width} 2"]:
-  """The input coordinates that each output pixel samples: theta @ (x, y, 1)."""
+  """The input coordinates of each output pixel: theta @ (x, y, 1)."""
   x = _centres(width, align_corners, theta.dtype)[None, None, :, None]
   y = _centres(height, align_corners, theta.dtype)[None, :, None, None]
   # Elementwise products: some accelerators compute float32 matrix products in bfloat16.
@@ -30,11 +30,11 @@ def grid_sample(
 ) -> Float[Array, "b i j c"]:
   """The bilinearly interpolated image at each grid point; differentiable in image and grid.
 
-  `outside` selects the values beyond the image: "zeros", or the "border" pixels repeated. If a
-  point is at a pixel's centre, the gradient with respect to the grid is one-sided.
+  Beyond the image, values are 0 (`outside="zeros"`), or border pixels are repeated ("border"). At
+  the centre of a pixel, the gradient with respect to the grid is one-sided.
 
   Raises:
-    ValueError: an unknown `outside`.
+    ValueError: `outside` is unknown.
   """
   if outside not in OUTSIDE:
     raise ValueError(f"unknown outside {outside!r}; known: {', '.join(OUTSIDE)}")
@@ -51,7 +51,7 @@ def grid_sample(
     """Weighted pixels at one corner of the cell around each point; zero beyond the image."""
     weight = (1 - jnp.abs(y - row)) * (1 - jnp.abs(x - column))
     inside = (row >= 0) & (row <= height - 1) & (column >= 0) & (column <= width - 1)
-    # Clipped before the conversion: a far point would overflow an integer.
+    # Clipped before the conversion, because far points would overflow an integer.
     row = jnp.clip(row, 0, height - 1).astype(jnp.int32)
     column = jnp.clip(column, 0, width - 1).astype(jnp.int32)
     index = (row * width + column).reshape(b, rows * columns, 1)
@@ -64,7 +64,7 @@ def grid_sample(
 
 
 def _centres(size: int, align_corners: bool, dtype) -> Float[Array, "{size}"]:
-  """Coordinates of the pixels' centres; a single pixel is at 0."""
+  """Coordinates of the pixel centres; a single pixel is at 0."""
   index = jnp.arange(size, dtype=dtype)
   if not align_corners:
     return (2 * index + 1) / size - 1
@@ -72,7 +72,7 @@ def _centres(size: int, align_corners: bool, dtype) -> Float[Array, "{size}"]:
 
 
 def _position(coordinate, size, align_corners):
-  """Coordinates to pixel indices, 0 at the centre of the first."""
+  """Coordinates to pixel indices; 0 is the centre of the first pixel."""
   if align_corners:
     return (coordinate + 1) * ((size - 1) / 2)
   return (coordinate + 1) * (size / 2) - 0.5

@@ -1,13 +1,13 @@
-"""Scan orders over a map: from a map to paths and back (spec: fer_yolo_mamba, SS2D).
+"""Scan orders: converts a map to paths and back (spec: fer_yolo_mamba, SS2D).
 
-Path k lists the flat positions row * w + col of an h x w map in the order in which it visits them:
+Path k lists the flat positions row * w + col of an h x w map in visiting order:
 
   0  row major                    4  diagonal: step j*h + i visits row i, column (i + j) mod w
   1  column major                 5  anti-diagonal: row i, column (j - i) mod w
   2, 3  paths 0 and 1 reversed    6, 7  paths 4 and 5 reversed
 
-Each is a permutation for every h and w, so `from_paths` puts each output back exactly where its
-input came from, and each of the two functions is the adjoint of the other.
+Each is a permutation for every h and w, so `from_paths` moves each output back to the position of
+its input, and `to_paths` and `from_paths` are adjoint.
 """
 
 import functools
@@ -29,10 +29,10 @@ Indices = np.ndarray | Array
 def path_indices(height: DimSize, width: DimSize, num_paths: int = 8) -> Int[Indices, "p l"]:
   """The flat position that each path visits at each step.
 
-  It is computed once, when the program is traced; of symbolic sizes, each time the program runs.
+  Computed once at tracing, but in every run for symbolic sizes.
 
   Args:
-    height, width: of the map, in cells; any sizes from 1, or symbolic ones of `jax.export`.
+    height, width: of the map, in cells; at least 1, or symbolic sizes of `jax.export`.
     num_paths: 4 (rows and columns, in both directions) or 8 (also both diagonals).
 
   Raises:
@@ -55,7 +55,7 @@ def _constant_indices(height: int, width: int, num_paths: int) -> Int[np.ndarray
 
 
 def _indices(xp: Any, height: DimSize, width: DimSize, num_paths: int) -> Any:
-  """By NumPy or `jax.numpy`."""
+  """Computed with NumPy or `jax.numpy`."""
   step = xp.arange(height * width, dtype=xp.int32)
   rows = step
   outer, row = step // height, step % height
@@ -72,7 +72,7 @@ def _indices(xp: Any, height: DimSize, width: DimSize, num_paths: int) -> Any:
 def to_paths(
   x: Float[Array, "b l c"], height: DimSize, width: DimSize, num_paths: int = 8
 ) -> Float[Array, "b p l c"]:
-  """Gathers a flat map, l = height * width, in the order of each path."""
+  """Gathers a flat map (l = height * width) in the order of each path."""
   return jnp.take(x, path_indices(height, width, num_paths), axis=1, mode="clip")
 
 
@@ -80,14 +80,14 @@ def to_paths(
 def from_paths(
   y: Float[Array, "b p l c"], height: DimSize, width: DimSize, num_paths: int = 8
 ) -> Float[Array, "b l c"]:
-  """Moves the outputs of each path back to their positions and sums over the paths."""
+  """Moves each path's outputs back to their positions and sums over the paths."""
   indices = path_indices(height, width, num_paths)
   steps = (np if isinstance(indices, np.ndarray) else jnp).argsort(indices, axis=1)
   placed = (jnp.take(y[:, k], steps[k], axis=1, mode="clip") for k in range(num_paths))
   return functools.reduce(operator.add, placed)
 
 
-# Without these rules the gradient of a gather is a scatter-add, which is much slower.
+# Without these rules, the gradient of a gather is a scatter-add, which is much slower.
 to_paths.defvjp(
   lambda x, *map_and_paths: (to_paths(x, *map_and_paths), None),
   lambda height, width, num_paths, _, dy: (from_paths(dy, height, width, num_paths),),

@@ -4,11 +4,11 @@ For every channel d and state n (Gu & Dao 2023; spec: fer_yolo_mamba, SS2D)
 
   h_l = exp(dt_l * A) * h_{l-1} + e_l * B_l * u_l,      y_l = C_l . h_l + D * u_l,
 
-where the input step e_l is dt_l, or a separate value for every state (spec: fermam, ASFR).
+where the input step e_l is dt_l, or a separate value for each state (spec: fermam, ASFR).
 
-The states of a whole image, [l d n] for every path, are n times as large as the map itself, so
-they are never materialised: the sequence is split into chunks, only the states of one chunk exist
-at a time, and the backward pass recomputes them from the state at the start of each chunk.
+The states of a whole image, [l d n] per path, are n times as large as the map, so they are never
+materialised: the sequence is split into chunks, only the states of one chunk exist at a time, and
+the backward pass recomputes them from the state at the start of each chunk.
 """
 
 import functools
@@ -39,7 +39,7 @@ def selective_scan(
   initial_state: Float[Array, "... d n"] | None = None,
   return_final_state: bool = False,
 ) -> Any:
-  """Runs the recurrence along axis -2 of `u`, in float32 whatever the inputs' type.
+  """Runs the recurrence along axis -2 of `u`, in float32 whatever the input dtype.
 
   Args:
     u: input.
@@ -48,19 +48,19 @@ def selective_scan(
     B: map from the input to the state, per position.
     C: map from the state to the output, per position.
     D: skip coefficient; None for no skip.
-    input_step: scale of the input instead of dt, of any sign; None for dt.
-    method: how the states inside a chunk are computed: "associative" by
-      `jax.lax.associative_scan`, "sequential" by `jax.lax.scan`; "auto" selects the sequential one
-      on CPUs, where it is several times faster, and the associative one elsewhere.
-    chunk_size: positions whose states are in memory at once.
+    input_step: scale of the input, of any sign; None for dt.
+    method: how the states inside a chunk are computed: "associative" with
+      `jax.lax.associative_scan`, "sequential" with `jax.lax.scan`; "auto" selects "sequential" on
+      CPUs, where it is several times faster, and "associative" elsewhere.
+    chunk_size: number of positions whose states are in memory at once.
     reverse: run from the last position to the first.
-    initial_state: h before the first position visited; zeros if None.
-    return_final_state: also return h after the last position visited, in float32.
+    initial_state: h before the first visited position; zeros if None.
+    return_final_state: also return h after the last visited position, in float32.
 
   Leading axes of all arguments broadcast against each other.
 
   Returns:
-    y of shape [... l d] in `u`'s type, or (y, final state [... d n]).
+    y of shape [... l d] in `u`'s dtype, or (y, final state [... d n]).
 
   Raises:
     ValueError: unknown method, chunk_size < 1, or incompatible shapes.
@@ -86,7 +86,7 @@ def selective_scan(
     v = dt32 * u32
   else:
     v, B32 = u32, B32 * prepare(input_step, length, states)
-  if isinstance(length, int):  # and not a symbolic one of `jax.export`, whose value is unknown
+  if isinstance(length, int):  # a symbolic length of `jax.export` has no known value
     chunk_size = min(chunk_size, max(length, 1))
   to_chunks = functools.partial(_to_chunks, chunk_size=chunk_size, reverse=reverse)
   h0 = jnp.zeros((channels, states)) if initial_state is None else initial_state
@@ -107,7 +107,7 @@ def selective_scan(
 
 
 def _check_shapes(u, dt, A, B, C, D, input_step, initial_state) -> tuple[DimSize, int, int]:
-  """The sizes (l, d, n), or a ValueError that names the argument with the wrong shape."""
+  """The sizes (l, d, n); raises a ValueError that names an argument of wrong shape."""
   (length, channels), states = u.shape[-2:], A.shape[-1]
   expected = {
     "dt": (dt, (length, channels)),
@@ -119,14 +119,14 @@ def _check_shapes(u, dt, A, B, C, D, input_step, initial_state) -> tuple[DimSize
   }
   for name, (x, tail) in expected.items():
     if x is not None and x.shape[-2:] != tail:
-      raise ValueError(f"{name} has shape {x.shape}; its last axes must be {tail}, as u and A say")
+      raise ValueError(f"{name} has shape {x.shape}; its last axes must be {tail} to match u and A")
   if D is not None and D.shape[-1:] != (channels,):
-    raise ValueError(f"D has shape {D.shape}; its last axis must be {channels}, as u says")
+    raise ValueError(f"D has shape {D.shape}; its last axis must be {channels} to match u")
   return length, channels, states
 
 
 def _to_chunks(x, *, chunk_size: int, reverse: bool):
-  """[... l c] -> [chunks t ... c]. Padding with zeros does not change the state (dt = 0)."""
+  """[... l c] -> [chunks t ... c]. Zero padding does not change the state (dt = 0)."""
   x = jnp.moveaxis(x, -2, 0)
   x = jnp.flip(x, 0) if reverse else x
   chunks = (x.shape[0] + chunk_size - 1) // chunk_size
@@ -145,14 +145,14 @@ def _from_chunks(y, length: DimSize, *, reverse: bool):
 def _chunked_scan(dt, A, v, B, C, h0, method: str):
   """y [chunks t ... d] and the final state [... n d]; the input enters the state as v * B.
 
-  The channels, the largest axis, stay last: this suits vector units.
+  The channels, the largest axis, stay last, for vectorisation.
   """
   y, _, final = _forward(dt, A, v, B, C, h0, method)
   return y, final
 
 
 def _forward(dt, A, v, B, C, h0, method):
-  """Outputs, the state at the start of every chunk, and the final state."""
+  """The outputs, the state at the start of each chunk, and the final state."""
 
   def chunk(h, xs):
     end, y = _OUTPUTS[method](A, h, *xs)
@@ -168,10 +168,10 @@ def _chunked_scan_fwd(dt, A, v, B, C, h0, method):
 
 
 def _chunked_scan_bwd(method, residuals, gradients):
-  """g_t = dL/dh_t obeys the same kind of recurrence, from the end.
+  """g_t = dL/dh_t follows a recurrence of the same form, in reverse.
 
-  g_t = C_t dy_t + a_{t+1} g_{t+1} with a = exp(dt A), so a chunk passes a_1 g_1 to the chunk before
-  it.
+  g_t = C_t dy_t + a_{t+1} g_{t+1} with a = exp(dt A), so each chunk passes a_1 g_1 to the one
+  before it.
   """
   dt, A, v, B, C, starts = residuals
   dy, d_final = gradients
@@ -198,7 +198,7 @@ def _outer(channels, states):
 
 
 def _sequential_outputs(A, h, dt, v, B, C):
-  """One position at a time; no array of the size of the chunk's states is allocated."""
+  """One position at a time; never allocates all states of the chunk."""
 
   def step(h, xs):
     dt, v, B, C = xs

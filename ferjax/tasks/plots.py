@@ -12,7 +12,7 @@ from jaxtyping import Int
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ferjax.fonts import Lettering, set_letters, warned_lettering
+from ferjax.fonts import Lettering, apply_lettering, lettering_with_warning
 
 
 def plot_confusion(
@@ -26,7 +26,7 @@ def plot_confusion(
   Raises:
     ValueError: the size of the matrix does not match the number of names.
   """
-  letters = warned_lettering(class_names)
+  letters = lettering_with_warning(class_names)
   names = [letters.names[name] for name in class_names]
   background = len(matrix) == len(names) + 1
   if background:
@@ -68,7 +68,7 @@ def save_figure(
   Writes to a temporary file and renames it, so no partial file is ever read.
   """
   if letters is not None:
-    set_letters(figure, letters)
+    apply_lettering(figure, letters)
   partial = f"{os.fspath(path)}.partial"
   FigureCanvasAgg(figure).print_png(partial)
   os.replace(partial, path)

@@ -14,7 +14,7 @@ from absl import app, flags, logging
 
 from ferjax.config import Config
 from ferjax.hints import describe
-from ferjax.output import escape_what_terminals_cannot_show
+from ferjax.output import escape_unencodable_output
 from ferjax.training.loop import Interrupted
 from ferjax.training.step_log import NonFiniteError
 
@@ -57,7 +57,7 @@ def run(main: Callable[[], None]) -> None:
 
   With FERJAX_TRACEBACK=1 in the environment, errors are raised with their traceback.
   """
-  escape_what_terminals_cannot_show()
+  escape_unencodable_output()
   app.run(lambda argv: _exit_on_user_error(lambda: _main(main, argv)), flags_parser=_parse)
 
 

@@ -17,7 +17,7 @@ from ferjax.data.loading import load_source
 from ferjax.data.pipeline import close, eval_dataset
 from ferjax.data.sources import Source
 from ferjax.models import create_model
-from ferjax.output import check_writable, replacing
+from ferjax.output import atomic_writer, check_writable
 from ferjax.tasks import create_task, task_name
 from ferjax.tasks.base import Accumulator, Loss, Task, merge_losses
 from ferjax.training.config_checks import from_dict, validate
@@ -182,7 +182,7 @@ def eval_checkpoint(
     content |= {"split": split, "ten_crop": ten_crop, "selection": meta["selection"]}
     try:
       folder.mkdir(parents=True, exist_ok=True)
-      with replacing(folder / "eval.json") as file:
+      with atomic_writer(folder / "eval.json") as file:
         file.write(json.dumps(content, indent=2) + "\n")
       task.write_report(accumulator, source, folder)
     except OSError as error:

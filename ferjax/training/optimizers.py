@@ -228,7 +228,7 @@ def frozen_mask(params: Any, rule: DecayRule, frozen: str) -> Any:
 
   def is_frozen(path, _) -> bool:
     names = _names(path)
-    return names[0] in parts or rule.held(names)
+    return names[0] in parts or rule.frozen(names)
 
   return jax.tree_util.tree_map_with_path(is_frozen, params)
 

@@ -1,4 +1,4 @@
-"""`ferjax data` as it is called."""
+"""`ferjax data` on the command line."""
 
 import argparse
 import json
@@ -24,7 +24,7 @@ from ferjax.expressions import SEVEN_EXPRESSIONS
 
 @pytest.fixture
 def run(capsys):
-  """Arguments -> (exit code, what was printed)."""
+  """Arguments -> (exit code, printed text)."""
 
   def call(*arguments):
     parser = argparse.ArgumentParser()
@@ -37,7 +37,7 @@ def run(capsys):
 
 @pytest.fixture
 def folder(tmp_path):
-  """A table of 70 pictures, of which two are one."""
+  """A table of 70 images, two of which are equal."""
   (tmp_path / "faces").mkdir()
   rows = ["image,label,split,person"]
   for i in range(70):
@@ -57,7 +57,7 @@ def test_list_names_all_sets_with_terms_and_request(run):
     assert data_set.request in text
 
 
-def test_prepare_says_what_it_did(run, folder):
+def test_prepare_reports_the_result(run, folder):
   code, text = run(
     "prepare", "csv", "--source", folder, "--out", folder / "out", "--validation", 0.2
   )
@@ -71,7 +71,7 @@ def test_prepare_says_what_it_did(run, folder):
   assert len(open_prepared(folder / "out", "val", SEVEN_EXPRESSIONS)) == 14
 
 
-def test_files_that_are_no_images_are_counted(run, tmp_path):
+def test_other_files_are_counted(run, tmp_path):
   for i in range(20):
     path = tmp_path / "train" / ("fear", "anger")[i % 2] / f"{i}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -80,10 +80,10 @@ def test_files_that_are_no_images_are_counted(run, tmp_path):
     (tmp_path / "train/fear" / name).write_bytes(b"x")
   code, text = run("check", "image_folder", "--source", tmp_path)
   assert code == 0
-  assert "2 files passed over: 2 .pdf\n" in text
+  assert "2 files ignored: 2 .pdf\n" in text
 
 
-def test_check_counts_findings_and_fails(run, folder):
+def test_check_counts_findings_and_exits_with_1(run, folder):
   code, text = run("check", "csv", "--source", folder, "--out", folder / "findings.json")
   assert code == 1
   assert "duplicate         1\n" in text
@@ -104,24 +104,27 @@ def test_check_counts_findings_and_fails(run, folder):
     (("nothing",), "unknown data set 'nothing'; known: raf_db, affectnet"),
     (("csv", "--file", "train"), "--file 'train'; expected train=FILE"),
     (("csv", "--classes", "7", "--class-names", "a,b"), "are mutually exclusive"),
-    (("csv", "--validation", "2"), r"validation fraction \(2.0\) must lie between 0 and 1"),
-    (("csv", "--class-names", "happy,,sad"), "--class-names happy,,sad; expected names, none"),
-    (("csv", "--class-names", "a,b,a"), "--class-names a,b,a; expected names, none of them twice"),
+    (("csv", "--validation", "2"), r"validation fraction \(2.0\) must be between 0 and 1"),
+    (
+      ("csv", "--class-names", "happy,,sad"),
+      "--class-names happy,,sad; expected unique, non-empty",
+    ),
+    (("csv", "--class-names", "a,b,a"), "--class-names a,b,a; expected unique, non-empty names"),
     (
       ("csv", "--rule", "probability"),
-      r"--rule is given \('probability'\), but does not apply to csv",
+      r"--rule is given \('probability'\), but does not apply to CSV",
     ),
     (("raf_db", "--table", "x.csv"), r"--table is given \('x.csv'\), but does not apply to RAF-DB"),
     (("raf_db", "--file", "train=x"), r"--file is given .* but does not apply to RAF-DB"),
     (("csv", "--margin", "-1"), "--margin -1.0; expected 0 or more"),
     (
       ("csv", "--margin", "0.2"),
-      "--margin 0.2 is for faces that are cropped from photographs; csv",
+      "--margin 0.2 is for faces that are cropped from photographs; CSV",
     ),
     (("csv", "--seed", "-1"), r"seed \(-1\) of the validation split must not be negative"),
     (
       ("raf_db",),
-      r"does not have the layout of RAF-DB:\n  missing .*\n  missing .*\nAsk its authors",
+      r"does not have the layout of RAF-DB:\n  missing .*\n  missing .*\nRequest it from",
     ),
   ],
 )
@@ -130,12 +133,10 @@ def test_wrong_arguments(run, folder, arguments, message):
     run("check", *arguments, "--source", folder)
 
 
-def test_what_is_not_a_folder_of_this_machine(run, folder):
+def test_remote_source_is_refused(run, folder):
   with pytest.raises(CommandError, match=r"labels.csv is a file; expected the folder"):
     run("check", "csv", "--source", folder / "labels.csv")
-  with pytest.raises(
-    CommandError, match=r"gs://bucket/faces is not on this machine; copy the data"
-  ):
+  with pytest.raises(CommandError, match=r"gs://bucket/faces is not a local path; copy the data"):
     run("check", "csv", "--source", "gs://bucket/faces")
   with pytest.raises(
     CommandError, match=r"--out gs://bucket/out: shards are written to local files"
@@ -146,8 +147,8 @@ def test_what_is_not_a_folder_of_this_machine(run, folder):
 @pytest.mark.parametrize(
   "others", [("boredom",), ("l'ennui", 'a "b" \\c', "$HOME", "d&e; f", "$1 \\foo$", "ennui é")]
 )
-def test_the_train_with_line_is_what_a_shell_and_training_take(run, folder, others):
-  """Names and folders with whatever a shell takes for its own."""
+def test_the_printed_flags_work_in_a_shell_and_in_training(run, folder, others):
+  """Names and folders with special characters of shells."""
   names, out = (*SEVEN_EXPRESSIONS, *others), folder / 'o\'ut [1] $HOME "x"'
   code, text = run(
     *("prepare", "csv", "--source", folder, "--out", out, "--class-names", ",".join(names)),
@@ -167,15 +168,15 @@ def test_the_train_with_line_is_what_a_shell_and_training_take(run, folder, othe
   assert len(open_prepared(data.dir, "val", names)) == 6
 
 
-def test_prepare_says_which_duplicates_it_dropped(run, folder):
-  """The last picture is the first, with another label, and another person's."""
+def test_prepare_lists_dropped_duplicates(run, folder):
+  """The last image is the first, with another label and another person."""
   given = ("prepare", "csv", "--source", folder, "--out", folder / "out", "--validation", 0)
   code, text = run(*given, "--drop-duplicates", "conflicting")
   assert code == 0
   first, last = ("train: labels.csv:2 (faces/0.png)", "train: labels.csv:71 (faces/69.png)")
   at = text.splitlines().index("train 68 records")
   assert text.splitlines()[at + 1 : at + 4] == [
-    "duplicates dropped: train 2; report/duplicates.txt names them",
+    "duplicates dropped: train 2; report/duplicates.txt lists them",
     f"  {first} is the same image as {last}, with another label: none is kept",
     f"  {last} is the same image as {first}, with another label: none is kept",
   ]
@@ -183,14 +184,14 @@ def test_prepare_says_which_duplicates_it_dropped(run, folder):
     run(*given, "--drop-duplicates", "some")
 
 
-def test_every_way_to_drop_duplicates_is_a_choice(capsys):
+def test_every_mode_to_drop_duplicates_is_a_choice(capsys):
   with pytest.raises(SystemExit):
     main(["data", "prepare", "--help"])
   assert f"--drop-duplicates {{{','.join(DROP_DUPLICATES)}}}" in capsys.readouterr().out
 
 
-def test_outputs_are_tried_before_anything_is_read(run, folder):
-  """The source does not exist either; of that nothing is said."""
+def test_outputs_are_checked_before_anything_is_read(run, folder):
+  """The source does not exist either, but that is not reported."""
   given = ("csv", "--source", folder / "nowhere")
   table = folder / "labels.csv"
   for command, out, message in (

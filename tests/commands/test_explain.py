@@ -31,16 +31,16 @@ def _document(output):
 
 
 @pytest.fixture
-def with_a_broken_one(photographs):
+def with_broken_image(photographs):
   data = (photographs / "a.png").read_bytes()
   (photographs / "aa.png").write_bytes(data[: len(data) // 2])
   return photographs
 
 
-def test_a_classifier_and_a_broken_image_that_is_skipped(
-  with_a_broken_one, classifier_checkpoint, tmp_path, capsys
+def test_a_classifier_with_a_skipped_broken_image(
+  with_broken_image, classifier_checkpoint, tmp_path, capsys
 ):
-  photographs, output = with_a_broken_one, tmp_path / "out"
+  photographs, output = with_broken_image, tmp_path / "out"
   options = ["--recursive", "--on-bad-image", "skip"]
   assert _explain(classifier_checkpoint, output, str(photographs), *options) == 0
   document = _document(output)
@@ -59,8 +59,8 @@ def test_a_classifier_and_a_broken_image_that_is_skipped(
   for image, name in zip(images, ("a.png", "more/a.jpg"), strict=True):
     assert image["image"] == str(photographs / name)
     assert image["picture"] == f"explained/{name}.png"
-    with Image.open(output / image["picture"]) as picture:
-      assert picture.mode == "RGB"
+    with Image.open(output / image["picture"]) as sheet:
+      assert sheet.mode == "RGB"
     (face,) = image["faces"]
     assert face["box"] is None
     assert sum(face["scores"].values()) == pytest.approx(1, abs=1e-5)
@@ -71,7 +71,7 @@ def test_a_classifier_and_a_broken_image_that_is_skipped(
     cells = np.load(output / face["cells"])
     assert (cells.shape, cells.dtype) == ((2, 2), np.float32)
     assert face["peak"] == max(float(cells.max()), 0)
-  # 90x60 becomes 60x40, of which the middle 32x32 is seen.
+  # 90x60 becomes 60x40, of which the middle 32x32 is classified.
   assert images[1]["faces"][0]["seen"] == [21, 6, 69, 54]
   map_to_image = images[1]["faces"][0]["map_to_image"]
   np.testing.assert_allclose(map_to_image, [[48, 0, 21], [0, 48, 6]], atol=1e-4)
@@ -81,7 +81,7 @@ def test_a_classifier_and_a_broken_image_that_is_skipped(
   assert f"ferjax: warning: skipped {photographs / 'aa.png'}: " in captured.err
 
 
-def test_a_very_long_picture_and_other_files(classifier_checkpoint, tmp_path, capsys):
+def test_a_very_long_image_and_other_files(classifier_checkpoint, tmp_path, capsys):
   folder, output = tmp_path / "in", tmp_path / "out"
   folder.mkdir()
   pixels = np.random.default_rng(0).integers(256, size=(1, 20000, 3), dtype=np.uint8)
@@ -89,11 +89,11 @@ def test_a_very_long_picture_and_other_files(classifier_checkpoint, tmp_path, ca
   (folder / "notes.txt").touch()
   assert _explain(classifier_checkpoint, output, str(folder)) == 0
   (image,) = _document(output)["images"]
-  # The short side of 1 becomes 40; of the middle 32 pixels, that are then 1280, 32 are seen.
+  # The short side is resized from 1 to 40 pixels; a crop of 32 is less than an original pixel.
   (left, _, right, _) = image["faces"][0]["seen"]
   assert (left + right) / 2 == pytest.approx(10000, abs=0.5)
   assert right - left == pytest.approx(32 / 40, abs=0.1)
-  assert "1 file passed over: 1 .txt" in capsys.readouterr().out
+  assert "1 file ignored: 1 .txt" in capsys.readouterr().out
 
 
 def test_a_detector(photographs, tiny_checkpoint, tmp_path):
@@ -117,8 +117,8 @@ def test_a_detector(photographs, tiny_checkpoint, tmp_path):
     assert face["cells"] == f"explained/a.jpg.{number}.npy"
     assert np.load(output / face["cells"]).shape == (8 >> level,) * 2
     assert face["seen"] == [0, 0, 90, 60]
-  with Image.open(output / "explained" / "a.jpg.png") as picture:
-    assert picture.width > picture.height
+  with Image.open(output / "explained" / "a.jpg.png") as sheet:
+    assert sheet.width > sheet.height
 
 
 def test_a_detector_explains_the_strongest_faces(tiny_checkpoint):
@@ -131,15 +131,15 @@ def test_a_detector_explains_the_strongest_faces(tiny_checkpoint):
   }
 
 
-def test_a_broken_image_stops_and_keeps_what_was_done(
-  classifier_checkpoint, with_a_broken_one, tmp_path, capsys
+def test_a_broken_image_stops_and_keeps_earlier_results(
+  classifier_checkpoint, with_broken_image, tmp_path, capsys
 ):
-  assert _explain(classifier_checkpoint, tmp_path / "out", str(with_a_broken_one)) == 2
+  assert _explain(classifier_checkpoint, tmp_path / "out", str(with_broken_image)) == 2
   document = _document(tmp_path / "out")
   assert document["complete"] is False
   assert len(document["images"]) == 1
   error = capsys.readouterr().err
-  assert error.startswith(f"ferjax: error: {with_a_broken_one / 'aa.png'}: ")
+  assert error.startswith(f"ferjax: error: {with_broken_image / 'aa.png'}: ")
   assert "1 of 2 images" in error
 
 
@@ -165,7 +165,7 @@ def test_wrong_input(
 ):
   folders = {"photographs": photographs, "detector": tiny_checkpoint}
   arguments = [argument.format(**folders) for argument in arguments]
-  # The image first: what follows may be another one.
+  # The image comes first: the other arguments may add another one.
   image = str(photographs / "a.png")
   assert _explain(classifier_checkpoint, tmp_path / "out", image, *arguments) == 2
   error = capsys.readouterr().err

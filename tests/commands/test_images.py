@@ -1,4 +1,4 @@
-"""What commands that go through images share; the commands themselves are tried elsewhere."""
+"""Shared code of the commands that process images; the commands have their own tests."""
 
 import argparse
 import pathlib
@@ -7,7 +7,7 @@ import types
 import pytest
 
 from ferjax.commands.errors import CommandError
-from ferjax.commands.images import open_paths, print_passed_over, progress_of, writing
+from ferjax.commands.images import print_ignored, progress_bar, resolve_paths, writing
 from ferjax.data.image import ImageError
 
 
@@ -23,27 +23,29 @@ def _arguments(folder, output):
   return argparse.Namespace(paths=[str(folder)], recursive=False, output=str(output))
 
 
-def test_images_are_found_and_nothing_is_made(tmp_path, capsys):
+def test_images_are_found_and_nothing_is_created(tmp_path, capsys):
   for name in ("b.jpg", "a.png", "list.txt"):
     (tmp_path / name).touch()
-  found = open_paths(_arguments(tmp_path, tmp_path / "out"), files=["x.json"], folders=["pictures"])
+  found = resolve_paths(
+    _arguments(tmp_path, tmp_path / "out"), files=["x.json"], folders=["sheets"]
+  )
   assert [file.name.as_posix() for file in found.files] == ["a.png", "b.jpg"]
   assert not (tmp_path / "out").exists()
-  print_passed_over(found)
-  assert capsys.readouterr().out == "1 file passed over: 1 .txt\n"
-  print_passed_over(types.SimpleNamespace(passed_over={}))
+  print_ignored(found)
+  assert capsys.readouterr().out == "1 file ignored: 1 .txt\n"
+  print_ignored(types.SimpleNamespace(ignored={}))
   assert capsys.readouterr().out == ""
 
 
-def test_what_stands_where_results_are_to_be(tmp_path):
+def test_outputs_that_cannot_be_written(tmp_path):
   (tmp_path / "a.png").touch()
   output = tmp_path / "out"
   (output / "x.json").mkdir(parents=True)
-  (output / "pictures").touch()
+  (output / "sheets").touch()
   with pytest.raises(IsADirectoryError, match=r"x\.json"):
-    open_paths(_arguments(tmp_path, output), files=["x.json"], folders=[])
-  with pytest.raises(NotADirectoryError, match="pictures: is a file"):
-    open_paths(_arguments(tmp_path, output), files=[], folders=["pictures"])
+    resolve_paths(_arguments(tmp_path, output), files=["x.json"], folders=[])
+  with pytest.raises(NotADirectoryError, match="sheets: is a file"):
+    resolve_paths(_arguments(tmp_path, output), files=[], folders=["sheets"])
 
 
 @pytest.mark.parametrize(
@@ -53,17 +55,17 @@ def test_what_stands_where_results_are_to_be(tmp_path):
     (OSError("disk full"), "^cannot write the results: disk full$"),
   ],
 )
-def test_errors_are_those_of_the_command(error, message):
+def test_errors_become_command_errors(error, message):
   with pytest.raises(CommandError, match=message), writing(Writer(), 5):
     raise error
 
 
-def test_bad_images_are_named_or_are_errors(capsys):
+def test_bad_images_are_reported_or_are_errors(capsys):
   writer = Writer()
-  with progress_of(writer, 2, skip=False) as (_, leave_out):
-    assert leave_out is None
-  with progress_of(writer, 2, skip=True) as (advance, leave_out):
+  with progress_bar(writer, 2, skip=False) as (_, skip_image):
+    assert skip_image is None
+  with progress_bar(writer, 2, skip=True) as (advance, skip_image):
     advance()
-    leave_out("a.png", ImageError("a.png: bad"))
+    skip_image("a.png", ImageError("a.png: bad"))
   assert writer.skipped == [{"image": "a.png", "reason": "bad"}]
   assert "ferjax: warning: skipped a.png: bad\n" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`ferjax info` as it is called."""
+"""Output and errors of `ferjax info`."""
 
 import json
 
@@ -10,7 +10,7 @@ from ferjax.models.cost import CompiledCost, Cost
 
 @pytest.fixture
 def info(capsys):
-  """Arguments -> the printed lines, cut into words."""
+  """Arguments -> the printed lines, split into words."""
 
   def call(*arguments):
     assert main(["info", *arguments]) == 0
@@ -29,12 +29,12 @@ def test_parts(info):
   assert parts["gate"][:3] == ["525,312", "525,312", "0.52"]
   total = parts["total"]
   assert total == ["26,874,791", "26,874,791", "5,925.03", "2.57", "11,868.08", "9.41"]
-  assert " ".join(lines[-1]).startswith("The released checkpoint holds 13,136,896 parameters more")
+  assert " ".join(lines[-1]).startswith("The released checkpoint has 13,136,896 more parameters")
 
 
 @pytest.fixture
 def free(monkeypatch):
-  """Networks cost a million parameters for each letter of their variant and mode."""
+  """Fakes a cost of a million parameters per letter of variant and mode."""
 
   def cost_by_part(model, shape):
     letters = f"{model.variant}{getattr(model, 'mode', '')}"
@@ -43,7 +43,7 @@ def free(monkeypatch):
   monkeypatch.setattr("ferjax.models.cost.cost_by_part", cost_by_part)
 
 
-def test_sizes_and_what_differs_from_their_defaults(info, free):
+def test_sizes_and_variations_of_their_defaults(info, free):
   _, header, *lines, _ = info("fermam")
   assert header[:4] == ["size", "variant", "mode", "parameters"]
   assert [line[:4] for line in lines] == [
@@ -58,14 +58,14 @@ def test_sizes_and_what_differs_from_their_defaults(info, free):
   ]
 
 
-def test_a_variant_of_all_sizes(info, free):
+def test_one_variant_of_all_sizes(info, free):
   _, _, *lines = info("fer_yolo_mamba", "--variant", "released")
   assert [line[:2] for line in lines] == [
     [size, "released"] for size in ("nano", "tiny", "s", "m", "l", "x")
   ]
 
 
-def test_variants_that_cost_the_same_are_one_line(info, monkeypatch):
+def test_variants_with_equal_cost_share_a_line(info, monkeypatch):
   monkeypatch.setattr("ferjax.models.cost.cost_by_part", lambda model, shape: {"all": Cost(1)})
   _, _, *lines = info("emonext")
   assert [line[:2] for line in lines] == [
@@ -106,7 +106,7 @@ def test_json_and_options(capsys):
   assert total == {name: sum(part[name] for part in parts.values()) for name in total}
 
 
-def test_compiled_figures(info, free, monkeypatch):
+def test_compiled_costs(info, free, monkeypatch):
   shapes = []
 
   def compiled_cost(model, shape):
@@ -131,7 +131,7 @@ def test_compiled_figures(info, free, monkeypatch):
     ("emonext --size s", "unknown size 's' of emonext; known: atto, femto, tiny"),
     ("fermam --variant fixed", "unknown variant 'fixed' of fermam; known: corrected, released"),
     ("fermam --mode ssm", "unknown mode 'ssm' of fermam; known: both, conv_only, ssm_only"),
-    ("emonext --mode both", "--mode is 'both', but emonext has none; leave it out"),
+    ("emonext --mode both", "--mode is 'both', but emonext has none; omit it"),
     ("--size s", "--size is 's', but no model is named; known: fer_yolo_mamba"),
     ("emonext --image-size 100", "--image-size is 100; expected a multiple of 32 pixels"),
     ("emonext --image-size 0", "--image-size is 0; expected a multiple of 32 pixels, such as 32"),

@@ -1,4 +1,4 @@
-"""Parsing, exit codes, and what every subcommand shares."""
+"""Parsing, exit codes and code shared by all subcommands."""
 
 import io
 import subprocess
@@ -41,7 +41,7 @@ def test_the_installed_command_runs_from_anywhere(tmp_path):
 
 
 class _Terminal(io.TextIOWrapper):
-  """A terminal of another country."""
+  """A terminal with a limited encoding."""
 
   def __init__(self):
     super().__init__(io.BytesIO(), encoding="cp1252", newline="")
@@ -51,7 +51,7 @@ class _Terminal(io.TextIOWrapper):
     return self.buffer.getvalue().decode("cp1252")
 
 
-def test_what_a_terminal_cannot_show_is_escaped(monkeypatch):
+def test_unencodable_characters_are_escaped(monkeypatch):
   out, err = _Terminal(), _Terminal()
   monkeypatch.setattr(sys, "stdout", out)
   monkeypatch.setattr(sys, "stderr", err)

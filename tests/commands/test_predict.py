@@ -13,7 +13,7 @@ from ferjax.commands.main import main
 from ferjax.expressions import SEVEN_EXPRESSIONS
 from ferjax.inference.detection import Predictor
 
-# Every run compiles the same program, so that all but the first find it in the cache.
+# Every run uses the same program, so all but the first find it in the cache.
 SETTINGS = ["--batch-size", "3", "--score-threshold", "0.5"]
 
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("cached_programs")
 
 @pytest.fixture
 def photographs(tmp_path):
-  """Two in a folder, one of them sideways, and one further down."""
+  """Two in a folder, one of them rotated, and one in a subfolder."""
   rng = np.random.default_rng(1)
   folder = tmp_path / "photographs"
   (folder / "more").mkdir(parents=True)
@@ -179,19 +179,17 @@ def test_images_without_faces_are_listed(tiny_checkpoint, photographs, tmp_path,
 
 
 @pytest.fixture
-def with_a_broken_one(photographs):
+def with_broken_image(photographs):
   data = (photographs / "a.png").read_bytes()
   (photographs / "aa.png").write_bytes(data[: len(data) // 2])
   return photographs
 
 
-def test_a_broken_image_is_skipped_where_asked(
-  tiny_checkpoint, with_a_broken_one, tmp_path, capsys
-):
+def test_a_broken_image_is_skipped_on_request(tiny_checkpoint, with_broken_image, tmp_path, capsys):
   output = tmp_path / "out"
-  assert _run(tiny_checkpoint, output, with_a_broken_one, "--on-bad-image", "skip") == 0
+  assert _run(tiny_checkpoint, output, with_broken_image, "--on-bad-image", "skip") == 0
   document, _ = _results(output)
-  broken = str(with_a_broken_one / "aa.png")
+  broken = str(with_broken_image / "aa.png")
   assert document["complete"] is True
   assert len(document["images"]) == 2
   (skipped,) = document["skipped"]
@@ -202,28 +200,28 @@ def test_a_broken_image_is_skipped_where_asked(
   assert "skipped                   1" in captured.out
 
 
-def test_a_broken_image_stops_and_keeps_what_was_done(
-  tiny_checkpoint, with_a_broken_one, tmp_path, capsys
+def test_a_broken_image_stops_and_keeps_earlier_results(
+  tiny_checkpoint, with_broken_image, tmp_path, capsys
 ):
   output = tmp_path / "out"
-  assert _run(tiny_checkpoint, output, with_a_broken_one, "--batch-size", "1") == 2
+  assert _run(tiny_checkpoint, output, with_broken_image, "--batch-size", "1") == 2
   document, _ = _results(output)
   assert document["complete"] is False
-  assert [image["image"] for image in document["images"]] == [str(with_a_broken_one / "a.png")]
+  assert [image["image"] for image in document["images"]] == [str(with_broken_image / "a.png")]
   error = capsys.readouterr().err
-  assert error.startswith(f"ferjax: error: {with_a_broken_one / 'aa.png'}: ")
+  assert error.startswith(f"ferjax: error: {with_broken_image / 'aa.png'}: ")
   assert "1 of 3 images" in error
   assert "--on-bad-image skip" in error
 
 
-def test_what_is_passed_over_is_said(tiny_checkpoint, photographs, tmp_path, capsys):
+def test_other_files_are_reported(tiny_checkpoint, photographs, tmp_path, capsys):
   for name in ("a.xyz", "list.txt", "b.txt", "._a.png", "Thumbs.db"):
     (photographs / name).touch()
   assert _run(tiny_checkpoint, tmp_path / "out", photographs) == 0
-  assert "3 files passed over: 2 .txt, 1 .xyz\n" in capsys.readouterr().out
+  assert "3 files ignored: 2 .txt, 1 .xyz\n" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes are Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux allows any bytes in names")
 def test_names_of_any_bytes(tiny_checkpoint, photographs, tmp_path):
   name = os.fsdecode(b"caf\xe9 [1].png")
   (photographs / "a.png").rename(photographs / name)
@@ -241,14 +239,14 @@ def test_names_of_any_bytes(tiny_checkpoint, photographs, tmp_path):
 
 
 def test_names_of_other_scripts(classifier_checkpoint, photographs, tmp_path, capsys):
-  """The photograph's name and the folder's; class names are tried with the drawing."""
+  """In file and folder names; class names are tested with drawing."""
   (photographs / "a.png").rename(photographs / "表情.png")
   arguments = ["--checkpoint", str(classifier_checkpoint), "--batch-size", "3"]
   arguments += ["--output", str(tmp_path / "结果")]
   assert main(["predict", str(photographs / "表情.png"), *arguments]) == 0
   document, _ = _results(tmp_path / "结果")
   assert [image["annotated"] for image in document["images"]] == ["annotated/表情.png"]
-  assert "warning" not in capsys.readouterr().err  # the class names are plain
+  assert "warning" not in capsys.readouterr().err  # the class names are ASCII
 
 
 @pytest.mark.parametrize(

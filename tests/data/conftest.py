@@ -1,4 +1,4 @@
-"""Miniature data sets of the released layouts: small, and every image another one."""
+"""Miniature data sets of the released layouts, with distinct images."""
 
 import csv
 import json
@@ -14,7 +14,7 @@ from ferjax.expressions import EXPRESSIONS, FERPLUS_COLUMNS, SEVEN_EXPRESSIONS
 
 
 def _draw(path, number, width=60, height=50):
-  """A picture of smooth random blobs, unlike any other number's."""
+  """An image of smooth random blobs, distinct for each number."""
   path.parent.mkdir(parents=True, exist_ok=True)
   coarse = np.random.default_rng(number).integers(0, 256, (8, 8, 3), np.uint8)
   Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path)
@@ -100,7 +100,7 @@ def _ferplus(root):
 
 
 def _ferplus_folders(root):
-  """The same pictures and votes; the removed face has no line."""
+  """The same images and votes; the removed face has no line."""
   folders = {"FER2013Train": range(21), "FER2013Valid": range(21, 28), "FER2013Test": range(28, 35)}
   for folder, numbers in folders.items():
     lines = []

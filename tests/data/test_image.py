@@ -1,4 +1,4 @@
-"""Decoding of every mode, the letterbox and its numbers."""
+"""Decoding, letterbox and normalisation."""
 
 import io
 import re
@@ -37,7 +37,7 @@ def test_decode_applies_exif_orientation(orientation):
   pixels = _gradient()
   exif = Image.Exif()
   exif[0x0112] = orientation
-  # What a viewer shows, from the definition of the tag: which corner row 0 and column 0 are.
+  # The definition of the tag: the corner of the upright image where row 0 and column 0 meet.
   shown = {
     1: pixels,
     2: pixels[:, ::-1],
@@ -67,7 +67,7 @@ def _smooth_noise() -> Image.Image:
     {"keep_rgb": True},
   ],
 )
-def test_jpeg_has_the_pixels_that_pillow_finds(tmp_path, mode, options):
+def test_jpeg_has_the_pixels_that_pillow_decodes(tmp_path, mode, options):
   data = _encode(_smooth_noise().convert(mode), "JPEG", **options)
   expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
   path = tmp_path / "a.jpg"
@@ -79,16 +79,16 @@ def test_jpeg_has_the_pixels_that_pillow_finds(tmp_path, mode, options):
 
 
 @pytest.mark.parametrize("where", ["exif", "xmp"])
-def test_jpeg_is_turned_upright(where):
-  picture, exif = _smooth_noise(), Image.Exif()
+def test_jpeg_is_rotated_upright(where):
+  image, exif = _smooth_noise(), Image.Exif()
   exif[0x0112] = 6
   xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6"/></x:xmpmeta>'
-  data = _encode(picture, "JPEG", **({"exif": exif} if where == "exif" else {"xmp": xmp}))
-  plain = image_lib.decode(_encode(picture, "JPEG"))
+  data = _encode(image, "JPEG", **({"exif": exif} if where == "exif" else {"xmp": xmp}))
+  plain = image_lib.decode(_encode(image, "JPEG"))
   np.testing.assert_array_equal(image_lib.decode(data), np.rot90(plain, -1))
 
 
-def test_jpeg_that_lacks_its_end_is_refused_as_ever():
+def test_truncated_jpeg_is_refused():
   data = _encode(_smooth_noise(), "JPEG")
   for missing in (2, 40, len(data) // 2):
     with pytest.raises(image_lib.ImageError, match=r"^photo: cannot be read, .* truncated"):
@@ -131,7 +131,7 @@ def test_decode_scales_16_bit_grey(format):
   assert (decoded == decoded[..., :1]).all()
 
 
-def test_decode_lays_transparency_on_white():
+def test_decode_composites_transparency_on_white():
   rgba = np.array([[[200, 100, 0, 255], [200, 100, 0, 0], [0, 0, 0, 51]]], np.uint8)
   decoded = image_lib.decode(_encode(Image.fromarray(rgba)))
   np.testing.assert_array_equal(decoded, [[[200, 100, 0], [255, 255, 255], [204, 204, 204]]])
@@ -164,7 +164,7 @@ def test_decode_takes_first_frame():
   np.testing.assert_array_equal(image_lib.decode(data)[0, 0], [255, 0, 0])
 
 
-def test_decode_names_what_is_wrong(tmp_path):
+def test_decode_errors(tmp_path):
   with pytest.raises(image_lib.ImageError, match=r"^list.txt:3: file not found: .*gone\.jpg"):
     image_lib.decode(tmp_path / "gone.jpg", origin="list.txt:3")
   with pytest.raises(image_lib.ImageError, match=r"^list.txt:3: not an image"):
@@ -211,19 +211,19 @@ def test_decode_refuses_too_many_pixels_before_decoding(monkeypatch):
     image_lib.decode(data, max_pixels=4999)
 
 
-def test_too_little_memory_is_an_error_of_the_image(monkeypatch):
+def test_too_little_memory_is_an_image_error(monkeypatch):
   def load(self):
     raise MemoryError
 
   data = _encode(Image.new("L", (100, 50)))
   monkeypatch.setattr(ImageFile.ImageFile, "load", load)
   with pytest.raises(
-    image_lib.ImageError, match=r"^photo: its pixels need more memory than is free"
+    image_lib.ImageError, match=r"^photo: its pixels need more memory than is available"
   ):
     image_lib.decode(data, origin="photo")
 
 
-def test_decode_silences_pillow_and_leaves_its_settings(monkeypatch):
+def test_decode_silences_pillow_and_keeps_its_settings(monkeypatch):
   data = _encode(Image.new("L", (100, 50)))
   monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4000)  # Pillow warns from here on
   before = list(warnings.filters)
@@ -238,7 +238,7 @@ def test_decode_silences_pillow_and_leaves_its_settings(monkeypatch):
     image_lib.decode(data)
 
 
-def test_threads_leave_the_warning_filters_alone():
+def test_threads_keep_the_warning_filters():
   data = _encode(Image.new("RGB", (8, 8)))
   before = list(warnings.filters)
   work = [
@@ -310,13 +310,13 @@ def test_normalize():
   assert image_lib.normalize(image[:0]).shape == (0, 5, 4, 3)
 
 
-def test_normalize_takes_one_channel_for_three_equal_ones():
+def test_normalize_repeats_one_channel_three_times():
   grey = np.random.default_rng(0).integers(0, 256, (2, 5, 4, 1), np.uint8)
   expected = image_lib.normalize(np.repeat(grey, 3, axis=-1))
   np.testing.assert_array_equal(image_lib.normalize(grey), expected)
 
 
-def test_normalize_by_other_numbers():
+def test_normalize_with_other_mean_and_std():
   image = np.array([[[0, 51, 255]]], np.uint8)
   normalized = image_lib.normalize(image, mean=(0.0, 0.2, 0.5), std=(1.0, 0.1, 0.25))
   np.testing.assert_allclose(normalized, [[[0, 0, 2]]], atol=1e-6)

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from ferjax.data.image_files import (
-  describe_passed_over,
+  describe_ignored,
   image_suffixes,
   list_images,
 )
@@ -23,7 +23,7 @@ def _names(folder, **options):
   return [path.relative_to(folder).as_posix() for path in list_images(folder, **options).files]
 
 
-def test_every_picture_format_in_any_case(tmp_path):
+def test_every_image_format_in_any_case(tmp_path):
   _make(tmp_path, "a.JPG", "b.jfif", "c.jpe", "d.jp2", "e.webp", "f.TiF", "g.bmp", "h.ppm", "i.mpo")
   assert len(_names(tmp_path)) == 9
   assert {".jpg", ".jpeg", ".png", ".gif", ".tif", ".tiff", ".pgm"} <= image_suffixes()
@@ -40,19 +40,19 @@ def test_hidden_and_system_files_are_neither_listed_nor_counted(tmp_path):
   _make(tmp_path, "x.jpg", *hidden, ".cache/z.jpg", "__MACOSX/q.jpg", "sub/@eaDir/x.jpg")
   listing = list_images(tmp_path)
   assert listing.files == [tmp_path / "x.jpg"]
-  assert listing.passed_over == {}
+  assert listing.ignored == {}
   assert listing.describe() == ""
 
 
-def test_what_is_passed_over_is_counted_by_suffix(tmp_path):
+def test_ignored_files_are_counted_by_suffix(tmp_path):
   _make(tmp_path, "a.jpg", "b.xyz", "c.XYZ", "sub/d.txt", "README")
   listing = list_images(tmp_path)
-  assert listing.passed_over == {".xyz": 2, ".txt": 1, "": 1}
-  assert listing.describe() == "4 files passed over: 2 .xyz, 1 without a suffix, 1 .txt"
-  assert describe_passed_over({".txt": 1}) == "1 file passed over: 1 .txt"
+  assert listing.ignored == {".xyz": 2, ".txt": 1, "": 1}
+  assert listing.describe() == "4 files ignored: 2 .xyz, 1 without a suffix, 1 .txt"
+  assert describe_ignored({".txt": 1}) == "1 file ignored: 1 .txt"
 
 
-def test_folders_of_folders_on_request_sorted_by_folder_and_name(tmp_path):
+def test_subfolders_on_request_sorted_by_folder_and_name(tmp_path):
   _make(tmp_path, "b.jpg", "a/2.jpg", "a/10.jpg", "c/d/e.png")
   assert _names(tmp_path) == ["a/10.jpg", "a/2.jpg", "b.jpg", "c/d/e.png"]
   assert _names(tmp_path, recursive=False) == ["b.jpg"]
@@ -68,28 +68,28 @@ def test_a_folder_is_listed_once_by_its_own_path(tmp_path):
   assert _names(root) == ["far/2.jpg", "z/1.jpg"]
 
 
-def test_a_link_that_leads_nowhere_is_listed_so_that_it_is_found(tmp_path):
+def test_a_broken_link_is_listed(tmp_path):
   (tmp_path / "gone.jpg").symlink_to(tmp_path / "nothing.jpg")
   (tmp_path / "loop").symlink_to(tmp_path / "loop")
   listing = list_images(tmp_path)
   assert listing.files == [tmp_path / "gone.jpg"]
-  assert listing.passed_over == {"": 1}
+  assert listing.ignored == {"": 1}
 
 
-def test_folders_are_left_out_however_they_are_reached(tmp_path):
+def test_excluded_folders_are_not_listed_through_links(tmp_path):
   _make(tmp_path, "in/1.jpg", "in/own/2.jpg")
   (tmp_path / "in" / "link").symlink_to(tmp_path / "in" / "own", target_is_directory=True)
   (tmp_path / "alias").symlink_to(tmp_path / "in", target_is_directory=True)
   own = tmp_path / "alias" / "own"
-  assert _names(tmp_path / "in", leave_out=[own]) == ["1.jpg"]
-  assert _names(tmp_path / "alias", leave_out=[tmp_path / "in" / "own"]) == ["1.jpg"]
-  assert _names(own, leave_out=[own]) == ["2.jpg"]  # asked for by name
+  assert _names(tmp_path / "in", exclude=[own]) == ["1.jpg"]
+  assert _names(tmp_path / "alias", exclude=[tmp_path / "in" / "own"]) == ["1.jpg"]
+  assert _names(own, exclude=[own]) == ["2.jpg"]  # asked for by name
   _make(tmp_path, "in/own/deep/3.jpg")
-  assert _names(own / "deep", leave_out=[own]) == ["3.jpg"]
+  assert _names(own / "deep", exclude=[own]) == ["3.jpg"]
   (tmp_path / "in" / "deeper").symlink_to(own / "deep", target_is_directory=True)
   (tmp_path / "in" / "4.jpg").symlink_to(own / "2.jpg")
   (tmp_path / "in" / "5.jpg").symlink_to(tmp_path / "in" / "1.jpg")
-  assert _names(tmp_path / "in", leave_out=[own]) == ["1.jpg", "5.jpg"]
+  assert _names(tmp_path / "in", exclude=[own]) == ["1.jpg", "5.jpg"]
 
 
 @pytest.mark.parametrize("folder", ["w [1]", "a*b?", "with space", "字"])

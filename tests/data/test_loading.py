@@ -1,4 +1,4 @@
-"""Every data set that a config can name, and what is said when it cannot be read."""
+"""Every data set that a config can name, and the errors if it cannot be read."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from PIL import Image
 from ferjax.config import DataConfig
 from ferjax.data.datasets.base import SPLITS, Options
 from ferjax.data.datasets.catalog import DATA_SETS, find_data_set
-from ferjax.data.loading import lies_prepared, load_source, source_names
+from ferjax.data.loading import load_source, should_open_prepared, source_names
 from ferjax.data.preparation import prepare as preparation
 from ferjax.data.preparation.prepare import prepare
 from ferjax.data.prepared import open_prepared
@@ -22,7 +22,7 @@ def _config(**changes):
 
 
 @pytest.mark.parametrize("name", ["synthetic", "synthetic_faces"])
-def test_drawn_splits_differ_and_follow_the_seed(name):
+def test_synthetic_splits_differ_and_depend_on_the_seed(name):
   config = _config(source=name, train_examples=3, val_examples=2, test_examples=4)
   splits = [load_source(config, split, seed=1) for split in SPLITS]
   assert [len(source) for source in splits] == [3, 2, 4]
@@ -30,7 +30,7 @@ def test_drawn_splits_differ_and_follow_the_seed(name):
   assert {source.class_names for source in splits} == {config.class_names}
   again = load_source(config, "train", seed=1)[0]["image"]
   np.testing.assert_array_equal(again, splits[0][0]["image"])
-  # Neither splits nor seeds share a picture, and that holds for near seeds.
+  # Neither splits nor seeds share an image, not even close seeds.
   images = {
     load_source(config, split, seed=seed)[0]["image"].tobytes()
     for split in SPLITS
@@ -44,7 +44,7 @@ def test_tasks_of_the_sources():
     assert load_source(_config(source=name, train_examples=1), "train").task == task
 
 
-def test_drawn_faces_are_as_large_as_they_are_needed():
+def test_synthetic_faces_have_the_size_before_cropping():
   config = _config(source="synthetic_faces", train_examples=1)
   assert load_source(config, "train")[0]["image"].shape == (64, 64, 3)
   config = dataclasses.replace(config, resize=70)
@@ -74,7 +74,7 @@ def test_faces_by_split(tmp_path):
     (ReleasedFaces, 1),
     (ReleasedFaces, 2),
   ]
-  with pytest.raises(ValueError, match=r"column split dev in .*faces.csv .* is no split; expected"):
+  with pytest.raises(ValueError, match=r"column split dev in .*faces.csv .* is not a split; exp"):
     load_source(dataclasses.replace(config, val=""), "val")
 
 
@@ -88,19 +88,19 @@ def test_annotation_list_by_split(tmp_path):
   assert isinstance(load_source(config, "train"), ReleasedDetection)
   assert isinstance(load_source(config, "train"), Source)
   assert [len(load_source(config, split)) for split in SPLITS] == [1, 2, 2]
-  # One line is too little to cut a validation split from.
+  # One line is too little to take a validation split from.
   with pytest.raises(ValueError, match=r"no validation split of 0.1 can be taken from 1 records"):
     load_source(dataclasses.replace(config, val=""), "val")
   with pytest.raises(ValueError, match=r"missing  .*test.txt  \(annotation list of the test split"):
     load_source(dataclasses.replace(config, test=""), "test")
 
 
-def test_voc_and_raf_db_take_the_split_of_their_own_name(tmp_path):
+def test_voc_and_raf_db_read_the_named_split(tmp_path):
   main = tmp_path / "ImageSets" / "Main"
   main.mkdir(parents=True)
   config = _config(source="voc", dir=str(tmp_path))
   with pytest.raises(ValueError, match=r"missing  .*train\.txt"):
-    load_source(config, "val")  # from which it would be cut
+    load_source(config, "val")  # it would be taken from train
   with pytest.raises(ValueError, match=r"missing  .*test\.txt"):
     load_source(config, "test")
   with pytest.raises(ValueError, match=r"image set dev of the split val not found in .*Main"):
@@ -118,7 +118,7 @@ def test_voc_and_raf_db_take_the_split_of_their_own_name(tmp_path):
     ),
     (
       {"source": "raf_db"},
-      r"data.dir is empty.*Ask its authors.*--config.data.dir=DIR.*no data",
+      r"data.dir is empty.*Request it from its authors.*--config.data.dir=DIR.*no data",
     ),
     (
       {"source": "voc"},
@@ -138,7 +138,7 @@ def test_voc_and_raf_db_take_the_split_of_their_own_name(tmp_path):
     ),
   ],
 )
-def test_unreadable_configs_are_refused(changes, message):
+def test_invalid_configs_are_refused(changes, message):
   with pytest.raises(ValueError, match=message):
     load_source(_config(**changes), "train")
 
@@ -159,7 +159,7 @@ LAYOUTS = {
 
 @pytest.fixture
 def set_of(layout_sets):
-  """Layout -> its data set, and what it can be used for."""
+  """Layout -> its data set and its tasks."""
 
   def find(layout):
     return find_data_set(layout_sets[layout])
@@ -184,18 +184,18 @@ _USES = [
 def test_every_set_is_read_as_released_and_as_prepared(
   make_layout, plan_of, set_of, monkeypatch, tmp_path, layout, task
 ):
-  """The same records, in the same splits, of the same origin."""
+  """The same records with the same origins in the same splits."""
   monkeypatch.setattr(preparation, "write_report", lambda *args: None)
-  root = make_layout(layout).rename(tmp_path / "released [x] *")  # no pattern
+  root = make_layout(layout).rename(tmp_path / "released [x] *")  # not a glob pattern
   data_set = set_of(layout)
   changes = LAYOUTS.get(layout, {})
   plan = plan_of(layout, root, task=task, **changes)
   folder = prepare(plan, root, tmp_path / "out [1]").folder
   config = _config(source=data_set.name, dir=str(root), **changes)
   options = Options(task=task)
-  assert not lies_prepared(data_set, root, options)
+  assert not should_open_prepared(data_set, root, options)
   places = (folder, tmp_path / "out [1]")
-  assert all(lies_prepared(data_set, place, options) for place in places)
+  assert all(should_open_prepared(data_set, place, options) for place in places)
   for split in plan.entries:
     released = load_source(config, split, task=task)
     others = [
@@ -211,7 +211,7 @@ def test_every_set_is_read_as_released_and_as_prepared(
     last = len(released) - 1
     for i in (0, last):
       a, b = released[i], others[0][i]
-      assert np.abs(a["image"].astype(int) - b["image"]).mean() < 3  # faces cut out are JPEG there
+      assert np.abs(a["image"].astype(int) - b["image"]).mean() < 3  # cropped faces become JPEG
       assert a.keys() == b.keys()
       for key in a.keys() - {"image"}:
         np.testing.assert_array_equal(a[key], b[key])
@@ -230,10 +230,10 @@ def test_prepared_data_of_another_kind_are_refused(make_layout, plan_of, tmp_pat
   for changes, message in (
     (
       {"source": "affectnet"},
-      r"holds FERPlus \(ferplus\) for classification, but data.source is 'affectnet'",
+      r"contains FERPlus \(ferplus\) for classification, but data.source is 'affectnet'",
     ),
     ({"rule": "probability"}, "prepared with rule 'majority', but data.rule is 'probability'"),
-    ({"val": "dev"}, "has no split 'dev'; splits there: train, val, test"),
+    ({"val": "dev"}, "has no split 'dev'; existing splits: train, val, test"),
     ({"class_names": EXPRESSIONS[:7]}, "was prepared for the classes neutral"),
   ):
     with pytest.raises(ValueError, match=message):
@@ -242,7 +242,7 @@ def test_prepared_data_of_another_kind_are_refused(make_layout, plan_of, tmp_pat
     open_prepared(folder, "train", task="detection")
 
 
-def test_name_and_task_choose_among_prepared_sets(make_layout, plan_of, tmp_path, monkeypatch):
+def test_name_and_task_select_among_prepared_sets(make_layout, plan_of, tmp_path, monkeypatch):
   monkeypatch.setattr(preparation, "write_report", lambda *args: None)
   for layout, task in (("raf_db", "classification"), ("raf_db", "detection"), ("csv", "")):
     root = tmp_path / layout
@@ -260,15 +260,15 @@ def test_name_and_task_choose_among_prepared_sets(make_layout, plan_of, tmp_path
     load_source(dataclasses.replace(config, source="expw"), "train")
 
 
-def test_options_that_mean_nothing_are_refused(make_layout):
+def test_options_that_do_not_apply_are_refused(make_layout):
   config = _config(source="csv", dir=str(make_layout("csv")))
-  with pytest.raises(ValueError, match=r"but does not apply to csv table; .* data.rule"):
+  with pytest.raises(ValueError, match=r"but does not apply to CSV table; .* data.rule"):
     load_source(dataclasses.replace(config, rule="probability"), "train")
   with pytest.raises(ValueError, match=r"for faces that are cropped from photographs.*data.margin"):
     load_source(dataclasses.replace(config, margin=0.5), "train")
 
 
-def test_own_data_keep_all_of_train_where_validation_is_not_used(make_layout):
+def test_user_defined_data_keep_all_of_train_without_validation(make_layout):
   config = _config(source="csv", dir=str(make_layout("csv")))
   assert [len(load_source(config, split)) for split in SPLITS] == [40, 6, 14]
   assert len(load_source(config, "train", validates=False)) == 46

@@ -1,4 +1,4 @@
-"""Metadata never decide whether pixels are read."""
+"""Metadata never prevent pixels from being read."""
 
 import io
 import struct
@@ -59,12 +59,12 @@ def test_png(chunk, late):
   np.testing.assert_array_equal(decode(_png(chunk, late=late)), PIXELS)
 
 
-def test_png_of_many_large_texts():
+def test_png_with_many_large_texts():
   texts = [_chunk(b"tEXt", b"k\0" + bytes(1_000_000))] * 66  # more than MAX_TEXT_MEMORY
   np.testing.assert_array_equal(decode(_png(*texts)), PIXELS)
 
 
-def test_orientation_outlives_another_block():
+def test_orientation_is_kept_if_another_block_is_damaged():
   data = _png(_chunk(b"zTXt", b"k\0\0" + BOMB), exif=SIDEWAYS)
   np.testing.assert_array_equal(decode(data), np.rot90(PIXELS, -1))
   plain = decode(_encode("JPEG"))
@@ -111,7 +111,7 @@ def test_exif_of_any_bytes(format):
   exif.get_ifd(0x8769)[0x9003] = "2020:01:01 00:00:00"
   options = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}, "JPEG": {"dpi": (72, 72)}}
   data = _encode(format, exif=exif, **options.get(format, {}))
-  if format == "TIFF":  # EXIF is the directory itself: its entries but those of the pixels
+  if format == "TIFF":  # EXIF is the directory itself: all entries except those of the pixels
     (start,) = struct.unpack_from("<I", data, 4)
     (count,) = struct.unpack_from("<H", data, start)
     entries = range(start + 2, start + 2 + 12 * count, 12)
@@ -130,7 +130,7 @@ def test_exif_of_any_bytes(format):
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "TIFF", "AVIF"])
-def test_what_is_left_has_the_pixels(format):
+def test_the_rest_keeps_the_pixels(format):
   if format == "AVIF" and ".avif" not in Image.registered_extensions():
     pytest.skip("this Pillow reads no AVIF")
   options = {"icc_profile": b"x" * 300} | ({"dpi": (72, 72)} if format != "AVIF" else {})
@@ -150,7 +150,7 @@ def _is_readable(data):
   return True
 
 
-def test_damaged_pixels_stay_an_error():
+def test_damaged_pixels_remain_an_error():
   plain, bomb = _png(), _chunk(b"zTXt", b"k\0\0" + BOMB)
   cut = range(0, len(plain) - 60, 7)  # bytes that are missing
   readable = [_is_readable(plain[: len(plain) - missing]) for missing in cut]
@@ -171,7 +171,7 @@ def test_a_format_without_known_blocks():
   assert without_metadata(b"") == b""
 
 
-def test_what_is_wrong_with_the_pixels_is_told_first():
+def test_pixel_errors_are_reported_first():
   bomb = _png(_chunk(b"zTXt", b"k\0\0" + BOMB))
   with pytest.raises(ImageError, match="24x16 pixels are more than the limit of 100"):
     decode(bomb, max_pixels=100)

@@ -1,4 +1,4 @@
-"""The list of examples is the same however it is cut into batches, hosts and workers."""
+"""The sequence of examples does not depend on batch size, hosts and workers."""
 
 import dataclasses
 import subprocess
@@ -101,7 +101,7 @@ def test_batches_follow_the_contract():
   np.testing.assert_array_equal(batch["placement"], [[1, 1, 0, 0, 32, 32]] * 4)
 
 
-def test_unaugmented_row_holds_its_record():
+def test_unaugmented_row_contains_its_record():
   for batch in _take(_train(config=_config(augment=PLAIN)), 3):
     for row, index in enumerate(batch["index"]):
       count = batch["box_mask"][row].sum()
@@ -112,7 +112,7 @@ def test_unaugmented_row_holds_its_record():
       assert (batch["image"][row] == level).all(-1).sum() == 24 * 32
 
 
-def test_images_are_normalized_as_the_config_says():
+def test_images_are_normalized_with_the_values_of_the_config():
   config = _config(mean=(0.0, 0.5, 0.0), std=(1.0, 0.5, 0.1), augment=PLAIN)
   for dataset in (
     _train(FakeSource(1), config),
@@ -129,7 +129,7 @@ def test_each_epoch_is_another_permutation():
   assert (np.sort(order, axis=1) == np.arange(11)).all()
   assert len({tuple(epoch) for epoch in order}) == 4
   other = _rows(_take(_train(batch_size=11, seed=4), 4))["index"].reshape(4, 11)
-  # Near seeds must not give the same orders one epoch apart.
+  # Close seeds must not give the same orders one epoch apart.
   assert not {tuple(epoch) for epoch in order} & {tuple(epoch) for epoch in other}
 
 
@@ -146,7 +146,7 @@ def test_start_skips_to_an_example():
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_hosts_together_see_what_one_sees(count):
+def test_hosts_together_get_the_examples_of_one(count):
   expected = _take(_train(start=5), 4)
   hosts = [_take(_train(start=5, process_index=i, process_count=count), 4) for i in range(count)]
   for number, batch in enumerate(expected):
@@ -157,7 +157,7 @@ def test_seed_changes_augmentation():
   a = _rows(_take(_train(FakeSource(1, boxes=1)), 1))
   b = _rows(_take(_train(FakeSource(1, boxes=1), seed=4), 1))
   assert not np.array_equal(a["image"], b["image"])
-  # One record, four examples: each is augmented in its own way.
+  # Four examples of one record: each is augmented differently.
   assert not np.array_equal(a["image"][0], a["image"][1])
 
 
@@ -167,12 +167,12 @@ def test_mosaic_stops_at_its_epoch():
   )
   (batch,) = _take(_train(FakeSource(12, boxes=3), config, batch_size=24, epochs=2), 1)
   levels = [len(np.unique(image[..., 0])) for image in batch["image"]]
-  # The plain picture has two levels, its own and the grey of the border.
+  # Without mosaic, the image has two levels: its own and the grey of the border.
   assert min(levels[:12]) > 2
   assert max(levels[12:]) == 2
 
 
-def test_mosaic_draws_on_other_records():
+def test_mosaic_uses_other_records():
   config = _config(augment=dataclasses.replace(PLAIN, mosaic=1.0, mixup=1.0), max_boxes=16)
   (batch,) = _take(_train(FakeSource(7, boxes=3), config, batch_size=7), 1)
   labels = [
@@ -199,14 +199,14 @@ def test_state_resumes_exactly():
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_evaluation_survives_a_checkpoint_anywhere():
+def test_evaluation_resumes_anywhere():
   grain.experimental.assert_equal_output_after_checkpoint(
     pipeline.eval_dataset(FakeSource(9), _config(), batch_size=4)
   )
 
 
 @pytest.mark.parametrize(("length", "batch_size", "count"), [(11, 4, 1), (11, 4, 2), (8, 4, 4)])
-def test_evaluation_sees_every_record_once(length, batch_size, count):
+def test_evaluation_reads_every_record_once(length, batch_size, count):
   hosts = [
     _all(
       pipeline.eval_dataset(
@@ -261,10 +261,10 @@ def test_bad_record_stops_or_is_masked(error):
     ({"resize": 36}, {}, r"data.resize \(36\) is for classifiers"),
     ({}, {"batch_size": 5, "process_count": 2}, r"batch_size \(5\) .* hosts \(2\)"),
     ({}, {"batch_size": 0}, r"batch_size \(0\) must be a positive"),
-    ({}, {"process_index": 1}, r"process_index \(1\) must lie in 0..0"),
+    ({}, {"process_index": 1}, r"process_index \(1\) must be in 0..0"),
   ],
 )
-def test_sizes_that_do_not_fit_are_refused(config, options, message):
+def test_invalid_sizes_are_refused(config, options, message):
   options = {"batch_size": 4, **options}
   with pytest.raises(ValueError, match=message):
     pipeline.eval_dataset(FakeSource(), _config(**config), **options)
@@ -272,7 +272,7 @@ def test_sizes_that_do_not_fit_are_refused(config, options, message):
     _train(config=_config(**config), **options)
 
 
-def test_other_mistakes_are_refused():
+def test_other_invalid_arguments_are_refused():
   with pytest.raises(ValueError, match="the data set is empty"):
     _train(FakeSource(0))
   for name in ("seed", "epochs", "start"):
@@ -285,7 +285,7 @@ def test_other_mistakes_are_refused():
 
 
 def test_workers_give_the_same_batches_and_errors_despite_an_interrupt():
-  """In a program of its own: grain's workers need parsed absl flags."""
+  """In a separate program, because grain's workers need parsed absl flags."""
   program = textwrap.dedent("""
     import multiprocessing
     import os
@@ -331,7 +331,7 @@ def test_workers_give_the_same_batches_and_errors_despite_an_interrupt():
       pipeline.close(iterator, config)
       return first + rest + again
 
-    kept = []  # to the end of the program
+    kept = []  # until the program ends
 
     def main(_):
       for name in ("synthetic", "synthetic_faces"):

@@ -1,4 +1,4 @@
-"""Each mode that Pillow opens becomes RGB by a stated rule, or is refused by name."""
+"""Each mode that Pillow opens is converted to RGB by a rule, or refused by name."""
 
 import io
 import struct
@@ -136,12 +136,12 @@ def test_lab():
     ("I", (0, 70000), "of 0 to 70000"),
   ],
 )
-def test_without_a_scale(mode, pixels, message):
+def test_pixels_without_a_known_scale(mode, pixels, message):
   with pytest.raises(PixelError, match=message):
     to_rgb(_row(mode, *pixels))
 
 
-def test_an_error_has_the_name_of_its_file():
+def test_errors_name_the_file():
   with pytest.raises(ImageError, match=r"^scan: float pixels of -1 to 1 have no known scale"):
     decode(_encode(_row("F", -1.0, 1.0)), origin="scan")
 
@@ -150,11 +150,11 @@ def test_files_of_deep_pixels():
   assert decode(_encode(_row("F", 0.0, 1.0))).tolist() == _rgb(0, 255)
   assert decode(_encode(_row("I", 0, 255))).tolist() == _rgb(0, 255)
   assert decode(b"Pf\n2 1\n-1.0\n" + struct.pack("<2f", 0.25, 1)).tolist() == _rgb(64, 255)
-  # 10 bits: the file says what white is, whatever its lightest pixel.
+  # 10 bits: the file defines white, whatever its lightest pixel.
   assert decode(b"P5\n2 1\n1023\n" + struct.pack(">2H", 1, 3)).tolist() == _rgb(0, 1)
   assert decode(_encode(_row("I;16", 0, 65535), "JPEG2000")).tolist() == _rgb(0, 255)
   colour = struct.pack("<6H", 0, 257, 65535, 0x1234, 0, 0x80FF)
-  expected = _rgb((0, 1, 255), (0x12, 0, 0x80))  # of colours, the upper byte
+  expected = _rgb((0, 1, 255), (0x12, 0, 0x80))  # the upper byte of colours
   assert decode(_tiff(colour, bits=(16,) * 3, photometric=2)).tolist() == expected
   swapped = np.frombuffer(colour, "<u2").astype(">u2").tobytes()
   assert decode(_png(16, 2, swapped)).tolist() == expected
@@ -180,7 +180,7 @@ def test_tiff_of_two_channels():
   assert decode(_tiff(bytes([80, 255, 0, 0]), bits=(8, 8), extra=1)).tolist() == _rgb(80, 255)
 
 
-def test_an_unknown_kind_is_named():
+def test_an_unknown_mode_is_named():
   data = _tiff(bytes(16), bits=(64,), sample_format=3)
   with pytest.raises(ImageError, match=r"^scan: a TIFF file that cannot be opened.*pixel mode"):
     decode(data, origin="scan")

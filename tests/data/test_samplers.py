@@ -1,4 +1,4 @@
-"""Orders are permutations, endless, and the balanced one is exactly even."""
+"""Orders are endless permutations, and the balanced one is exactly even."""
 
 import collections
 import pickle
@@ -16,14 +16,14 @@ def _balanced(seed=0, classes=CLASSES):
   return BalancedOrder(np.eye(3, dtype=np.float32)[classes], NAMES, seed)
 
 
-def test_every_epoch_is_a_permutation_of_its_own():
+def test_every_epoch_is_another_permutation():
   orders = np.array([[shuffled(30, 2, stream)[i] for i in range(300)] for stream in range(2)])
   epochs = orders.reshape(20, 30)
   assert (np.sort(epochs, axis=1) == np.arange(30)).all()
   assert len({tuple(epoch) for epoch in epochs}) == 20
 
 
-def test_each_block_holds_every_class_once():
+def test_each_block_contains_every_class_once():
   order = _balanced()
   blocks = np.array([CLASSES[order[i]] for i in range(300)]).reshape(100, 3)
   assert (np.sort(blocks, axis=1) == np.arange(3)).all()
@@ -37,7 +37,7 @@ def test_records_of_a_class_take_turns():
   order = _balanced()
   drawn = np.array([order[i] for i in range(3 * 70)])
   counts = np.bincount(drawn, minlength=10)
-  # 70 draws of a class, over 7 records, 1 and 2.
+  # 70 samples of each class, over 7, 1 and 2 records.
   np.testing.assert_array_equal(counts[CLASSES == 0], 10)
   np.testing.assert_array_equal(counts[CLASSES == 1], 70)
   np.testing.assert_array_equal(counts[CLASSES == 2], 35)
@@ -46,7 +46,7 @@ def test_records_of_a_class_take_turns():
   assert len({tuple(turn) for turn in first}) == 10
 
 
-def test_number_and_seed_decide():
+def test_order_depends_on_number_and_seed():
   numbers = [17, 3, 1000003, 17]
   a = _balanced()
   b = pickle.loads(pickle.dumps(_balanced()))
@@ -57,7 +57,7 @@ def test_number_and_seed_decide():
   assert len(orders) == 5
 
 
-def test_distribution_counts_as_its_most_probable_class():
+def test_a_distribution_counts_as_its_most_probable_class():
   labels = np.array([[0.4, 0.6, 0], [0.5, 0.2, 0.3], [0.1, 0.2, 0.7]], np.float32)
   order = BalancedOrder(labels, NAMES, 0)
   assert sorted(order[i] for i in range(3)) == [0, 1, 2]

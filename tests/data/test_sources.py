@@ -1,4 +1,4 @@
-"""Sources made of entries, their labels, and what is done about bad records."""
+"""Sources of entries: examples, labels and bad records."""
 
 import pickle
 
@@ -82,7 +82,7 @@ def test_pixels_and_boxes(folder):
   ]
   source = sources.ReleasedFaces(entries, NAMES, opening=sources.Opening(margin=0.5))
   np.testing.assert_array_equal(source[0]["image"][..., 0], [[0, 1, 2], [3, 4, 5]])
-  assert source[1]["image"].shape == (30, 20, 3)  # 5 and 10 pixels more, as far as there are any
+  assert source[1]["image"].shape == (30, 20, 3)  # 5 and 10 pixels more, clipped to the image
   boxes = ((0.25, 0.5, 0.5, 1.0), (0.0, 0.0, 1.0, 1.0))
   entry = Entry("t:3", "3", str(folder / "a.png"), "train", (2, 0), boxes=boxes, relative=True)
   empty = Entry("t:4", "4", str(folder / "b.png"), "train", (), boxes=())
@@ -95,8 +95,8 @@ def test_pixels_and_boxes(folder):
     source[2]
 
 
-def test_a_large_source_is_small():
-  """Workers get a copy each."""
+def test_a_large_source_pickles_to_few_bytes():
+  """Each worker gets a copy."""
   path = "/data/faces/{:06d}.jpg"
   names = [path.format(i) for i in range(999)]
   entries = [Entry(f"t.csv:{i}", name, name, "train", i % 3) for i, name in enumerate(names)]
@@ -145,7 +145,7 @@ def test_bad_example_is_an_error_or_none(error):
     sources.load_example(source, 2, "error")
 
 
-def test_bugs_are_not_taken_for_bad_examples():
+def test_bugs_are_not_treated_as_bad_examples():
   with pytest.raises(KeyError):
     sources.load_example(Damaged(KeyError), 2, "skip")
 

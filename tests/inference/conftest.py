@@ -1,11 +1,11 @@
-"""Random photographs, and faces compared as two compiled programs find them."""
+"""Random photographs, and comparisons of faces from two compiled programs."""
 
 import numpy as np
 import pytest
 
-# Two programs add up in other orders, so that outputs differ by 2e-5 (see `check_same`). Of logits
-# below 20 that makes 1e-4 of a sigmoid or softmax, whose slope is at most 1/4; of boxes of some
-# hundred pixels, a hundredth of a pixel.
+# Two programs sum in different orders, so their outputs differ by 2e-5 (see `check_same`). For
+# logits below 20 this is 1e-4 after a sigmoid or softmax, whose slope is at most 1/4; for boxes of
+# a few hundred pixels, a hundredth of a pixel.
 SCORE_TOLERANCE, PIXELS = 1e-4, 1e-2
 
 
@@ -18,13 +18,13 @@ def photographs():
 
 @pytest.fixture(scope="session")
 def check_same_face():
-  """Compares a face with what it should be, and its box if that is from a detector."""
+  """Compares a face with the expected one, and its box if there is one."""
 
   def check(face, other):
     if other.box is not None:
       assert face.box == pytest.approx(other.box, abs=PIXELS)
     assert face.scores == pytest.approx(other.scores, abs=SCORE_TOLERANCE)
-    # The class of the highest score, but that two may be as high.
+    # Another class may have the same highest score.
     assert other.scores[face.expression] == pytest.approx(other.score, abs=SCORE_TOLERANCE)
 
   return check
@@ -32,7 +32,7 @@ def check_same_face():
 
 @pytest.fixture(scope="session")
 def nearest():
-  """The face that is most like another."""
+  """Finds the most similar face."""
 
   def find(face, others):
     def distance(other):
@@ -46,7 +46,7 @@ def nearest():
 
 @pytest.fixture(scope="session")
 def check_same_faces(nearest, check_same_face):
-  """Of an image: each is found twice, unless its score is at the threshold."""
+  """Each face of an image is in both lists, unless its score is at the threshold."""
 
   def check(faces, others, score_threshold):
     for some, rest in ((faces, others), (others, faces)):

@@ -10,7 +10,7 @@ from ferjax.inference.results import Face
 
 
 class Mean(ImagePredictor[float]):
-  """Says how bright an image is, and notes the sizes of the batches it sees."""
+  """Returns the brightness of an image and records the batch sizes."""
 
   def __init__(self, batch_size):
     self.class_names = ("bright",)
@@ -31,7 +31,7 @@ def _plain(value, height=2, width=3):
   return np.full((height, width, 3), value, np.uint8)
 
 
-def test_every_image_is_answered_in_order():
+def test_predictions_are_in_input_order():
   predictor = Mean(3)
   predictions = predictor.predict(_plain(i) for i in range(7))
   assert [prediction.faces[0].score for prediction in predictions] == list(range(7))
@@ -39,7 +39,7 @@ def test_every_image_is_answered_in_order():
   assert predictor.sizes == [3, 3, 1]
 
 
-def test_answers_come_before_all_is_read(tmp_path):
+def test_predictions_are_streamed(tmp_path):
   Image.fromarray(_plain(5)).save(tmp_path / "a.png")
   read = 0
 
@@ -57,18 +57,18 @@ def test_answers_come_before_all_is_read(tmp_path):
   assert read <= 6  # two batches done and one ahead
 
 
-def test_bad_images_are_told_once_and_left_out(tmp_path):
+def test_bad_images_are_reported_once_and_skipped(tmp_path):
   Image.fromarray(_plain(5)).save(tmp_path / "a.png")
-  told = []
+  reported = []
   paths = [tmp_path / name for name in ("x.png", "a.png", "y.png", "a.png")]
-  results = Mean(2).predict_files(paths, on_bad_image=lambda path, error: told.append(path))
+  results = Mean(2).predict_files(paths, on_bad_image=lambda path, error: reported.append(path))
   assert [prediction.image for prediction, _ in results] == [str(tmp_path / "a.png")] * 2
-  assert told == [str(tmp_path / "x.png"), str(tmp_path / "y.png")]
+  assert reported == [str(tmp_path / "x.png"), str(tmp_path / "y.png")]
   with pytest.raises(ImageError, match=r"x\.png: file not found"):
     Mean(2).predict(paths)
 
 
-def test_an_error_of_the_preparation_is_raised():
+def test_an_error_in_preparation_is_raised():
   def fail(image):
     raise RuntimeError("too bright")
 

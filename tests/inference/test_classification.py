@@ -1,4 +1,4 @@
-"""With models whose answers can be worked out by hand, and with a real checkpoint."""
+"""With models whose outputs can be computed by hand, and with a real checkpoint."""
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,7 @@ PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 
 class Colour(nn.Module):
-  """The logit of a class is the mean of a channel of what the model is given."""
+  """The logit of a class is the mean of an input channel."""
 
   @nn.compact
   def __call__(self, image, *, train):
@@ -29,7 +29,7 @@ class Colour(nn.Module):
 
 
 class Side(nn.Module):
-  """The logit of a class is 10 times the mean of a half of what the model is given."""
+  """The logit of a class is 10 times the mean of half of the input."""
 
   @nn.compact
   def __call__(self, image, *, train):
@@ -52,7 +52,7 @@ def _plain(height, width, colour):
   return np.full((height, width, 3), colour, np.uint8)
 
 
-def _answer(classifier, image):
+def _classified(classifier, image):
   (prediction,) = classifier.predict([image])
   (face,) = prediction.faces
   return face
@@ -82,51 +82,51 @@ def test_the_probabilities_are_the_softmax():
   ],
 )
 def test_images_are_normalised(settings, mean, std):
-  face = _answer(_colours(**settings), _plain(8, 8, (51, 102, 204)))
+  face = _classified(_colours(**settings), _plain(8, 8, (51, 102, 204)))
   expected = _softmax((np.array([0.2, 0.4, 0.8]) - mean) / std)
   assert list(face.scores.values()) == pytest.approx(expected, abs=1e-6)
 
 
-def test_grey_averages_colours_away():
-  face = _answer(_colours(grey=True, **PLAIN), _plain(8, 8, (255, 0, 0)))
+def test_grey_removes_colour():
+  face = _classified(_colours(grey=True, **PLAIN), _plain(8, 8, (255, 0, 0)))
   assert list(face.scores.values()) == pytest.approx([1 / 3] * 3, abs=1e-6)
 
 
 def test_grey_is_luma():
-  mean = (0.0, 0.0, 0.5)  # tells the channels apart again
-  face = _answer(_colours(grey=True, **PLAIN | {"mean": mean}), _plain(8, 8, (255, 0, 0)))
+  mean = (0.0, 0.0, 0.5)  # distinguishes the channels again
+  face = _classified(_colours(grey=True, **PLAIN | {"mean": mean}), _plain(8, 8, (255, 0, 0)))
   luma = 76 / 255  # 0.299 of 255, rounded
   assert list(face.scores.values()) == pytest.approx(_softmax([luma, luma, luma - 0.5]), abs=1e-6)
 
 
-def test_only_the_middle_is_seen():
+def test_only_the_middle_is_classified():
   image = _plain(8, 24, (255, 0, 0))
   image[:, 8:16] = (0, 0, 255)
-  face = _answer(_colours(**PLAIN), image)
+  face = _classified(_colours(**PLAIN), image)
   assert list(face.scores.values()) == pytest.approx(_softmax([0, 0, 1]), abs=1e-6)
 
 
-def test_resize_leaves_a_border_out():
+def test_resize_crops_a_border():
   image = _plain(16, 16, (255, 0, 0))
   image[4:12, 4:12] = (0, 255, 0)
-  face = _answer(_colours(resize=16, **PLAIN), image)
+  face = _classified(_colours(resize=16, **PLAIN), image)
   assert list(face.scores.values()) == pytest.approx(_softmax([0, 1, 0]), abs=1e-6)
-  whole = _answer(_colours(**PLAIN), image)
-  assert whole.scores["red"] > whole.scores["green"]  # three quarters of it
+  whole = _classified(_colours(**PLAIN), image)
+  assert whole.scores["red"] > whole.scores["green"]  # three quarters of the image
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_rotated_photograph_is_turned_once(side, tmp_path, orientation):
+def test_exif_orientation_is_applied_once(side, tmp_path, orientation):
   upright = _plain(8, 8, (0, 0, 0))
   upright[:, :4] = 255
-  upright[:3] //= 2  # the left side, a little more below
+  upright[:3] //= 2  # brightest on the left, and towards the bottom
   stored = {
     1: upright,
     2: upright[:, ::-1],
     3: upright[::-1, ::-1],
     4: upright[::-1],
     5: upright.swapaxes(0, 1),
-    6: np.rot90(upright),  # row 0 is the right edge of the upright picture, top first
+    6: np.rot90(upright),  # row 0 is the right edge of the upright image, top first
     7: upright[::-1, ::-1].swapaxes(0, 1),
     8: np.rot90(upright, -1),  # row 0 is the left edge, bottom first
   }
@@ -137,25 +137,25 @@ def test_a_rotated_photograph_is_turned_once(side, tmp_path, orientation):
   (prediction,) = side.predict([path])
   assert prediction.image == str(path)
   assert prediction.faces[0].expression == "left"
-  assert prediction.faces[0].scores == _answer(side, upright).scores
+  assert prediction.faces[0].scores == _classified(side, upright).scores
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 7])
-def test_order_is_kept_and_the_tail_is_padded(count):
+def test_order_is_kept_and_the_last_batch_is_padded(count):
   images = [_plain(5 + i, 9, (30 * i, 0, 0)) for i in range(count)]
   predictions = _colours(**PLAIN).predict(images)
   expected = [_softmax([30 * i / 255, 0, 0])[0] for i in range(count)]
   assert [p.faces[0].scores["red"] for p in predictions] == pytest.approx(expected, abs=1e-6)
 
 
-def test_one_program_serves_every_call():
+def test_all_calls_share_one_program():
   classifier = _colours()
   for height, width, count in ((1, 20, 1), (30, 3, 2), (8, 8, 7)):
     classifier.predict([_plain(height, width, (9, 9, 9))] * count)
   assert classifier._classify._cache_size() == 1
 
 
-def test_crops_are_classified_as_images_are(side):
+def test_crops_are_classified_like_images(side):
   images = [_plain(6, 6, (9 * i, 0, 0)) for i in range(4)]
   images[1][:3] = 255
   expected = [prediction.faces[0] for prediction in side.predict(images)]
@@ -169,10 +169,11 @@ def test_bad_files(side, tmp_path):
   bad.write_bytes(b"no image")
   with pytest.raises(ImageError, match=r"b\.png"):
     side.predict([good, bad])
-  told = []
-  results = list(side.predict_files([bad, good], on_bad_image=lambda path, _: told.append(path)))
+  reported = []
+  on_bad_image = lambda path, _: reported.append(path)  # noqa: E731
+  results = list(side.predict_files([bad, good], on_bad_image=on_bad_image))
   assert [prediction.image for prediction, _ in results] == [str(good)]
-  assert told == [str(bad)]
+  assert reported == [str(bad)]
   np.testing.assert_array_equal(results[0][1], _plain(4, 4, (9, 9, 9)))
 
 
@@ -196,31 +197,29 @@ def real(classifier_checkpoint):
   return ExpressionClassifier(classifier_checkpoint, batch_size=3)
 
 
-def test_a_checkpoint_says_what_it_is(real, classifier_checkpoint):
+def test_a_checkpoint_describes_itself(real, classifier_checkpoint):
   assert real.class_names == ("happiness", "anger", "surprise")
   assert (real.image_size, real.step) == (32, 5)
   with pytest.raises(FileNotFoundError, match="no checkpoint of step 4"):
     ExpressionClassifier(classifier_checkpoint, step=4)
 
 
-def test_predictions_are_what_the_model_gives(
-  real, classifier_checkpoint, photographs, check_same_face
-):
-  """Every stage written out: short side 40, the middle 32, the checkpoint's normalisation."""
-  picture = Image.fromarray(photographs[1]).resize((72, 40), Image.Resampling.BILINEAR)
-  pixels = np.asarray(picture.crop((20, 4, 52, 36))) / 255
+def test_predictions_match_the_model(real, classifier_checkpoint, photographs, check_same_face):
+  """Every step spelled out: short side 40, centre crop 32, the checkpoint's normalisation."""
+  image = Image.fromarray(photographs[1]).resize((72, 40), Image.Resampling.BILINEAR)
+  pixels = np.asarray(image.crop((20, 4, 52, 36))) / 255
   pixels = (pixels - [[[0.5, 0.4, 0.3]]]) / [[[0.25, 0.3, 0.2]]]
   model = create_model("fermam", num_classes=3, size="nano")
   logits = jax.jit(lambda *inputs: model.apply(*inputs, train=False).logits)(
     load_variables(classifier_checkpoint), jnp.asarray(pixels[None], jnp.float32)
   )
-  face = _answer(real, photographs[1])
+  face = _classified(real, photographs[1])
   scores = dict(zip(real.class_names, _softmax(logits[0]), strict=True))
   best = max(scores, key=scores.__getitem__)
   check_same_face(face, Face(None, scores[best], best, scores))
 
 
-def test_a_batch_gives_what_single_images_give(real, photographs, check_same_face):
+def test_a_batch_equals_single_images(real, photographs, check_same_face):
   together = real.predict(photographs)
   alone = [real.predict([photograph])[0] for photograph in photographs]
   scores = [list(prediction.faces[0].scores.values()) for prediction in together]

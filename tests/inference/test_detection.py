@@ -1,4 +1,4 @@
-"""With `Spot`, a model whose answer can be worked out by hand, and with a real checkpoint."""
+"""With `Spot`, whose output can be computed by hand, and with a real checkpoint."""
 
 import dataclasses
 
@@ -59,7 +59,7 @@ def test_a_box_is_in_pixels_of_the_original(spot):
 
 @pytest.fixture
 def compilations(tmp_path):
-  """A list that grows with each program that is compiled, and not with one that the cache has."""
+  """A list that grows with each compiled program that is not cached."""
   settings = {
     "jax_compilation_cache_dir": str(tmp_path / "jax"),
     "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -83,10 +83,10 @@ def compilations(tmp_path):
   use(before)
 
 
-def test_other_thresholds_compile_nothing(compilations):
+def test_other_thresholds_do_not_recompile(compilations):
   def count(**thresholds):
     predictor = Predictor.from_model(Spot(), {}, NAMES, 64, batch_size=1, **thresholds)
-    # Its score is 0.37.
+    # The face's score is 0.37.
     (prediction,) = predictor.predict([_scene(64, 64, (8, 16, 16, 24), (194, 40, 40))])
     return len(prediction.faces)
 
@@ -108,7 +108,7 @@ def test_the_scores_of_a_face(spot):
   assert face.scores["red"] < 1e-6
 
 
-def test_several_faces_come_by_falling_score(spot):
+def test_faces_are_sorted_by_decreasing_score(spot):
   image = _scene(64, 64, (0, 0, 8, 8), (215, 0, 0))
   image[16:24, 40:48] = (0, 0, 255)
   image[56:64, 56:64] = (0, 205, 0)
@@ -139,14 +139,14 @@ def test_settings_reach_the_postprocessing():
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7])
-def test_order_is_kept_and_the_tail_is_padded(spot, count):
+def test_order_is_kept_and_the_last_batch_is_padded(spot, count):
   images = [_scene(64, 64, (8 * i, 0, 8 * i + 8, 8)) for i in range(count)]
   predictions = spot.predict(images)
   assert [p.faces[0].box[0] for p in predictions] == [8 * i for i in range(count)]
   assert [len(p.faces) for p in predictions] == [1] * count
 
 
-def test_one_program_serves_every_call():
+def test_all_calls_share_one_program():
   predictor = Predictor.from_model(Spot(), {}, NAMES, 64, batch_size=2)
   for height, width, count in ((10, 20, 1), (300, 30, 2), (64, 64, 5)):
     predictor.predict([np.zeros((height, width, 3), np.uint8)] * count)
@@ -162,7 +162,7 @@ def test_boxes_of_a_rotated_photograph_are_upright(spot, tmp_path, orientation):
     3: upright[::-1, ::-1],
     4: upright[::-1],
     5: upright.swapaxes(0, 1),
-    6: np.rot90(upright),  # row 0 is the right edge of the upright picture, top first
+    6: np.rot90(upright),  # row 0 is the right edge of the upright image, top first
     7: upright[::-1, ::-1].swapaxes(0, 1),
     8: np.rot90(upright, -1),  # row 0 is the left edge, bottom first
   }
@@ -218,20 +218,20 @@ def test_files_are_yielded_with_their_pixels(spot, tmp_path):
     np.testing.assert_array_equal(pixels, image)
 
 
-def test_bad_files_are_left_out_where_asked(spot, tmp_path):
+def test_bad_files_are_skipped_on_request(spot, tmp_path):
   good, bad, missing = tmp_path / "a.png", tmp_path / "b.png", tmp_path / "c.png"
   Image.fromarray(_scene(64, 64, (0, 0, 8, 8))).save(good)
   bad.write_bytes(good.read_bytes()[:60])
-  told = []
+  reported = []
   results = spot.predict_files(
-    [bad, good, missing, good], on_bad_image=lambda path, error: told.append((path, str(error)))
+    [bad, good, missing, good], on_bad_image=lambda path, error: reported.append((path, str(error)))
   )
   assert [prediction.image for prediction, _ in results] == [str(good)] * 2
-  assert [path for path, _ in told] == [str(bad), str(missing)]
-  assert all(message.startswith(path) for path, message in told)
+  assert [path for path, _ in reported] == [str(bad), str(missing)]
+  assert all(message.startswith(path) for path, message in reported)
 
 
-def test_bad_files_are_errors_otherwise(spot, tmp_path):
+def test_bad_files_are_errors_by_default(spot, tmp_path):
   (tmp_path / "b.png").write_bytes(b"no image")
   with pytest.raises(ImageError, match=r"b\.png"):
     spot.predict([tmp_path / "b.png"])
@@ -288,14 +288,14 @@ def real(tiny_checkpoint):
   return Predictor(tiny_checkpoint, batch_size=3, score_threshold=0.5)
 
 
-def test_a_checkpoint_says_what_it_is(real, tiny_checkpoint):
+def test_a_checkpoint_describes_itself(real, tiny_checkpoint):
   assert real.class_names == SEVEN_EXPRESSIONS
   assert (real.image_size, real.step) == (64, 3)
   with pytest.raises(FileNotFoundError, match="no checkpoint of step 4"):
     Predictor(tiny_checkpoint, step=4)
 
 
-def test_predictions_are_what_model_and_postprocessing_give(
+def test_predictions_match_model_and_postprocessing(
   real, tiny_checkpoint, photographs, check_same_faces
 ):
   """Without the predictor's own batches and threads."""
@@ -331,7 +331,7 @@ def test_predictions_are_what_model_and_postprocessing_give(
     assert face.score == max(face.scores.values())
 
 
-def test_images_are_normalised_as_the_checkpoint_says(monkeypatch, tiny_checkpoint):
+def test_images_are_normalised_with_the_checkpoint_statistics(monkeypatch, tiny_checkpoint):
   mean, std = [0.4, 0.4, 0.4], [2 * deviation for deviation in IMAGENET_STD]
   opened = open_checkpoint(tiny_checkpoint)
   meta = opened.meta | {"mean": mean, "std": std, "class_names": NAMES}
@@ -339,11 +339,11 @@ def test_images_are_normalised_as_the_checkpoint_says(monkeypatch, tiny_checkpoi
   predictor = Predictor(dataclasses.replace(opened, meta=meta))
   (prediction,) = predictor.predict([_scene(64, 64, (8, 16, 16, 24))])
   (face,) = prediction.faces
-  # Spot undoes the usual normalisation, and takes red for (1 - 0.4) / 2 + 0.485.
+  # Spot undoes the usual normalisation, so red becomes (1 - 0.4) / 2 + 0.485.
   assert face.score == pytest.approx((1 / (1 + np.exp(-40 * (0.785 - 0.75)))) ** 2, abs=1e-4)
 
 
-def test_a_batch_gives_what_single_images_give(real, photographs, check_same_faces):
+def test_a_batch_equals_single_images(real, photographs, check_same_faces):
   together = real.predict(photographs)
   alone = [real.predict([photograph])[0] for photograph in photographs]
   assert sum(len(prediction.faces) for prediction in alone) > 5

@@ -23,7 +23,7 @@ def image():
   return np.random.default_rng(0).integers(0, 80, (240, 320, 3), np.uint8)
 
 
-def test_the_outline_is_the_box_and_its_inside_stays(image):
+def test_the_outline_is_the_box_and_its_inside_is_unchanged(image):
   drawn = draw_faces(image, [_face((100, 60, 180, 160))])
   left, _, right, bottom = _changed(image, drawn)
   assert (left, bottom) == (100, 160)
@@ -33,7 +33,7 @@ def test_the_outline_is_the_box_and_its_inside_stays(image):
   np.testing.assert_array_equal(drawn[70:150, 110:170], image[70:150, 110:170])
 
 
-def test_the_input_is_not_written_to(image):
+def test_the_input_is_not_modified(image):
   before = image.copy()
   drawn = draw_faces(image, [_face((10, 10, 90, 90))])
   np.testing.assert_array_equal(image, before)
@@ -45,13 +45,13 @@ def test_without_faces_nothing_is_drawn(image):
   np.testing.assert_array_equal(draw_faces(image, []), image)
 
 
-def test_a_view_with_strides_is_drawn_as_its_copy(image):
+def test_a_strided_view_is_drawn_like_its_copy(image):
   view = image[:, ::-1]
   face = _face((10, 40, 90, 120))
   np.testing.assert_array_equal(draw_faces(view, [face]), draw_faces(view.copy(), [face]))
 
 
-def test_the_label_stands_above_the_box_if_there_is_room(image):
+def test_the_label_is_above_the_box_if_there_is_room(image):
   box = (100, 60, 180, 160)
   left, top, right, _ = _changed(image, draw_faces(image, [_face(box)]))
   assert top < 60
@@ -63,7 +63,7 @@ def test_the_label_stands_above_the_box_if_there_is_room(image):
   "box", [(0, 0, 60, 60), (260, 0, 320, 60), (0, 180, 60, 240), (260, 180, 320, 240)]
 )
 def test_labels_of_boxes_in_the_corners_are_whole(image, box):
-  """As many pixels of the colour as in the middle, where nothing can be cut off."""
+  """They have as many coloured pixels as a label in the middle."""
 
   def coloured(box):
     return (draw_faces(image, [_face(box)]) == (240, 228, 66)).all(axis=-1).sum()
@@ -81,7 +81,7 @@ def test_without_a_box_only_the_label_is_drawn(image):
   assert (label == (240, 228, 66)).all(axis=-1).mean() > 0.5
 
 
-def test_labels_of_neighbours_do_not_cover_one_another(image):
+def test_labels_of_neighbours_do_not_overlap(image):
   first, second = _face((100, 80, 160, 140), "anger"), _face((104, 80, 164, 140), "disgust")
   together = draw_faces(image, [first, second])
   for face, colour in ((first, (213, 94, 0)), (second, (0, 158, 115))):
@@ -91,8 +91,8 @@ def test_labels_of_neighbours_do_not_cover_one_another(image):
 
 
 def test_every_expression_has_its_own_colour(image):
-  pictures = [draw_faces(image, [_face((100, 60, 180, 160), name)]) for name in EXPRESSIONS]
-  outline = {tuple(picture[100, 102]) for picture in pictures}
+  drawn = [draw_faces(image, [_face((100, 60, 180, 160), name)]) for name in EXPRESSIONS]
+  outline = {tuple(copy[100, 102]) for copy in drawn}
   assert len(outline) == len(EXPRESSIONS)
 
 
@@ -128,14 +128,14 @@ def test_text_grows_with_the_image():
   assert label_height(4) > 2 * label_height(1)
 
 
-def test_names_without_letters_have_an_index_and_a_legend(image):
-  names = ("happiness", "\U0010fffd")  # of a private plane, for which no font has a letter
+def test_names_without_glyphs_have_an_index_and_a_legend(image):
+  names = ("happiness", "\U0010fffd")  # from a private plane, for which no font has glyphs
   letters = lettering(names)
   box = (100, 60, 180, 160)
   face, plain = _face(box, names[1], names=names), _face(box, "1", names=("happiness", "1"))
   drawn = draw_faces(image, [face])
   np.testing.assert_array_equal(drawn, draw_faces(image, [face], letters))
-  # In a corner, where the face is not; the label is that of a class called "1".
+  # In a corner without the face; the label equals that of a class called "1".
   expected = draw_faces(image, [plain], Lettering({"1": "1"}, letters.font, {}))
   rows, columns = np.nonzero((drawn != expected).any(-1))
   assert columns.min() == 0

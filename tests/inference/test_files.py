@@ -27,7 +27,7 @@ def _found(*paths, recursive=False, output="out"):
   ]
 
 
-def test_a_folder_is_its_images_in_order(tmp_path):
+def test_images_of_a_folder_are_sorted(tmp_path):
   _touch(tmp_path, "b.JPG", "a.png", "c.gif", "notes.txt", ".hidden.jpg", "sub/d.jpg")
   assert _found(tmp_path) == [("a.png", "a.png"), ("b.JPG", "b.JPG"), ("c.gif", "c.gif.png")]
 
@@ -38,7 +38,7 @@ def test_recursive_keeps_the_folders(tmp_path):
   assert names == ["x.jpg", "one/deep/x.jpg", "two/x.jpg"]
 
 
-def test_no_name_is_given_twice(tmp_path):
+def test_names_are_unique(tmp_path):
   _touch(tmp_path, "a/x.jpg", "b/x.jpg", "b/X.jpg", "c/x-2.jpg", "c/s.tif", "d/s.tif.png")
   paths = [tmp_path / "a", tmp_path / "b", tmp_path / "c", tmp_path / "d" / "s.tif.png"]
   names = [name.lower() for _, name in _found(*paths)]
@@ -56,7 +56,7 @@ def test_a_named_file_needs_no_suffix(tmp_path):
   assert _found(tmp_path / "scan") == [("scan", "scan.png")]
 
 
-def test_pictures_of_an_earlier_run_are_not_images(tmp_path):
+def test_images_of_an_earlier_run_are_skipped(tmp_path):
   _touch(tmp_path, "x.jpg", "out/annotated/x.jpg", "out/explained/x.jpg.png", "out/other.jpg")
   names = [name for _, name in _found(tmp_path, recursive=True, output=tmp_path / "out")]
   assert names == ["x.jpg", "out/other.jpg"]
@@ -70,36 +70,34 @@ def test_results_are_recognised_through_links(tmp_path):
     assert _found(tmp_path, recursive=True, output=output) == [("x.jpg", "x.jpg")]
 
 
-def test_a_folder_and_a_link_to_it_are_the_same_images(tmp_path):
+def test_a_folder_and_a_link_to_it_give_the_same_images(tmp_path):
   _touch(tmp_path, "a/x.jpg")
   (tmp_path / "b").symlink_to(tmp_path / "a", target_is_directory=True)
   assert _found(tmp_path / "a", tmp_path / "b") == [("x.jpg", "x.jpg")]
   assert _found(tmp_path / "b", tmp_path / "a" / "x.jpg") == [("x.jpg", "x.jpg")]
 
 
-def test_what_is_passed_over_is_counted(tmp_path):
+def test_other_files_are_counted(tmp_path):
   _touch(tmp_path, "x.jpg", "a.xyz", "Thumbs.db", "._x.jpg", "more/y.jpg", "more/b.XYZ", "more/c")
   found = find_images([tmp_path], recursive=True, output=tmp_path / "out")
   assert [file.name.as_posix() for file in found.files] == ["x.jpg", "more/y.jpg"]
-  assert found.passed_over == {".xyz": 2, "": 1}
+  assert found.ignored == {".xyz": 2, "": 1}
 
 
-def test_every_suffix_of_a_picture(tmp_path):
+def test_rare_image_suffixes(tmp_path):
   _touch(tmp_path, "a.jfif", "b.JPE", "c.jp2", "d.webp")
   names = [name for _, name in _found(tmp_path)]
   assert names == ["a.jfif.png", "b.JPE.png", "c.jp2.png", "d.webp"]
 
 
-def test_paths_that_lead_nowhere(tmp_path):
+def test_paths_without_images(tmp_path):
   _touch(tmp_path, "sub/x.jpg")
   with pytest.raises(FileNotFoundError, match=r"nowhere: no such file or folder"):
     _found(tmp_path / "nowhere")
   with pytest.raises(FileNotFoundError, match=r"without images .*--recursive"):
     _found(tmp_path)
   _touch(tmp_path, "list.txt")
-  with pytest.raises(
-    FileNotFoundError, match=r"images \(1 file passed over: 1 \.txt; images end in"
-  ):
+  with pytest.raises(FileNotFoundError, match=r"images \(1 file ignored: 1 \.txt; images end in"):
     _found(tmp_path)
 
 
@@ -184,7 +182,7 @@ def _classified(box=None, detection=None):
   return Face(box, 0.75, "anger", scores, detection)
 
 
-def test_an_image_that_was_classified_has_no_box(tmp_path):
+def test_a_classified_image_has_no_box(tmp_path):
   document = _write(tmp_path, [Prediction("a.png", 50, 60, (_classified(),))])
   (image,) = document["images"]
   assert image["faces"] == [
@@ -202,7 +200,7 @@ def test_an_image_that_was_classified_has_no_box(tmp_path):
   assert decode(tmp_path / "annotated" / "a.png").any()
 
 
-def test_a_face_that_was_found_and_classified(tmp_path):
+def test_a_detected_and_classified_face(tmp_path):
   found = Face((1.0, 2.0, 30.5, 40.0), 0.5, "fear", {"fear": 0.5, "anger": 0.1234567})
   prediction = Prediction("a.png", 50, 60, (_classified(found.box, found),))
   with PredictionWriter(
@@ -239,7 +237,7 @@ def test_annotated_copies_show_the_faces(tmp_path):
   assert not without.any()
 
 
-def test_a_copy_that_its_format_cannot_hold_is_named(tmp_path):
+def test_a_copy_too_large_for_its_format_is_named(tmp_path):
   wide = np.zeros((1, 16384, 3), np.uint8)
   prediction = Prediction("wide.webp", 16384, 1, ())
   writer = PredictionWriter(tmp_path, header={}, class_names=NAMES, annotated=True)
@@ -248,13 +246,13 @@ def test_a_copy_that_its_format_cannot_hold_is_named(tmp_path):
   assert writer.images == []
 
 
-def test_without_copies_there_is_no_folder(tmp_path):
+def test_without_copies_no_folder_is_created(tmp_path):
   document = _write(tmp_path, [Prediction("a.png", 50, 60, (_face(),))], annotated=False)
   assert document["images"][0]["annotated"] is None
   assert sorted(os.listdir(tmp_path)) == ["predictions.csv", "predictions.json"]
 
 
-def test_an_error_keeps_what_was_done(tmp_path):
+def test_an_error_keeps_earlier_results(tmp_path):
   def fail_after_one():
     with PredictionWriter(tmp_path, header={}, class_names=NAMES, annotated=False) as writer:
       writer.add(Prediction("a", 5, 5, ()), np.zeros((5, 5, 3), np.uint8), "a.png")
@@ -267,7 +265,7 @@ def test_an_error_keeps_what_was_done(tmp_path):
   assert [image["image"] for image in document["images"]] == ["a"]
 
 
-def test_earlier_results_are_replaced_whole(tmp_path, monkeypatch):
+def test_earlier_results_are_replaced_atomically(tmp_path, monkeypatch):
   _write(tmp_path, [Prediction("a", 5, 5, ())], annotated=False)
   before = (tmp_path / "predictions.json").read_text()
 
@@ -281,7 +279,7 @@ def test_earlier_results_are_replaced_whole(tmp_path, monkeypatch):
   assert sorted(os.listdir(tmp_path)) == ["predictions.csv", "predictions.json"]
 
 
-def test_file_names_that_are_not_text(tmp_path):
+def test_file_names_that_are_not_utf8(tmp_path):
   name = os.fsdecode(b"caf\xe9.png")
   document = _write(tmp_path, [Prediction(name, 50, 60, (_face(),))], annotated=False)
   assert document["images"][0]["image"] == name

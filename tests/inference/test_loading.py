@@ -72,7 +72,7 @@ def test_settings_of_a_detector_for_a_classifier_alone(classifier_checkpoint, na
     load_predictor(classifier_checkpoint, **{name: value})
 
 
-def test_a_detector_cuts_nothing_out(tiny_checkpoint):
+def test_a_detector_takes_no_crop_scale(tiny_checkpoint):
   with pytest.raises(ValueError, match=r"crop_scale is 1\.2, but does not apply here"):
     load_predictor(tiny_checkpoint, crop_scale=1.2)
 
@@ -85,7 +85,7 @@ def test_another_task(tiny_checkpoint):
 
 
 def test_one_step_is_loaded_while_a_run_saves_others(classifier_checkpoint, tmp_path, monkeypatch):
-  """Whenever a description was read, there is a newer checkpoint, of other classes."""
+  """After each read of a description, a newer checkpoint with other classes is saved."""
   folder = tmp_path / "checkpoints"
   read_text = type(epath.Path()).read_text
 
@@ -119,7 +119,7 @@ def test_a_newer_version_is_named(classifier_checkpoint, tmp_path):
     load_predictor(workdir)
 
 
-def test_nothing_there(classifier_checkpoint, tmp_path):
+def test_no_checkpoint(classifier_checkpoint, tmp_path):
   with pytest.raises(FileNotFoundError, match="no checkpoint in"):
     load_predictor(tmp_path)
   with pytest.raises(FileNotFoundError, match="no checkpoint in"):

@@ -1,4 +1,4 @@
-"""With a detector that finds what it is told to, a classifier of colours, and real checkpoints."""
+"""With a detector of fixed squares, a classifier of colours, and real checkpoints."""
 
 import math
 
@@ -16,14 +16,14 @@ from ferjax.typing import ClassifierOutput, DetectorOutput
 COLOURS = ("red", "green", "blue")
 
 
-class Told(nn.Module):
-  """Finds squares (centre x, centre y, side, class, logit) in images of 64 pixels."""
+class FixedDetector(nn.Module):
+  """Detects the squares (centre x, centre y, side, class, logit) in images of 64 pixels."""
 
   squares: tuple[tuple[float, float, float, int, float], ...]
 
   @nn.compact
   def __call__(self, image, *, train):
-    cells = np.full((8, 8, 7), -40, np.float32)  # of 8 pixels; five numbers and two classes
+    cells = np.full((8, 8, 7), -40, np.float32)  # of 8 pixels; box, objectness and two classes
     for i, (x, y, side, label, logit) in enumerate(self.squares):
       width = math.log(side / 8)
       cells[0, i, :5] = (x / 8 - i, y / 8, width, width, logit)
@@ -42,7 +42,7 @@ class Colour(nn.Module):
 
 def _predictor(*squares, crop_scale=1.0, crop_side=16, iou_threshold=0.3):
   detector = Predictor.from_model(
-    Told(squares), {}, ("one", "two"), 64, batch_size=3, iou_threshold=iou_threshold
+    FixedDetector(squares), {}, ("one", "two"), 64, batch_size=3, iou_threshold=iou_threshold
   )
   classifier = ExpressionClassifier.from_model(
     Colour(), {}, COLOURS, crop_side, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), batch_size=2
@@ -81,14 +81,14 @@ def test_the_square_around_a_box(box, scale, left, top, side):
 
 
 def test_the_square_around_a_very_long_box():
-  """1.2 times its length as a side would make 172 gigabytes."""
+  """A side of 1.2 times its length would need 172 gigabytes."""
   image = np.random.default_rng(0).integers(0, 256, (1, 200000, 3), np.uint8)
   crop = square_crop(image, (0.0, 0.0, 200000.0, 1.0), 1.2)
   assert crop.shape == (3577, 3577, 3)  # the root of 64 * 200000
   np.testing.assert_array_equal(crop[::1788], np.repeat(image[:, 98212 : 98212 + 3577], 3, axis=0))
 
 
-def test_a_face_has_the_box_of_one_and_the_scores_of_the_other():
+def test_boxes_are_the_detectors_and_scores_the_classifiers():
   image = np.zeros((64, 64, 3), np.uint8)
   image[10:26, 20:36] = (51, 255, 102)
   (prediction,) = _predictor((28, 18, 16, 1, 2.0)).predict([image])
@@ -105,19 +105,19 @@ def test_a_face_has_the_box_of_one_and_the_scores_of_the_other():
   assert list(face.detection.scores) == ["one", "two"]
 
 
-def test_the_crop_is_of_the_original_pixels():
+def test_crops_have_original_resolution():
   """Twice the size of the detector's input, and not square: 128x96 is halved and moved by 8."""
   image = np.zeros((96, 128, 3), np.uint8)
   image[20:52, 40:72] = 255
   (prediction,) = _predictor((28, 26, 16, 0, 2.0)).predict([image])
   assert prediction.faces[0].box == pytest.approx((40, 20, 72, 52), abs=1e-3)
   image[20:52, 40:72] = (255, 0, 0)
-  image[21:52:2, 40:72] = (0, 0, 255)  # rows that the detector's input does not resolve
+  image[21:52:2, 40:72] = (0, 0, 255)  # rows below the resolution of the detector's input
   ((face,),) = (x.faces for x in _predictor((28, 26, 16, 0, 2.0), crop_side=32).predict([image]))
   assert list(face.scores.values()) == pytest.approx(_softmax([1, 0, 0]), abs=1e-6)
 
 
-def test_the_scale_of_the_crop():
+def test_crop_scale():
   image = np.zeros((64, 64, 3), np.uint8)
   image[20:40, 20:40] = (255, 0, 0)
   for scale, red in ((1.0, 1.0), (2.0, 0.25)):  # of the square's area
@@ -126,16 +126,16 @@ def test_the_scale_of_the_crop():
     assert list(prediction.faces[0].scores.values()) == pytest.approx(expected, abs=0.01)
 
 
-def test_a_face_at_the_border_sees_the_edge_repeated():
+def test_crops_at_the_border_repeat_the_edge():
   image = np.zeros((64, 64, 3), np.uint8)
   image[:16, :16] = (0, 0, 255)
   (prediction,) = _predictor((8, 8, 16, 0, 2.0), crop_scale=2.0).predict([image])
-  # The square is -8..24 in both directions; black is only what lies beyond 16 in one of them.
+  # The square is -8..24 in both directions; only pixels beyond 16 in either are black.
   expected = _softmax([0, 0, (24 / 32) ** 2])
   assert list(prediction.faces[0].scores.values()) == pytest.approx(expected, abs=0.01)
 
 
-def test_faces_come_by_falling_score_of_the_detector():
+def test_faces_are_sorted_by_decreasing_detector_score():
   image = np.zeros((64, 64, 3), np.uint8)
   image[8:16, 8:16], image[8:16, 40:48], image[40:48, 8:16] = np.diag([255, 255, 255])
   squares = ((12, 12, 8, 0, 1.0), (44, 12, 8, 1, 3.0), (12, 44, 8, 0, 2.0))
@@ -143,7 +143,7 @@ def test_faces_come_by_falling_score_of_the_detector():
   assert [face.expression for face in prediction.faces] == ["green", "blue", "red"]
 
 
-def test_one_face_that_looks_like_two_expressions_is_listed_once():
+def test_one_face_detected_as_two_expressions_is_listed_once():
   squares = ((20, 20, 16, 0, 1.0), (21, 20, 16, 1, 3.0), (50, 50, 16, 0, 2.0))
   image = np.zeros((64, 64, 3), np.uint8)
   predictor = _predictor(*squares)
@@ -182,19 +182,17 @@ def real(detector, classifier):
 
 
 def _crop(image, box):
-  """Cut from an image with a wide edge."""
+  """The crop, from an image with wide edge padding."""
   padded = np.pad(image, ((400, 400), (400, 400), (0, 0)), mode="edge")
   x1, y1, x2, y2 = box
   side = max(1, int(1.2 * max(x2 - x1, y2 - y1) + 0.5))
-  # Half up, as int() rounds down what is positive.
+  # int() rounds positive numbers down, so this rounds halves up.
   left, top = (int((a + b - side) / 2 + 400.5) for a, b in ((x1, x2), (y1, y2)))
   return padded[top : top + side, left : left + side]
 
 
-def test_faces_are_what_both_models_say_of_them(
-  real, detector, classifier, photographs, nearest, check_same_face
-):
-  """Each model asked for one image by itself, at another place of its batch."""
+def test_faces_match_both_models(real, detector, classifier, photographs, nearest, check_same_face):
+  """Each model runs on one image alone, at another position in its batch."""
   predictions = real.predict(photographs)
   assert max(len(prediction.faces) for prediction in predictions) > classifier.batch_size
   expressions = set()
@@ -220,7 +218,7 @@ def test_names_and_settings(real):
   }
 
 
-def test_a_rotated_photograph_is_turned_once(real, photographs, tmp_path):
+def test_exif_orientation_is_applied_once(real, photographs, tmp_path):
   upright = photographs[4]
   exif = Image.Exif()
   exif[0x0112] = 6

@@ -32,7 +32,7 @@ def blank(variables):
 
 
 def convnext(num_classes=1000):
-  """Names and shapes of ConvNeXt-T, written down from the architecture's definition."""
+  """Names and shapes of ConvNeXt-T, from the architecture's definition."""
   rng, shapes, widths = np.random.default_rng(0), {}, (96, 192, 384, 768)
   for i, (depth, c) in enumerate(zip((3, 3, 9, 3), widths, strict=True)):
     if i == 0:
@@ -78,14 +78,14 @@ def test_layouts(weights, variables):
   assert params["downsample2"]["conv"]["kernel"][1, 0, 5, 7] == conv[7, 5, 1, 0]
   depthwise = weights["stages.2.7.dwconv.weight"]
   assert params["stage2"]["block7"]["conv"]["kernel"][6, 1, 0, 9] == depthwise[9, 0, 6, 1]
-  # The map is 52 x 52 of 10 channels: channels first there, last here.
+  # The map is 52 x 52 with 10 channels: channels first in torch, last here.
   dense = weights["fc_loc.0.weight"]
   row, column, channel = 3, 50, 9
   theirs, ours = channel * 52 * 52 + row * 52 + column, (row * 52 + column) * 10 + channel
   np.testing.assert_array_equal(params["stn"]["dense0"]["kernel"][ours], dense[:, theirs])
 
 
-def test_missing_extra_and_misshapen_entries_are_named(model, weights):
+def test_missing_extra_and_wrongly_shaped_entries_are_named(model, weights):
   missing = {k: v for k, v in weights.items() if k != "attention.value.bias"}
   with pytest.raises(ValueError, match=r"1 entries are missing.*: attention.value.bias"):
     import_state_dict(model, missing)
@@ -93,15 +93,15 @@ def test_missing_extra_and_misshapen_entries_are_named(model, weights):
     import_state_dict(model, weights | {"stages.3.3.gamma": np.zeros(768, np.float32)})
   with pytest.raises(ValueError, match=r"'norm.bias' has shape \(2,\).*needs \(768,\)"):
     import_state_dict(model, weights | {"norm.bias": np.zeros(2, np.float32)})
-  with pytest.raises(ValueError, match=r"'fc_loc.0.weight' reads 27041 numbers; a square image"):
+  with pytest.raises(ValueError, match=r"'fc_loc.0.weight' has 27041 inputs; a square image"):
     import_state_dict(model, weights | {"fc_loc.0.weight": np.zeros((32, 27041), np.float32)})
   eight = ferjax.create_model("emonext", num_classes=8)
   with pytest.raises(ValueError, match=r"'head.bias' has shape \(7,\).*needs \(8,\)"):
     import_state_dict(eight, weights)
 
 
-def test_other_image_sizes_and_sizes_of_network():
-  """Of 96 pixels: a map of 20 x 20; and of two sides that differ, which has no released name."""
+def test_other_image_and_network_sizes():
+  """96 pixels give a map of 20 x 20; rectangular images have no released counterpart."""
   model = ferjax.create_model("emonext", num_classes=3, size="atto")
 
   def random_variables(height, width):
@@ -116,11 +116,11 @@ def test_other_image_sizes_and_sizes_of_network():
   back = flatten_dict(import_state_dict(model, state_dict), sep="/")
   for path, value in flatten_dict(variables, sep="/").items():
     np.testing.assert_array_equal(back[path], value, err_msg=path)
-  with pytest.raises(ValueError, match="params/stn/dense0/kernel reads a map of 240 positions"):
+  with pytest.raises(ValueError, match="params/stn/dense0/kernel takes a map of 240 positions"):
     export_state_dict(model, random_variables(96, 64))
 
 
-def test_parts_leave_the_rest_alone(model, weights, variables, blank):
+def test_importing_parts_keeps_the_rest(model, weights, variables, blank):
   parts = ("stem", "stage0", "norm")
   merged = flatten_dict(import_parts(model, weights, blank, parts), sep="/")
   imported = flatten_dict(variables, sep="/")
@@ -130,7 +130,7 @@ def test_parts_leave_the_rest_alone(model, weights, variables, blank):
 
 
 @pytest.mark.parametrize("nested", [False, True])
-def test_convnext_fills_the_trunk_only(model, blank, imagenet, nested):
+def test_convnext_only_fills_the_trunk(model, blank, imagenet, nested):
   content = {"model": imagenet} if nested else imagenet
   merged, report = import_convnext(model, content, blank)
   params = merged["params"]
@@ -158,7 +158,7 @@ def test_convnext_fills_the_trunk_only(model, blank, imagenet, nested):
       assert np.abs(np.asarray(value) - 7).min() > 0 or value.size > 1000, path
 
 
-def test_convnext_of_22k_classes_and_of_as_many_as_ours(model, blank, imagenet):
+def test_convnext_with_22k_or_equally_many_classes(model, blank, imagenet):
   trunk = {x: y for x, y in imagenet.items() if not x.startswith("head.")}
   many = np.zeros((21841, 768), np.float16)
   _, report = import_convnext(model, trunk | {"head.weight": many, "head.bias": many[:, 0]}, blank)
@@ -172,7 +172,7 @@ def test_convnext_of_22k_classes_and_of_as_many_as_ours(model, blank, imagenet):
   np.testing.assert_array_equal(merged["params"]["head"]["kernel"], 7.0)
 
 
-def test_what_is_no_such_convnext_is_refused(model, blank, imagenet, weights):
+def test_other_checkpoints_are_rejected(model, blank, imagenet, weights):
   with pytest.raises(ValueError, match=r"unknown stages.2.9.gamma"):
     import_convnext(model, imagenet | {"stages.2.9.gamma": np.zeros(384)}, blank)
   incomplete = {x: y for x, y in imagenet.items() if not x.startswith("norm.")}

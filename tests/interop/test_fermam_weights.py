@@ -1,4 +1,4 @@
-"""FERMam's released names, and the checkpoints of its branches alone."""
+"""FERMam's released names, and checkpoints of single branches."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def blank(variables):
   return jax.tree.map(lambda x: jnp.full(x.shape, 7.0), variables)
 
 
-def test_round_trip_is_exact_but_for_the_unused_heads(model, weights, variables):
+def test_round_trip_is_exact_except_for_unused_heads(model, weights, variables):
   back = export_state_dict(model, variables)
   assert back.keys() == weights.keys()
   for name, value in weights.items():
@@ -62,7 +62,7 @@ def test_layouts(weights, variables):
   assert params["head"]["bias"][3] == weights["head.linear.bias"][3]
 
 
-def test_missing_extra_and_misshapen_entries_are_named(model, weights):
+def test_missing_extra_and_wrongly_shaped_entries_are_named(model, weights):
   name = "fusion.ssm3.D"
   with pytest.raises(ValueError, match=r"1 entries are missing from the state dict: fusion.ssm3.D"):
     import_state_dict(model, {k: v for k, v in weights.items() if k != name})
@@ -71,12 +71,12 @@ def test_missing_extra_and_misshapen_entries_are_named(model, weights):
   other = ferjax.create_model("fermam", num_classes=8)
   with pytest.raises(ValueError, match=r"'head.linear.bias' has shape \(7,\).*needs \(8,\)"):
     import_state_dict(other, weights | {"head.linear.weight": np.zeros((8, 512), np.float32)})
-  # Neither are the unused heads needed, nor does their shape matter.
+  # The unused heads are optional, and their shape does not matter.
   slim = {k: v for k, v in weights.items() if not k.startswith(UNUSED)}
   import_state_dict(model, slim | {"face_landback.output_layer.linear.weight": np.zeros(3)})
 
 
-def test_parts_leave_the_rest_alone(model, weights, variables, blank):
+def test_importing_parts_keeps_the_rest(model, weights, variables, blank):
   merged = flatten_dict(import_parts(model, weights, blank, ("landmark", "head")), sep="/")
   imported = flatten_dict(variables, sep="/")
   for path, value in merged.items():
@@ -85,15 +85,15 @@ def test_parts_leave_the_rest_alone(model, weights, variables, blank):
 
 
 BRANCHES = {
-  # part: (recorded network alone, prefix in the whole, ignored entries apart from counters)
+  # part: (recorded standalone network, prefix in the whole, ignored entries except counters)
   "image": ("ir50", "ir_back.", ("output_layer.0.weight", "body.21.res_layer.0.weight")),
   "landmark": ("mobilefacenet", "face_landback.", ("output_layer.linear.weight",)),
 }
 
 
 @pytest.mark.parametrize("part", BRANCHES)
-def test_a_branch_from_a_network_by_itself(part, model, fermam_golden, blank, tmp_path):
-  """Its embedding, of whatever size, and later stages are ignored."""
+def test_a_branch_from_a_standalone_network(part, model, fermam_golden, blank, tmp_path):
+  """Its embedding, of any size, and later stages are ignored."""
   case, prefix, ignored = BRANCHES[part]
   checkpoint = fermam_golden.weights(case) | {x: np.zeros(3, np.float32) for x in ignored}
   np.savez(tmp_path / "w.npz", **{f"module.{k}": v for k, v in checkpoint.items()})
@@ -113,7 +113,7 @@ def test_a_branch_from_a_network_by_itself(part, model, fermam_golden, blank, tm
       assert np.all(np.asarray(value) == 7), path
 
 
-def test_what_does_not_fit_a_branch_is_named(model, fermam_golden, blank):
+def test_entries_that_do_not_fit_a_branch_are_named(model, fermam_golden, blank):
   weights = fermam_golden.weights("mobilefacenet")
   del weights["conv1.bn.bias"]
   weights["conv_7.weight"] = np.zeros(3, np.float32)
@@ -125,7 +125,7 @@ def test_what_does_not_fit_a_branch_is_named(model, fermam_golden, blank):
     import_branch(model, weights, blank, "head")
 
 
-def test_the_networks_by_themselves(fermam_golden):
+def test_the_standalone_networks(fermam_golden):
   from ferjax.models.ir50 import IR50
   from ferjax.models.mobilefacenet import MobileFaceNet
 

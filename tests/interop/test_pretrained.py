@@ -10,7 +10,7 @@ from ferjax.models import create_model
 
 @pytest.fixture(scope="module")
 def emonext():
-  """The smallest network, its shapes as zeros, and a released checkpoint of random numbers."""
+  """The smallest network, its variables as zeros, and a random released checkpoint."""
   model = create_model("emonext", num_classes=7, size="atto")
   shapes = jax.eval_shape(
     lambda key: model.init(key, jnp.zeros((1, 32, 32, 3)), train=False), jax.random.key(0)
@@ -43,7 +43,7 @@ def test_a_checkpoint_of_the_whole_network(emonext):
   back = export_state_dict(model, found)
   for name in ("head.weight", "fc_loc.0.weight", "stages.2.1.dwconv.weight"):
     np.testing.assert_array_equal(back[name], released[name])
-  assert "all of it" in line
+  assert "all entries" in line
 
 
 def test_imagenet_weights_of_the_trunk(emonext):
@@ -64,8 +64,8 @@ def test_imagenet_weights_of_the_trunk(emonext):
   assert "ignored: head.weight, head.bias" in line
 
 
-def test_a_part_that_the_network_takes_no_weights_of(emonext):
+def test_a_part_that_the_network_cannot_import(emonext):
   model, variables, released = emonext
-  message = "names the part 'image', of which EmoNeXt takes no weights; it takes: FILE$"
+  message = "names the part 'image', which EmoNeXt cannot import; expected: FILE$"
   with pytest.raises(ValueError, match=message):
     import_pretrained(model, {"image": released}, variables, ())

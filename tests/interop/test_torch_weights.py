@@ -50,7 +50,7 @@ def test_layouts(weights, variables):
   assert neck["ss2d"]["D"][2, 3] == weights[ssm + "Ds"][2 * 256 + 3]
 
 
-def test_missing_extra_and_misshapen_entries_are_named(model, weights):
+def test_missing_extra_and_wrongly_shaped_entries_are_named(model, weights):
   name = "head.obj_preds.1.bias"
   with pytest.raises(
     ValueError, match=r"1 entries are missing from the state dict: head.obj_preds.1"
@@ -65,7 +65,7 @@ def test_missing_extra_and_misshapen_entries_are_named(model, weights):
     import_state_dict(smaller, weights)
 
 
-def test_parts_leave_the_rest_alone(weights, variables):
+def test_importing_parts_keeps_the_rest(weights, variables):
   model = ferjax.create_model("fer_yolo_mamba", num_classes=3)
   start = {k: jnp.full(v.shape, 7.0) for k, v in flatten_dict(variables, sep="/").items()}
   from flax.traverse_util import unflatten_dict
@@ -87,8 +87,8 @@ def test_parts_leave_the_rest_alone(weights, variables):
   import_parts(model, weights | {"head.extra": np.zeros(3)}, start, ("backbone",))
 
 
-def test_every_size_has_released_names_of_its_own():
-  """No two variables of a model share a released name, also with separable convolutions."""
+def test_every_size_has_unique_released_names():
+  """No two variables share a released name, even with separable convolutions."""
   from ferjax.interop.torch_weights import _names
 
   for size in ("nano", "m"):
@@ -134,7 +134,7 @@ class FakeTensor:
 
 
 def install_torch(monkeypatch, content):
-  """A `torch` whose files hold `content`."""
+  """A fake `torch` whose files contain `content`."""
 
   def load(path, *, map_location, weights_only):
     assert (map_location, weights_only) == ("cpu", True)
@@ -151,7 +151,7 @@ def install_torch(monkeypatch, content):
   ("name", "wrap"),
   [
     ("w.pth", dict),
-    # MobileFaceNet's weights are published as mobilefacenet_model_best.pth.tar, of this form.
+    # MobileFaceNet's weights are published in this form, as mobilefacenet_model_best.pth.tar.
     ("w.pth.tar", lambda x: {"state_dict": x, "epoch": 3}),
     ("w.pt", lambda x: {"model": x}),
   ],
@@ -166,8 +166,8 @@ def test_torch_files(tmp_path, monkeypatch, name, wrap):
 @pytest.mark.parametrize(
   ("content", "message"),
   [
-    ([FakeTensor(1)], "holds no state dict; expected a dict from names to tensors"),
-    ({"a": FakeTensor(1), "b": 3}, "holds no state dict"),
+    ([FakeTensor(1)], "contains no state dict; expected a dict from names to tensors"),
+    ({"a": FakeTensor(1), "b": 3}, "contains no state dict"),
     (pickle.UnpicklingError("Weights only load failed"), "Weights only load failed"),
     (RuntimeError("PytorchStreamReader failed"), "PytorchStreamReader failed"),
   ],
@@ -180,7 +180,7 @@ def test_torch_files_without_weights(tmp_path, monkeypatch, content, message):
 
 
 def test_torch_files_without_torch_name_the_extra(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
+  monkeypatch.setitem(sys.modules, "torch", None)  # as if not installed
   (tmp_path / "w.pth").touch()
   with pytest.raises(ImportError, match=r"pip install 'ferjax\[torch\]'"):
     load_state_dict(tmp_path / "w.pth")

@@ -32,14 +32,14 @@ def golden_image(golden_rules):
 
 @dataclasses.dataclass
 class StandAlone:
-  """A part of the network by itself; `path` is where it sits in the whole one."""
+  """A standalone part of the network; `path` is its path in the whole one."""
 
   module: nn.Module
   path: tuple[str, ...]
   whole: nn.Module
 
   def names(self, variables) -> dict[tuple[str, ...], str]:
-    """Variable path -> name in the released stand-alone module."""
+    """Variable path -> name in the released standalone module."""
     rename = released_names.table_of(self.whole)
     prefix = rename(("params", *self.path, "")).rstrip(".")
     return {
@@ -74,7 +74,7 @@ def stand_alone(released_model):
 
 
 def unbiased(path, before, after, count, momentum):
-  """What torch keeps as running variance, from what Flax keeps."""
+  """Torch's running variance, from that of Flax."""
   if path[-1] != "var":
     return after
   batch = (after - momentum * before) / (1 - momentum)
@@ -128,7 +128,7 @@ def count():
 
 @pytest.fixture(scope="session")
 def element_counts():
-  """Path of each BatchNorm of a module -> the number of values that each of its means is of."""
+  """Path of each BatchNorm of a module -> the number of values per mean."""
 
   def counts(module, variables, *inputs, **kwargs):
     apply = functools.partial(
@@ -146,9 +146,9 @@ def element_counts():
 
 @pytest.fixture(scope="session")
 def vjp(jit_quickly):
-  """Outputs, what `apply` returns beside them, gradients for the parameters and the inputs.
+  """Outputs, auxiliary outputs of `apply`, gradients for the parameters and the inputs.
 
-  In float64, if the module computes so: in float32 the gradients of ReLU, PReLU and maxima jump
+  In float64 if the module supports it: in float32 the gradients of ReLU, PReLU and maxima jump
   where rounding takes an input across the kink. The scans stay float32; they are smooth.
   """
 
@@ -171,11 +171,11 @@ def vjp(jit_quickly):
 
 @pytest.fixture(scope="session")
 def check_gradients(golden_rules):
-  """Compares those that the released program computes with its float64 run.
+  """Compares the gradients that the released program computes with its float64 run.
 
-  The norm of each and its product with random numbers; returns the names of those that it does not
-  compute, of which ours are zero. Parameters, their gradients and the scans are float32, which
-  holds 6e-8 of a number; scans add up some hundred such errors of random sign, which makes 1e-6.
+  Compares norms and random projections; returns the names of parameters without a released
+  gradient, for which ours is zero. Parameters, their gradients and the scans are float32, with a
+  relative error of 6e-8; scans sum a few hundred such errors of random sign, which gives 1e-6.
   """
 
   def check(golden, case, grads, tolerance=1e-5):
@@ -201,9 +201,9 @@ def check_gradients(golden_rules):
 def check_input_gradient():
   """Compares a gradient for an input with the released program's float32 one.
 
-  The record has the distance of that one from the float64 run over all elements, but only every n-th
-  element itself. A few elements near kinks make nearly all of the distance, so that of the sample
-  differs; twice the recorded one is allowed.
+  The record has its distance from the float64 run over all elements, but only every n-th element. A
+  few elements near kinks make nearly all of the distance, so that of the sample differs; twice the
+  recorded one is allowed.
   """
 
   def check(golden, name, gradient):

@@ -1,4 +1,4 @@
-"""Costs against numbers by hand and against published ones."""
+"""Costs compared with hand-computed and published numbers."""
 
 import functools
 
@@ -24,7 +24,7 @@ from ferjax.ops.selective_scan import selective_scan
 
 
 class Wrapper(nn.Module):
-  """A function of an image as a network."""
+  """Wraps a function of an image as a network."""
 
   function: object
 
@@ -38,7 +38,7 @@ def cost(function, *shape):
 
 
 CONVOLUTIONS = {
-  # 6 x 4 outputs of 5 channels, each from 3 x 3 x 4 numbers, of which some are padding.
+  # 6 x 4 outputs of 5 channels, each from 3 x 3 x 4 inputs, including padding.
   "padded": (Conv(5, 3), 6 * 4 * 5, 3 * 3 * 4),
   "strided": (Conv(5, 3, 2), 3 * 2 * 5, 3 * 3 * 4),
   "pointwise": (Conv(5), 6 * 4 * 5, 4),
@@ -93,7 +93,7 @@ def test_loops_and_branches():
     cost(unknown, 1, 1, 4, 4)
 
 
-def test_what_nothing_reads_costs_nothing():
+def test_unused_operations_cost_nothing():
   def function(image):
     nn.Dense(9, name="idle")(image)
     return nn.Dense(3, name="busy")(image)
@@ -113,7 +113,7 @@ def test_operations_outside_the_parts():
 
 
 def test_scans():
-  """Of 35 positions, which are no whole number of chunks, with 16 states each."""
+  """Of 35 positions, not a whole number of chunks, with 16 states each."""
   four_paths = cost(SS2D(num_paths=4, parent=None), 2, 5, 7, 32)
   assert four_paths.scan_updates == 2 * 4 * 35 * 64 * 16
   inner, rank = 64, 2
@@ -124,8 +124,8 @@ def test_scans():
   assert one_path.flops == 2 * one_path.multiply_adds + 7 * one_path.scan_updates
 
 
-def test_operations_of_an_update_are_those_that_xla_counts():
-  """Of one position, because XLA counts the body of a loop once."""
+def test_flops_of_an_update_match_xla():
+  """With one position, because XLA counts a loop body once."""
   d, n = 256, 16
   shapes = [(1, d), (1, d), (d, n), (1, n), (1, n)]
   arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
@@ -193,7 +193,7 @@ def test_attention_of_emonext_is_for_training():
   assert all(x.executed == x.parameters > 0 for x in parts.values())
 
 
-def test_modes_of_fermam_leave_out_a_branch():
+def test_modes_of_fermam_omit_a_branch():
   shape = (1, 64, 64, 3)
   create = functools.partial(ferjax.create_model, "fermam", num_classes=7, size="nano")
   both, conv, ssm = (
@@ -226,13 +226,13 @@ def test_compiled():
   found = compiled_cost(Small(), (2, 16, 16, 64))
   products = 2 * 2 * 16 * 16 * (64 * 256 + 256 * 8)
   assert products < found.flops < 1.1 * products
-  hidden = 4 * 2 * 16 * 16 * 256  # bytes of the map that both programs need
+  hidden = 4 * 2 * 16 * 16 * 256  # bytes of the map, needed by both programs
   assert hidden <= found.inference_bytes <= 3 * hidden
   assert hidden <= found.gradient_bytes <= 6 * hidden
 
 
 def test_xla_counts_the_body_of_a_loop_once():
-  """What docs/cost.md says of its figures of the scan."""
+  """As docs/cost.md states for the scan."""
 
   def loop(x):
     return lax.scan(lambda h, _: (square(h), None), x, length=10)[0]

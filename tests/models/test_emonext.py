@@ -1,4 +1,4 @@
-"""What must hold of EmoNeXt for every size, variant and image."""
+"""Properties of EmoNeXt for every size, variant and image."""
 
 import functools
 import itertools
@@ -23,12 +23,13 @@ def mini_size():
   """A network that compiles fast: two stages, narrow and short."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(emonext.SIZES, "mini", emonext.Size((2, 2), (32, 64)))
+    patch.setitem(emonext.CHOICES, "size", tuple(emonext.SIZES))
     yield
 
 
 @pytest.fixture(scope="module")
 def variables(abstract):
-  """Random numbers in place of the initial ones, of which many are 0 or 1e-6."""
+  """Random values, because many initial ones are 0 or 1e-6."""
   rng, (shapes, _) = np.random.default_rng(0), abstract(create(size="mini"))
 
   def fill(path, x):
@@ -49,7 +50,7 @@ def variables(abstract):
 
 @pytest.fixture(scope="module")
 def image():
-  """Smooth, so that a slightly shifted point sees nearly the same."""
+  """Smooth, so that a slight shift changes samples little."""
   coarse = jax.random.uniform(jax.random.key(1), (3, 6, 6, 3))
   return jax.image.resize(coarse, (3, 64, 64, 3), "bilinear")
 
@@ -61,7 +62,7 @@ def evaluate(**options):
 
 @functools.cache
 def train(**options):
-  """Output and taps of the branches in training."""
+  """Output and branch activations in training."""
   model = create(size="mini", **options)
 
   @jax.jit
@@ -152,7 +153,7 @@ def test_parameter_paths_are_an_interface(abstract):
 
 
 def test_initial_values_follow_the_released_distributions(emonext_golden, jit_quickly):
-  """Mean and spread of each tensor, as far as its number of elements can tell."""
+  """Mean and spread of each tensor, within its sampling error."""
   model, image = create(), jnp.zeros((1, 224, 224, 3))
   variables = jit_quickly(lambda key: model.init(key, image, train=False))(
     jax.random.key(0, impl="rbg")
@@ -168,7 +169,7 @@ def test_initial_values_follow_the_released_distributions(emonext_golden, jit_qu
   np.testing.assert_array_equal(ours["fc_loc.2.bias"], [1, 0, 0, 0, 1, 0])
 
 
-def test_at_first_the_transformer_changes_nothing(image, jit_quickly):
+def test_the_initial_transformer_is_the_identity(image, jit_quickly):
   out, _ = jit_quickly(
     functools.partial(emonext.SpatialTransformer().init_with_output, train=False)
   )(jax.random.key(0, impl="rbg"), image)
@@ -187,14 +188,14 @@ def test_a_batch_equals_its_images_one_by_one(variables, image, check_same):
 
 
 def with_fixed_transformer(variables):
-  """Its BatchNorm sees the batch; a matrix that does not depend on the image hides that."""
+  """Its BatchNorm depends on the batch; an image-independent matrix hides that."""
   flat = flatten_dict(variables)
   path = ("params", "stn", "dense1", "kernel")
   return unflatten_dict(flat | {path: jnp.zeros_like(flat[path])})
 
 
 def test_attention_of_an_image_and_its_neighbours(variables, image):
-  """None of them matter to `corrected`; `released` attends over them."""
+  """Neighbours do not affect `corrected`; `released` attends over them."""
   variables = with_fixed_transformer(variables)
   others = jnp.concatenate([image[:1], image[:0:-1] ** 2])
   corrected = train(variant="corrected", drop_path_rate=0.0)
@@ -211,8 +212,8 @@ def test_attention_of_an_image_and_its_neighbours(variables, image):
 
 
 @pytest.mark.parametrize("variant", emonext.VARIANTS)
-def test_two_devices_give_what_one_gives(variables, image, check_same, variant):
-  """Also the attention over the batch, and the statistics of BatchNorm."""
+def test_two_devices_equal_one(variables, image, check_same, variant):
+  """Including the attention over the batch and BatchNorm statistics."""
   images = jnp.concatenate([image, image[:1] ** 2])
   step = train(variant=variant, drop_path_rate=0.0)
   mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -253,7 +254,7 @@ def test_stochastic_depth_differs_by_block_example_and_step(variables, image):
 
 
 def test_every_parameter_gets_a_gradient(variables, image, jit_quickly):
-  """But those before a normalisation that takes them away, and the attended values."""
+  """Except those that a normalisation cancels, and the attended values."""
 
   @jit_quickly
   def gradients(params):
@@ -279,7 +280,7 @@ def test_every_parameter_gets_a_gradient(variables, image, jit_quickly):
 
 
 def test_bfloat16_follows_float32(variables, image):
-  """Parameters and outputs stay float32; they agree as far as bfloat16 carries."""
+  """Parameters and outputs stay float32; they agree to bfloat16 precision."""
   full = train(drop_path_rate=0.0)(variables, image)[0]
   half, state = train(drop_path_rate=0.0, dtype="bfloat16")(variables, image)
   for a, b in zip(full, half, strict=True):
@@ -290,7 +291,7 @@ def test_bfloat16_follows_float32(variables, image):
 
 
 @pytest.mark.parametrize("side", [(32, 32), (96, 64), (128, 224), (448, 448)])
-def test_other_sizes_of_image(abstract, side):
+def test_other_image_sizes(abstract, side):
   height, width = side
   variables, output = abstract(create(size="mini"), height, width)
   assert output.logits.shape == (1, 7)
@@ -323,7 +324,7 @@ def test_pure_function_under_the_transformations(variables, image, check_same):
     ({"drop_path_rate": 1.0}, "drop_path_rate is 1.0; it must be at least 0 and below 1"),
   ],
 )
-def test_unknown_values_are_refused_at_once(change, message):
+def test_unknown_values_are_rejected_on_creation(change, message):
   with pytest.raises(ValueError, match=message):
     create(**change)
 
@@ -334,6 +335,6 @@ def test_images_that_do_not_fit(variables):
     model.apply(variables, jnp.zeros((1, 100, 64, 3)), train=False)
   with pytest.raises(ValueError, match="0 x 64 pixels; both sides"):
     model.apply(variables, jnp.zeros((1, 0, 64, 3)), train=False)
-  message = r"96 x 96 pixels, .* 4000 numbers; its kernel has 1440 rows, as for .* of 64 pixels"
+  message = r"96 x 96 pixels, .* 4000 elements; its kernel has 1440 rows, as for .* of 64 pixels"
   with pytest.raises(ValueError, match=message):
     model.apply(variables, jnp.zeros((1, 96, 96, 3)), train=False)

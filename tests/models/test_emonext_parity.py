@@ -1,4 +1,4 @@
-"""The released variant of EmoNeXt against numbers of the released program."""
+"""The released variant of EmoNeXt compared with recorded numbers of the released program."""
 
 import functools
 
@@ -19,7 +19,7 @@ from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.typing import ClassifierOutput
 
 TOLERANCE = 1e-5
-# The sums over the blocks and the features are float32 whatever the dtype, in 18 blocks.
+# The residual sums of 18 blocks and the features are float32 for every dtype.
 GRADIENT_TOLERANCE = 1e-4
 NCHW = (0, 3, 1, 2)
 NHWC = (0, 2, 3, 1)
@@ -74,7 +74,7 @@ def attend(variables):
 
 
 def released_loss(output, labels):
-  """(loss, its cross entropy) with the released settings."""
+  """(loss, cross entropy) with the released settings."""
   task = ClassificationTask(
     SEVEN_EXPRESSIONS, LossConfig(label_smoothing=0.2, regularizer_weight=1.0)
   )
@@ -180,7 +180,7 @@ def test_loss_and_gradients(emonext_golden, check_gradients, model, variables, t
   assert len(recorded) == 203
   total = np.sqrt(sum((grads[x].astype(np.float64) ** 2).sum() for x in record["params"]))
   np.testing.assert_allclose(total, record["total_grad_norm"], rtol=1e-4)
-  # BatchNorm takes the localisation's biases away, softmax the key's; nothing reads the values.
+  # BatchNorm cancels the localisation's biases, softmax the key's; the values are unused.
   unused = {
     *(f"localization.{i}.bias" for i in (0, 4)),
     *(f"attention.{x}" for x in ("key.bias", "value.weight", "value.bias")),
@@ -258,7 +258,7 @@ def test_module_and_its_gradients(
 
 
 def test_epsilons(emonext_golden, model, variables, image):
-  """Of every normalisation, by the class's fields: the logits hardly see them."""
+  """Of every normalisation, from its fields: they hardly affect the logits."""
   found = {}
 
   def note(module, method):

@@ -1,4 +1,4 @@
-"""Every network exports for batches of any size; where its parameters fit all sides, for these."""
+"""Every network exports for any batch size, and for any image size that its parameters fit."""
 
 import functools
 
@@ -10,8 +10,8 @@ from jax import export
 
 import ferjax
 
-# The smallest size; sides as symbols, and what they must satisfy. EmoNeXt's parameters are those
-# of one size of image; FERMam averages cells of 4 x 4 tokens, and the tokens must fill one.
+# The smallest size; symbolic sides and their constraints. EmoNeXt's parameters fit one image size;
+# FERMam pools 4 x 4 tokens, so there must be at least as many.
 NETWORKS = {
   "fer_yolo_mamba": ("nano", "b, 32*h, 32*w, 3", ()),
   "emonext": ("atto", "b, 32, 32, 3", ()),
@@ -20,7 +20,7 @@ NETWORKS = {
 
 
 def _variables(model):
-  """Random numbers of a size that makes outputs differ."""
+  """Random values large enough to make outputs differ."""
   image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
   shapes = jax.eval_shape(functools.partial(model.init, train=False), jax.random.key(0), image)
   rng = np.random.default_rng(0)
@@ -36,7 +36,7 @@ def _variables(model):
 
 @functools.cache
 def _exported(name, variant="corrected"):
-  """The module, its variables, and its inference for symbolic sizes."""
+  """The module, its variables, and its exported inference for symbolic sizes."""
   size, sides, constraints = NETWORKS[name]
   model = ferjax.create_model(name, num_classes=3, size=size, variant=variant)
   variables = _variables(model)

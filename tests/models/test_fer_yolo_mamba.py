@@ -1,4 +1,4 @@
-"""What must hold of the network for every size and variant."""
+"""Properties of the network for every size and variant."""
 
 import functools
 
@@ -121,7 +121,7 @@ def test_state_space_parameters_start_as_specified(initial):
   dt = np.log1p(np.exp(np.asarray(ssm["dt_proj_bias"], np.float64)))
   assert dt.min() > 0.99e-3
   assert dt.max() < 1.01e-1
-  # Log-uniform: the median lies half way between the ends' logarithms.
+  # Log-uniform: the median is the geometric mean of the ends.
   np.testing.assert_allclose(np.median(np.log10(dt)), -2, atol=0.15)
   assert np.abs(ssm["dt_proj_weight"]).max() <= 4**-0.5
 
@@ -235,7 +235,7 @@ def test_pure_function_under_the_transformations(nano, jit_quickly, check_same):
     ({"num_classes": 0}, "num_classes is 0"),
   ],
 )
-def test_unknown_values_are_refused_at_once(change, message):
+def test_unknown_values_are_rejected_on_creation(change, message):
   with pytest.raises(ValueError, match=message):
     ferjax.create_model("fer_yolo_mamba", **({"num_classes": 7} | change))
 

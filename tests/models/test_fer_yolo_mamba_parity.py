@@ -1,4 +1,4 @@
-"""The released variant against numbers of the released program."""
+"""The released variant compared with recorded numbers of the released program."""
 
 import functools
 
@@ -108,7 +108,7 @@ def yolo_loss(golden):
 def train_step(released_model, released_variables, golden_image, yolo_loss):
   """Maps and new statistics in training, and by case a loss of the maps and its gradients.
 
-  In float64 but for the scans and the losses: the refinement has ReLUs and the pyramid maxima.
+  In float64 except for scans and losses: the refinement has ReLUs, and the pyramid maxima.
   """
   model = released_model.clone(dtype=jnp.float64)
 
@@ -234,7 +234,7 @@ def test_module_and_its_gradients(
 
 
 def test_initial_values_follow_the_released_distributions(golden, released_model, jit_quickly):
-  """Mean and spread of each tensor, as far as its number of elements can tell."""
+  """Mean and spread of each tensor, within its sampling error."""
   model = released_model.clone(prior_probability=None)
   image = jnp.zeros((1, 32, 32, 3))
   variables = jit_quickly(lambda key: model.init(key, image, train=False))(

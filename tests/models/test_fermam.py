@@ -1,4 +1,4 @@
-"""What must hold of FERMam for every size, variant and mode."""
+"""Properties of FERMam for every size, variant and mode."""
 
 import functools
 
@@ -36,10 +36,8 @@ def nano(jit_quickly):
   return model, jax.tree_util.tree_map_with_path(vary, variables)
 
 
-def test_number_of_parameters_that_run_and_that_the_release_only_carries(
-  fermam_golden, abstract, count
-):
-  """The released program also builds two embeddings, which nothing reads."""
+def test_number_of_executed_and_of_unused_released_parameters(fermam_golden, abstract, count):
+  """The released program also builds two unused embeddings."""
   counts = fermam_golden.manifest["counts"]
   unused = {"image": 0, "landmark": 0}
   for name, shape in FERMAM.unused.items():
@@ -149,7 +147,7 @@ def test_moving_a_patch_of_the_image_moves_its_tokens(nano, jit_quickly, check_s
 
 
 @pytest.mark.parametrize(("variant", "alive"), [("corrected", 49), ("released", 16)])
-def test_how_many_landmark_tokens_reach_the_logits(nano, jit_quickly, variant, alive):
+def test_number_of_landmark_tokens_that_reach_the_logits(nano, jit_quickly, variant, alive):
   model, variables = nano
   model = model.clone(variant=variant)
   image, landmark = jax.random.normal(jax.random.key(0), (2, 1, 49, 128))
@@ -168,7 +166,7 @@ def test_how_many_landmark_tokens_reach_the_logits(nano, jit_quickly, variant, a
     assert reached[:4, :4].all()
 
 
-def test_pooling_drops_what_fills_no_cell_and_never_all():
+def test_pooling_drops_incomplete_cells_but_never_all():
   x = jnp.arange(5 * 7.0).reshape(1, 5, 7, 1)
   means = np.asarray(x)[0, :4, :6, 0].reshape(2, 2, 3, 2).mean(axis=(1, 3))
   np.testing.assert_allclose(average_pool(x, 2)[0, :, :, 0], means)
@@ -217,7 +215,7 @@ def test_every_parameter_gets_a_gradient(nano, jit_quickly):
   ("variant", "frozen"), [("corrected", "image+landmark"), ("released", "landmark")]
 )
 def test_frozen_branches_get_no_gradient_and_keep_statistics(nano, jit_quickly, variant, frozen):
-  """But for the released landmark branch, whose statistics follow the batches."""
+  """Except the released landmark branch, whose statistics are updated."""
   model, variables = nano
   model = model.clone(variant=variant, frozen=frozen)
   grads, stats = grads_and_statistics(jit_quickly, model, variables, side=128, train=True)
@@ -238,7 +236,7 @@ def test_frozen_branches_get_no_gradient_and_keep_statistics(nano, jit_quickly, 
     ({"frozen": "backbone"}, "unknown frozen 'backbone' of fermam; known: none, landmark"),
   ],
 )
-def test_unknown_values_are_refused_at_once(change, message):
+def test_unknown_values_are_rejected_on_creation(change, message):
   with pytest.raises(ValueError, match=message):
     create(**change)
 

@@ -1,4 +1,4 @@
-"""The parts of FERMam by themselves, with their gradients, against the released program."""
+"""FERMam's parts and their gradients, compared with the released program."""
 
 import jax
 import jax.numpy as jnp
@@ -96,7 +96,7 @@ def test_module_and_its_gradients(
 
 @pytest.mark.parametrize("case", ["asfr_7x7", "asfr_3x3", "asfr_1x1"])
 def test_what_the_scan_of_asfr_adds(case, fermam_golden, golden_rules, part):
-  """In the released result it is a difference of large numbers; here it is seen by itself."""
+  """In the released result it is a difference of large numbers; here it is compared alone."""
   golden, module = fermam_golden, ASFR("released")
   x = jnp.asarray(golden_rules.normal(f"input:{case}", golden.index[f"{case}/in"]["shape"]))
   variables = part(module, "fusion", "asfr0").variables(x, golden.weights(case), train=False)
@@ -118,7 +118,7 @@ def test_what_the_scan_of_asfr_adds(case, fermam_golden, golden_rules, part):
 def test_pyramid_fusion_and_its_gradients(
   case, fermam_golden, golden_rules, part, vjp, check_gradients, check_input_gradient
 ):
-  """45 tokens are filled up to the 49 of a square."""
+  """45 tokens are padded to the 49 of a square."""
   golden, module = fermam_golden, PyramidFusion("released")
   shape = golden.index[f"{case}/in0"]["shape"]
   inputs = tuple(golden_rules.normal(f"input:{case}:{x}", shape) for x in ("ir", "lm"))

@@ -1,4 +1,4 @@
-"""The whole network, released variant, against numbers of the released program."""
+"""The released variant of the whole network, compared with recorded numbers."""
 
 import functools
 
@@ -71,7 +71,7 @@ def image(golden_rules):
 
 
 def embedding(features, weights):
-  """What the head that FERMam leaves out makes of the landmark features."""
+  """The landmark features' embedding by the head that FERMam omits."""
   prefix = "face_landback.output_layer."
   head = Embedding(512)
   naming = released_names.table_of(MobileFaceNet())
@@ -152,7 +152,7 @@ def test_train_step(
   variables,
   image,
 ):
-  """In float64 but for the scans: an activation near 0 changes its sign in a float32 run."""
+  """In float64 except for the scans: in float32, an activation near 0 changes its sign."""
   record = fermam_golden.train["train"]
   with jax.enable_x64(True):
     loss_fn = functools.partial(train_loss, model.clone(dtype=jnp.float64))
@@ -181,7 +181,7 @@ def test_train_step(
 
 
 def test_initial_values_follow_the_released_distributions(fermam_golden, model, jit_quickly):
-  """Mean and spread of each tensor, as far as its number of elements can tell."""
+  """Mean and spread of each tensor, within its sampling error."""
   image = jnp.zeros((1, 32, 32, 3))
   variables = jit_quickly(lambda key: model.init(key, image, train=False))(
     jax.random.key(0, impl="rbg")

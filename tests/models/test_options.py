@@ -11,7 +11,7 @@ from ferjax.models.registry import MODELS, ModelSpec, register_model
 
 
 class Everything(nn.Module):
-  """A field of each kind."""
+  """One field of each kind."""
 
   num_classes: int
   required: int
@@ -60,11 +60,14 @@ def test_values_of_every_kind(text, options):
 @pytest.mark.parametrize(
   ("text", "message"),
   [
-    ("width=3", "sets width, which everything has not; its options: required, depths, scale, rate"),
-    ("init=ones", "sets init, which everything has not"),
-    ("num_classes=3", "sets num_classes, which config.data.class_names decides; set that"),
-    ("frozen=stem", "sets frozen, which config.train.freeze decides"),
-    ("dtype=float32", "sets dtype, which config.model.dtype decides"),
+    (
+      "width=3",
+      "sets width, which everything does not have; its options: required, depths, scale, rate",
+    ),
+    ("init=ones", "sets init, which everything does not have"),
+    ("num_classes=3", "sets num_classes; set config.data.class_names instead"),
+    ("frozen=stem", "sets frozen; set config.train.freeze instead"),
+    ("dtype=float32", "sets dtype; set config.model.dtype instead"),
     ("rate=fast", "sets rate of everything to 'fast'; expected a number"),
     ("rate=True", "sets rate of everything to 'True'; expected a number"),
     ("rate=1e999", "sets rate of everything to '1e999'; expected a number"),
@@ -79,7 +82,7 @@ def test_values_of_every_kind(text, options):
     ("rate=0.1,", "wrong at ''"),
   ],
 )
-def test_what_is_wrong_is_said(text, message):
+def test_errors_state_the_problem(text, message):
   with pytest.raises(ValueError, match=message):
     parse_options("everything", text)
 
@@ -98,7 +101,7 @@ def test_an_option_without_a_default_is_needed():
     model_arguments(ModelConfig(name="everything", options="rate=0.5"))
 
 
-def test_arguments_hold_the_defaults():
+def test_arguments_include_the_defaults():
   assert model_arguments(ModelConfig(name="fermam")) == {
     "name": "fermam",
     "size": "base",
@@ -109,8 +112,8 @@ def test_arguments_hold_the_defaults():
   }
 
 
-def test_every_field_of_every_network_is_reached():
-  """Either by its own place in a config, or as an option."""
+def test_a_config_reaches_every_field_of_every_network():
+  """Either as its own config field or as an option."""
   elsewhere = {"num_classes", "size", "variant", "dtype", "frozen"}
   for name in ("fer_yolo_mamba", "emonext", "fermam"):
     module = MODELS[name].module
@@ -118,7 +121,7 @@ def test_every_field_of_every_network_is_reached():
     assert fields - elsewhere == set(option_types(module))
 
 
-def test_options_are_checked_however_they_come():
+def test_options_are_checked_from_config_and_python():
   with pytest.raises(TypeError, match="everything has no option 'widht'; known: num_classes, req"):
     ferjax.create_model("everything", num_classes=3, required=1, widht=2)
   with pytest.raises(TypeError, match=r"rate of everything is '0.1'; expected a number"):

@@ -25,7 +25,7 @@ class Plain(nn.Module):
 PLAIN = ModelSpec(module=Plain, task="classification", image_size=32, parts=("stem", "head"))
 
 
-def test_every_network_is_there():
+def test_every_network_is_registered():
   found = {name: (spec.task, spec.image_size, spec.stride) for name, spec in MODELS.items()}
   assert found == {
     "fer_yolo_mamba": ("detection", 320, 32),
@@ -35,8 +35,8 @@ def test_every_network_is_there():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_what_an_entry_says_is_so(name):
-  """Parts, the default of every choice, and what is imported only when it is needed."""
+def test_entries_match_their_networks(name):
+  """Parts, the default of every choice, and lazy references."""
   spec = model_spec(name)
   model = ferjax.create_model(name, num_classes=3)
   assert spec_of(model) is spec
@@ -51,7 +51,7 @@ def test_what_an_entry_says_is_so(name):
 
 
 def test_a_name_is_taken_once():
-  message = "'fermam' is registered already, as FERMam; choose another name"
+  message = "'fermam' is already registered, as FERMam; choose another name"
   with pytest.raises(ValueError, match=message):
     register_model("fermam", PLAIN)
   assert spec_of(Plain(2)) is None
@@ -70,6 +70,6 @@ def test_unknown_names_list_the_known():
     ({"frozen": ("none", "stem+tail")}, r"frozen 'stem\+tail' of Plain names tail; its parts: st"),
   ],
 )
-def test_impossible_entries(changes, message):
+def test_invalid_entries(changes, message):
   with pytest.raises(ValueError, match=message):
     dataclasses.replace(PLAIN, **changes)

@@ -1,6 +1,6 @@
 """Symmetries, initial values and half precision of the state-space blocks.
 
-Their numbers are held by the parity tests.
+The parity tests compare their outputs with recorded numbers.
 """
 
 import jax
@@ -63,7 +63,7 @@ def rotated_and_transposed(x, variables):
 
 @pytest.mark.parametrize("shape", [(6, 6), (5, 7)])
 def test_turning_the_map_exchanges_the_paths(shape):
-  """Which holds only where every output returns to its position.
+  """This holds only if every output returns to its position.
 
   A flip is no such turn (tests/ops/test_scan_paths.py).
   """
@@ -85,7 +85,7 @@ def test_turning_the_map_exchanges_the_paths(shape):
 
 
 def test_initial_step_sizes_of_both_variants():
-  """softplus(bias) is the step size; released, the bias itself is, but for the floor."""
+  """softplus(bias) is the step size; in the released code the bias itself, except for the floor."""
   key, shape = jax.random.key(0), (4, 512)
   corrected = np.asarray(dt_bias_init(key, shape), np.float64)
   released = np.asarray(released_dt_bias_init(key, shape), np.float64)

@@ -25,7 +25,7 @@ IMAGES = [
 
 
 def _released_grid(facts: dict) -> CellGrid:
-  """Cells with the strides that the released loss uses whatever the size of the maps."""
+  """Cells with the strides of the released loss, which do not depend on the map sizes."""
   levels = [
     cell_grid([(size, size)], (size * stride, size * stride))
     for size, stride in zip(facts["sizes"], facts["strides"], strict=True)
@@ -37,7 +37,7 @@ _simota = jax.jit(simota)
 
 
 def _inputs(golden, case: str, image: int, num_boxes: int = 6) -> dict:
-  """The arguments of `simota`; padding boxes lie in the picture, with labels, but masked."""
+  """The arguments of `simota`; padding boxes are inside the image, with labels, but masked."""
   grid = _released_grid(golden.train[case])
   raw = np.concatenate(
     [golden.expect(f"{case}/raw{level}")[image].reshape(12, -1).T for level in range(3)]
@@ -117,7 +117,7 @@ def test_without_boxes_nothing_is_matched(golden):
 
 
 def assert_same(result, other):
-  """By two programs: in float32, the ten operations of an overlap make 10 * 6e-8 at most."""
+  """Of two programs: the ten float32 operations of an IoU differ by at most 10 * 6e-8."""
   np.testing.assert_array_equal(result.matched, other.matched)
   np.testing.assert_array_equal(result.gt_index, other.gt_index)
   np.testing.assert_allclose(result.iou, other.iou, rtol=1e-6)
@@ -168,7 +168,7 @@ def test_class_cost_of_extreme_logits_is_finite():
   cost = class_cost(
     jnp.array([200.0, -400.0]), jnp.array([[200.0, 200], [-400, -400]]), jnp.array([0])
   )
-  # Certain of both classes: one wrong answer at the floor; certain of none: the other floor.
+  # Both classes certain: one is wrong, at the floor. Neither certain: the other is at the floor.
   np.testing.assert_allclose(cost, [[100, 100]], rtol=1e-6)
 
 
@@ -182,7 +182,7 @@ def test_dynamic_k_sums_the_ten_largest():
   np.testing.assert_array_equal(dynamic_k(jnp.asarray(ious[:, 3:6])), [1, 2, 3, 1])
 
 
-def test_selection_takes_the_cheapest_and_ties_to_the_lower_index():
+def test_selection_takes_the_cheapest_and_breaks_ties_by_index():
   cost = np.full((3, 12), 5, np.float32)
   cost[0, [7, 2]] = 1
   cost[2] = np.inf

@@ -20,7 +20,7 @@ CASES = [
 
 @pytest.fixture(params=["cpu", "gpu"])
 def backend(request, monkeypatch):
-  """Both ways of computing it run on a CPU; the backend's name only chooses."""
+  """Both implementations run on CPUs; the backend's name selects one."""
   monkeypatch.setattr(module.jax, "default_backend", lambda: request.param)
   return request.param
 
@@ -41,7 +41,7 @@ def test_equals_scipy(backend, size, k, stride, padding):
 
 
 @pytest.mark.parametrize(("size", "k", "stride", "padding"), [*CASES, ((7, 6), 3, 1, 4)])
-def test_both_ways_have_the_same_gradients(monkeypatch, size, k, stride, padding):
+def test_both_implementations_have_the_same_gradients(monkeypatch, size, k, stride, padding):
   x = jax.random.normal(jax.random.key(0), (2, *size, 4))
   kernel = jax.random.normal(jax.random.key(1), (k, k, 1, 4))
 
@@ -57,7 +57,7 @@ def test_both_ways_have_the_same_gradients(monkeypatch, size, k, stride, padding
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_gradients_have_the_types_of_their_arguments(backend):
+def test_gradients_have_the_dtypes_of_their_arguments(backend):
   x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3), jnp.bfloat16)
   kernel = jax.random.normal(jax.random.key(1), (3, 3, 1, 3), jnp.bfloat16)
 
@@ -72,7 +72,7 @@ def test_gradients_have_the_types_of_their_arguments(backend):
 
 
 def test_float64_keeps_its_precision(backend):
-  """As where a network is compared with a float64 record."""
+  """As needed to compare a network with a float64 record."""
   rng = np.random.default_rng(0)
   x, kernel = rng.standard_normal((1, 6, 6, 1)), rng.standard_normal((3, 3, 1, 1))
   cotangent = rng.standard_normal((1, 4, 4, 1))

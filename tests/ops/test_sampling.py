@@ -77,7 +77,7 @@ def test_samples_equal_their_definition(align_corners, outside):
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize("outside", ["zeros", "border"])
 @pytest.mark.parametrize("size", [(6, 5), (1, 1), (32, 17)])
-def test_identity_grid_returns_the_picture(align_corners, outside, size):
+def test_identity_grid_returns_the_image(align_corners, outside, size):
   image = jax.random.normal(jax.random.key(0), (1, *size, 2))
   grid = affine_grid(jnp.asarray(IDENTITY), *size, align_corners=align_corners)
   out = grid_sample(image, grid, align_corners=align_corners, outside=outside)
@@ -126,7 +126,7 @@ def test_recorded_samples_and_gradients(emonext_golden, golden_rules):
   assert golden.rel_l2("gridsample_identity/out", out.transpose(NCHW)) < 1e-5
 
 
-def test_far_points_have_no_gradient_but_finite_ones():
+def test_far_points_have_zero_gradients():
   image = jnp.ones((1, 4, 4, 1))
   grid = jnp.full((1, 2, 2, 2), 1e12)
   for outside in ("zeros", "border"):
@@ -134,7 +134,7 @@ def test_far_points_have_no_gradient_but_finite_ones():
     np.testing.assert_array_equal(jax.grad(score)(grid), np.zeros(grid.shape))
 
 
-def test_unknown_outside_is_refused():
+def test_unknown_outside_is_rejected():
   with pytest.raises(ValueError, match="unknown outside 'mirror'; known: zeros, border"):
     grid_sample(
       jnp.zeros((1, 2, 2, 1)), jnp.zeros((1, 2, 2, 2)), align_corners=True, outside="mirror"

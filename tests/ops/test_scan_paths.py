@@ -70,8 +70,8 @@ TURNS = {
 
 
 @pytest.mark.parametrize("turn", TURNS)
-def test_which_turns_of_a_square_map_exchange_the_four_paths(turn):
-  """A flip does not: it would need rows from right to left, yet from the top down."""
+def test_symmetries_that_permute_the_four_paths(turn):
+  """A flip does not: it would need rows from right to left in top-down order."""
   paths = path_indices(4, 4, 4)
   found = {tuple(path) for path in TURNS[turn](np.arange(16).reshape(4, 4)).ravel()[paths]}
   common = found & {tuple(path) for path in paths}
@@ -87,7 +87,7 @@ def test_errors():
 
 @pytest.mark.parametrize("num_paths", [4, 8])
 def test_symbolic_sizes_give_the_same_orders(num_paths):
-  """A program that is exported for maps of any size computes the orders itself."""
+  """A program exported for any map size computes the orders itself."""
   h, w = jax.export.symbolic_shape("h, w")
   flat = jax.ShapeDtypeStruct((1, h * w, 2), jnp.float32)
 

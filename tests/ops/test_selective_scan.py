@@ -1,4 +1,4 @@
-"""The scan against a plain NumPy loop in float64, and its gradient against numeric differences."""
+"""The scan compared with a float64 NumPy loop, and its gradient with numeric differences."""
 
 import functools
 
@@ -170,7 +170,7 @@ def test_no_intermediate_is_as_large_as_all_states():
 
 
 def make_shared_inputs(length=11):
-  """As ASFR has them: one decay rate for all channels, and an input step for every state."""
+  """As in ASFR: one decay rate for all channels, and an input step per state."""
   inputs = make_inputs(length=length)
   rng = np.random.default_rng(3)
   step = rng.standard_normal(inputs["B"].shape).astype(np.float32)
@@ -235,7 +235,7 @@ def test_an_input_step_equal_to_dt_is_the_plain_scan():
   ],
 )
 def test_errors_name_the_argument(change, message):
-  # Past the annotations, which only tests check.
+  # Bypasses the shape annotations, which only tests check.
   scan = getattr(selective_scan, "__wrapped__", selective_scan)
   with pytest.raises(ValueError, match=message):
     scan(**(make_inputs() | change))
@@ -243,7 +243,7 @@ def test_errors_name_the_argument(change, message):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_symbolic_length_gives_the_same(method):
-  """Exported once; for less than a chunk, a whole one, and more."""
+  """Exported once; for less than a chunk, one chunk, and more."""
   (length,) = jax.export.symbolic_shape("l")
   inputs = make_inputs(length=70)
   by_position = ("u", "dt", "B", "C")

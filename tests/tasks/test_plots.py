@@ -6,6 +6,7 @@ from PIL import Image
 
 from ferjax.tasks.detection.metrics import DetectionMetrics
 from ferjax.tasks.detection.plots import plot_precision_recall
+from ferjax.tasks.detection.task import DetectionTask
 from ferjax.tasks.plots import plot_confusion
 from ferjax.typing import Detections
 
@@ -49,6 +50,14 @@ def test_precision_recall_draws_a_line_per_class(tmp_path):
 def test_precision_recall_without_ground_truth_is_empty_axes(tmp_path):
   plot_precision_recall(DetectionMetrics(NAMES), tmp_path / "curves.png")
   assert not np.any(np.all(_pixels(tmp_path / "curves.png") == [0, 114, 178], axis=-1))
+
+
+def test_detection_report_has_both_plots(tmp_path):
+  metrics = _metrics(NAMES)
+  DetectionTask(NAMES).write_report(metrics, [], tmp_path)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["confusion.png", "precision_recall.png"]
+  for path in tmp_path.iterdir():
+    assert len(np.unique(_pixels(path).reshape(-1, 3), axis=0)) > 10
 
 
 def test_confusion_colours_the_diagonal_of_a_perfect_matrix(tmp_path):

@@ -1,6 +1,6 @@
 """Training augmentation of a classifier (spec: emonext and fermam, Loss and recipe).
 
-A first, antialiased step resizes and zooms the image. A second, bilinear step rotates it about its
+First, an antialiased step resizes and zooms the image. Then a bilinear step rotates it about its
 centre and crops it. Pixels of the crop beyond the image are black, as in torchvision: corners after
 a rotation, and a border if the zoomed image is smaller than the view. Brightness, contrast and
 noise come last, at the resolution of the network's input. A grey image has one channel throughout.
@@ -31,11 +31,11 @@ class FaceExample(TypedDict):
 
 
 def check_ranges(config: FaceAugmentConfig) -> None:
-  """Refuses ranges that augmentation cannot sample from."""
+  """Raises a ValueError for a probability or range that cannot be sampled from."""
   for name in ("flip", "vertical_flip", "erasing", "noise", "flip_or_noise"):
     _check(config, name, 0 <= getattr(config, name) <= 1, "a probability, 0..1")
   for name in ("brightness", "contrast"):
-    _check(config, name, 0 <= getattr(config, name) <= 1, "in 0..1: gains are sampled from 1 -+ it")
+    _check(config, name, 0 <= getattr(config, name) <= 1, "in 0..1: gains are 1 - x to 1 + x")
   _check(config, "rotation", 0 <= config.rotation <= 180, "in 0..180 degrees")
   _check(config, "noise_variance", 0 <= config.noise_variance < math.inf, "not negative")
   low, high = config.scale
@@ -69,10 +69,10 @@ def training_view(
     config: probabilities and ranges.
   """
   short = max(1, round(short_side(size, resize) * rng.uniform(*config.scale)))
-  picture = _scaled(image, short, grey=grey)
+  resized = _scaled(image, short, grey=grey)
   angle = rng.uniform(-config.rotation, config.rotation)
-  left, top = (_offset(rng, side - size) for side in picture.shape[1::-1])
-  pixels = _turned_and_cut(picture, angle, left, top, size).reshape(size, size, -1)
+  left, top = (_offset(rng, side - size) for side in resized.shape[1::-1])
+  pixels = _rotated_crop(resized, angle, left, top, size).reshape(size, size, -1)
   flipped, noisy = _choices(rng, config)
   if flipped:
     pixels = mirrored(pixels)
@@ -112,7 +112,7 @@ def _offset(rng: np.random.Generator, slack: int) -> int:
 def _scaled(
   image: UInt8[np.ndarray, "h w 3"], short: int, *, grey: bool
 ) -> UInt8[np.ndarray, "_ _ *c"]:
-  """A faster `ferjax.data.classification.views.scaled`, equal up to rounding."""
+  """A faster version of `ferjax.data.classification.views.scaled`, equal up to rounding."""
   x1, y1, x2, y2 = middle_part(image.shape[1], image.shape[0])
   image = image[y1:y2, x1:x2]
   if grey:
@@ -120,41 +120,39 @@ def _scaled(
   size = scaled_size(image.shape[1], image.shape[0], short)
   if short >= min(image.shape[:2]):
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
-  # OpenCV's bilinear filter does not widen when it shrinks images, so it aliases.
-  picture = Image.fromarray(np.ascontiguousarray(image))
-  return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
+  # OpenCV's bilinear filter has a fixed width, so it aliases when it shrinks images.
+  pil_image = Image.fromarray(np.ascontiguousarray(image))
+  return np.asarray(pil_image.resize(size, Image.Resampling.BILINEAR))
 
 
-def _turned_and_cut(
-  picture: UInt8[np.ndarray, "h w *c"], angle: float, left: int, top: int, size: int
+def _rotated_crop(
+  image: UInt8[np.ndarray, "h w *c"], angle: float, left: int, top: int, size: int
 ) -> UInt8[np.ndarray, "{size} {size} *c"]:
   """Rotates by `angle` (degrees, counter-clockwise) about the centre and crops a square."""
   if angle == 0:
-    return _cut(picture, left, top, size)
+    return _crop(image, left, top, size)
   cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
   # The image centre; pixel centres have integer coordinates.
-  x, y = (picture.shape[1] - 1) / 2, (picture.shape[0] - 1) / 2
+  x, y = (image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2
   # Maps a position (u, v) of the view to the position in the image before the rotation.
   dx, dy = left - x, top - y
-  places = np.array(
+  matrix = np.array(
     [
       [cosine, -sine, cosine * dx - sine * dy + x],
       [sine, cosine, sine * dx + cosine * dy + y],
     ]
   )
-  return cv2.warpAffine(
-    picture, places, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-  )
+  return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
-def _cut(
-  picture: UInt8[np.ndarray, "h w *c"], left: int, top: int, size: int
+def _crop(
+  image: UInt8[np.ndarray, "h w *c"], left: int, top: int, size: int
 ) -> UInt8[np.ndarray, "{size} {size} *c"]:
   """A square at (left, top), black beyond the image."""
   x1, y1 = max(left, 0), max(top, 0)
-  x2, y2 = min(left + size, picture.shape[1]), min(top + size, picture.shape[0])
-  view = np.zeros((size, size, *picture.shape[2:]), np.uint8)
-  view[y1 - top : y2 - top, x1 - left : x2 - left] = picture[y1:y2, x1:x2]
+  x2, y2 = min(left + size, image.shape[1]), min(top + size, image.shape[0])
+  view = np.zeros((size, size, *image.shape[2:]), np.uint8)
+  view[y1 - top : y2 - top, x1 - left : x2 - left] = image[y1:y2, x1:x2]
   return view
 
 

@@ -1,6 +1,6 @@
 """Rows of a classifier's batches: `ferjax.typing.ClassificationBatch` without the first axis.
 
-Images are still uint8, with one channel if grey: `ferjax.data.pipeline` normalises batches.
+Images are uint8, with one channel if grey; `ferjax.data.pipeline` normalises batches.
 """
 
 from typing import cast
@@ -86,7 +86,7 @@ class EvalRow(grain.transforms.Map):
 def _filling(
   source: Source, config: DataConfig, views: tuple[int, ...], *, index: int, skipped: bool
 ) -> Row:
-  """A grey row that is excluded from loss and metrics."""
+  """A grey padding row that is excluded from loss and metrics."""
   channels = 1 if config.grey else 3
   image = np.full((*views, config.image_size, config.image_size, channels), GREY, np.uint8)
   label = np.zeros(len(source.class_names), np.float32)

@@ -1,4 +1,4 @@
-"""The views of a face for the evaluation of a classifier.
+"""The views of a face that a classifier evaluates.
 
 Evaluation and prediction use the same functions, so their preprocessing cannot differ.
 """
@@ -8,8 +8,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 
 NUM_VIEWS = 10  # of `ten_views`
-# Of a picture whose sides differ by more, the middle is cut out before it is resized: its long side
-# would be enlarged with the short one, to gigabytes for a picture of one line.
+# An image with a larger aspect ratio is cropped to its middle before it is resized: enlarging a
+# single line to the full short side would need gigabytes.
 MAX_ASPECT = 32
 
 
@@ -27,9 +27,9 @@ def center_view(
   Raises:
     ValueError: `resize` is too small.
   """
-  picture = scaled(image, short_side(size, resize), grey=grey)
-  width, height = picture.size
-  return as_rgb(_cut(picture, (width - size) // 2, (height - size) // 2, size))
+  resized = scaled(image, short_side(size, resize), grey=grey)
+  width, height = resized.size
+  return as_rgb(_crop(resized, (width - size) // 2, (height - size) // 2, size))
 
 
 def center_placement(
@@ -55,10 +55,10 @@ def ten_views(
   The corners differ from the centre only if the resized image is larger than the view:
   `resize` above `size`. Arguments and errors as for `center_view`.
   """
-  picture = scaled(image, short_side(size, resize), grey=grey)
-  right, bottom = picture.width - size, picture.height - size
+  resized = scaled(image, short_side(size, resize), grey=grey)
+  right, bottom = resized.width - size, resized.height - size
   corners = [(0, 0), (right, 0), (0, bottom), (right, bottom), (right // 2, bottom // 2)]
-  views = np.stack([as_rgb(_cut(picture, left, top, size)) for left, top in corners])
+  views = np.stack([as_rgb(_crop(resized, left, top, size)) for left, top in corners])
   return np.concatenate([views, views[:, :, ::-1]])
 
 
@@ -72,40 +72,40 @@ def short_side(size: int, resize: int) -> int:
 
 
 def scaled(image: UInt8[np.ndarray, "h w 3"], short: int, *, grey: bool) -> Image.Image:
-  """The image with a short side of `short` pixels, RGB or 8-bit grey: bilinear, antialiased.
+  """Resizes to a short side of `short` pixels, RGB or 8-bit grey: bilinear, antialiased.
 
-  Of a longer picture the middle (`middle_part`): at most `MAX_ASPECT * short**2` pixels.
+  A very long image is cropped first (`middle_part`): at most `MAX_ASPECT * short**2` pixels.
   """
   x1, y1, x2, y2 = middle_part(image.shape[1], image.shape[0])
   image = image[y1:y2, x1:x2]
-  picture = Image.fromarray(np.ascontiguousarray(image))
+  pil_image = Image.fromarray(np.ascontiguousarray(image))
   if grey:
-    picture = picture.convert("L")
-  new_size = scaled_size(*picture.size, short)
-  if new_size == picture.size:
-    return picture
-  return picture.resize(new_size, Image.Resampling.BILINEAR)
+    pil_image = pil_image.convert("L")
+  new_size = scaled_size(*pil_image.size, short)
+  if new_size == pil_image.size:
+    return pil_image
+  return pil_image.resize(new_size, Image.Resampling.BILINEAR)
 
 
 def middle_part(width: int, height: int) -> tuple[int, int, int, int]:
-  """Left, top, right and bottom, pixels, of what is left after cutting to `MAX_ASPECT`."""
+  """Left, top, right and bottom, pixels, of the middle with at most the aspect `MAX_ASPECT`."""
   longest = MAX_ASPECT * min(width, height)
   left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
   return left, top, left + min(width, longest), top + min(height, longest)
 
 
-def as_rgb(picture: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
-  """Pixels in three channels, whatever the mode (RGB or 8-bit grey)."""
-  return np.array(picture.convert("RGB"))
+def as_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+  """The pixels of an RGB or 8-bit grey image in three channels."""
+  return np.array(image.convert("RGB"))
 
 
 def scaled_size(width: int, height: int, short: int) -> tuple[int, int]:
   """Width and height, pixels, of an image whose short side is resized to `short`."""
-  # Rounded down, as torchvision's Resize does, which the published recipes use.
+  # Rounded down, like torchvision's Resize in the published recipes.
   if width <= height:
     return short, short * height // width
   return short * width // height, short
 
 
-def _cut(picture: Image.Image, left: int, top: int, size: int) -> Image.Image:
-  return picture.crop((left, top, left + size, top + size))
+def _crop(image: Image.Image, left: int, top: int, size: int) -> Image.Image:
+  return image.crop((left, top, left + size, top + size))

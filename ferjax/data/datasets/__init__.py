@@ -1,1 +1,1 @@
-"""The data sets: one file each, what they have in common in `base`, their list in `catalog`."""
+"""The data sets: one file each, with shared definitions in `base` and the list in `catalog`."""

@@ -1,4 +1,4 @@
-"""AffectNet, as tables with face boxes, or as cropped faces with a file per label.
+"""AffectNet, as tables with face boxes, or as cropped faces with one label file each.
 
 Mollahosseini, Hasani, Mahoor, "AffectNet: A Database for Facial Expression, Valence, and Arousal
 Computing in the Wild", IEEE TAC 2017. Layouts and counts: spec: datasets. There is no public test
@@ -34,7 +34,7 @@ _TABLES = {"train": f"{_LISTS}/training.csv", "val": f"{_LISTS}/validation.csv"}
 _FOLDERS = {"train": "train_set", "val": "val_set"}
 _PATH = "subDirectory_filePath"
 _FACE = ("face_x", "face_y", "face_width", "face_height")
-# What NumPy raises on a damaged file: of its header, of its values, and of more than there is.
+# NumPy's exceptions for a damaged file: bad header, bad values, or a shape beyond the file's end.
 _DAMAGED = (ValueError, EOFError, OSError, SyntaxError, TypeError, KeyError, MemoryError)
 _CODES = {**AFFECTNET_CODES, **AFFECTNET_WITHOUT_EXPRESSION}
 # Neutral, happiness, sadness, surprise, fear, disgust, anger, contempt.
@@ -117,7 +117,7 @@ def _parse_file(
   except _DAMAGED as error:
     raise RecordError(f"{origin}: not a .npy file with one number: {error}") from error
   if value.size != 1:
-    raise RecordError(f"{origin}: holds {value.size} values; expected one number")
+    raise RecordError(f"{origin}: contains {value.size} values; expected one number")
   number = parse_number(str(value.item()), "the label", origin)
   code = str(int(number)) if number == int(number) else str(number)
   label = _label(code, options, origin)
@@ -143,8 +143,8 @@ AFFECTNET = DataSet(
   name="affectnet",
   title="AffectNet",
   terms="for research only, after an agreement with its authors; text not verified",
-  request="Ask its authors by the form at http://mohammadmahoor.com/affectnet/, signed by a "
-  "professor or head of research; unpack it as released",
+  request="Request it from its authors with the form at http://mohammadmahoor.com/affectnet/, "
+  "signed by a professor or head of research; unpack it as released",
   releases=(
     Release("csv", _expected_tables, _read_tables, _official_tables),
     Release("npy", _expected_folders, _read_folders, _official_folders),

@@ -1,11 +1,10 @@
-"""The annotation list of the YOLOX family: one image a line (spec: datasets, Detection sources).
+"""The annotation list of the YOLOX family: one image per line (spec: datasets, Detection sources).
 
     images/a.jpg 108,92,212,231,0 250.5,80,330,190,3
     images/no face here.jpg
 
-The path is relative to the data folder or to that of the list, or absolute, and may contain spaces;
-a
-box is x1,y1,x2,y2,class with corners in pixels of the original image and a 0-based class.
+The path is relative to the data folder or to the folder of the list, or absolute, and may contain
+spaces. A box is x1,y1,x2,y2,class: corners in pixels of the original image and a 0-based class.
 """
 
 import functools
@@ -28,11 +27,11 @@ from ferjax.data.datasets.splits import expect_splits, find_splits
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _BOX = re.compile(rf"{_NUMBER}(?:,{_NUMBER}){{4}}")
 _FORMAT = "expected `path x1,y1,x2,y2,class x1,y1,x2,y2,class ...`"
-_LOOKED_AT = 20  # lines that tell an annotation list from other text
+_MAX_LINES_CHECKED = 20  # to distinguish an annotation list from other text
 
 
 def _lists(root: pathlib.Path) -> Iterator[str]:
-  """The annotation lists in a folder, where other text may lie as well."""
+  """The annotation lists in a folder, which may also contain other text files."""
   for path in sorted(root.iterdir()):
     if path.suffix != ".txt" or not path.is_file():
       continue
@@ -41,9 +40,9 @@ def _lists(root: pathlib.Path) -> Iterator[str]:
 
 
 def _is_list(path: pathlib.Path, root: pathlib.Path) -> bool:
-  """Whether one of the first lines names an image that is there."""
+  """Whether one of the first lines names an existing image."""
   try:
-    lines = read_lines(path)[:_LOOKED_AT]
+    lines = read_lines(path)[:_MAX_LINES_CHECKED]
   except RecordError:
     return False
   images = (_split(line)[0] for _, line in lines)
@@ -58,7 +57,7 @@ def _read(root: pathlib.Path, options: Options) -> Reading:
   reading = Reading(wanted=options.splits)
   for split, file in reading.choose(_files(root, options)):
     parse = functools.partial(_entry, root=root, file=file, split=split, options=options)
-    expected = f"{_FORMAT}, one image a line"
+    expected = f"{_FORMAT}, one image per line"
     lines = read_lines(root / file)
     reading.add_all(lines, parse, split=split, where=root / file, expected=expected)
   return reading
@@ -112,7 +111,7 @@ ANNOTATION_LIST = DataSet(
   name="annotation_list",
   title="annotation list",
   terms="your own data",
-  request="Write one image a line, `path x1,y1,x2,y2,class ...`, into train.txt, val.txt, test.txt",
+  request="Write one image per line, `path x1,y1,x2,y2,class ...`, to train.txt, val.txt, test.txt",
   releases=(
     Release(
       "txt",

@@ -1,7 +1,7 @@
-"""Data sets as they lie on disk: what is expected where, and how their entries are read.
+"""Data sets on disk: which files are expected, and how entries are read.
 
-A `DataSet` describes a set; its releases know which files there must be and how to read them. The
-rules that hold for all readers stand here, and what they do with text in `parsing`.
+A `DataSet` describes a set; its releases define the required files and how to read them. The rules
+for all readers are here; functions that read text are in `parsing`.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ TASKS = ("classification", "detection")
 SPLITS = ("train", "val", "test")
 RULES = ("majority", "probability")
 OVERHANG = 2.0  # pixels that a box may extend beyond the image: rounding, 1-based pixels
-# Options that mean something to some sets only: on the command line, and in a config.
+# Options that apply only to some sets -> their names on the command line and in a config.
 _FLAGS = {
   "rule": ("--rule", "data.rule"),
   "files": ("--file", "data.train, data.val and data.test"),
@@ -34,14 +34,14 @@ class Options:
   """The options of a data set.
 
   Attributes:
-    task: "classification" or "detection"; "" for the first that the set has.
+    task: "classification" or "detection"; "" for the set's first.
     class_names: in the order of the labels; () for the set's own.
     rule: FERPlus: how votes become a label of the train split, "majority" or "probability".
-    files: split -> what it is called in data of one's own: an annotation file below the folder, an
-      image set, a folder, or a value of the column `split`.
-    table: csv: the table below the folder.
+    files: split -> its name in user-defined data: an annotation file below the folder, an image
+      set, a folder, or a value of the column `split`.
+    table: csv: path of the table below the folder.
     margin: fraction of a face box's side that is added on each side before cropping.
-    splits: that are read; () for all.
+    splits: the splits to read; () for all.
   """
 
   task: str = ""
@@ -55,16 +55,16 @@ class Options:
 
 @dataclasses.dataclass
 class Reading:
-  """What was read: entries, what is wrong (each naming file and row), and what was left out.
+  """The result of reading a set.
 
   Attributes:
     entries: in the order of the set.
-    problems: one for each bad record.
-    dropped: what the set's own rules leave out, by reason; that is no error.
-    wanted: the splits that are read, as `Options.splits`.
-    splits: those that are there, wanted or not, as far as the reader tells.
-    unreadable: problems with what is known of their record, where that is told.
-    passed_over: suffix -> number of files that are no images.
+    problems: one per bad record, naming file and row.
+    dropped: reason -> number of rows left out by the set's own rules, which are not errors.
+    wanted: the splits to read, as `Options.splits`.
+    splits: the existing splits, wanted or not, as far as the reader finds them.
+    unreadable: problems, each with what is known of its record, if the reader reports that.
+    ignored: suffix -> number of files that are not images.
   """
 
   entries: list[Entry] = dataclasses.field(default_factory=list)
@@ -73,20 +73,20 @@ class Reading:
   wanted: tuple[str, ...] = ()
   splits: set[str] = dataclasses.field(default_factory=set)
   unreadable: list[tuple[str, Entry]] = dataclasses.field(default_factory=list)
-  passed_over: dict[str, int] = dataclasses.field(default_factory=dict)
+  ignored: dict[str, int] = dataclasses.field(default_factory=dict)
 
   def choose(self, names: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Those of the splits, and their names, that are wanted."""
+    """Yields the wanted splits with their names; records all."""
     self.splits.update(names)
     for split, name in names.items():
       if not self.wanted or split in self.wanted:
         yield split, name
 
   def list_images(self, folder: pathlib.Path) -> list[pathlib.Path]:
-    """The images below a folder; what else lies there is counted."""
-    files, passed_over = list_images(folder)
-    for suffix, count in passed_over.items():
-      self.passed_over[suffix] = self.passed_over.get(suffix, 0) + count
+    """The images below a folder; counts the other files."""
+    files, ignored = list_images(folder)
+    for suffix, count in ignored.items():
+      self.ignored[suffix] = self.ignored.get(suffix, 0) + count
     return files
 
   def add_all(
@@ -98,23 +98,21 @@ class Reading:
     where: object = "",
     expected: str = "",
   ) -> None:
-    """Parses rows: to an entry, to a reason to drop the row, or to None for no example.
-
-    A RecordError becomes a problem.
+    """Parses rows and adds their entries; a RecordError becomes a problem.
 
     Args:
-      rows: as `parse` takes them.
-      parse: what makes of a row an entry.
-      split: of all rows, or what tells that of a row; rows of splits that are not wanted are not
-        parsed. "" if only the entries tell it.
+      rows: the arguments of `parse`.
+      parse: row -> an entry, a reason to drop the row, or None for no example.
+      split: of all rows, or a function that returns a row's split; rows of unwanted splits are not
+        parsed. "" if only the entries know their split.
       where: file or folder of the rows, for messages.
-      expected: what a row looks like; if given, there must be one.
+      expected: the expected form of a row; if given, at least one row is required.
 
     Raises:
-      LayoutError: no rows, or a split of which every record is bad.
+      LayoutError: no rows, or a split with only bad or dropped records.
     """
     good: set[str] = set()
-    lost: dict[str, list[str]] = {}  # split -> why records of it are no entries
+    lost: dict[str, list[str]] = {}  # split -> why its records are not entries
     is_empty = True
     for row in rows:
       is_empty, name = False, ""
@@ -142,8 +140,8 @@ class Reading:
     for name, reasons in lost.items():
       if name and name not in good:
         raise LayoutError(
-          f"{where}: no records of the split {name!r} to read: all {len(reasons)} records are bad "
-          f"or left out, the first: {reasons[0]}"
+          f"{where}: no valid records of the split {name!r}: all {len(reasons)} records are bad or "
+          f"left out, the first: {reasons[0]}"
         )
 
 
@@ -153,9 +151,9 @@ class Release:
 
   Attributes:
     name: "csv".
-    expected: (root, options) -> required paths below the folder, with their description.
-    read: (root, options) -> what is there; LayoutError where a file is malformed as a whole.
-    official: (options) -> split -> class name, or "total", -> number, as published.
+    expected: (root, options) -> required paths below the folder, each with a description.
+    read: (root, options) -> the reading; LayoutError if a whole file is malformed.
+    official: (options) -> split -> class name or "total" -> published count.
   """
 
   name: str
@@ -169,17 +167,16 @@ class DataSet:
   """A data set that ferjax knows.
 
   Attributes:
-    name: as the command line, a config and tfds call it.
+    name: on the command line, in a config and in tfds.
     title: full name.
     terms: licence or terms of use, and whether they were verified.
     request: how to get it.
     releases: known formats; the first that matches is read.
-    tasks: what it can be used for; the first is the default.
-    class_counts: numbers of classes that its labels may have; () for any names of the user's, in
-      data of one's own.
+    tasks: tasks it can be used for; the first is the default.
+    class_counts: possible numbers of classes; () for user-defined data with any class names.
     takes: the fields of `Options` that apply to it, of rule, files and table.
     overhang: pixels that a box may extend beyond the image.
-    votes: what annotators voted for, where `Entry.votes` holds their numbers.
+    votes: names of the counts in `Entry.votes`; () without votes.
   """
 
   name: str
@@ -197,7 +194,7 @@ class DataSet:
     """Fills in the defaults.
 
     Raises:
-      ValueError: an option that this set does not have.
+      ValueError: an invalid option, or one that does not apply to this set.
     """
     task = options.task or self.tasks[0]
     if task not in self.tasks:
@@ -209,18 +206,17 @@ class DataSet:
       if field not in self.takes and value != getattr(Options(), field):
         raise ValueError(
           f"{flag} is given ({value!r}), but does not apply to {self.title}; remove it (in a "
-          "config: "
-          f"{config})"
+          f"config: {config})"
         )
     if not 0 <= options.margin < np.inf:
-      raise ValueError(f"--margin {options.margin}; expected 0 or more, as 0.2 for a fifth")
+      raise ValueError(f"--margin {options.margin}; expected 0 or more, such as 0.2 for a fifth")
     return dataclasses.replace(options, task=task, class_names=self._class_names(options))
 
   def _class_names(self, options: Options) -> tuple[str, ...]:
     default = EXPRESSIONS[: self.class_counts[0]] if self.class_counts else SEVEN_EXPRESSIONS
     names = tuple(options.class_names) or default
     if len(set(names)) != len(names) or not all(names):
-      raise ValueError(f"--class-names {','.join(names)}; expected names, none of them twice")
+      raise ValueError(f"--class-names {','.join(names)}; expected unique, non-empty names")
     has_all = any(set(EXPRESSIONS[:n]) <= set(names) for n in self.class_counts)
     if self.class_counts and not (has_all and (not self.votes or set(names) <= set(EXPRESSIONS))):
       raise ValueError(
@@ -230,16 +226,16 @@ class DataSet:
     return names
 
   def read(self, root: str | os.PathLike, options: Options) -> tuple[Release, Reading]:
-    """The release that lies in `root`, and what is in it.
+    """Finds the release in `root` and reads it.
 
     Args:
       root: the folder of the set.
-      options: as `complete` returns them.
+      options: as returned by `complete`.
 
     Raises:
-      LayoutError: a missing or malformed file, a split whose name is not known, or one without a
-        good record.
-      ValueError: a margin, where nothing is cut out.
+      LayoutError: a missing or malformed file, an unknown split name, or a split without a valid
+        record.
+      ValueError: a margin for a set without face boxes to crop.
     """
     release = self.find_release(root, options)
     reading = release.read(pathlib.Path(root), options)
@@ -263,7 +259,7 @@ class DataSet:
     """
     folder = pathlib.Path(root)
     if "://" in os.fspath(root):
-      raise LayoutError(f"{root} is not on this machine; copy the data set to a local folder first")
+      raise LayoutError(f"{root} is not a local path; copy the data set to a local folder first")
     if folder.is_file():
       raise LayoutError(f"{folder} is a file; expected the folder of the data set")
     if not folder.is_dir():

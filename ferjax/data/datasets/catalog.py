@@ -1,4 +1,4 @@
-"""The data sets by name: a new one is a file beside this, and a line in the list below."""
+"""The data sets by name: a new one is a file in this folder and a line in the list below."""
 
 from ferjax.data.datasets.affectnet import AFFECTNET
 from ferjax.data.datasets.annotation_list import ANNOTATION_LIST
@@ -15,24 +15,24 @@ from ferjax.data.datasets.voc import VOC
 from ferjax.data.datasets.yolo_txt import YOLO_TXT
 
 DATA_SETS: dict[str, DataSet] = {}
-DRAWN = ("synthetic", "synthetic_faces")  # sources without files
-PREPARED = "prepared"  # the source of whatever `ferjax data prepare` wrote
+SYNTHETIC = ("synthetic", "synthetic_faces")  # sources without files
+PREPARED = "prepared"  # the source of any set that `ferjax data prepare` wrote
 
 
 def register_data_set(data_set: DataSet) -> None:
-  """Makes a set known: to `ferjax data`, and as a source of training.
+  """Registers a set for `ferjax data` and as a training source.
 
   Raises:
     ValueError: the name is taken.
   """
   name = data_set.name
-  if name in (*DRAWN, PREPARED) or DATA_SETS.get(name, data_set) is not data_set:
+  if name in (*SYNTHETIC, PREPARED) or DATA_SETS.get(name, data_set) is not data_set:
     raise ValueError(f"the name {name!r} of {data_set.title} is taken; choose another")
   DATA_SETS[name] = data_set
 
 
 def find_data_set(name: str) -> DataSet:
-  """The data set of that name; a ValueError lists the known ones."""
+  """The data set with this name; a ValueError lists the known ones."""
   if name not in DATA_SETS:
     raise ValueError(f"unknown data set {name!r}; known: {', '.join(DATA_SETS)}")
   return DATA_SETS[name]

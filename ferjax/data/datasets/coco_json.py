@@ -17,15 +17,15 @@ from ferjax.data.datasets.parsing import check_box, find_image, parse_class, rel
 from ferjax.data.datasets.splits import expect_splits, find_splits
 
 _ANNOTATIONS = "annotations"
-# Where a file name may start from, besides the folder of the json; {name} is train2017 for
-# instances_train2017.json.
+# Folders that file names may be relative to, besides the folder of the JSON file; {name} is
+# train2017 for instances_train2017.json.
 _FOLDERS = ("", "images", "{split}", "images/{split}", "{name}", "images/{name}")
 _Id = int | str
-_Faces = list[tuple[int, dict[str, Any]]]  # place in the list of annotations, annotation
+_Faces = list[tuple[int, dict[str, Any]]]  # index in the list of annotations, annotation
 
 
 def _files(root: pathlib.Path, options: Options) -> dict[str, str]:
-  """Split -> json file."""
+  """Split -> JSON file."""
   folder = root / _ANNOTATIONS
   names = sorted(os.listdir(folder)) if folder.is_dir() else []
   found = [f"{_ANNOTATIONS}/{name}" for name in names if name.endswith(".json")]
@@ -43,7 +43,7 @@ def _read(root: pathlib.Path, options: Options) -> Reading:
       image_id = annotation.get("image_id")
       if not isinstance(image_id, _Id) or image_id not in faces:
         reading.problems.append(
-          f"{file}: annotations[{place}]: image_id {image_id!r} is no image's id"
+          f"{file}: annotations[{place}]: image_id {image_id!r} is not the id of an image"
         )
       elif not annotation.get("iscrowd"):
         faces[image_id].append((place, annotation))
@@ -70,7 +70,7 @@ def _by_id(images: list[dict[str, Any]], file: str, problems: list[str]) -> dict
       problems.append(f"{origin}: id {image_id!r}; expected a number or text")
     elif image_id in by_id:
       other = by_id[image_id].get("file_name")
-      problems.append(f"{origin}: id {image_id!r} is used by {other} too; expected a unique id")
+      problems.append(f"{origin}: id {image_id!r} is also used by {other}; expected a unique id")
     else:
       by_id[image_id] = image
   return by_id
@@ -80,7 +80,7 @@ def _load(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
   try:
     content = json.loads(path.read_bytes())
   except (ValueError, RecursionError) as error:
-    raise LayoutError(f"{path}: malformed json: {error}") from error
+    raise LayoutError(f"{path}: malformed JSON: {error}") from error
   for key in ("images", "annotations", "categories"):
     rows = content.get(key) if isinstance(content, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -93,7 +93,7 @@ def _load(path: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _categories(rows: list[dict[str, Any]]) -> dict[_Id, list[Any]]:
-  """Id -> the names that it has; which of them are good is asked only of those in use."""
+  """Category id -> its names; only names in use are validated, later."""
   names: dict[_Id, list[Any]] = {}
   for row in rows:
     category_id, name = row.get("id"), row.get("name")
@@ -170,7 +170,7 @@ def _expected(root: pathlib.Path, options: Options) -> dict[str, str]:
 
 COCO_JSON = DataSet(
   name="coco_json",
-  title="COCO json",
+  title="COCO JSON",
   terms="your own data",
   request="Lay out annotations/{train,val,test}.json and images/, or name the files: "
   "--file train=FILE",

@@ -4,8 +4,8 @@
     images/a.jpg,happiness,train
     images/b.jpg,Angry,val
 
-The path is relative to the data folder or to that of the table, or absolute; the label is a class
-name, in any case, or another spelling that `ferjax.expressions` knows.
+The path is relative to the data folder or to the folder of the table, or absolute. The label is a
+class name, in any case, or a synonym that `ferjax.expressions` knows.
 """
 
 import functools
@@ -24,7 +24,7 @@ from ferjax.data.datasets.parsing import (
 from ferjax.data.datasets.splits import find_splits
 
 COLUMNS = ("image", "label", "split")
-# Columns that tell who or what is shown; the first that is there and not empty is the group.
+# Columns that identify the subject or clip; the first that is present and not empty is the group.
 GROUPS = ("person", "subject", "clip", "group")
 
 
@@ -34,7 +34,7 @@ def _read(root: pathlib.Path, options: Options) -> Reading:
   rows: dict[str, list[TableRow]] = {}  # by the value of the column split
   for row in read_rows(table, COLUMNS, optional=GROUPS):
     rows.setdefault(row[1]["split"], []).append(row)
-  there = ", ".join(f"{value!r} ({len(members)} rows)" for value, members in sorted(rows.items()))
+  known = ", ".join(f"{value!r} ({len(members)} rows)" for value, members in sorted(rows.items()))
   first = ", ".join(f"{value!r} from line {members[0][0]} on" for value, members in rows.items())
   names = find_splits(
     filter(None, rows), options, root=f"{table} ({first})", what="the value of the column split"
@@ -46,7 +46,7 @@ def _read(root: pathlib.Path, options: Options) -> Reading:
       parse,
       split=split,
       where=f"{table}, split {value!r}",
-      expected=f"splits there: {there or 'none'}",
+      expected=f"existing splits: {known or 'none'}",
     )
   if not options.splits:
     reading.add_all(rows.get("", ()), functools.partial(_without_split, table=options.table))
@@ -74,7 +74,7 @@ def _entry(row: TableRow, *, root: pathlib.Path, split: str, options: Options) -
 
 CSV = DataSet(
   name="csv",
-  title="csv table",
+  title="CSV table",
   terms="your own data",
   request="Write a table with the columns image, label and split, and one of "
   f"{', '.join(GROUPS)} if known",

@@ -1,4 +1,4 @@
-"""One example of a data set, not yet looked at: only `ferjax.data.examples` opens its image."""
+"""An example of a data set before its image is opened, which `ferjax.data.examples` does."""
 
 import dataclasses
 import io
@@ -7,20 +7,20 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image
 
-_TOLERANCE = 1e-3  # of the sum of a distribution
+_TOLERANCE = 1e-3  # for the sum of a distribution
 Box = tuple[float, float, float, float]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Pixels:
-  """An image inside a table: `values` are its grey values, row by row."""
+  """An image stored in a table: `values` are its grey levels, row by row."""
 
   values: bytes
   width: int
   height: int
 
   def encode(self) -> bytes:
-    """As a PNG file."""
+    """Encodes the image as a PNG file."""
     grey = np.frombuffer(self.values, np.uint8).reshape(self.height, self.width)
     file = io.BytesIO()
     Image.fromarray(grey).save(file, "PNG")
@@ -32,17 +32,17 @@ class Entry:
   """One example of a data set.
 
   Attributes:
-    origin: file and row that it comes from: "list.txt:12 (images/a.jpg)".
-    key: identifies it in the set, independently of the location of the folder.
+    origin: file and row of the annotation: "list.txt:12 (images/a.jpg)".
+    key: unique in the set, and independent of the location of the folder.
     image: path of the file, or the pixels.
     split: "train", "val" or "test", as released.
-    label: class index, or a distribution over the classes; for a detector one index per box.
+    label: class index, or a distribution over the classes; for a detector, one index per box.
     boxes: xyxy pixels of the upright image; None for a classifier.
-    relative: `boxes` are relative to width and height, 0..1, instead.
+    relative: whether `boxes` are relative to width and height, 0..1, instead.
     crop: xyxy pixels of the face, for a classifier; None for the whole image.
     group: subject or clip; "" if unknown.
-    size: width and height that an annotation claims for the image.
-    votes: of the annotators, if they are kept.
+    size: width and height of the image according to the annotation; None if not given.
+    votes: the annotators' vote counts; () if none.
   """
 
   origin: str
@@ -59,16 +59,16 @@ class Entry:
 
   @property
   def classes(self) -> tuple[int, ...]:
-    """Class indices: of each box, or the most probable one."""
+    """The class index of each box, or the most probable class of a face."""
     if self.boxes is not None:
       return tuple(int(c) for c in self.label)  # pyright: ignore[reportGeneralTypeIssues]
     return (self.label,) if isinstance(self.label, int) else (int(np.argmax(self.label)),)
 
   def distribution(self, num_classes: int) -> Float[np.ndarray, "k"]:
-    """The label of a face over the k classes.
+    """The label of a face as a distribution over the k classes.
 
     Raises:
-      ValueError: a class beyond them, or numbers that are no distribution over them.
+      ValueError: a class beyond them, or numbers that are not a distribution over them.
     """
     if isinstance(self.label, int):
       if not 0 <= self.label < num_classes:
@@ -84,10 +84,10 @@ class Entry:
 
 
 class RecordError(ValueError):
-  """A wrong annotation; the message starts with its origin.
+  """A bad annotation; the message starts with its origin.
 
-  `example` is what is known of the record all the same: it is counted when a validation split is
-  cut, so that mending a record moves no other to another split.
+  `example` is what is known of the record. It is counted when a validation split is taken, so that
+  fixing the record moves no other record to another split.
   """
 
   def __init__(self, message: object, *, example: Entry | None = None):

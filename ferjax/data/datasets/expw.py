@@ -74,7 +74,7 @@ def _official(options: Options) -> dict[str, dict[str, int]]:
 EXPW = DataSet(
   name="expw",
   title="ExpW",
-  terms="for research only, by its web page; not verified",
+  terms="for research only, according to its web page; not verified",
   request="Download it from http://mmlab.ie.cuhk.edu.hk/projects/socialrelation/; unpack it so "
   "that DIR/image/origin/ and DIR/label/label.lst exist",
   releases=(

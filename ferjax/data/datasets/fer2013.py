@@ -1,4 +1,4 @@
-"""FER2013: grey faces of 48x48 pixels, in a table, or in a folder per class.
+"""FER2013: grey faces of 48x48 pixels, in a table or in one folder per class.
 
 Goodfellow et al., "Challenges in Representation Learning: A report on three machine learning
 contests", ICONIP 2013. Layouts and counts: spec: datasets. The folders have no validation split:
@@ -24,14 +24,14 @@ _FOLDERS = {"train": "train", "test": "test"}
 
 
 def parse_usage(text: str, origin: str) -> str:
-  """The split; RecordError for an unknown word."""
+  """The split; RecordError for an unknown value."""
   if text not in USAGES:
     raise RecordError(f"{origin}: Usage is {text!r}; expected one of {', '.join(USAGES)}")
   return USAGES[text]
 
 
 def parse_pixels(text: str, origin: str) -> Pixels:
-  """The image; RecordError unless there are 48 x 48 values in 0..255."""
+  """The image; RecordError unless it has 48 x 48 values in 0..255."""
   numbers = text.split()
   count = SIDE * SIDE
   if len(numbers) != count:
@@ -79,7 +79,7 @@ def _expected_folders(root: pathlib.Path, options: Options) -> dict[str, str]:
 FER2013 = DataSet(
   name="fer2013",
   title="FER2013",
-  terms="no licence is stated by the contest; the images are from a web search; not verified",
+  terms="the contest states no licence; the images are from a web search; not verified",
   request="Download it from the Kaggle contest 'Challenges in Representation Learning: Facial "
   "Expression Recognition Challenge', or as a folder per class (Kaggle, msambare/fer2013)",
   releases=(

@@ -1,17 +1,17 @@
-"""FERPlus: FER2013's pictures with the votes of ten people each.
+"""FERPlus: the images of FER2013 with the votes of ten annotators each.
 
 Barsoum, Zhang, Canton Ferrer, Zhang, "Training Deep Networks for Facial Expression Recognition
 with Crowd-Sourced Label Distribution", ICMI 2016. Votes become labels by the rules of the authors'
 program (spec: datasets, FERPlus rules). As in that program, the chosen rule applies to training;
 validation and test always use the majority class, so results are comparable.
 
-There are two releases, whose votes differ for 1,601 pictures:
+There are two releases, whose votes differ for 1,601 images:
 
   table    fer2013new.csv has a row of votes for each row of FER2013's table.
-  folders  data/FER2013{Train,Valid,Test}/label.csv, which the authors train on; beside it lie the
-           pictures that their program writes from the tables. Published counts are of these.
+  folders  data/FER2013{Train,Valid,Test}/label.csv, which the authors train on, next to the images
+           that their program writes from the tables. Published counts refer to these.
 
-A row is told from the others by its number. Three names of the table stand in two rows each.
+Rows are identified by their number: three names of the table occur in two rows each.
 """
 
 import csv
@@ -35,19 +35,19 @@ from ferjax.data.datasets.parsing import (
 )
 from ferjax.expressions import FERPLUS_COLUMNS, FERPLUS_NO_EXPRESSION
 
-Rows = tuple[TableRow | None, TableRow | None]  # of pixels, of votes
+Rows = tuple[TableRow | None, TableRow | None]  # row of pixels, row of votes
 VOTES_TABLE = "fer2013new.csv"
 LABELS = "label.csv"
 FOLDERS = {"train": "FER2013Train", "val": "FER2013Valid", "test": "FER2013Test"}
-_WHOLE = (0.0, 0.0, float(SIDE), float(SIDE))  # the box of every picture as released
-_EXPRESSIONS = len(FERPLUS_COLUMNS) - len(FERPLUS_NO_EXPRESSION)  # the others come last
-# Counted; by rule for train, by the majority for the others.
+_WHOLE = (0.0, 0.0, float(SIDE), float(SIDE))  # the box of every image as released
+_EXPRESSIONS = len(FERPLUS_COLUMNS) - len(FERPLUS_NO_EXPRESSION)  # the other columns come last
+# Counted on the data: train by rule, val and test by majority.
 _TABLE_COUNTS = {"majority": 25060, "probability": 27956, "val": 3199, "test": 3153}
 _FOLDERS_COUNTS = {"majority": 25045, "probability": 27947, "val": 3191, "test": 3137}
 
 
 def majority(votes: Sequence[int]) -> tuple[float, ...] | None:
-  """One-hot over the expression columns, or None: no expression has more than half the votes."""
+  """One-hot over the expression columns; None if no expression has more than half the votes."""
   counted = np.where(np.array(votes) > 1, votes, 0)
   winner = int(counted.argmax())
   if counted[winner] <= 0.5 * counted.sum() or winner >= _EXPRESSIONS:
@@ -56,11 +56,11 @@ def majority(votes: Sequence[int]) -> tuple[float, ...] | None:
 
 
 def probability(votes: Sequence[int]) -> tuple[float, ...] | None:
-  """A distribution over the expression columns, or None: the votes are too scattered.
+  """A distribution over the expression columns; None if the votes are too scattered.
 
   The columns with the most votes are taken, ties together, until they have three quarters of the
-  votes, or there are three, or one of them is not an expression. That one counts only if it is
-  first.
+  votes, or are three, or one of them is not an expression. A column that is not an expression
+  counts only if it comes first.
   """
   counted = np.where(np.array(votes) > 1, votes, 0).astype(float)
   taken = np.zeros(len(counted))
@@ -97,27 +97,29 @@ def _read_table(root: pathlib.Path, options: Options) -> Reading:
 
 
 def _split(rows: Rows) -> str:
-  """By the votes; "" beyond the end of either table, which `_parse_rows` says."""
-  picture, votes_row = rows
-  if picture is None or votes_row is None:
+  """The split in the table of votes; "" beyond the end of either table (see `_parse_rows`)."""
+  image_row, votes_row = rows
+  if image_row is None or votes_row is None:
     return ""
   line, cells = votes_row
   return parse_usage(cells["Usage"], f"{VOTES_TABLE}:{line} ({cells['Image name']})")
 
 
 def _parse_rows(rows: Rows, *, options: Options) -> Entry | str:
-  picture, votes_row = rows
-  if picture is None or votes_row is None:
+  image_row, votes_row = rows
+  if image_row is None or votes_row is None:
     longer, shorter = (TABLE, VOTES_TABLE) if votes_row is None else (VOTES_TABLE, TABLE)
-    line = (picture or votes_row or (0, {}))[0]
-    raise LayoutError(f"{longer}:{line}: {shorter} has no such row; the tables go row by row")
+    line = (image_row or votes_row or (0, {}))[0]
+    raise LayoutError(
+      f"{longer}:{line}: {shorter} has no such row; the tables must have the same rows"
+    )
   line, cells = votes_row
   name = cells["Image name"]
   origin = f"{VOTES_TABLE}:{line} ({name})"
-  if cells["Usage"] != picture[1]["Usage"]:
+  if cells["Usage"] != image_row[1]["Usage"]:
     raise RecordError(
-      f"{origin}: Usage is {cells['Usage']!r}, but {picture[1]['Usage']!r} in "
-      f"{TABLE}:{picture[0]}; the tables must have the same rows in the same order"
+      f"{origin}: Usage is {cells['Usage']!r}, but {image_row[1]['Usage']!r} in "
+      f"{TABLE}:{image_row[0]}; the tables must have the same rows in the same order"
     )
   if not name:
     return "removed face (empty name)"
@@ -126,7 +128,7 @@ def _parse_rows(rows: Rows, *, options: Options) -> Entry | str:
   label = _label(votes, split, options)
   if isinstance(label, str):
     return label
-  pixels = parse_pixels(picture[1]["pixels"], f"{TABLE}:{picture[0]}")
+  pixels = parse_pixels(image_row[1]["pixels"], f"{TABLE}:{image_row[0]}")
   return Entry(origin, f"{line}", pixels, split, label, votes=votes)
 
 
@@ -134,14 +136,14 @@ def _expected_folders(root: pathlib.Path, options: Options) -> dict[str, str]:
   expected = {}
   for split, folder in FOLDERS.items():
     place = _base(root) / folder
-    expected[f"{place / LABELS}"] = f"name and ten votes of each picture of {split}"
-    picture = min((path.name for path in (root / place).glob("*.png")), default="*.png")
-    expected[f"{place / picture}"] = "pictures; generate_training_data.py of FER+ writes them"
+    expected[f"{place / LABELS}"] = f"name and ten votes of each image of {split}"
+    image = min((path.name for path in (root / place).glob("*.png")), default="*.png")
+    expected[f"{place / image}"] = "images; generate_training_data.py of FER+ writes them"
   return expected
 
 
 def _base(root: pathlib.Path) -> pathlib.PurePath:
-  """Where the folders of the splits lie: in `root` itself, or in its `data`, as in a clone."""
+  """Location of the split folders: `root` itself, or its subfolder `data`, as in a clone."""
   is_data = any((root / folder).is_dir() for folder in FOLDERS.values())
   return pathlib.PurePath("." if is_data else "data")
 
@@ -152,7 +154,7 @@ def _read_folders(root: pathlib.Path, options: Options) -> Reading:
     place = _base(root) / folder
     parse = functools.partial(_parse_line, root=root, place=place, split=split, options=options)
     where = root / place / LABELS
-    expected = "expected a line for each picture"
+    expected = "expected a line for each image"
     reading.add_all(read_lines(where), parse, split=split, where=where, expected=expected)
   return reading
 
@@ -172,11 +174,11 @@ def _parse_line(
   except csv.Error as error:
     raise RecordError(f"{origin}: malformed: {error}") from error
   origin = f"{origin} ({name})"
-  # Later versions of the authors' program write these files anew, and without the box.
+  # Later versions of the authors' program rewrite these files without the box.
   has_box = bool(cells) and cells[0].startswith("(")
   box = _box(cells.pop(0), origin) if has_box else None
   if len(cells) != len(FERPLUS_COLUMNS) or not name:
-    raise RecordError(f"{origin}: expected a name, perhaps a box in quotes, and ten votes")
+    raise RecordError(f"{origin}: expected a name, optionally a quoted box, and ten votes")
   votes = _votes(cells, origin)
   label = _label(votes, split, options)
   if isinstance(label, str):
@@ -188,7 +190,7 @@ def _parse_line(
 
 
 def _box(text: str, origin: str) -> Box | None:
-  """The part of the picture that is the face, xyxy pixels; None for all of it."""
+  """The face box, xyxy pixels; None for the whole image."""
   numbers = re.fullmatch(r"\((-?\d+), *(-?\d+), *(-?\d+), *(-?\d+)\)", text)
   if numbers is None:
     raise RecordError(f"{origin}: box {text!r}; expected (left, top, right, bottom) in pixels")
@@ -198,7 +200,7 @@ def _box(text: str, origin: str) -> Box | None:
 
 
 def _label(votes: Sequence[int], split: str, options: Options) -> tuple[float, ...] | str:
-  """A distribution over the classes, or why the picture is left out."""
+  """A distribution over the classes, or why the image is left out."""
   rule = options.rule if split == "train" else "majority"
   distribution = _RULES[rule](votes)
   if distribution is None:
@@ -221,14 +223,14 @@ def _official(counts: Mapping[str, int], options: Options) -> Mapping[str, Mappi
 FERPLUS = DataSet(
   name="ferplus",
   title="FERPlus",
-  terms="labels: MIT licence, by its repository; pictures: those of FER2013; not verified",
-  request="Download https://github.com/microsoft/FERPlus; put fer2013.csv of FER2013 beside its "
-  "fer2013new.csv, or let its program generate_training_data.py write the pictures below data/",
+  terms="labels: MIT licence, according to its repository; images: those of FER2013; not verified",
+  request="Download https://github.com/microsoft/FERPlus; put fer2013.csv of FER2013 next to its "
+  "fer2013new.csv, or let its program generate_training_data.py write the images below data/",
   releases=(
     Release(
       "table",
       lambda root, options: {
-        TABLE: "the pictures of FER2013",
+        TABLE: "the images of FER2013",
         VOTES_TABLE: "the votes, row by row",
       },
       _read_table,

@@ -1,10 +1,10 @@
-"""A folder per split, with a folder per class in it.
+"""A folder per split, each with a folder per class.
 
     DIR/train/happiness/0001.jpg
     DIR/val/happiness/any folder/0417.png
 
-Class folders have the names of the classes, in any case, or another spelling that
-`ferjax.expressions` knows ("Happy"). Pictures may lie deeper in them.
+Class folders have the names of the classes, in any case, or synonyms that `ferjax.expressions`
+knows ("Happy"). Images may be in subfolders.
 """
 
 import functools
@@ -33,21 +33,21 @@ def read_class_folders(
   group_of: Callable[[pathlib.PurePath], str] = _no_group,
   every_class: bool = False,
 ) -> Reading:
-  """The pictures of all splits that are wanted, ordered by path.
+  """Reads the images of all wanted splits, ordered by path.
 
   Args:
     dir: contains a folder per split.
-    folders: split -> name of that folder.
-    options: class names, and the splits that are wanted.
+    folders: split -> name of its folder.
+    options: class names and the wanted splits.
     group_of: path -> subject or clip.
     every_class: requires images of every class in every split, as in a released set.
 
   Raises:
-    LayoutError: a folder that is named like no class, or a split or class without pictures, or a
-      folder of classes beside those of the splits.
+    LayoutError: a folder that does not match a class, a split or class without images, or another
+      folder of classes next to the splits.
   """
   if every_class:
-    _require_no_other(dir, folders, options)
+    _require_no_other_split(dir, folders, options)
   reading = Reading(wanted=options.splits)
   for split, name in reading.choose(folders):
     root = dir / name
@@ -60,8 +60,8 @@ def read_class_folders(
     parse = functools.partial(
       _entry, dir=dir, root=root, split=split, class_of=class_of, group_of=group_of
     )
-    there = ", ".join(sorted(class_of)) or "none"
-    expected = f"no images; expected {_LAYOUT}; class folders there: {there}"
+    known = ", ".join(sorted(class_of)) or "none"
+    expected = f"no images; expected {_LAYOUT}; existing class folders: {known}"
     reading.add_all(paths, parse, split=split, where=root, expected=expected)
   return reading
 
@@ -77,7 +77,7 @@ def _entry(
 ) -> Entry:
   place = path.relative_to(root)
   if len(place.parts) == 1:
-    raise RecordError(f"{path}: is outside the class folders; expected {_LAYOUT}")
+    raise RecordError(f"{path} is outside the class folders; expected {_LAYOUT}")
   label, key = class_of[place.parts[0]], relative_key(path, dir)
   return Entry(f"{root.name}/{place}", key, str(path), split, label, group=group_of(path))
 
@@ -88,13 +88,13 @@ def _class_of(folder: pathlib.Path, class_names: tuple[str, ...]) -> int:
   except ValueError:
     raise LayoutError(
       f"folder {folder} does not match a class; known: {', '.join(class_names)} "
-      "(data.class_names, or --class-names of `ferjax data`); rename it, move it away, or name it "
-      "there"
+      "(data.class_names, or --class-names of `ferjax data`); rename it, move it away, or add its "
+      "class"
     ) from None
 
 
 def _class_folders(folder: pathlib.Path, class_names: tuple[str, ...]) -> list[str]:
-  """The names of the folders in it that are named like classes."""
+  """The names of the subfolders that match a class."""
   names = []
   for path in list_folders(folder):
     try:
@@ -106,7 +106,7 @@ def _class_folders(folder: pathlib.Path, class_names: tuple[str, ...]) -> list[s
 
 
 def _split_folders(dir: pathlib.Path, class_names: tuple[str, ...]) -> list[str]:
-  """The names of the folders in it that are called like splits, or hold folders of classes."""
+  """The names of the subfolders that are named like splits or contain class folders."""
   return [
     path.name
     for path in list_folders(dir)
@@ -114,12 +114,14 @@ def _split_folders(dir: pathlib.Path, class_names: tuple[str, ...]) -> list[str]
   ]
 
 
-def _require_no_other(dir: pathlib.Path, folders: Mapping[str, str], options: Options) -> None:
-  """Validation is not cut from train where another folder may hold it."""
+def _require_no_other_split(
+  dir: pathlib.Path, folders: Mapping[str, str], options: Options
+) -> None:
+  """Refuses to take validation from train if another folder may contain it."""
   others = set(_split_folders(dir, options.class_names)) - set(folders.values())
   if others and "val" not in folders:
     raise LayoutError(
-      f"{dir}: {', '.join(sorted(others))} holds folders of classes, but is no split of this "
+      f"{dir}: {', '.join(sorted(others))} contains class folders, but is not a split of this "
       f"release, which has {', '.join(folders.values())}; move it away, or read the folder as "
       "image_folder"
     )
@@ -136,7 +138,7 @@ def _require_every_class(
   if missing:
     raise LayoutError(
       f"no images of {', '.join(missing)} in {root}; expected a folder with images for each class; "
-      f"folders there: {', '.join(sorted(class_of)) or 'none'}"
+      f"existing folders: {', '.join(sorted(class_of)) or 'none'}"
     )
 
 
@@ -145,9 +147,9 @@ def _folders(root: pathlib.Path, options: Options) -> dict[str, str]:
   found = _split_folders(root, options.class_names)
   if not found and (classes := _class_folders(root, options.class_names)):
     raise LayoutError(
-      f"{root} holds the class folders {', '.join(classes)} themselves, and no folder of a split; "
-      f"expected {_LAYOUT}: move them into {root / 'train'}, and a part of the pictures, of other "
-      f"people, into {root / 'val'}"
+      f"{root} contains the class folders {', '.join(classes)}, but no split folder; expected "
+      f"{_LAYOUT}: move them into {root / 'train'}, and some of the images, of other people, into "
+      f"{root / 'val'}"
     )
   return find_splits(found, options, root=root, what="the folder of classes")
 
@@ -156,7 +158,7 @@ IMAGE_FOLDER = DataSet(
   name="image_folder",
   title="image folder",
   terms="your own data",
-  request=f"Lay out the pictures as {_LAYOUT}",
+  request=f"Lay out the images as {_LAYOUT}",
   releases=(
     Release(
       "folders",

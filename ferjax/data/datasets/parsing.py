@@ -1,4 +1,4 @@
-"""What readers of data sets do with files, numbers and names. Every error names its place."""
+"""Parsers of files, numbers and names for data set readers. Every error names its origin."""
 
 import csv
 import os
@@ -11,9 +11,9 @@ from ferjax.data.datasets.entries import LayoutError, RecordError
 from ferjax.expressions import index_of, index_of_spelling
 
 TableRow = tuple[int, dict[str, str]]  # line number, cells by column
-_DIGITS = 9  # of a whole number that is an index
-# Marks at the start of a file that tell its encoding; the longer ones first.
-_MARKS = {
+_MAX_DIGITS = 9  # of an index
+# Byte order marks, the longer ones first.
+_BYTE_ORDER_MARKS = {
   b"\xef\xbb\xbf": "utf-8-sig",
   b"\xff\xfe\x00\x00": "utf-32",
   b"\x00\x00\xfe\xff": "utf-32",
@@ -37,10 +37,10 @@ def read_file(path: str | os.PathLike, origin: object, *, hint: str = "") -> byt
 
 
 def decode_text(content: bytes, path: object) -> str:
-  """Text in UTF-8, or in what the mark at its start says.
+  """Decodes UTF-8, or the encoding that a byte order mark indicates.
 
   Raises:
-    RecordError: naming the first line that is neither.
+    RecordError: it cannot be decoded; the message names the first bad line.
   """
   encoding = _encoding(content)
   try:
@@ -52,20 +52,21 @@ def decode_text(content: bytes, path: object) -> str:
 
 
 def _encoding(content: bytes) -> str:
-  return next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+  marks = _BYTE_ORDER_MARKS.items()
+  return next((name for mark, name in marks if content.startswith(mark)), "utf-8")
 
 
 def split_lines(text: str) -> list[tuple[int, str]]:
-  """Numbers and text of the lines that are not blank."""
+  """The line numbers and stripped text of non-blank lines."""
   lines = enumerate(text.splitlines(), start=1)
   return [(number, line.strip()) for number, line in lines if line.strip()]
 
 
 def read_lines(path: pathlib.Path) -> list[tuple[int, str]]:
-  """Numbers and text of the lines of a list that are not blank.
+  """The line numbers and stripped text of non-blank lines of a file.
 
   Raises:
-    RecordError: naming the first line that is not UTF-8.
+    RecordError: it cannot be decoded; the message names the first bad line.
   """
   return split_lines(decode_text(path.read_bytes(), path))
 
@@ -73,16 +74,16 @@ def read_lines(path: pathlib.Path) -> list[tuple[int, str]]:
 def read_rows(
   path: pathlib.Path, columns: Sequence[str], *, optional: Sequence[str] = ()
 ) -> Iterator[TableRow]:
-  """The rows of a table whose first line names its columns; short lines end in empty cells.
+  """The rows of a table whose first line names its columns; missing cells are empty.
 
   Args:
-    path: comma-separated text, as `decode_text` reads it.
-    columns: that must be there, in any order, with others between.
+    path: comma-separated text, in the encodings of `decode_text`.
+    columns: required columns, in any order; others may exist.
     optional: columns that are read if they exist.
 
   Raises:
     LayoutError: a missing table or column, or text that is not a table.
-    RecordError: naming the first line that is not UTF-8.
+    RecordError: it cannot be decoded; the message names the first bad line.
   """
   if not path.is_file():
     raise LayoutError(f"table not found: {path}; expected the columns {', '.join(columns)}")
@@ -103,7 +104,7 @@ def read_rows(
       for row in reader:
         yield reader.line_num, {name: (row[name] or "").strip() for name in read}
   except UnicodeDecodeError as error:
-    decode_text(path.read_bytes(), path)  # names the line, which a reader of pieces does not know
+    decode_text(path.read_bytes(), path)  # raises the error that names the line
     raise LayoutError(f"{path}: not {encoding} text: {error}") from error
   except csv.Error as error:
     raise LayoutError(f"{path}: malformed: {error}") from error
@@ -126,26 +127,26 @@ def code_index(
   """The class index of a data set's code.
 
   Raises:
-    RecordError: the code is none of them.
+    RecordError: the code is unknown.
   """
   number = whole_number(str(code))
   if number is None or number not in codes:
     known = ", ".join(f"{number} {name}" for number, name in codes.items())
-    raise RecordError(f"{origin}: code {str(code)!r} of the expression; expected one of {known}")
+    raise RecordError(f"{origin}: code {str(code)!r} is not an expression; expected one of {known}")
   return index_of(codes[number], class_names)
 
 
 def whole_number(text: str) -> int | None:
-  """A number of digits alone, as of a class; None for all else."""
+  """A non-negative integer written in digits, such as a class index; None for other text."""
   text = text.strip()
-  return int(text) if text.isdecimal() and len(text) <= _DIGITS else None
+  return int(text) if text.isdecimal() and len(text) <= _MAX_DIGITS else None
 
 
 def parse_number(text: str | None, what: str, origin: str) -> float:
-  """A finite number.
+  """Parses a finite number.
 
   Raises:
-    RecordError: it is none.
+    RecordError: it is not a finite number.
   """
   try:
     number = float("" if text is None else text)
@@ -157,7 +158,7 @@ def parse_number(text: str | None, what: str, origin: str) -> float:
 
 
 def check_box(box: Sequence[float], origin: str) -> None:
-  """Refuses a box without area."""
+  """Raises a RecordError for a box without area."""
   x1, y1, x2, y2 = box
   if not (x1 < x2 and y1 < y2):
     raise RecordError(
@@ -167,7 +168,7 @@ def check_box(box: Sequence[float], origin: str) -> None:
 
 
 def show_box(box: Sequence[float]) -> str:
-  """A box as messages have it."""
+  """A box as text for messages."""
   return "(" + ", ".join(f"{number:g}" for number in box) + ")"
 
 
@@ -177,7 +178,7 @@ def find_image(
   """The first of the paths that is a file.
 
   Raises:
-    RecordError: none is; the message names the expected path, or else the first.
+    RecordError: none is; the message names `expected` if given, else the first.
   """
   for path in candidates:
     if os.path.isfile(path):
@@ -186,10 +187,10 @@ def find_image(
 
 
 def check_image_file(path: str | os.PathLike, origin: str) -> None:
-  """Refuses a path that is no file."""
+  """Raises a RecordError for a path that is not a file."""
   find_image([path], origin)
 
 
 def relative_key(path: str | os.PathLike, root: pathlib.Path) -> str:
-  """A path below the folder of the set, or beside it, as `Entry.key` has it."""
+  """A path relative to the folder of the set, for `Entry.key`."""
   return os.path.relpath(path, root).replace(os.sep, "/")

@@ -2,8 +2,8 @@
 
 Li, Deng, Du, "Reliable Crowdsourcing and Deep Locality-Preserving Learning for Expression
 Recognition in the Wild", CVPR 2017. Layout and counts: spec: datasets. The data set has no
-validation split, and models are never selected on the test split: a part of the training images is
-set aside.
+validation split, and models are never selected on the test split, so validation is taken from
+train.
 """
 
 import functools
@@ -60,7 +60,7 @@ def _split(line: _Line) -> str:
 
 def _entry(line: _Line, *, root: pathlib.Path, options: Options) -> Entry:
   name, origin, split = line[1][0], _origin(line), _split(line)
-  # What is known of a bad record has its part in the validation split, a wrong code as a class.
+  # A bad record still counts for the validation split; an unknown code is a class of its own.
   known = Entry(origin, name, "", split, len(options.class_names))
   try:
     label = _label(line, options.class_names)
@@ -120,9 +120,9 @@ RAF_DB = DataSet(
   name="raf_db",
   title="RAF-DB",
   terms="for research only, after an agreement with its authors; text not verified",
-  request="Ask its authors, from an address of a university: http://www.whdeng.cn/RAF/model1.html; "
-  f"unpack it so that DIR/{_LIST} exists, and DIR/{_ALIGNED}/ for faces, or DIR/{_ORIGINALS}/ and "
-  f"DIR/{_BOXES}/ for detection",
+  request="Request it from its authors, from a university address: "
+  f"http://www.whdeng.cn/RAF/model1.html; unpack it so that DIR/{_LIST} exists, and "
+  f"DIR/{_ALIGNED}/ for faces, or DIR/{_ORIGINALS}/ and DIR/{_BOXES}/ for detection",
   releases=(Release("basic", _expected, _read, _official),),
   tasks=TASKS,
   class_counts=(7,),

@@ -1,4 +1,4 @@
-"""SFEW 2.0: frames of films, in a folder per class.
+"""SFEW 2.0: frames of films, in one folder per class.
 
 Dhall, Goecke, Lucey, Gedeon, "Static Facial Expression Analysis in Tough Conditions", ICCV
 workshops 2011. The labels of its test split are not public. Layout and counts: spec: datasets.
@@ -16,7 +16,7 @@ _NAME = re.compile(r"(?P<clip>.+_\d{9})_\d+")  # <Movie>_<HHMMSSmmm>_<frame>
 
 
 def clip_of(path: pathlib.PurePath) -> str:
-  """Film and time of a frame, or "" for other file names."""
+  """Film and time of a frame; "" for other file names."""
   match = _NAME.fullmatch(path.stem)
   return match["clip"] if match else ""
 
@@ -33,8 +33,8 @@ SFEW = DataSet(
   name="sfew",
   title="SFEW 2.0",
   terms="for research only, after an agreement with its authors; text and counts not verified",
-  request="Ask its authors (https://users.cecs.anu.edu.au/~few_group/AFEW.html); unpack it so that "
-  "DIR/Train/<class>/ and DIR/Val/<class>/ exist, of frames or of aligned faces",
+  request="Request it from its authors (https://users.cecs.anu.edu.au/~few_group/AFEW.html); "
+  "unpack it so that DIR/Train/<class>/ and DIR/Val/<class>/ exist, with frames or aligned faces",
   releases=(
     Release(
       "folders",

@@ -1,4 +1,4 @@
-"""What splits are called in data of one's own: one rule for all readers."""
+"""Finds the splits of user-defined data: one rule for all readers."""
 
 import os
 import shlex
@@ -16,21 +16,21 @@ def find_splits(
   what: str,
   default: str = "{}",
 ) -> dict[str, str]:
-  """Split -> what it is called in data of one's own; nothing is guessed.
+  """Split -> its name in user-defined data; nothing is guessed.
 
   Args:
-    found: the names that are there, of which each should be a split's.
-    options: its `files` says what splits are called that are not called train, val or test.
-    root: where they stand, for messages.
-    what: names are called in messages: "folder".
-    default: what a split is called, with {} for its own name.
+    found: the existing names, each of which should be a split.
+    options: its `files` names the splits that are not called train, val or test.
+    root: location of the names, for messages.
+    what: kind of the names, for messages: "the folder".
+    default: name of a split that is not in `files`, with {} for train, val or test.
 
   Returns:
-    The splits that are named or there, and what must be there.
+    The splits that are named or exist, and those that are required.
 
   Raises:
-    LayoutError: a name is that of no split, or what is named is not there. Where both train and
-      val are named, nothing would be decided by what is there besides.
+    LayoutError: an existing name is not a split (unless train and val are both named), or a named
+      one does not exist.
   """
   found = sorted(found)
   named = {split: os.path.normpath(name) for split, name in options.files.items()}
@@ -40,30 +40,30 @@ def find_splits(
     first = shlex.quote(unknown[0])
     absent = next((s for s in SPLITS if s not in named and own[s] not in found), "val")
     raise LayoutError(
-      f"{what} {', '.join(unknown)} in {root} is no split; expected {', '.join(own.values())}; "
-      f"there: {', '.join(found)}. Rename it, move it away, or say which split it is: "
+      f"{what} {', '.join(unknown)} in {root} is not a split; expected {', '.join(own.values())}; "
+      f"existing: {', '.join(found)}. Rename it, move it away, or name its split: "
       f"--file {absent}={first}, or --config.data.{absent}={first}"
     )
   for split, name in named.items():
     is_wanted = not options.splits or split in options.splits
     if is_wanted and name not in found and not os.path.exists(os.path.join(str(root), name)):
       raise LayoutError(
-        f"{what} {name} of the split {split} not found in {root}; there: "
+        f"{what} {name} of the split {split} not found in {root}; existing: "
         f"{', '.join(found) or 'none'}"
       )
-  there = {s: named.get(s, own[s]) for s in SPLITS if s in named or own[s] in found}
+  names = {s: named.get(s, own[s]) for s in SPLITS if s in named or own[s] in found}
   for split in options.splits or ("train",):
-    needed = split if split in there or split != "val" else "train"  # which val is cut from
-    there.setdefault(needed, own[needed])
-  return there
+    needed = split if split in names or split != "val" else "train"  # val is taken from train
+    names.setdefault(needed, own[needed])
+  return names
 
 
 def expect_splits(names: Mapping[str, str], what: str, path: str = "{}") -> dict[str, str]:
-  """`Release.expected` of splits that have a file or folder each.
+  """`Release.expected` for splits with one file or folder each.
 
   Args:
-    names: as `find_splits` returns them.
-    what: they hold, with {} for the split.
-    path: of each, with {} for its name.
+    names: as returned by `find_splits`.
+    what: description of the content, with {} for the split.
+    path: path of each, with {} for its name.
   """
   return {path.format(name): what.format(split) for split, name in names.items()}

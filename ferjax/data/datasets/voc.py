@@ -1,6 +1,6 @@
 """Pascal VOC: `Annotations/*.xml`, `JPEGImages/`, `ImageSets/Main/<set>.txt`.
 
-VOC counts pixels from 1 and includes the last one. In this project a box is bounded by pixel
+VOC counts pixels from 1 and includes the last one. In this project, box coordinates are pixel
 edges, counted from 0: (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). Objects
 marked difficult are used like all others: detecting one is not an error.
 """
@@ -25,10 +25,10 @@ from ferjax.data.datasets.parsing import (
 from ferjax.data.datasets.splits import expect_splits, find_splits
 from ferjax.data.image_files import image_suffixes
 
-_USUAL = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".JPG", ".JPEG", ".PNG")
+_COMMON_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".JPG", ".JPEG", ".PNG")
 _SETS = "ImageSets/Main"
-# Image sets of the challenge itself that are no splits: a union, and the images of one class.
-_NO_SPLIT = re.compile(r"trainval|.+_(train|val|trainval|test)")
+# Image sets of the challenge that are not splits: a union, and the images of one class.
+_NOT_SPLIT = re.compile(r"trainval|.+_(train|val|trainval|test)")
 _DECLARATION = re.compile(rb"""\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
 
 
@@ -37,7 +37,7 @@ def _sets(root: pathlib.Path, options: Options) -> dict[str, str]:
   folder = root / _SETS
   found = [path.stem for path in folder.glob("*.txt")] if folder.is_dir() else []
   named = options.files.values()
-  found = [name for name in found if name in named or not _NO_SPLIT.fullmatch(name)]
+  found = [name for name in found if name in named or not _NOT_SPLIT.fullmatch(name)]
   return find_splits(found, options, root=folder, what="the image set")
 
 
@@ -78,7 +78,7 @@ def _tree(path: pathlib.Path, origin: str) -> ElementTree.Element:
 
 
 def _decode(content: bytes, origin: str) -> str:
-  """By Python's own codecs, which know more encodings than the parser of XML."""
+  """Decodes with Python's codecs, which support more encodings than the XML parser."""
   declared = _DECLARATION.match(content)
   if declared is None:
     return decode_text(content, origin)
@@ -90,14 +90,14 @@ def _decode(content: bytes, origin: str) -> str:
       f"{origin}: unknown encoding {encoding!r} in its XML declaration; save the file as UTF-8"
     ) from None
   except UnicodeError as error:
-    raise RecordError(f"{origin}: not {encoding} text, as its XML declaration says: {error}") from (
-      error
-    )
+    raise RecordError(
+      f"{origin}: not {encoding} text, contrary to its XML declaration: {error}"
+    ) from error
 
 
 def _image_path(root: pathlib.Path, name: str, filename: str | None, origin: str) -> pathlib.Path:
-  """The image with the name of the annotation, else its <filename>, often a stale path."""
-  names = [f"{name}{suffix}" for suffix in _USUAL]
+  """The image named like the annotation, else its <filename>, which is often a stale path."""
+  names = [f"{name}{suffix}" for suffix in _COMMON_SUFFIXES]
   if filename:
     names.append(pathlib.PurePosixPath(filename.strip().replace("\\", "/")).name)
   names += [f"{name}{suffix}" for suffix in sorted(image_suffixes())]
@@ -120,7 +120,7 @@ def _box(element: ElementTree.Element | None, origin: str) -> Box:
 
 
 def _size(tree: ElementTree.Element) -> tuple[int, int] | None:
-  """The size in the annotation; None if missing or zero, as some tools write."""
+  """The size in the annotation; None if missing, or zero, which some tools write."""
   width, height = (
     whole_number(tree.findtext(f"size/{side}") or "") for side in ("width", "height")
   )

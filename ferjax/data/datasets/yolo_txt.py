@@ -1,4 +1,4 @@
-"""YOLO: a text file per image, one face per line: `class cx cy w h`, relative to the image size.
+"""YOLO: a text file per image, with one face per line: `class cx cy w h`, relative to its size.
 
     DIR/images/train/a.jpg    DIR/labels/train/a.txt    DIR/classes.txt (optional)
 
@@ -27,8 +27,8 @@ from ferjax.data.image_files import list_folders, list_images
 
 _CLASSES = "classes.txt"
 _FIELDS = ("class", "cx", "cy", "w", "h")
-_ROUNDING = 1e-3  # of a relative coordinate, beyond the edge
-_Classify = Callable[[str, str], int]  # class number of the files, origin -> class index
+_ROUNDING = 1e-3  # rounding error of relative coordinates beyond the edge
+_Classify = Callable[[str, str], int]  # class number in the file, origin -> class index
 
 
 def _folders(root: pathlib.Path, options: Options) -> dict[str, str]:
@@ -42,35 +42,37 @@ def _read(root: pathlib.Path, options: Options) -> Reading:
   reading = Reading(wanted=options.splits)
   classify = _classifier(root, options.class_names)
   for split, name in reading.choose(_folders(root, options)):
-    # Some tools write the labels beside the images, or the images beside the labels.
+    # Some tools write labels next to the images, or images next to the labels.
     images, labels = root / "images" / name, root / "labels" / name
     paths = reading.list_images(images) + (list_images(labels).files if labels.is_dir() else [])
-    reading.passed_over.pop(".txt", None)
+    reading.ignored.pop(".txt", None)
     parse = functools.partial(_entry, root=root, name=name, split=split, classify=classify)
     reading.add_all(paths, parse, split=split, where=images, expected="no images in it")
-    reading.problems += _without_image(root, name, paths)
+    reading.problems += _labels_without_image(root, name, paths)
   return reading
 
 
 def _place(path: pathlib.Path, root: pathlib.Path, name: str) -> pathlib.Path:
-  """Path below the folder of its split, without suffix: what image and label have in common."""
+  """The path below the split's folder, without suffix, which image and label share."""
   parts = path.relative_to(root).parts[1:]
   return pathlib.Path(*parts).relative_to(name).with_suffix("")
 
 
-def _without_image(root: pathlib.Path, name: str, images: list[pathlib.Path]) -> Iterator[str]:
-  """Only its label file shows that an image is missing."""
+def _labels_without_image(
+  root: pathlib.Path, name: str, images: list[pathlib.Path]
+) -> Iterator[str]:
+  """Problems of label files whose image is missing."""
   known = {_place(path, root, name) for path in images}
   for path in sorted((root / "labels" / name).rglob("*.txt")):
     place = _place(path, root, name)
     is_hidden = any(part.startswith(".") for part in place.parts)
     if place not in known and path.name != _CLASSES and not is_hidden:
       file, image = path.relative_to(root).as_posix(), root / "images" / name / place
-      yield f"{file}: image file not found: {image}.jpg, or another image of that name"
+      yield f"{file}: image file not found: {image}.jpg, or with another image suffix"
 
 
 def _classifier(root: pathlib.Path, class_names: tuple[str, ...]) -> _Classify:
-  """By the names in classes.txt where it exists, of which only those that occur must be known."""
+  """Maps numbers by the names in classes.txt, if it exists; only names in use must be known."""
   path = root / _CLASSES
   lines = read_lines(path) if path.is_file() else None
   if lines == []:

@@ -1,7 +1,7 @@
 """Training augmentation of the YOLOX family (spec: fer_yolo_mamba, Recipe as published).
 
 An *example* is a dict of `image` u8[h w 3], `boxes` f32[m 4] (xyxy, pixels of that image) and
-`label` i32[m]. Nothing here changes the example it is given.
+`label` i32[m]. No function changes its input example.
 
 Boxes are transformed and cropped with the pixels. A cropped box remains a label only if both sides
 exceed `MIN_SIDE` pixels and at least `MIN_VISIBLE` of its area is visible: a chin alone does not
@@ -32,11 +32,11 @@ class Example(TypedDict):
 
 
 def check_ranges(config: AugmentConfig) -> None:
-  """Refuses ranges that augmentation cannot sample from."""
+  """Raises a ValueError for a probability or range that cannot be sampled from."""
   for name in ("flip", "mosaic", "mixup", "mosaic_until", "hue", "saturation", "value"):
     number = getattr(config, name)
     if not 0 <= number <= 1:
-      raise ValueError(f"augment.{name} ({number}) must lie in 0..1")
+      raise ValueError(f"augment.{name} ({number}) must be in 0..1")
   if not 0 < config.scale[0] <= config.scale[1]:
     raise ValueError(f"augment.scale {config.scale} must be (low, high) with 0 < low <= high")
   if not 0 <= config.aspect_jitter < 1:
@@ -58,11 +58,11 @@ def training_example(
   Args:
     own: the example to augment.
     load: reads an example of the same data set; called only for mosaic and mixup partners.
-    partners: numbers for `load`: three for the mosaic, one for mixup.
+    partners: arguments of `load`: three for the mosaic, one for mixup.
     rng: the only source of randomness.
     size: side of the result, pixels.
     config: probabilities and ranges.
-    mosaic_allowed: False in the last epochs.
+    mosaic_allowed: False in the last epochs, which use neither mosaic nor mixup.
   """
   if not (mosaic_allowed and rng.random() < config.mosaic):
     return _single(own, rng, size, config)
@@ -120,7 +120,7 @@ def hsv(example: Example, rng: np.random.Generator, config: AugmentConfig) -> Ex
 def _recolored(
   image: UInt8[np.ndarray, "h w 3"], gains: Float[np.ndarray, "3"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-  """In float32: for uint8, OpenCV quantises hue to two degrees."""
+  """In float32, because OpenCV quantises the hue of uint8 images to two degrees."""
   planes = cv2.split(cv2.cvtColor(image.astype(np.float32), cv2.COLOR_RGB2HSV))
   highest = (np.inf, 1, 255)  # hue is used modulo 360 degrees
   planes = [np.minimum(x * gain, top) for x, gain, top in zip(planes, gains, highest, strict=True)]
@@ -130,9 +130,9 @@ def _recolored(
 def mosaic(
   examples: Sequence[Example], rng: np.random.Generator, size: int, config: AugmentConfig
 ) -> Example:
-  """Four images that meet at a random point, each in its own tile of the canvas.
+  """Combines four images that meet at a random point, each in its own tile of the canvas.
 
-  Each image is flipped and resized at random, and one of its corners is at the meeting point. An
+  Each image is randomly flipped and resized, and one of its corners is at the meeting point. An
   image larger than its tile is cropped with its boxes.
   """
   canvas = np.full((size, size, 3), GREY, np.uint8)
@@ -142,7 +142,7 @@ def mosaic(
     is_mirrored = rng.random() < config.flip
     width, height = _random_size(example["image"], rng, size, MOSAIC_SCALE, config.aspect_jitter)
     is_right, is_low = position % 2 == 1, position >= 2
-    # Draws the unflipped image on a flipped view of the canvas: flipping the image costs more.
+    # Pasting the unflipped image on a flipped view of the canvas is cheaper than flipping it.
     cut = size - cut_x if is_mirrored else cut_x
     on_right = is_right != is_mirrored
     place = (cut if on_right else cut - width, cut_y if is_low else cut_y - height)
@@ -185,7 +185,7 @@ def _random_size(
 
 
 def _between(rng: np.random.Generator, a: int, b: int) -> int:
-  """A uniform integer of a..b or b..a, ends included."""
+  """A uniform integer between a and b, inclusive; a may be larger than b."""
   return int(rng.integers(min(a, b), max(a, b), endpoint=True))
 
 
@@ -195,34 +195,34 @@ def _paste(
   place: tuple[int, int, int, int],
   window: tuple[int, int, int, int],
 ) -> tuple[Float[np.ndarray, "n 4"], Int[np.ndarray, "n"]]:
-  """Draws a resized image into a window of the canvas, in place.
+  """Pastes a resized image into a window of the canvas, in place.
 
   Args:
     example: the image and its boxes.
     canvas: modified.
     place: left, top, width, height of the whole image on the canvas; may extend beyond it.
-    window: x1, y1, x2, y2; nothing is drawn outside.
+    window: x1, y1, x2, y2; pixels outside it are not changed.
 
   Returns:
-    The remaining boxes and labels, in pixels of the canvas.
+    The remaining boxes, in pixels of the canvas, and their labels.
   """
   height, width = example["image"].shape[:2]
   left, top, new_width, new_height = place
   scale_x, scale_y = new_width / width, new_height / height
   x1, y1 = max(left, window[0]), max(top, window[1])
   x2, y2 = min(left + new_width, window[2]), min(top + new_height, window[3])
-  # Resamples only the visible part: half the time at a scale of two.
-  seen = ((x1 - left) / scale_x, (y1 - top) / scale_y, (x2 - left) / scale_x, (y2 - top) / scale_y)
-  seen = (seen[0], seen[1], min(seen[2], width), min(seen[3], height))
+  # Resampling only the visible part takes half the time at a scale of two.
+  right, bottom = min((x2 - left) / scale_x, width), min((y2 - top) / scale_y, height)
+  visible = ((x1 - left) / scale_x, (y1 - top) / scale_y, right, bottom)
   image = Image.fromarray(np.ascontiguousarray(example["image"]))
-  part = image.resize((x2 - x1, y2 - y1), Image.Resampling.BICUBIC, box=seen, reducing_gap=1.5)
+  part = image.resize((x2 - x1, y2 - y1), Image.Resampling.BICUBIC, box=visible, reducing_gap=1.5)
   canvas[y1:y2, x1:x2] = np.asarray(part)
   scale = np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
   boxes = example["boxes"] * scale + np.array([left, top, left, top], np.float32)
-  return _cut(boxes, example["label"], (x1, y1, x2, y2))
+  return _clip(boxes, example["label"], (x1, y1, x2, y2))
 
 
-def _cut(
+def _clip(
   boxes: Float[np.ndarray, "m 4"],
   label: Int[np.ndarray, "m"],
   window: tuple[int, int, int, int],

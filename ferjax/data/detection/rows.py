@@ -1,6 +1,6 @@
 """Rows of a detector's batches: `ferjax.typing.DetectionBatch` without the first axis.
 
-Images are still uint8: `ferjax.data.pipeline` normalises batches.
+Images are uint8; `ferjax.data.pipeline` normalises batches.
 """
 
 import grain
@@ -12,7 +12,7 @@ from ferjax.data.detection import augment
 from ferjax.data.image import GREY, letterbox, place_boxes
 from ferjax.data.sources import Source, load_example
 
-NUM_STREAMS = 5  # records a row may use: its own, three for a mosaic, one for mixup
+NUM_STREAMS = 5  # records per row: its own, three for a mosaic, one for mixup
 
 Row = dict[str, np.ndarray]
 
@@ -25,7 +25,7 @@ class TrainRow(grain.transforms.Map):
     config: image size and augmentation.
     order: example number -> `NUM_STREAMS` records.
     seed: of the augmentation.
-    mosaic_examples: number of the first example without mosaic.
+    mosaic_examples: number of examples before mosaic stops.
   """
 
   def __init__(
@@ -59,7 +59,7 @@ class TrainRow(grain.transforms.Map):
       config=config.augment,
       mosaic_allowed=number < self._mosaic_examples,
     )
-    example = _largest(example, config.max_boxes)
+    example = _keep_largest(example, config.max_boxes)
     return _row(example, config.max_boxes, index=index)
 
   def _partner(self, index: int) -> augment.Example:
@@ -101,7 +101,7 @@ def _grey(size: int) -> augment.Example:
   }
 
 
-def _largest(example: augment.Example, max_boxes: int) -> augment.Example:
+def _keep_largest(example: augment.Example, max_boxes: int) -> augment.Example:
   """Drops the smallest surplus boxes and keeps the order of the others."""
   count = len(example["label"])
   if count <= max_boxes:

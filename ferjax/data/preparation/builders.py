@@ -1,8 +1,8 @@
-"""The builders that tfds knows: one is made for each data set.
+"""The tfds builders, one for each data set.
 
-A builder takes the folder of a set as released (`manual_dir`) and writes ArrayRecord shards, with
-images as their original encoded files. Next to tfds's own files are `ferjax.json` and, for
-classifiers, the labels of each split as one array: a reader needs nothing else to start.
+A builder reads the folder of a set as released (`manual_dir`) and writes ArrayRecord shards, with
+images as their original encoded files. It also writes `ferjax.json` and, for classifiers, the
+labels of each split as one array: a reader needs nothing else to start.
 
 tfds's own writer keeps a whole split in memory up to 1 GB, needs TensorFlow for more, and starts
 over after an interruption. So this module writes shard by shard, in the order of the set, and keeps
@@ -40,7 +40,7 @@ Progress = Callable[[int], object]  # called with the number of finished records
 
 @dataclasses.dataclass
 class Config(tfds.core.BuilderConfig):
-  """A preparation of a set; the name is that of its folder below the set's."""
+  """The configuration of a preparation; `name` is its folder below the folder of the set."""
 
   options: Options = dataclasses.field(default_factory=Options)
   splitting: Splitting = dataclasses.field(default_factory=Splitting)
@@ -53,17 +53,17 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """Writes the entries of a `DataSet`.
 
   Attributes:
-    plan: of what is written; made from `manual_dir` if not set before.
+    plan: the records to write; made from `manual_dir` if not set before.
     progress: called with the number of finished records.
-    kept: split -> written entries, set when they are written.
-    sizes: split -> width and height of their images.
+    kept: split -> written entries; filled when they are written.
+    sizes: split -> width and height of their images, pixels.
     left_out: split -> images that were left out, with the reason.
     duplicates: split -> records that were dropped as duplicates, with the reason.
   """
 
   VERSION = tfds.core.Version("1.0.0")
   DATA_SET: ClassVar[DataSet]
-  # A download manager that downloads nothing; tfds's own needs a package that it does not declare.
+  # Disables downloads: tfds's download manager needs a package that it does not declare.
   url_infos: ClassVar[None] = None
 
   def __init__(self, *, config: Config | None = None, **kwargs: Any):
@@ -90,7 +90,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _feature_types(self) -> dict[str, Any]:
     features: dict[str, Any] = {
-      # Other formats are stored as they are; only arrays would be encoded.
+      # Files of other formats are stored unchanged; only arrays would be encoded.
       "image": tfds.features.Image(encoding_format="jpeg"),
       "origin": tfds.features.Text(),
       "group": tfds.features.Text(),
@@ -134,7 +134,11 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _loaded(
     self, entries: Sequence[Entry], use: Callable[[Loaded], Result] = lambda loaded: loaded
   ) -> Iterator[tuple[int, Result | str]]:
-    """Place of each entry and what `use` makes of it; raises for a bad one, or says why."""
+    """Yields the index of each entry, and what `use` returns, or why the entry is left out.
+
+    Raises:
+      RecordError: a bad entry, if `on_bad_record` is "error".
+    """
 
     def load_one(place: int) -> Result:
       margin = self._options.margin
@@ -152,7 +156,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _example(self, entry: Entry, loaded: Loaded) -> dict[str, Any]:
     example: dict[str, Any] = {
       "image": loaded.encoded,
-      # Names of files may hold bytes that are not UTF-8, and shards no other text.
+      # File names may contain bytes that are not UTF-8; shards store only UTF-8.
       "origin": escaped(entry.origin),
       "group": escaped(entry.group),
     }
@@ -198,12 +202,12 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     all_notes = {}
     for number, start in enumerate(starts):
       name = template.sharded_filepath(shard_index=number, num_shards=len(starts)).name
-      piece = entries[start : start + count]
+      members = entries[start : start + count]
       notes = store.notes(name)
       if notes is None:
-        notes = store.write(name, lambda path, piece=piece: self._write_shard(path, piece))
+        notes = store.write(name, lambda path, members=members: self._write_shard(path, members))
       else:
-        self.progress(len(piece))
+        self.progress(len(members))
       all_notes[name] = {**notes, "start": start}
     return all_notes
 
@@ -265,10 +269,9 @@ def _kept(entries: Sequence[Entry], shards: dict[str, Notes]) -> list[Entry]:
 
 @functools.cache
 def builder_of(data_set: DataSet) -> type[RecordsBuilder]:
-  """The class of the builders of a set: `builder_of(RAF_DB)(data_dir=OUT, config=...)`.
+  """The builder class of a set: `builder_of(RAF_DB)(data_dir=OUT, config=...)`.
 
-  Released sets are entered in tfds's register of all data sets. The names of data of one's own are
-  too common for it.
+  Released sets are registered in tfds; the names of user-defined formats are too common for that.
   """
   name = "".join(part.capitalize() for part in data_set.name.split("_"))
   fields = {"DATA_SET": data_set, "name": data_set.name, "__module__": __name__}

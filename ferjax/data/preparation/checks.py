@@ -1,12 +1,15 @@
 """Checks a data set on disk: opens every image, writes nothing.
 
-  annotation  an error in a list or table          image       unreadable, or contradicts the
-  annotation
-  duplicate   one image twice                           near        two similar images
-  label       one image, two labels                     group       a subject or clip in two splits
-  size        very small images or faces, odd shapes    balance     a rare class
+  annotation  an error in a list or table
+  image       unreadable, or contradicts the annotation
+  duplicate   the same image twice
+  label       the same image with two labels
+  group       a subject or clip in two splits
+  near        two similar images
+  size        very small images or faces, extreme aspect ratios
+  balance     a rare class
 
-What a duplicate is: `ferjax.data.preparation.duplicates`.
+`ferjax.data.preparation.duplicates` defines duplicates.
 """
 
 import collections
@@ -16,15 +19,21 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ferjax.data.datasets.entries import Entry
 from ferjax.data.examples import Loaded, in_threads, load
-from ferjax.data.preparation.duplicates import Seen, describe_pair, near_pairs, place, signature
+from ferjax.data.preparation.duplicates import (
+  HashedEntry,
+  describe_pair,
+  location,
+  near_pairs,
+  signature,
+)
 from ferjax.data.preparation.plan import Plan, class_counts
 
 ERRORS = ("annotation", "image", "duplicate", "label", "group")
 WARNINGS = ("near", "size", "balance")
-_MIN_SIDE = 20  # pixels of an image or a face, below which an expression is hardly visible
-_MAX_ASPECT = 3.0  # of an image of a face, or a face's box
-_RARE = 0.01  # of the records of a split
-_MAX_PAIRS = 100_000  # of near duplicates that are listed
+_MIN_SIDE = 20  # pixels of an image or a face; expressions are hardly visible below
+_MAX_ASPECT = 3.0  # of a face image or box
+_RARE = 0.01  # fraction of the labels of a split
+_MAX_PAIRS = 100_000  # listed near duplicates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +49,8 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Opened(Seen):
-  """Besides, width and height of the image and of each box."""
+class _MeasuredEntry(HashedEntry):
+  """Adds width and height of the image and of each box, pixels."""
 
   size: tuple[int, int]
   faces: list[tuple[float, float]]
@@ -50,21 +59,21 @@ class _Opened(Seen):
 def check_plan(
   plan: Plan, progress: Callable[[int], object] = lambda number: None
 ) -> list[Finding]:
-  """All findings, the kinds in the order of this module's list.
+  """All findings: annotations, images, duplicates and labels, near, groups, sizes, balance.
 
   Args:
-    plan: of the data set; its validation split is checked as well.
+    plan: all its splits are checked, a new validation split too.
     progress: called with the number of opened images.
   """
   findings = [Finding("annotation", problem) for problem in plan.problems]
   entries = [(split, entry) for split, members in plan.entries.items() for entry in members]
-  seen: list[_Opened] = []
+  seen: list[_MeasuredEntry] = []
 
-  def look(item: tuple[str, Entry]) -> _Opened:
+  def measure(item: tuple[str, Entry]) -> _MeasuredEntry:
     options = plan.options
-    return _look(*item, load(item[1], overhang=plan.data_set.overhang, margin=options.margin))
+    return _measure(*item, load(item[1], overhang=plan.data_set.overhang, margin=options.margin))
 
-  for _, outcome in in_threads(look, entries):
+  for _, outcome in in_threads(measure, entries):
     if isinstance(outcome, ValueError):
       findings.append(Finding("image", str(outcome)))
     else:
@@ -79,19 +88,20 @@ def check_plan(
 
 
 def summary(findings: Sequence[Finding]) -> dict[str, int]:
-  """Number of findings of each kind that any check has."""
+  """Number of findings of every kind, including 0."""
   counts = collections.Counter(finding.kind for finding in findings)
   return {kind: counts[kind] for kind in ERRORS + WARNINGS}
 
 
-def _look(split: str, entry: Entry, loaded: Loaded) -> _Opened:
+def _measure(split: str, entry: Entry, loaded: Loaded) -> _MeasuredEntry:
   height, width = loaded.image.shape[:2]
   sides = (loaded.boxes[:, 2:] - loaded.boxes[:, :2]).tolist()
-  return _Opened(split, entry, signature(loaded.image), (width, height), [(w, h) for w, h in sides])
+  faces = [(w, h) for w, h in sides]
+  return _MeasuredEntry(split, entry, signature(loaded.image), (width, height), faces)
 
 
-def _duplicates(seen: Sequence[Seen]) -> Iterator[Finding]:
-  first: dict[bytes, Seen] = {}
+def _duplicates(seen: Sequence[HashedEntry]) -> Iterator[Finding]:
+  first: dict[bytes, HashedEntry] = {}
   for one in seen:
     other = first.setdefault(one.signature.digest, one)
     if other is one:
@@ -102,8 +112,8 @@ def _duplicates(seen: Sequence[Seen]) -> Iterator[Finding]:
       yield Finding("label", f"{where}, with another label")
 
 
-def near_duplicates(seen: Sequence[Seen], *, limit: int = _MAX_PAIRS) -> Iterator[Finding]:
-  """Findings of kind "near"; after `limit` pairs the last says that there are more."""
+def near_duplicates(seen: Sequence[HashedEntry], *, limit: int = _MAX_PAIRS) -> Iterator[Finding]:
+  """Findings of kind "near": `limit` pairs, and one that reports if there are more."""
   pairs = near_pairs(seen)
   for other, one, bits in itertools.islice(pairs, limit):
     where = describe_pair(one, other, bits)
@@ -120,11 +130,11 @@ def _groups(entries: Sequence[tuple[str, Entry]]) -> Iterator[Finding]:
       places.setdefault(entry.group, {}).setdefault(split, entry)
   for group, splits in places.items():
     if len(splits) > 1:
-      where = ", ".join(place(split, entry) for split, entry in splits.items())
+      where = ", ".join(location(split, entry) for split, entry in splits.items())
       yield Finding("group", f"subject or clip {group!r} is in several splits: {where}")
 
 
-def _sizes(seen: Sequence[_Opened]) -> Iterator[Finding]:
+def _sizes(seen: Sequence[_MeasuredEntry]) -> Iterator[Finding]:
   for one in seen:
     if one.entry.boxes is None:
       shapes = [("the image", one.size)]
@@ -137,7 +147,7 @@ def _sizes(seen: Sequence[_Opened]) -> Iterator[Finding]:
         reason = f"has one side more than {_MAX_ASPECT:g} times the other"
       else:
         continue
-      yield Finding("size", f"{one.place}: {what} ({width:g}x{height:g}) {reason}")
+      yield Finding("size", f"{one.location}: {what} ({width:g}x{height:g}) {reason}")
 
 
 def _balance(plan: Plan) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
-"""Leaving duplicates out of what is prepared.
+"""Removes duplicates from a plan.
 
-Every image is opened once more for it, before the first record is written. What was read of the
-images lies with the finished shards, so that an interrupted run goes on here as well.
+For this, every image is opened once more before the first record is written. The signatures are
+stored with the finished shards, so an interrupted run resumes here as well.
 """
 
 import dataclasses
@@ -9,11 +9,11 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 from ferjax.data.datasets.entries import Entry, RecordError
-from ferjax.data.preparation.duplicates import Seen, Signature, check_mode, find_dropped
+from ferjax.data.preparation.duplicates import HashedEntry, Signature, check_mode, find_dropped
 from ferjax.data.preparation.plan import Plan
 from ferjax.data.preparation.shards import Notes, ShardStore
 
-# Entries -> place of each, and its signature or why its image cannot be read.
+# Entries -> index of each, and its signature, or why its image cannot be read.
 Read = Callable[[Sequence[Entry]], Iterator[tuple[int, Signature | str]]]
 
 
@@ -26,21 +26,22 @@ def without_duplicates(
   per_file: int,
   progress: Callable[[int], object],
 ) -> tuple[Plan, dict[str, list[str]]]:
-  """The plan without the records that `mode` drops, and these: split -> a sentence about each.
+  """The plan without the records that `mode` drops, and split -> a sentence about each of these.
 
-  An image that cannot be read is no duplicate.
+  An image that cannot be read is not a duplicate.
 
   Args:
     plan: of all records.
     mode: one of `DROP_DUPLICATES`.
-    store: keeps what was read.
+    store: keeps the signatures.
     read: opens the images of entries.
-    per_file: entries of which the signatures lie in one file.
-    progress: told of records whose signatures were there, and of records dropped.
+    per_file: number of signatures per file.
+    progress: called with the number of records whose signatures were stored before, and of dropped
+      records.
 
   Raises:
-    ValueError: there is no such mode.
-    RecordError: nothing would be left of a split.
+    ValueError: unknown mode.
+    RecordError: a split would be empty.
   """
   check_mode(mode)
   if mode == "none":
@@ -48,16 +49,16 @@ def without_duplicates(
   seen = []
   for split, entries in plan.entries.items():
     for start in range(0, len(entries), per_file):
-      piece = entries[start : start + per_file]
+      members = entries[start : start + per_file]
       name = f"signatures-{split}-{start}"
       notes = store.notes(name)
       if notes is None:
-        notes = store.write(name, lambda path, piece=piece: _note(path, read(piece)))
+        notes = store.write(name, lambda path, members=members: _note(path, read(members)))
       else:
-        progress(len(piece))
+        progress(len(members))
       for place, (digest, perceptual) in notes["signatures"]:
         signature = Signature(bytes.fromhex(digest), bytes.fromhex(perceptual))
-        seen.append(Seen(split, piece[place], signature))
+        seen.append(HashedEntry(split, members[place], signature))
   dropped = find_dropped(seen, mode)
   progress(len(dropped))
   gone = {(one.split, one.entry.key) for one, _ in dropped}
@@ -69,15 +70,15 @@ def without_duplicates(
   for split, entries in kept.items():
     if not entries:
       raise RecordError(
-        f"--drop-duplicates {mode} leaves nothing of the split {split!r}: its "
-        f"{len(why[split])} records are duplicates, the first: {why[split][0]}; check whether the "
-        "split is a copy of another"
+        f"--drop-duplicates {mode} would empty the split {split!r}: all its {len(why[split])} "
+        f"records are duplicates, the first: {why[split][0]}; check whether the split is a copy of "
+        "another"
       )
   return dataclasses.replace(plan, entries=kept), why
 
 
 def _note(path: str, outcomes: Iterator[tuple[int, Signature | str]]) -> Notes:
-  pathlib.Path(path).touch()  # the notes are all that there is to keep
+  pathlib.Path(path).touch()  # the notes contain everything
   return {
     "signatures": [
       (place, (outcome.digest.hex(), outcome.hash.hex()))

@@ -1,7 +1,7 @@
-"""Images that are the same or look alike: how they are found, and which of them are dropped.
+"""Finds images that are the same or look alike, and decides which of them to drop.
 
-Exact duplicates have the same pixels. Near duplicates differ in at most `NEAR_BITS` bits of a
-perceptual hash of 256 bits (the package ImageHash). All pairs are compared, so none is missed.
+Exact duplicates have the same pixels. The perceptual hashes of near duplicates (256 bits, package
+ImageHash) differ in at most `NEAR_BITS` bits. All pairs are compared, so none is missed.
 `ferjax data check` reports both; `prepare --drop-duplicates` drops them by the same definition.
 """
 
@@ -17,17 +17,17 @@ from ferjax.data.datasets.entries import Entry
 DROP_DUPLICATES = ("none", "across-splits", "conflicting", "all")
 NEAR_BITS = 32  # of 256 that may differ; see docs/datasets.md
 HASH_SIDE = 16  # bits of a hash: this squared
-_PRIORITY = ("test", "val", "train")  # the split that keeps an image first
+_PRIORITY = ("test", "val", "train")  # an image stays in the first of these that contains it
 _BLOCK = 32  # hashes compared with all others at once
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Signature:
-  """What images are compared by.
+  """The hashes by which images are compared.
 
   Attributes:
     digest: SHA-256 of size and pixels, 32 bytes.
-    hash: perceptual, 32 bytes.
+    hash: perceptual hash, 32 bytes.
   """
 
   digest: bytes
@@ -35,25 +35,25 @@ class Signature:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Seen:
-  """An entry whose image was opened, with the split that it is in."""
+class HashedEntry:
+  """An entry with its split and the signature of its image."""
 
   split: str
   entry: Entry
   signature: Signature
 
   @property
-  def place(self) -> str:
-    return place(self.split, self.entry)
+  def location(self) -> str:
+    return location(self.split, self.entry)
 
   @property
   def label(self) -> tuple[int, ...]:
-    """What labels are compared by: the classes, whatever the order of the boxes."""
+    """The classes in sorted order: labels are compared regardless of the order of the boxes."""
     return tuple(sorted(self.entry.classes))
 
 
-def place(split: str, entry: Entry) -> str:
-  """How messages name an entry: "train: list.txt:12 (images/a.jpg)"."""
+def location(split: str, entry: Entry) -> str:
+  """The name of an entry in messages: "train: list.txt:12 (images/a.jpg)"."""
   return f"{split}: {entry.origin}"
 
 
@@ -67,29 +67,29 @@ def signature(image: UInt8[np.ndarray, "h w 3"]) -> Signature:
   return Signature(digest, np.packbits(bits.reshape(-1)).tobytes())
 
 
-def describe_pair(one: Seen, other: Seen, bits: int) -> str:
+def describe_pair(one: HashedEntry, other: HashedEntry, bits: int) -> str:
   """A sentence about two images; `bits` of their hashes differ."""
   if one.signature.digest == other.signature.digest:
-    text = f"{one.place} is the same image as {other.place}"
+    text = f"{one.location} is the same image as {other.location}"
   else:
-    of = f"{bits} of {HASH_SIDE**2} bits differ"
-    text = f"{one.place} looks like {other.place} ({of})"
+    difference = f"{bits} of {HASH_SIDE**2} bits differ"
+    text = f"{one.location} looks like {other.location} ({difference})"
   return f"{text}: across splits" if one.split != other.split else text
 
 
 def neighbours(
   hashes: UInt64[np.ndarray, "n w"], limit: int, *, block: int = _BLOCK
 ) -> Iterator[tuple[int, Int[np.ndarray, "m"], Int[np.ndarray, "m"]]]:
-  """Hashes that differ in at most `limit` bits.
+  """Finds pairs of hashes that differ in at most `limit` bits.
 
   Args:
     hashes: of n images.
-    limit: bits.
-    block: hashes that are compared with all others at once, which memory is needed for.
+    limit: maximum number of bits.
+    block: number of hashes compared with all others at once; memory grows with it.
 
   Yields:
-    i, the indices j > i of its neighbours, and the numbers of bits; in the order of i, without
-    those that have none.
+    i, the indices j > i of its neighbours, and the numbers of differing bits; in the order of i,
+    only for i with neighbours.
   """
   words = np.ascontiguousarray(hashes.T)
   for start in range(0, len(hashes), block):
@@ -103,15 +103,15 @@ def neighbours(
         yield start + row, start + columns, bits[row, columns].astype(np.int64)
 
 
-def near_pairs(seen: Sequence[Seen]) -> Iterator[tuple[Seen, Seen, int]]:
-  """Pairs of images that look alike but are not the same, with the number of bits."""
+def near_pairs(seen: Sequence[HashedEntry]) -> Iterator[tuple[HashedEntry, HashedEntry, int]]:
+  """Pairs of images that look alike but are not the same, with the number of differing bits."""
   for i, others, bits in neighbours(_hashes(seen), NEAR_BITS):
     for j, number in zip(others.tolist(), bits.tolist(), strict=True):
       if seen[i].signature.digest != seen[j].signature.digest:
         yield seen[i], seen[j], number
 
 
-def _hashes(seen: Sequence[Seen]) -> UInt64[np.ndarray, "n 4"]:
+def _hashes(seen: Sequence[HashedEntry]) -> UInt64[np.ndarray, "n 4"]:
   joined = b"".join(one.signature.hash for one in seen)
   return np.frombuffer(joined, np.uint64).reshape(-1, 4)
 
@@ -119,34 +119,35 @@ def _hashes(seen: Sequence[Seen]) -> UInt64[np.ndarray, "n 4"]:
 def check_mode(mode: str) -> None:
   if mode not in DROP_DUPLICATES:
     raise ValueError(
-      f"unknown way {mode!r} to drop duplicates; known: {', '.join(DROP_DUPLICATES)}"
+      f"unknown mode {mode!r} to drop duplicates; known: {', '.join(DROP_DUPLICATES)}"
     )
 
 
-def find_dropped(seen: Iterable[Seen], mode: str) -> list[tuple[Seen, str]]:
-  """The records that `mode` drops, with a sentence that says why.
+def find_dropped(seen: Iterable[HashedEntry], mode: str) -> list[tuple[HashedEntry, str]]:
+  """The records that `mode` drops, each with a sentence that states why.
 
-  An image stays in the first of test, val and train that has it.
+  An image stays in the first of test, val and train that contains it.
 
   - "across-splits": images that are the same or look alike and are in different splits are dropped
     from the later ones.
-  - "conflicting": images that are the same, with different labels, are dropped from the later
-    splits; where labels differ within val or within train, none of them is kept there.
-  - "all": both, and of those within one split, the same or alike, the first is kept.
+  - "conflicting": images that are the same but have different labels are dropped from the later
+    splits; if the labels differ within val or within train, none of them is kept there.
+  - "all": both; and of images within one split that are the same or look alike, only the first is
+    kept.
 
-  So the test split loses nothing but by "all". After "across-splits" and "all" no pair that `check`
-  would report across splits is left.
+  So only "all" drops records of test. After "across-splits" and "all", `check` would report no pair
+  across splits.
 
   Args:
     seen: in the order of the set.
     mode: one of `DROP_DUPLICATES`.
 
   Raises:
-    ValueError: there is no such mode.
+    ValueError: unknown mode.
   """
   check_mode(mode)
   ordered = sorted(seen, key=lambda one: _PRIORITY.index(one.split))  # stable
-  dropped: dict[int, str] = {}  # place in `ordered` -> why
+  dropped: dict[int, str] = {}  # index in `ordered` -> why
   if mode in ("conflicting", "all"):
     dropped.update(_conflicting(ordered))
   if mode in ("across-splits", "all"):
@@ -154,8 +155,8 @@ def find_dropped(seen: Iterable[Seen], mode: str) -> list[tuple[Seen, str]]:
   return [(ordered[number], dropped[number]) for number in sorted(dropped)]
 
 
-def _conflicting(ordered: Sequence[Seen]) -> Iterator[tuple[int, str]]:
-  """Of each image with different labels, those that are not kept."""
+def _conflicting(ordered: Sequence[HashedEntry]) -> Iterator[tuple[int, str]]:
+  """The dropped records of images with different labels, with the reason."""
   groups: dict[bytes, list[int]] = {}
   for number, one in enumerate(ordered):
     groups.setdefault(one.signature.digest, []).append(number)
@@ -173,8 +174,8 @@ def _conflicting(ordered: Sequence[Seen]) -> Iterator[tuple[int, str]]:
         yield number, f"{describe_pair(one, other, 0)}, with another label: none is kept"
 
 
-def _drop_later(ordered: Sequence[Seen], dropped: dict[int, str], *, within: bool) -> None:
-  """Drops what is the same or looks like a record before it that is kept."""
+def _drop_later(ordered: Sequence[HashedEntry], dropped: dict[int, str], *, within: bool) -> None:
+  """Drops records that are the same as, or look like, an earlier record that is kept."""
   for i, others, bits in neighbours(_hashes(ordered), NEAR_BITS):
     if i in dropped:
       continue

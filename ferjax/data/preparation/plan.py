@@ -11,7 +11,7 @@ from ferjax.data.datasets.entries import Entry, LayoutError
 from ferjax.data.preparation.splits import VALIDATION_FRACTION, NoSplitError, choose_validation
 from ferjax.data.sources import check_on_bad_record
 
-_NAMED = 10  # problems that a message names
+_MAX_LISTED = 10  # problems in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Splitting:
   Attributes:
     fraction: fraction of train used for validation; 0 for none.
     seed: of the choice.
-    val_as_test: the released validation split becomes the test split, and a new validation split is
-      taken from train. For sets without public test labels, whose results are reported on the
+    val_as_test: uses the released validation split as the test split, and takes a new validation
+      split from train. For sets without public test labels, whose results are reported on the
       validation split.
   """
 
@@ -33,7 +33,7 @@ class Splitting:
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-  """A line of the table of counts; `official` is None if none is published."""
+  """A row of the table of counts; `official` is None if no count is published."""
 
   split: str
   name: str  # of the class, or "total"
@@ -43,7 +43,7 @@ class Count:
 
 @dataclasses.dataclass
 class Plan:
-  """Entries by split, with the new validation split; `counts` are those before it."""
+  """The entries by split, with the new validation split; `counts` are from before that split."""
 
   data_set: DataSet
   options: Options
@@ -52,22 +52,22 @@ class Plan:
   counts: list[Count]
   problems: list[str]
   dropped: dict[str, int]
-  cut: str  # a sentence about the validation split; "" where it was released
-  passed_over: Mapping[str, int] = dataclasses.field(default_factory=dict)  # files, by suffix
+  validation: str  # a sentence about the new validation split; "" if none was taken
+  ignored: Mapping[str, int] = dataclasses.field(default_factory=dict)  # files, by suffix
 
   def require_no_problems(self, on_bad_record: str) -> None:
     """Raises a LayoutError that names the first problems, unless they are to be skipped."""
     check_on_bad_record(on_bad_record)
     if self.problems and on_bad_record == "error":
-      more = "\n  ..." if len(self.problems) > _NAMED else ""
+      more = "\n  ..." if len(self.problems) > _MAX_LISTED else ""
       raise LayoutError(
         f"{self.data_set.title}: {len(self.problems)} bad records:\n  "
-        + "\n  ".join(self.problems[:_NAMED])
+        + "\n  ".join(self.problems[:_MAX_LISTED])
         + f"{more}\nFix them, or leave them out with --on-bad-record skip"
       )
 
   def describe(self) -> dict[str, Any]:
-    """What `ferjax.json` and the report say of it."""
+    """The content of `ferjax.json` and the report."""
     return {
       "format": 1,
       "data_set": self.data_set.name,
@@ -78,7 +78,7 @@ class Plan:
       "class_names": list(self.options.class_names),
       "rule": self.options.rule,
       "margin": self.options.margin,
-      "validation": self.cut,
+      "validation": self.validation,
       "counts": [dataclasses.asdict(count) for count in self.counts],
       "dropped": self.dropped,
       "problems": self.problems,
@@ -88,27 +88,27 @@ class Plan:
 def make_plan(
   data_set: DataSet, root: str | os.PathLike, options: Options, splitting: Splitting
 ) -> Plan:
-  """Reads the annotations of a data set; no image is opened.
+  """Reads the annotations of a data set; opens no image.
 
   Raises:
-    LayoutError: a missing or malformed file, or nothing to read.
-    ValueError: a choice that the set does not have.
+    LayoutError: a missing or malformed file, no records, or too few for the validation split.
+    ValueError: an option that the set does not have.
   """
   options = data_set.complete(options)
   release, reading = data_set.read(root, options)
-  entries, doubles = without_doubles(reading.entries)
-  problems = [*reading.problems, *doubles]
+  entries, repeats = unique_entries(reading.entries)
+  problems = [*reading.problems, *repeats]
   by_split = {split: [e for e in entries if e.split == split] for split in SPLITS}
   by_split = {split: members for split, members in by_split.items() if members}
   if not by_split:
-    raise LayoutError(
-      f"{root}: no records of {data_set.title} to read{describe_absent(problems, reading.dropped)}"
-    )
+    missing = describe_missing_records(problems, reading.dropped)
+    raise LayoutError(f"{root}: no valid records of {data_set.title}{missing}")
   counts = _compare(by_split, data_set, release, options)
   try:
-    by_split, cut = _split(by_split, splitting, len(options.class_names))
+    by_split, validation = _split(by_split, splitting, len(options.class_names))
   except NoSplitError as error:
-    raise LayoutError(f"{error}{describe_absent(problems, reading.dropped)}") from error
+    missing = describe_missing_records(problems, reading.dropped)
+    raise LayoutError(f"{error}{missing}") from error
   return Plan(
     data_set,
     options,
@@ -117,37 +117,37 @@ def make_plan(
     counts,
     problems,
     reading.dropped,
-    cut,
-    passed_over=reading.passed_over,
+    validation,
+    ignored=reading.ignored,
   )
 
 
-def describe_absent(problems: Sequence[str], dropped: Mapping[str, int]) -> str:
-  """Why records are not there, for the message that too few are; lines that follow it."""
+def describe_missing_records(problems: Sequence[str], dropped: Mapping[str, int]) -> str:
+  """Lines that explain why records are missing, to append to an error about too few records."""
   lines = [
     f"left out by the set's rules: {number:,} ({reason})" for reason, number in dropped.items()
   ]
   if problems:
-    more = ["  ..."] if len(problems) > _NAMED else []
-    named = [f"  {problem}" for problem in problems[:_NAMED]]
-    lines += [f"{len(problems):,} records could not be read:", *named, *more]
+    more = ["  ..."] if len(problems) > _MAX_LISTED else []
+    listed = [f"  {problem}" for problem in problems[:_MAX_LISTED]]
+    lines += [f"{len(problems):,} records could not be read:", *listed, *more]
   return "".join(f"\n{line}" for line in lines)
 
 
-def without_doubles(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
-  """The entries whose keys come first, and a problem for each other."""
+def unique_entries(entries: Sequence[Entry]) -> tuple[list[Entry], list[str]]:
+  """The first entry of each key, and a problem for each repetition."""
   first: dict[str, Entry] = {}
-  doubles = []
+  repeats = []
   for entry in entries:
     if (other := first.setdefault(entry.key, entry)) is not entry:
-      doubles.append(
-        f"{entry.origin} ({entry.split}): listed before, at {other.origin} ({other.split})"
+      repeats.append(
+        f"{entry.origin} ({entry.split}): already listed at {other.origin} ({other.split})"
       )
-  return list(first.values()), doubles
+  return list(first.values()), repeats
 
 
 def class_counts(entries: Iterable[Entry], class_names: Sequence[str]) -> dict[str, int]:
-  """Labelled faces of each class."""
+  """The number of labels of each class."""
   counts = collections.Counter(c for entry in entries for c in entry.classes)
   return {name: counts[index] for index, name in enumerate(class_names)}
 
@@ -170,21 +170,21 @@ def _compare(
 def _split(
   by_split: dict[str, list[Entry]], splitting: Splitting, num_classes: int
 ) -> tuple[dict[str, list[Entry]], str]:
-  said = ""
+  note = ""
   if splitting.val_as_test:
     if "test" in by_split or "val" not in by_split:
       raise NoSplitError(
-        "--val-as-test is for a set with a validation split and without a test split; this has "
+        "--val-as-test is for a set with a validation split and without a test split; this set has "
         f"{', '.join(by_split)}"
       )
     by_split = {"train": by_split.get("train", []), "test": by_split["val"]}
-    said = "The released validation split is the test split. "
+    note = "The released validation split is the test split. "
   if "val" in by_split or splitting.fraction == 0 or not by_split.get("train"):
-    return by_split, said
+    return by_split, note
   train = by_split["train"]
   chosen = choose_validation(train, num_classes, fraction=splitting.fraction, seed=splitting.seed)
   grouped = "grouped by subject or clip" if any(e.group for e in train) else "no groups known"
-  said += (
+  note += (
     f"{int(chosen.sum())} of {len(train)} train records are the validation split: "
     f"{splitting.fraction:.0%}, stratified, seed {splitting.seed}, {grouped}"
   )
@@ -192,4 +192,4 @@ def _split(
     "train": [e for e, is_val in zip(train, chosen, strict=True) if not is_val],
     "val": [e for e, is_val in zip(train, chosen, strict=True) if is_val],
   }
-  return {**parts, **{s: members for s, members in by_split.items() if s != "train"}}, said
+  return {**parts, **{s: members for s, members in by_split.items() if s != "train"}}, note

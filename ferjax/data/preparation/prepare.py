@@ -1,4 +1,4 @@
-"""`ferjax data prepare`: from a folder as released to checked ArrayRecord shards and a report."""
+"""`ferjax data prepare`: converts a folder as released to ArrayRecord shards and a report."""
 
 import contextlib
 import dataclasses
@@ -22,10 +22,10 @@ REPORT = "report"
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-  """What was written.
+  """The result of a preparation.
 
   Attributes:
-    folder: holds the shards.
+    folder: contains the shards.
     records: number of records by split.
     left_out: split -> images that were left out, with the reason.
     duplicates: split -> records that were dropped as duplicates, with the reason.
@@ -47,24 +47,25 @@ def prepare(
   progress: Callable[[int], object] = lambda number: None,
   announce: Callable[[Prepared], object] = lambda prepared: None,
 ) -> Prepared:
-  """Writes the records of a plan; shards that an interrupted run finished are kept.
+  """Writes the records of a plan; reuses the finished shards of an interrupted run.
 
   Args:
     plan: of the data set.
-    source: the folder that it was made from.
+    source: the folder that the plan was made from.
     out: the set is written to `out`/<name>/<variant>/<version>, like folders of tfds.
     on_bad_record: "error", or "skip" to leave bad images out.
     drop_duplicates: one of `ferjax.data.preparation.duplicates.DROP_DUPLICATES`.
-    progress: told of records that were done: each once, or twice where duplicates are dropped.
-    announce: told what was written before the report is, which may fail by itself.
+    progress: called with the number of processed records; each counts once, or twice if duplicates
+      are dropped.
+    announce: called with the result before the report is written, which may fail independently.
 
   Raises:
-    ValueError: a bad record, a remote `out`, or the set has been prepared there before.
+    ValueError: a bad record, a remote `out`, or an existing preparation.
   """
   if "://" in os.fspath(out):
     raise ValueError(
-      f"--out {out}: shards are written to local files; prepare into a local folder and copy that "
-      "there: training reads it from anywhere"
+      f"--out {out}: shards are written to local files; prepare in a local folder and copy it "
+      "there: training reads local and remote folders"
     )
   plan.require_no_problems(on_bad_record)
   check_mode(drop_duplicates)
@@ -79,13 +80,13 @@ def prepare(
     folder = pathlib.Path(builder.data_dir)
     if folder.exists():
       raise ValueError(
-        f"{folder} exists: the set has been prepared; use it, delete it, or choose another --out"
+        f"{folder} exists: the set is already prepared; use it, delete it, or choose another --out"
       )
     for rest in folder.parent.glob(f"{INCOMPLETE}*_{folder.name}"):
-      shutil.rmtree(rest)  # of a killed run; its finished shards are elsewhere
+      shutil.rmtree(rest)  # left by a killed run; its finished shards are elsewhere
     builder.plan = plan
     builder.progress = progress
-    with tempfile.TemporaryDirectory() as empty:  # tfds makes a folder for downloads
+    with tempfile.TemporaryDirectory() as empty:  # tfds creates a folder for downloads
       builder.download_and_prepare(
         download_dir=empty,
         download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(source)),

@@ -16,7 +16,7 @@ from PIL import Image
 from ferjax.data.datasets.entries import Entry
 from ferjax.data.preparation.plan import Plan, class_counts
 from ferjax.data.prepared import PreparedDetection, PreparedFaces
-from ferjax.fonts import set_letters, warned_lettering
+from ferjax.fonts import apply_lettering, lettering_with_warning
 from ferjax.output import escaped
 
 DUPLICATES = "duplicates.txt"
@@ -24,7 +24,7 @@ _COLORS = {"train": "#0072B2", "val": "#E69F00", "test": "#009E73"}
 _DARK = "#222222"
 _PER_CLASS = 10  # samples
 _THUMBNAIL = 96  # pixels
-_CONTEXT = 0.15  # of a face's box, shown around it
+_CONTEXT = 0.15  # margin shown around a face, as a fraction of its box
 
 
 def write_report(
@@ -36,12 +36,13 @@ def write_report(
 ) -> None:
   """Writes report.json, duplicates.txt, classes.png, sizes.png and samples.png.
 
-  duplicates.txt names the records that were dropped as duplicates; without any it is not written.
+  duplicates.txt lists the records that were dropped as duplicates; it is written only if there are
+  any.
 
   Args:
     folder: created if missing.
-    summary: what the JSON file says besides the numbers written and the sizes; its "duplicates"
-      are split -> a sentence about each record dropped.
+    summary: content of the JSON file besides the written counts and the sizes; its "duplicates"
+      are split -> a sentence about each dropped record.
     plan: its entries are the written ones.
     sizes: split -> width and height of each image, pixels.
     sources: split -> the prepared records, which the samples are read from.
@@ -72,7 +73,7 @@ def _quantiles(sizes: np.ndarray) -> dict[str, list[float]]:
 
 
 def plot_classes(plan: Plan, path: str | os.PathLike) -> None:
-  """Labels of each class by split, as prepared."""
+  """Plots the number of labels of each class by split, as prepared."""
   names = plan.options.class_names
   figure = Figure(figsize=(1.6 + 1.2 * len(names), 4.5), layout="constrained")
   axes = figure.subplots()
@@ -82,7 +83,7 @@ def plot_classes(plan: Plan, path: str | os.PathLike) -> None:
     x = np.arange(len(names)) + (place + 0.5) * width - 0.4
     bars = axes.bar(x, counts, width, color=_COLORS[split], label=f"{split} ({len(members):,})")
     axes.bar_label(bars, [f"{count:,}" for count in counts], fontsize=8, padding=2)
-  letters = warned_lettering(names)
+  letters = lettering_with_warning(names)
   axes.set_xticks(range(len(names)), [letters.names[name] for name in names], parse_math=False)
   axes.yaxis.set_major_locator(MaxNLocator(integer=True))
   axes.set_ylabel("labels")
@@ -91,14 +92,14 @@ def plot_classes(plan: Plan, path: str | os.PathLike) -> None:
   axes.grid(axis="y", alpha=0.3)
   axes.set_axisbelow(True)
   figure.legend(loc="outside lower center", ncols=len(plan.entries))
-  set_letters(figure, letters, axes)
+  apply_lettering(figure, letters, axes)
   _save(figure, path)
 
 
 def plot_sizes(
   plan: Plan, sizes: Mapping[str, Sequence[Sequence[int]]], path: str | os.PathLike
 ) -> None:
-  """Shorter sides of images; for a detector also sides of boxes relative to their image."""
+  """Plots the shorter sides of images; for a detector, also box sizes relative to the image."""
   is_detection = plan.options.task == "detection"
   figure = Figure(figsize=(11 if is_detection else 6, 4.5), layout="constrained")
   panels = np.atleast_1d(figure.subplots(1, 2 if is_detection else 1))
@@ -114,7 +115,7 @@ def plot_sizes(
       continue
     edges = np.linspace(0.95 * everything.min(), 1.05 * everything.max(), 31)
     for split, numbers in values.items():
-      # Outlines: overlapping areas would have colours of no split.
+      # Outlines, because overlapping areas would mix colours.
       label = f"{split} ({len(numbers):,})"
       axes.hist(numbers, edges, histtype="step", linewidth=1.8, color=_COLORS[split], label=label)
     axes.set(xlabel=quantity, ylabel="number", yscale="log", ylim=(0.7, None))
@@ -136,7 +137,7 @@ def _box_sides(members: Sequence[Entry], sizes: Sequence[Sequence[int]]) -> Floa
 def sample_sheet(plan: Plan, sources: Mapping[str, PreparedFaces | PreparedDetection]) -> Figure:
   """A row of faces for each class, read back from the prepared records of train."""
   names = plan.options.class_names
-  letters = warned_lettering(names)
+  letters = lettering_with_warning(names)
   split = next(iter(sources))
   source = sources[split]
   rows = _choose(source, len(names))
@@ -155,7 +156,7 @@ def sample_sheet(plan: Plan, sources: Mapping[str, PreparedFaces | PreparedDetec
     for axes, (index, box) in zip(row, faces, strict=False):
       axes.imshow(_thumbnail(source, index, box))
   figure.suptitle(f"{plan.data_set.title}: samples of {split}")
-  set_letters(figure, letters)
+  apply_lettering(figure, letters)
   return figure
 
 
@@ -171,8 +172,8 @@ def _choose(
       members = rng.permutation(np.flatnonzero(labels == class_id))[:_PER_CLASS]
       chosen[class_id] = [(int(index), 0) for index in members]
     return chosen
-  looked_at = rng.permutation(len(source))[: 50 * num_classes]
-  for index in looked_at.tolist():
+  candidates = rng.permutation(len(source))[: 50 * num_classes]
+  for index in candidates.tolist():
     for place, label in enumerate(source.labels_of(index)):
       if len(chosen[label]) < _PER_CLASS:
         chosen[label].append((index, place))

@@ -1,9 +1,8 @@
 """Finished shards of an interrupted preparation, which the next run reuses.
 
-A shard is written as `<name>.writing`. When it is closed, its metadata (`<name>.json`) is written,
+A shard is written as `<name>.writing`. After it is closed, its metadata (`<name>.json`) is written,
 and only then is it renamed to `<name>`: a shard with its final name is complete. The folder belongs
-to
-one list of records, identified by a fingerprint; if that has changed, it is emptied.
+to one list of records, identified by a fingerprint; if the fingerprint changes, it is emptied.
 """
 
 import hashlib
@@ -24,8 +23,8 @@ class ShardStore:
   """The folder of finished shards.
 
   Args:
-    folder: made if missing.
-    fingerprint: of all records; shards of another are deleted.
+    folder: created if missing.
+    fingerprint: of all records; shards with another fingerprint are deleted.
   """
 
   def __init__(self, folder: epath.Path, fingerprint: str):
@@ -61,7 +60,7 @@ class ShardStore:
 
 
 def fingerprint(entries: Iterable[Entry], settings: str) -> str:
-  """Changes with any annotation, with an image's size or date, and with the settings."""
+  """A hash of all annotations, the sizes and dates of image files, and the settings."""
   digest = hashlib.sha256(settings.encode())
   for entry in entries:
     if isinstance(entry.image, Pixels):

@@ -11,10 +11,10 @@ VALIDATION_FRACTION = 0.1
 
 
 class NoSplitError(ValueError):
-  """The records that were read do not give the split that is asked for."""
+  """The requested split cannot be taken from the records."""
 
 
-def cut_validation(
+def split_validation(
   keys: Sequence[str],
   classes: Sequence[Sequence[int]],
   groups: Sequence[str],
@@ -26,12 +26,11 @@ def cut_validation(
 
   Groups are visited in random order, and a group is taken if that brings the classes closer to
   their fractions. Without groups, exactly the rounded fraction of each class is taken. The choice
-  depends on the
-  keys, not on their order.
+  depends on the keys, not on their order.
 
   Args:
     keys: of the n records, all different; a record without a group is its own group.
-    classes: class indices in each record: one of a face, several of a photograph of many.
+    classes: class indices of each record: one for a face, any number for a photograph.
     groups: the subject or clip of each record; "" for none.
     fraction: of every class to take, 0..1.
     seed: not negative.
@@ -44,7 +43,7 @@ def cut_validation(
     ValueError: a duplicate key, a fraction or seed out of range.
   """
   if not 0 < fraction < 1:
-    raise ValueError(f"validation fraction ({fraction}) must lie between 0 and 1, both excluded")
+    raise ValueError(f"validation fraction ({fraction}) must be between 0 and 1, exclusive")
   if seed < 0:
     raise ValueError(f"seed ({seed}) of the validation split must not be negative")
   if len(set(keys)) != len(keys):
@@ -82,10 +81,10 @@ def choose_validation(
   fraction: float = VALIDATION_FRACTION,
   seed: int = 0,
 ) -> Bool[np.ndarray, "n"]:
-  """`cut_validation` for the n entries of train."""
-  return cut_validation(
+  """`split_validation` for the n entries of train."""
+  return split_validation(
     [entry.key for entry in entries],
-    # Photographs without faces are a class as well: validation needs them to measure false
+    # Photographs without faces are a class of their own: validation needs them to measure false
     # positives.
     [entry.classes or (num_classes,) for entry in entries],
     [entry.group for entry in entries],

@@ -2,8 +2,8 @@
 
 An expression is a set of action units (EMFACS: Friesen & Ekman 1983, "EMFACS-7"; Ekman, Friesen &
 Hager 2002, "Facial Action Coding System"). A unit changes a few control values of the face, which
-are zero at rest and linear in the unit's intensity. Amplitudes are larger than in real faces, for a
-clear illustration.
+are zero at rest and linear in the unit's intensity. Amplitudes are larger than in real faces, for
+clarity.
 """
 
 from typing import NamedTuple

@@ -37,17 +37,17 @@ def scale(color: Color, factor: float) -> Color:
 @functools.cache
 def _spline_matrix(num: int, closed: bool, steps: int) -> Float[np.ndarray, "p n"]:
   """Catmull-Rom weights of `num` control points at `steps` positions of each segment."""
-  pieces = num if closed else num - 1
+  segments = num if closed else num - 1
   t = np.arange(steps) / steps
   weights = 0.5 * np.stack(
     [-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2]
   )
-  matrix = np.zeros((pieces * steps + (not closed), num))
-  for piece in range(pieces):
+  matrix = np.zeros((segments * steps + (not closed), num))
+  for segment in range(segments):
     for k in range(4):
-      point = piece + k - 1
+      point = segment + k - 1
       point = point % num if closed else min(max(point, 0), num - 1)
-      matrix[piece * steps : (piece + 1) * steps, point] += weights[k]
+      matrix[segment * steps : (segment + 1) * steps, point] += weights[k]
   if not closed:
     matrix[-1, -1] = 1
   return matrix
@@ -87,7 +87,7 @@ def ellipse(x: float, y: float, rx: float, ry: float) -> Float[np.ndarray, "20 2
 
 
 def place(points: Float[np.ndarray, "n 2"], pose: Pose) -> Float[np.ndarray, "n 2"]:
-  """Face coordinates to pixels."""
+  """Converts face coordinates to pixels."""
   cos, sin = pose.unit * math.cos(pose.angle), pose.unit * math.sin(pose.angle)
   return points @ np.array([[cos, sin], [-sin, cos]]) + np.array((pose.x, pose.y))
 

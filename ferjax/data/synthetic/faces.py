@@ -34,7 +34,7 @@ class SyntheticFaces:
     class_names: Sequence[str] = expressions.SEVEN_EXPRESSIONS,
     intensity: tuple[float, float] = (0.5, 1.0),
   ):
-    """Checks the arguments; draws nothing yet.
+    """Checks the arguments; images are rendered on access.
 
     Args:
       num_examples: Number of records.
@@ -78,12 +78,12 @@ class SyntheticFaces:
     return {"image": image, "label": np.eye(len(self.class_names), dtype=np.float32)[label]}
 
   def origin(self, index: SupportsIndex) -> str:
-    """Names a record in messages."""
+    """The name of a record in messages."""
     return f"synthetic face {self._checked(index)} of seed {self._seed}"
 
   @property
   def labels(self) -> Float[np.ndarray, "n k"]:
-    """The labels of all records, in order; draws nothing."""
+    """The labels of all records, in order; renders nothing."""
     num_classes = len(self.class_names)
     return np.eye(num_classes, dtype=np.float32)[np.arange(self._num_examples) % num_classes]
 

@@ -1,4 +1,4 @@
-"""Hair, hats and headscarves of a drawn face, in face coordinates (see `faces`)."""
+"""Hair, hats and headscarves of a synthetic face, in face coordinates (see `head`)."""
 
 import numpy as np
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""One drawn face: the features of an `Identity` under a `Movement`.
+"""One synthetic face: the features of an `Identity` under a `Movement`.
 
 A face is a list of filled polygons in face coordinates: the middle of the face is the origin, y
 points down, and the face at rest has height 1 from hairline (-0.5) to chin (0.5). A `Pose`

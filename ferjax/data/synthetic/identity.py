@@ -1,4 +1,4 @@
-"""The identity of a drawn face: proportions, colours, hair and glasses."""
+"""The identity of a synthetic face: proportions, colours, hair and glasses."""
 
 import dataclasses
 
@@ -63,7 +63,7 @@ class Identity:
 
 
 def random_color(rng: np.random.Generator) -> Color:
-  """A colour of cloth or paint, rarely a saturated one."""
+  """A colour of cloth or paint, rarely saturated."""
   color = rng.uniform(15, 240, 3)
   return tuple(round(c) for c in (0.7 * color + 0.3 * color.mean()).tolist())
 

@@ -26,7 +26,7 @@ MIN_IMAGE_SIZE = 32  # pixels
 _SUPERSAMPLE = 3  # canvas pixels per pixel and axis
 _EMPTY = 0.05  # probability of a scene without faces
 _HAIR = 0.14  # margin of the hair on each side of a box, relative to the box
-_MAX_COVERED = 0.15  # of a box by a nearer head; the IoU of two boxes is below 0.09
+_MAX_COVERED = 0.15  # fraction of a box covered by a nearer head; keeps the IoU of boxes below 0.09
 _MAX_ANGLE = math.radians(30)
 _ATTEMPTS = 25  # to place a face before it is left out
 
@@ -53,7 +53,7 @@ class SyntheticScenes:
     scale: tuple[float, float] = (0.12, 0.8),
     intensity: tuple[float, float] = (0.5, 1.0),
   ):
-    """Checks the arguments; draws nothing yet.
+    """Checks the arguments; images are rendered on access.
 
     Args:
       num_examples: Number of records.
@@ -95,7 +95,7 @@ class SyntheticScenes:
     )
 
   def origin(self, index: SupportsIndex) -> str:
-    """Names a record in messages."""
+    """The name of a record in messages."""
     return f"synthetic scene {self._checked(index)} of seed {self._seed}"
 
   def _checked(self, index: SupportsIndex) -> int:
@@ -116,10 +116,10 @@ def render_scene(
   scale: tuple[float, float] = (0.12, 0.8),
   intensity: tuple[float, float] = (0.5, 1.0),
 ) -> Example:
-  """Draws one scene; arguments, result and errors as in `SyntheticScenes`."""
+  """Renders one scene; arguments, result and errors as in `SyntheticScenes`."""
   _check(size, class_names, min_faces, max_faces, scale, intensity)
   rng = np.random.default_rng((seed, index))
-  people = _cast(rng, class_names, min_faces, max_faces, scale, intensity)
+  people = _sample_people(rng, class_names, min_faces, max_faces, scale, intensity)
   side = size * _SUPERSAMPLE
   canvas, draw = _background(rng, side, clutter=int(rng.integers(4, 22)))
   people.sort(key=lambda person: person.pose.unit)
@@ -142,7 +142,7 @@ def render_scene(
 def render_face(
   expression: str, intensity: float, size: int, rng: np.random.Generator
 ) -> UInt8[np.ndarray, "{size} {size} 3"]:
-  """Draws the crop of one face; the same `rng` state gives the same person and surroundings.
+  """Renders the crop of one face; the same `rng` state gives the same person and surroundings.
 
   Args:
     expression: One of `expressions.EXPRESSIONS`.
@@ -195,10 +195,10 @@ def _check(size, class_names, min_faces, max_faces, scale, intensity) -> None:
     raise ValueError(f"intensity is {intensity}; expected (low, high) with 0 <= low <= high <= 1")
 
 
-def _cast(rng, class_names, min_faces, max_faces, scale, intensity) -> list[_Person]:
+def _sample_people(rng, class_names, min_faces, max_faces, scale, intensity) -> list[_Person]:
   """Samples people and positions, largest first; a person who does not fit is left out."""
   if min_faces == 0:
-    count = int(rng.choice(max_faces + 1, p=np.r_[_EMPTY, (1 - _EMPTY) * _few(max_faces)]))
+    count = int(rng.choice(max_faces + 1, p=np.r_[_EMPTY, (1 - _EMPTY) * _halving(max_faces)]))
   else:
     count = int(rng.integers(min_faces, max_faces + 1))
   # Many large faces do not fit: the upper limit decreases with the number of faces.
@@ -215,7 +215,7 @@ def _cast(rng, class_names, min_faces, max_faces, scale, intensity) -> list[_Per
   return people
 
 
-def _few(max_faces: int) -> Float[np.ndarray, "n"]:
+def _halving(max_faces: int) -> Float[np.ndarray, "n"]:
   weights = 0.5 ** np.arange(max_faces)
   return weights / weights.sum()
 
@@ -236,7 +236,7 @@ def _person(rng, class_names, intensity, longest: float) -> _Person:
 
 
 def _moved(rng, person: _Person) -> _Person:
-  """The person at a random position; the border cuts off at most an eighth of some."""
+  """The person at a random position; the border crops at most an eighth of some."""
   box = person.box
   extent = box[2:] - box[:2]
   beyond = extent / 8 if rng.random() < 0.15 else 0 * extent
@@ -258,7 +258,7 @@ def _enlarged(pose: Pose, side: int) -> Pose:
 
 
 def _background(rng, side: int, clutter: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-  """A smooth wall of few colours with shapes on it, and the ImageDraw for the people."""
+  """A smooth wall of few colours with shapes on it, and an ImageDraw to paint the people."""
   cells = int(rng.integers(2, 6))
   base = rng.uniform(50, 215) + rng.normal(0, 25, 3)
   contrast = rng.uniform(5, 40)
@@ -273,7 +273,7 @@ def _background(rng, side: int, clutter: int) -> tuple[Image.Image, ImageDraw.Im
 
 
 def _clutter(draw: ImageDraw.ImageDraw, rng, side: int) -> None:
-  """One object that is no face: a board, a ball (sometimes in skin colour), a wire, blinds."""
+  """Paints one object that is not a face: a ball, a board, a wire, blinds; some in skin colours."""
   kind = rng.integers(5)
   opacity = int(rng.integers(90, 256))
   color = (*(SKINS[rng.integers(len(SKINS))] if rng.random() < 0.2 else random_color(rng)), opacity)
@@ -325,7 +325,7 @@ def _photograph(rng, canvas: Image.Image, size: int) -> UInt8[np.ndarray, "{size
 
 
 def contact_sheet(seed: int = 1, people: int = 5, size: int = 128) -> Image.Image:
-  """Rows of one person each in all expressions, then rows of scenes."""
+  """Rows that each show one person in all expressions, then two rows of scenes."""
   names = expressions.EXPRESSIONS
   sheet = Image.new("RGB", (len(names) * size, (people + 2) * size))
   for row in range(people):
@@ -335,16 +335,16 @@ def contact_sheet(seed: int = 1, people: int = 5, size: int = 128) -> Image.Imag
   for index in range(2 * len(names)):
     row, column = divmod(index, len(names))
     scene = render_scene(seed, index, size, class_names=names)
-    picture = Image.fromarray(scene["image"])
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray(scene["image"])
+    draw = ImageDraw.Draw(image)
     for box, label in zip(scene["boxes"], scene["label"], strict=True):
       draw.rectangle(box.tolist(), outline=(255, 255, 0))
       draw.text((box[0] + 2, box[1] + 1), names[label][:3], fill=(255, 255, 0))
-    sheet.paste(picture, (column * size, (people + row) * size))
+    sheet.paste(image, (column * size, (people + row) * size))
   return sheet
 
 
 if __name__ == "__main__":
-  parser = argparse.ArgumentParser(description="Draws a contact sheet.")
+  parser = argparse.ArgumentParser(description="Renders a contact sheet.")
   parser.add_argument("--sheet", required=True, help="PNG file to write")
   contact_sheet().save(parser.parse_args().sheet)

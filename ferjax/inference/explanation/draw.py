@@ -1,6 +1,6 @@
 """Draws explanations: the evidence for a class, overlaid on the original image.
 
-Drawn with Matplotlib's objects on an Agg canvas, not with `pyplot`: no display is needed.
+Uses Matplotlib's objects on an Agg canvas instead of `pyplot`, so no display is needed.
 """
 
 import dataclasses
@@ -16,18 +16,18 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ferjax.fonts import Lettering, lettering, set_letters
+from ferjax.fonts import Lettering, apply_lettering, lettering
 from ferjax.inference.explanation.maps import Explanation
 from ferjax.inference.results import Box
 
-_COLOURS = matplotlib.colormaps["inferno"]  # dark to bright, also in grey print
-_LINE = "#56B4E9"  # Okabe and Ito's sky blue, which is not in that map
+_COLOURS = matplotlib.colormaps["inferno"]  # dark to bright, also when printed in grey
+_LINE = "#56B4E9"  # Okabe and Ito's sky blue, which the colour map lacks
 _OPACITY = 0.5
 _PIXELS = 480  # of the longer side of a panel
 _DPI = 150
-_LEAST = (2.4, 1.1)  # inches; a narrower panel cannot fit its title
+_MIN_PANEL = (2.4, 1.1)  # inches; a narrower panel cannot fit its title
 _COLUMNS = 4
-_REST = 0.25  # of the peak: a face's panel shows the cells above it
+_WARM = 0.25  # fraction of the peak; a face's panel shows the cells above it
 
 
 def draw_explanations(
@@ -35,28 +35,29 @@ def draw_explanations(
   explanations: Sequence[Explanation],
   letters: Lettering | None = None,
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-  """A sheet of the image (RGB) and its explanations.
+  """A sheet of panels: the image (RGB) and its explanations.
 
-  A face without a box has the image and the heat map side by side and, with a spatial transformer,
-  its output and the heat map on it. Each face with a box has a panel of its surroundings.
+  For a face without a box, the image and the heat map are side by side, followed by the output of
+  the spatial transformer and its heat map, if there is one. Each face with a box has a panel of its
+  surroundings.
 
-  `letters` are those of the class names; None chooses among the installed fonts.
+  `letters` is for the class names; None chooses among the installed fonts.
   """
   if letters is None:
     letters = lettering(tuple(explanations[0].face.scores) if explanations else ())
-  explanations = [_lettered(explanation, letters) for explanation in explanations]
+  explanations = [_with_display_names(explanation, letters) for explanation in explanations]
   if explanations and explanations[0].face.box is None:
     figure = _face_sheet(image, explanations[0])
   else:
     figure = _photograph_sheet(image, explanations)
-  set_letters(figure, letters)
+  apply_lettering(figure, letters)
   canvas = FigureCanvasAgg(figure)
   canvas.draw()
   return np.array(canvas.buffer_rgba())[..., :3]
 
 
-def _lettered(explanation: Explanation, letters: Lettering) -> Explanation:
-  """With the names of classes as they are drawn."""
+def _with_display_names(explanation: Explanation, letters: Lettering) -> Explanation:
+  """Replaces class names by their displayed form."""
   names, face = letters.names, explanation.face
   face = dataclasses.replace(
     face,
@@ -69,21 +70,21 @@ def _lettered(explanation: Explanation, letters: Lettering) -> Explanation:
 def _face_sheet(image: UInt8[np.ndarray, "h w 3"], explanation: Explanation) -> Figure:
   whole, resampled = _extent(image), explanation.resampled
   figure, panels = _panels(2 if resampled is None else 4, whole)
-  figure.suptitle(_says(explanation), fontsize=11, parse_math=False)
-  _show(panels[0], _cut(image, whole), whole)
+  figure.suptitle(_caption(explanation), fontsize=11, parse_math=False)
+  _show(panels[0], _crop(image, whole), whole)
   _frame_view(panels[0], explanation, whole)
-  _show(panels[1], _heated(image, explanation, whole), whole)
+  _show(panels[1], _overlay(image, explanation, whole), whole)
   _title(panels[1], _evidence(explanation))
-  # The outline may extend beyond the image: both panels show it at one scale.
+  # The outline may extend beyond the image; use one scale for both panels.
   panels[1].set(xlim=panels[0].get_xlim(), ylim=panels[0].get_ylim())
   if resampled is not None:
     # This panel also shows heat where the transformer sampled outside the image.
     side = _extent(resampled)
-    heated = _heated(resampled, _on_resampled(explanation, side), side)
+    heated = _overlay(resampled, _on_resampled(explanation, side), side)
     _show(panels[2], resampled, side)
     _title(panels[2], "output of the spatial transformer")
     _show(panels[3], heated, side)
-    _title(panels[3], f"{_evidence(explanation)}, on that")
+    _title(panels[3], f"{_evidence(explanation)}, on this output")
   _add_scale(figure, panels)
   return figure
 
@@ -93,19 +94,19 @@ def _photograph_sheet(
 ) -> Figure:
   whole = _extent(image)
   figure, panels = _panels(1 + len(explanations), whole)
-  _show(panels[0], _cut(image, whole), whole)
+  _show(panels[0], _crop(image, whole), whole)
   _title(panels[0], "image" if explanations else "no face found")
   for i, (panel, explanation) in enumerate(zip(panels[1:], explanations, strict=True)):
     region = _surroundings(explanation, whole)
-    _show(panel, _heated(image, explanation, region), region)
+    _show(panel, _overlay(image, explanation, region), region)
     box = explanation.face.box
     if box is not None:
       for axes in (panels[0], panel):
         _outline(axes, _corners(box))
-      # Boxes may overlap: their numbers are drawn side by side.
+      # Boxes may overlap, so their numbers are drawn side by side.
       place = (box[0] + i % 6 / 6 * (box[2] - box[0]), box[1])
       panels[0].annotate(str(i + 1), place, fontsize=7, bbox=_TAG)
-    text = f"{i + 1}: {_says(explanation)}"
+    text = f"{i + 1}: {_caption(explanation)}"
     _title(panel, text if explanation.peak else f"{text}\n{_evidence(explanation)}")
   if explanations:
     _add_scale(figure, panels)
@@ -120,7 +121,7 @@ def _panels(count: int, whole: Box) -> tuple[Figure, list[Axes]]:
   rows = math.ceil(count / columns)
   width, height = whole[2], whole[3]
   longest = _PIXELS / _DPI / max(width, height)
-  shape = [max(side * longest, least) for side, least in zip((width, height), _LEAST, strict=True)]
+  shape = [max(side * longest, low) for side, low in zip((width, height), _MIN_PANEL, strict=True)]
   figure = Figure(
     figsize=(columns * (shape[0] + 0.15), rows * (shape[1] + 0.35) + 0.9),
     dpi=_DPI,
@@ -136,7 +137,7 @@ def _title(axes: Axes, text: str) -> None:
   axes.set_title(text, fontsize=8, parse_math=False)
 
 
-def _says(explanation: Explanation) -> str:
+def _caption(explanation: Explanation) -> str:
   """The explained class and its score, and the predicted class if it differs."""
   face = explanation.face
   text = f"{explanation.target} {explanation.score:.2f}"
@@ -152,13 +153,13 @@ def _evidence(explanation: Explanation) -> str:
 
 
 def _on_resampled(explanation: Explanation, extent: Box) -> Explanation:
-  """The same cells on the output of a spatial transformer."""
+  """The same cells, placed on the output of a spatial transformer."""
   to_image = np.array([[extent[2], 0, 0], [0, extent[3], 0]])
   return dataclasses.replace(explanation, to_image=to_image, view=extent)
 
 
 def _frame_view(axes: Axes, explanation: Explanation, whole: Box) -> None:
-  """Outlines the network's input in the image, unless it is the whole image, and labels it."""
+  """Titles the panel, and outlines the network's input unless it is the whole image."""
   if explanation.theta is not None:
     _outline(axes, explanation.outline)
     _title(axes, "image and sampled region")
@@ -170,12 +171,13 @@ def _frame_view(axes: Axes, explanation: Explanation, whole: Box) -> None:
 
 
 def _surroundings(explanation: Explanation, whole: Box) -> Box:
-  """The region of the box and the warm cells, with a margin; the whole image for a face without a
-  box. So distant warm cells are in the picture.
+  """The region of the box and all warm cells, with a margin.
+
+  For a face without a box, the whole image.
   """
   if explanation.face.box is None:
     return whole
-  rows, columns = np.nonzero(explanation.cells > _REST * (explanation.peak or np.inf))
+  rows, columns = np.nonzero(explanation.cells > _WARM * (explanation.peak or np.inf))
   x1, y1, x2, y2 = explanation.face.box
   if len(rows):
     count = np.array(explanation.cells.shape[::-1])
@@ -191,8 +193,8 @@ def _extent(image: UInt8[np.ndarray, "h w 3"]) -> Box:
   return 0.0, 0.0, float(image.shape[1]), float(image.shape[0])
 
 
-def _cut(image: UInt8[np.ndarray, "h w 3"], region: Box) -> UInt8[np.ndarray, "_ _ 3"]:
-  """A part of the image, its longer side `_PIXELS` long."""
+def _crop(image: UInt8[np.ndarray, "h w 3"], region: Box) -> UInt8[np.ndarray, "_ _ 3"]:
+  """A region of the image, resized to `_PIXELS` on its longer side."""
   x1, y1, x2, y2 = region
   scale = _PIXELS / max(x2 - x1, y2 - y1)
   size = (max(round((x2 - x1) * scale), 1), max(round((y2 - y1) * scale), 1))
@@ -200,21 +202,21 @@ def _cut(image: UInt8[np.ndarray, "h w 3"], region: Box) -> UInt8[np.ndarray, "_
   return np.asarray(resized)
 
 
-def _heated(
+def _overlay(
   image: UInt8[np.ndarray, "h w 3"], explanation: Explanation, region: Box
 ) -> UInt8[np.ndarray, "_ _ 3"]:
-  """A part of the image in grey under the heat colours; unchanged where the network saw nothing."""
-  picture = _cut(image, region)
-  heat, seen = explanation.heat(region, *picture.shape[:2])
-  grey = picture.astype(np.float64) @ np.array([0.299, 0.587, 0.114])  # Rec. 601 luma
+  """A region in grey under the heat colours; unchanged outside the network's input."""
+  pixels = _crop(image, region)
+  heat, seen = explanation.heat(region, *pixels.shape[:2])
+  grey = pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114])  # Rec. 601 luma
   colours = 255 * _COLOURS(heat)[..., :3]
   mixed = (1 - _OPACITY) * grey[..., None] + _OPACITY * colours
-  return np.where(seen[..., None], np.rint(mixed).astype(np.uint8), picture)
+  return np.where(seen[..., None], np.rint(mixed).astype(np.uint8), pixels)
 
 
-def _show(axes: Axes, picture: UInt8[np.ndarray, "h w 3"], region: Box) -> None:
+def _show(axes: Axes, image: UInt8[np.ndarray, "h w 3"], region: Box) -> None:
   x1, y1, x2, y2 = region
-  axes.imshow(picture, extent=(x1, x2, y2, y1), interpolation="nearest")
+  axes.imshow(image, extent=(x1, x2, y2, y1), interpolation="nearest")
 
 
 def _corners(box: Box) -> Float[np.ndarray, "4 2"]:
@@ -223,7 +225,7 @@ def _corners(box: Box) -> Float[np.ndarray, "4 2"]:
 
 
 def _outline(axes: Axes, corners: Float[np.ndarray, "4 2"]) -> None:
-  """A closed line on a dark one; parts outside the image are shown as well."""
+  """A closed line on a darker one, drawn outside the image too."""
   x, y = np.concatenate([corners, corners[:1]]).T
   axes.plot(x, y, color="black", linewidth=2.5)
   axes.plot(x, y, color=_LINE, linewidth=1.2)
@@ -237,7 +239,7 @@ def _add_scale(figure: Figure, panels: Sequence[Axes]) -> None:
     aspect=50,
     shrink=0.5,
     pad=0.02,
-    panchor=(0.5, 1.0),  # panels of different shapes have their titles in one line
+    panchor=(0.5, 1.0),  # aligns the titles of panels of different shapes
   )
   bar.set_label("fraction of the largest contribution", fontsize=7)
   bar.ax.tick_params(labelsize=7)

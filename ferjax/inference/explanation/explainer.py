@@ -16,12 +16,18 @@ from ferjax.data.image import normalize
 from ferjax.inference.base import Image, OnBadImage, Prepared, read_ahead
 from ferjax.inference.classification import ExpressionClassifier
 from ferjax.inference.detection import Predictor
-from ferjax.inference.explanation.maps import Explanation, after, placed, sampled, seen_part
+from ferjax.inference.explanation.maps import (
+  Explanation,
+  compose,
+  input_to_image,
+  transformer_to_input,
+  visible_region,
+)
 from ferjax.inference.explanation.saliency import (
-  apply_watched,
+  apply_capturing,
   default_layer,
   hirescam,
-  with_gradients,
+  unfrozen,
 )
 from ferjax.inference.loading import load_predictor
 from ferjax.models.registry import spec_of
@@ -29,14 +35,14 @@ from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.tasks.detection.task import DetectionTask, decode
 
 _IMAGES_AHEAD = 4
-_MOST_FACES = 6
-_ANSWER = -1  # instead of a class index: the predicted class
+_MAX_FACES = 6
+_PREDICTED = -1  # stands for the predicted class instead of a class index
 
 
 class ExplainedImage(NamedTuple):
-  """`path` is None if the image was an array; `pixels` is upright RGB.
+  """`path` is None for an array; `pixels` is upright RGB.
 
-  There is an explanation for each face, in the order of a predictor.
+  One explanation per face, in the order of the predictor.
   """
 
   path: str | None
@@ -45,10 +51,10 @@ class ExplainedImage(NamedTuple):
 
 
 class Explainer(abc.ABC):
-  """The interface of both explainers. The input of the network is that of a predictor.
+  """The interface of both explainers. The network's input is that of the predictor.
 
   Attributes:
-    predictor: its predictions are explained.
+    predictor: the predictor whose predictions are explained.
     target: the class to explain; None for the predicted one.
   """
 
@@ -58,17 +64,17 @@ class Explainer(abc.ABC):
       raise ValueError(f"unknown class {target!r}; known: {', '.join(names)}")
     self.predictor = predictor
     self.target = target
-    self._class = np.int32(_ANSWER if target is None else names.index(target))
+    self._class = np.int32(_PREDICTED if target is None else names.index(target))
 
   def explain(
     self, images: Iterable[Image], *, on_bad_image: OnBadImage = None
   ) -> Iterator[ExplainedImage]:
-    """Yields the explanations of image files, or of RGB arrays u8[h w 3], in the order given.
+    """Yields the explanations of image files or RGB arrays u8[h w 3], in input order.
 
     Args:
       images: may be a generator.
-      on_bad_image: called with the path and the error of a file that cannot be read, which is
-        then left out; without it, the error is raised.
+      on_bad_image: called with the path and the error of an unreadable file, which is then
+        skipped; if None, the error is raised.
 
     Raises:
       ImageError: a file cannot be read; the message names it.
@@ -84,11 +90,11 @@ class Explainer(abc.ABC):
 
   @abc.abstractmethod
   def _explain(self, prepared: Prepared[Any]) -> tuple[Explanation, ...]:
-    """An explanation for each face."""
+    """One explanation per face."""
 
 
 class ClassifierExplainer(Explainer):
-  """Explains the logit of a class; what a spatial transformer looked at is shown as well.
+  """Explains the logit of a class, and records where a spatial transformer sampled.
 
   Attributes (besides those of `Explainer`):
     layer: path of the submodule that returns the feature map [b h w c].
@@ -102,16 +108,16 @@ class ClassifierExplainer(Explainer):
     """Selects the feature map; compiles on the first image.
 
     Args:
-      predictor: its predictions are explained.
+      predictor: the predictor whose predictions are explained.
       target: the class to explain; None for the predicted one.
-      layer: another map, by the path of its submodule; None for the one that
-        `ferjax.inference.explanation.saliency.default_layer` chooses.
+      layer: path of the submodule that returns the map; None for that of
+        `ferjax.inference.explanation.saliency.default_layer`.
 
     Raises:
-      ValueError: an unknown class, or no layer is given for a network that names none.
+      ValueError: an unknown class, or a missing layer for a network without a default one.
     """
     super().__init__(predictor, target)
-    model = with_gradients(predictor._model)
+    model = unfrozen(predictor._model)
     layer = default_layer(model, predictor.image_size) if layer is None else layer
     spec = spec_of(model)
     transformer = (
@@ -122,33 +128,35 @@ class ClassifierExplainer(Explainer):
 
     @jax.jit
     def explain(variables: dict[str, Any], image: Float[Array, "1 s s 3"], target: Int[Array, ""]):
-      output, seen = apply_watched(model, variables, image, (layer, *transformer))
-      answer = task.postprocess(output)
-      number = jnp.where(target == _ANSWER, answer.labels[0], target)
+      output, captured = apply_capturing(model, variables, image, (layer, *transformer))
+      predicted = task.postprocess(output)
+      label = jnp.where(target == _PREDICTED, predicted.labels[0], target)
 
       def logit(features):
-        output, _ = apply_watched(model, variables, image, [layer], replaced={layer: features})
-        return output.logits[0, number]
+        output, _ = apply_capturing(model, variables, image, [layer], replaced={layer: features})
+        return output.logits[0, label]
 
-      cells = hirescam(seen[layer], jax.grad(logit)(seen[layer]))[0]
-      return answer, cells, {path: seen[path] for path in transformer}
+      cells = hirescam(captured[layer], jax.grad(logit)(captured[layer]))[0]
+      return predicted, cells, {path: captured[path] for path in transformer}
 
     self._program = explain
 
   def _explain(self, prepared: Prepared[UInt8[np.ndarray, "s s 3"]]) -> tuple[Explanation, ...]:
     predictor = self.predictor
     pixels = normalize(prepared.inputs[None], predictor._mean, predictor._std)
-    answer, cells, seen = jax.device_get(self._program(predictor._variables, pixels, self._class))
-    face = predictor._face(answer.probabilities[0], answer.labels[0])
+    predicted, cells, captured = jax.device_get(
+      self._program(predictor._variables, pixels, self._class)
+    )
+    face = predictor._face(predicted.probabilities[0], predicted.labels[0])
     height, width = prepared.image.shape[:2]
     size = predictor.image_size
     placement = center_placement(width, height, size, resize=predictor._resize)
-    affine, transformed = placed(placement, size), {}
+    affine, transformed = input_to_image(placement, size), {}
     if self._transformer:
-      affine_map, resampled = (seen[path] for path in self._transformer)
+      affine_map, resampled = (captured[path] for path in self._transformer)
       theta = affine_map.reshape(2, 3).astype(np.float64)
-      affine = after(affine, sampled(theta, size))
-      resampled = _as_picture(resampled[0], predictor._mean, predictor._std)
+      affine = compose(affine, transformer_to_input(theta, size))
+      resampled = _to_pixels(resampled[0], predictor._mean, predictor._std)
       transformed = {"theta": theta, "resampled": resampled}
     explanation = Explanation(
       face=face,
@@ -156,19 +164,19 @@ class ClassifierExplainer(Explainer):
       layer=self.layer,
       cells=cells,
       to_image=affine,
-      view=seen_part(placement, size),
+      view=visible_region(placement, size),
       **transformed,
     )
     return (explanation,)
 
 
 class DetectorExplainer(Explainer):
-  """Explains the logarithm of the score of a class, at the cell that detected each face.
+  """Explains the log-score of a class, at the cell that detected each face.
 
-  The feature map is the head's input at the level of the face.
+  The feature map is the head's input at that cell's level.
 
   Attributes (besides those of `Explainer`):
-    layer: path of the submodule that returns the maps of the levels.
+    layer: path of the submodule that returns the maps of all levels.
   """
 
   predictor: Predictor
@@ -177,19 +185,19 @@ class DetectorExplainer(Explainer):
     """Compiles on the first image.
 
     Args:
-      predictor: whose answers are explained: as many faces as its `max_detections`.
+      predictor: the predictor whose predictions are explained, at most `max_detections` faces.
       target: the class to explain; None for the predicted one.
-      layer: path of the submodule that returns the maps of the levels; None for the one that
-        `ferjax.inference.explanation.saliency.default_layer` chooses.
+      layer: path of the submodule that returns the maps of all levels; None for that of
+        `ferjax.inference.explanation.saliency.default_layer`.
 
     Raises:
-      ValueError: an unknown class, or no layer is given for a network that names none.
+      ValueError: an unknown class, or a missing layer for a network without a default one.
     """
     super().__init__(predictor, target)
-    model = with_gradients(predictor._model)
+    model = unfrozen(predictor._model)
     layer = default_layer(model, predictor.image_size) if layer is None else layer
     self.layer = layer
-    size, most_faces = predictor.image_size, predictor.settings["max_detections"]
+    size, max_faces = predictor.image_size, predictor.settings["max_detections"]
     task = DetectionTask(predictor.class_names)
 
     @jax.jit
@@ -201,31 +209,31 @@ class DetectorExplainer(Explainer):
       score_threshold: Float[Array, ""],
       iou_threshold: Float[Array, ""],
     ):
-      output, seen = apply_watched(model, variables, image, [layer])
-      detections, numbers = task.postprocess_cells(
+      output, captured = apply_capturing(model, variables, image, [layer])
+      detections, cells = task.postprocess_cells(
         output,
         image_size=size,
         placement=placement,
         score_threshold=score_threshold,
         iou_threshold=iou_threshold,
-        max_detections=most_faces,
+        max_detections=max_faces,
       )
-      detections, numbers = jax.tree.map(lambda rows: rows[0], (detections, numbers))
-      classes = jnp.where(target == _ANSWER, detections.labels, target)
+      detections, cells = jax.tree.map(lambda rows: rows[0], (detections, cells))
+      classes = jnp.where(target == _PREDICTED, detections.labels, target)
 
       def log_scores(maps):
-        output, _ = apply_watched(model, variables, image, [layer], replaced={layer: maps})
+        output, _ = apply_capturing(model, variables, image, [layer], replaced={layer: maps})
         _, objectness, logits = decode(output, size)
-        # In this form, gradients do not vanish if a probability rounds to 1.
+        # Log-sigmoids keep gradients from vanishing if a probability rounds to 1.
         return jax.nn.log_sigmoid(objectness[0])[:, None] + jax.nn.log_sigmoid(logits[0])
 
-      scores, pull_back = jax.vjp(log_scores, seen[layer])
+      scores, pull_back = jax.vjp(log_scores, captured[layer])
 
-      def of_face(cell_and_class):
+      def explain_face(cell_and_class):
         (gradients,) = pull_back(jnp.zeros_like(scores).at[cell_and_class].set(1))
-        return [hirescam(*pair)[0] for pair in zip(seen[layer], gradients, strict=True)]
+        return [hirescam(*pair)[0] for pair in zip(captured[layer], gradients, strict=True)]
 
-      return detections, numbers, jax.lax.map(of_face, (numbers, classes))
+      return detections, cells, jax.lax.map(explain_face, (cells, classes))
 
     self._program = explain
 
@@ -233,17 +241,17 @@ class DetectorExplainer(Explainer):
     predictor = self.predictor
     square, placement = prepared.inputs
     pixels = normalize(square[None], predictor._mean, predictor._std)
-    detections, numbers, maps = jax.device_get(
+    detections, cells, maps = jax.device_get(
       self._program(
         predictor._variables, pixels, placement[None], self._class, *predictor._thresholds
       )
     )
-    affine = placed(placement, predictor.image_size)
-    view = seen_part(placement, predictor.image_size)
+    affine = input_to_image(placement, predictor.image_size)
+    view = visible_region(placement, predictor.image_size)
     ends = np.cumsum([level[0].size for level in maps])
     explanations = []
     for row, face in enumerate(predictor._faces_of(detections)):
-      level = int(np.searchsorted(ends, numbers[row], side="right"))
+      level = int(np.searchsorted(ends, cells[row], side="right"))
       explanations.append(
         Explanation(
           face=face,
@@ -266,21 +274,21 @@ def load_explainer(
   iou_threshold: float | None = None,
   max_detections: int | None = None,
 ) -> Explainer:
-  """A `ClassifierExplainer` or a `DetectorExplainer`, by what was trained.
+  """A `ClassifierExplainer` or a `DetectorExplainer`, depending on the task.
 
   Args:
     checkpoint, step, score_threshold, iou_threshold: as for `ferjax.load_predictor`.
     target: the class to explain; None for the predicted one.
-    max_detections: detectors only: maximum number of faces to explain, by decreasing score; 6 if
-      None.
+    max_detections: detectors only: maximum number of faces to explain, by decreasing score; None
+      for 6.
 
   Raises:
-    FileNotFoundError: there is no such checkpoint.
+    FileNotFoundError: the checkpoint does not exist.
     ValueError: an unknown class, or a setting is out of range or does not apply here.
   """
   checkpoint = open_checkpoint(checkpoint, step=step)
   if max_detections is None and checkpoint.meta["task"] == "detection":
-    max_detections = _MOST_FACES
+    max_detections = _MAX_FACES
   predictor = load_predictor(
     checkpoint,
     batch_size=1,
@@ -293,7 +301,7 @@ def load_explainer(
   return ClassifierExplainer(cast(ExpressionClassifier, predictor), target=target)
 
 
-def _as_picture(
+def _to_pixels(
   image: Float[np.ndarray, "h w 3"], mean: Sequence[float], std: Sequence[float]
 ) -> UInt8[np.ndarray, "h w 3"]:
   """The inverse of `normalize`, rounded."""

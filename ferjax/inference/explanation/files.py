@@ -1,4 +1,4 @@
-"""Writes explanations: pictures, attribution maps, and their description."""
+"""Writes explanations: images, attribution maps, and their description."""
 
 import json
 import os
@@ -13,20 +13,20 @@ from ferjax.inference.explanation.draw import draw_explanations
 from ferjax.inference.explanation.explainer import ExplainedImage
 from ferjax.inference.explanation.maps import Explanation
 from ferjax.inference.files import EXPLAINED, face_fields
-from ferjax.output import replacing, results_folder
+from ferjax.output import atomic_writer, results_folder
 
 EXPLANATIONS = "explanations.json"
 
 
 class ExplanationWriter:
-  """Writes a picture per image, and `explanations.json` on exit.
+  """Writes an annotated sheet per image, and `explanations.json` on exit.
 
   Use it as a context manager: after an error or an interrupt, the explanations so far are still
   written, with `"complete": false`.
   """
 
   def __init__(self, output: str | os.PathLike, *, header: dict[str, Any]):
-    """Makes the folder `output`; `header` are further fields of the JSON file.
+    """Creates the folder `output`; `header` holds additional fields of the JSON file.
 
     Raises:
       NotADirectoryError: `output` is a file.
@@ -37,16 +37,16 @@ class ExplanationWriter:
     self._header = header
 
   def add(self, explained: ExplainedImage, name: str | os.PathLike) -> None:
-    """Writes the picture of an image and the cells of its faces, named by the relative `name`.
+    """Writes the sheet of an image and the cells of its faces, as the relative path `name`.
 
     Raises:
       OSError: a file cannot be saved.
     """
     stem = pathlib.PurePath(EXPLAINED) / name
     (self.output / stem).parent.mkdir(parents=True, exist_ok=True)
-    picture = stem.with_name(f"{stem.name}.png")
-    sheet = draw_explanations(explained.pixels, explained.explanations)
-    Image.fromarray(sheet).save(self.output / picture)
+    sheet = stem.with_name(f"{stem.name}.png")
+    drawn = draw_explanations(explained.pixels, explained.explanations)
+    Image.fromarray(drawn).save(self.output / sheet)
     faces = []
     for number, explanation in enumerate(explained.explanations, 1):
       cells = stem.with_name(f"{stem.name}.{number}.npy")
@@ -58,13 +58,13 @@ class ExplanationWriter:
         "image": explained.path,
         "width": width,
         "height": height,
-        "picture": picture.as_posix(),
+        "picture": sheet.as_posix(),
         "faces": faces,
       }
     )
 
   def skip(self, path: str, reason: str) -> None:
-    """Adds an unreadable image."""
+    """Records an unreadable image."""
     self.skipped.append({"image": path, "reason": reason})
 
   def __enter__(self) -> "ExplanationWriter":
@@ -82,7 +82,7 @@ class ExplanationWriter:
       "images": self.images,
       "skipped": self.skipped,
     }
-    with replacing(self.output / EXPLANATIONS) as file:
+    with atomic_writer(self.output / EXPLANATIONS) as file:
       json.dump(document, file, indent=2)
       file.write("\n")
 

@@ -1,8 +1,8 @@
-"""Attribution maps, and their position on the original image.
+"""Attribution maps and their position on the original image.
 
-Coordinates on a feature map are (u, v) in 0..1, from its upper left to its lower right corner,
-whatever its number of cells. Coordinates on an image are (x, y) in continuous pixels: the centre of
-the first pixel is (0.5, 0.5). An affine map is f64[2 3] and is applied to (u, v, 1).
+Feature map coordinates are (u, v) in 0..1, from the upper left to the lower right corner, whatever
+the number of cells. Image coordinates are (x, y) in continuous pixels: the centre of the first
+pixel is (0.5, 0.5). An affine map is f64[2 3] and is applied to (u, v, 1).
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from ferjax.inference.results import Box, Face
 
-_LEAST_AREA = 1e-3  # of a map on the image, square pixels; smaller ones are lines or points
+_MIN_AREA = 1e-3  # of a map on the image, square pixels; smaller maps are lines or points
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,9 +21,9 @@ class Explanation:
 
   Attributes:
     face: the prediction, as a predictor returns it.
-    target: the class that is explained, not always `face.expression`.
+    target: the explained class, not always `face.expression`.
     layer: path of the submodule that returned the feature map; for a detector, with the level.
-    cells: contribution of each cell to the score, to first order; negative: evidence against it.
+    cells: first-order contribution of each cell to the score; negative is evidence against it.
     to_image: affine map from the feature map to pixels of the original image.
     view: the part of the original image that was the network's input, xyxy pixels.
     theta: the affine map of a spatial transformer from its output to its input, in coordinates of
@@ -58,23 +58,23 @@ class Explanation:
   def heat(
     self, region: Box, height: int, width: int
   ) -> tuple[Float[np.ndarray, "{height} {width}"], Bool[np.ndarray, "{height} {width}"]]:
-    """The contributions on a part of the original image, shown as `height` x `width` pixels.
+    """The contributions on a region of the original image, as `height` x `width` pixels.
 
     Args:
       region: xyxy pixels of the original image.
-      height, width: of the result; those of the image for the whole image, pixel by pixel.
+      height, width: of the result; with the image's size and region, one value per image pixel.
 
     Returns:
       Contributions in 0..1: negative ones are 0, the others are divided by `peak` and interpolated
-      between the centres of the cells. Then, which pixels the network has seen. The heat is 0 for
-      pixels that it has not seen, and everywhere if no cell of the map is positive.
+      between the centres of the cells. Then, a mask of the pixels inside the network's input. The
+      heat is 0 outside the mask, and everywhere if no cell of the map is positive.
     """
     x1, y1, x2, y2 = region
     x = x1 + (np.arange(width) + 0.5) * ((x2 - x1) / width)
     y = y1 + (np.arange(height) + 0.5) * ((y2 - y1) / height)
     points = np.stack(np.meshgrid(x, y), axis=-1)
     linear, shift = self.to_image[:, :2], self.to_image[:, 2]
-    if abs(np.linalg.det(linear)) < _LEAST_AREA:
+    if abs(np.linalg.det(linear)) < _MIN_AREA:
       return np.zeros((height, width)), np.zeros((height, width), bool)
     uv = (points - shift) @ np.linalg.inv(linear).T
     low, high = np.array(self.view[:2]), np.array(self.view[2:])
@@ -84,8 +84,8 @@ class Explanation:
     return np.where(seen, warm, 0), seen
 
 
-def placed(placement: Float[np.ndarray, "6"], size: int) -> Float[np.ndarray, "2 3"]:
-  """From a map over an input of `size` pixels to the original image.
+def input_to_image(placement: Float[np.ndarray, "6"], size: int) -> Float[np.ndarray, "2 3"]:
+  """The affine map from a feature map over an input of `size` pixels to the original image.
 
   `placement` is as `ferjax.data.image.letterbox` returns it.
   """
@@ -93,19 +93,19 @@ def placed(placement: Float[np.ndarray, "6"], size: int) -> Float[np.ndarray, "2
   return np.array([[size / scale_x, 0, -left / scale_x], [0, size / scale_y, -top / scale_y]])
 
 
-def sampled(theta: Float[np.ndarray, "2 3"], size: int) -> Float[np.ndarray, "2 3"]:
-  """From a map over the output of a spatial transformer to a map over its input.
+def transformer_to_input(theta: Float[np.ndarray, "2 3"], size: int) -> Float[np.ndarray, "2 3"]:
+  """The affine map from a spatial transformer's output to its input, both in 0..1.
 
-  `theta` is that of `ferjax.ops.sampling.affine_grid` with `align_corners`, for squares of `size`
+  `theta` is as in `ferjax.ops.sampling.affine_grid` with `align_corners`, for squares of `size`
   pixels, at least 2: its -1 and 1 are half a pixel inside the edges, which are 0 and 1 here.
   """
-  reach = (size - 1) / size  # of -1..1 on 0..1
+  reach = (size - 1) / size  # length of -1..1 in 0..1
   to_theta = np.array([[2 / reach, 0, -1 / reach], [0, 2 / reach, -1 / reach]])
   from_theta = np.array([[reach / 2, 0, 0.5], [0, reach / 2, 0.5]])
-  return after(from_theta, after(np.asarray(theta, np.float64), to_theta))
+  return compose(from_theta, compose(np.asarray(theta, np.float64), to_theta))
 
 
-def after(
+def compose(
   second: Float[np.ndarray, "2 3"], first: Float[np.ndarray, "2 3"]
 ) -> Float[np.ndarray, "2 3"]:
   """The affine map that applies `first`, then `second`."""
@@ -114,9 +114,9 @@ def after(
   return joined
 
 
-def seen_part(placement: Float[np.ndarray, "6"], size: int) -> Box:
-  """The part of an image inside an input of `size` pixels: xyxy, clipped to the image."""
-  (x_scale, _, x1), (_, y_scale, y1) = placed(placement, size).tolist()
+def visible_region(placement: Float[np.ndarray, "6"], size: int) -> Box:
+  """The region of an image inside an input of `size` pixels: xyxy, clipped to the image."""
+  (x_scale, _, x1), (_, y_scale, y1) = input_to_image(placement, size).tolist()
   width, height = placement[4:].tolist()
   return max(0.0, x1), max(0.0, y1), min(width, x1 + x_scale), min(height, y1 + y_scale)
 
@@ -128,7 +128,7 @@ def _apply(affine: np.ndarray, points: Float[np.ndarray, "*n 2"]) -> Float[np.nd
 def _interpolate(
   cells: Float[np.ndarray, "rows columns"], uv: Float[np.ndarray, "h w 2"]
 ) -> Float[np.ndarray, "h w"]:
-  """Bilinear between the centres of the cells; constant beyond the outermost centres."""
+  """Bilinear between cell centres; constant beyond the outermost ones."""
   rows, columns = cells.shape
   column = np.clip(uv[..., 0] * columns - 0.5, 0, columns - 1)
   row = np.clip(uv[..., 1] * rows - 0.5, 0, rows - 1)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from PIL import Image
 
-from ferjax.fonts import warned_lettering
+from ferjax.fonts import lettering_with_warning
 from ferjax.tasks.base import Examples
 from ferjax.tasks.classification.metrics import NUM_BINS, ClassificationMetrics
 from ferjax.tasks.plots import save_figure
@@ -64,7 +64,7 @@ def plot_mistakes(
     path: of the PNG file.
     count: maximum number of images on the sheet.
   """
-  letters = warned_lettering(metrics.class_names)
+  letters = lettering_with_warning(metrics.class_names)
   mistakes = metrics.mistakes(count)
   rows = max(-(-len(mistakes) // _COLUMNS), 1)
   figure = Figure(

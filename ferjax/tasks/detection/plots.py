@@ -5,7 +5,7 @@ import os
 import numpy as np
 from matplotlib.figure import Figure
 
-from ferjax.fonts import warned_lettering
+from ferjax.fonts import lettering_with_warning
 from ferjax.tasks.detection.metrics import DetectionMetrics
 from ferjax.tasks.detection.voc import average_precision, interpolate
 from ferjax.tasks.plots import save_figure
@@ -20,7 +20,7 @@ def plot_precision_recall(metrics: DetectionMetrics, path: str | os.PathLike[str
 
   Classes without ground truth have no line.
   """
-  letters = warned_lettering(metrics.class_names)
+  letters = lettering_with_warning(metrics.class_names)
   figure = Figure(figsize=(8, 5), layout="constrained")
   axes = figure.add_subplot()
   for number, (name, (recall, precision)) in enumerate(metrics.curves().items()):

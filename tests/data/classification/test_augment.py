@@ -1,4 +1,4 @@
-"""Each augmentation alone, against hand values, array loops and what it must not change."""
+"""Each augmentation alone, against values computed by hand, loops and invariances."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ def _view(image, seed=0, *, size=32, resize=0, grey=False, **changes):
   return augment.training_view(image, rng, size, resize=resize, grey=grey, config=config)
 
 
-def test_nothing_asked_for_changes_nothing():
+def test_no_augmentation_changes_nothing():
   np.testing.assert_array_equal(_view(_noise()), _noise())
   image = _noise(50)
   np.testing.assert_array_equal(_view(image), views.center_view(image, 32))
@@ -50,7 +50,7 @@ def test_flips():
   assert 0.2 < np.mean(flipped) < 0.4
 
 
-def test_cut_lies_anywhere_within_the_resized_picture():
+def test_crop_is_anywhere_in_the_resized_image():
   image = _noise(36)
   windows = {
     image[top : top + 32, left : left + 32].tobytes(): (top, left)
@@ -65,16 +65,16 @@ def test_cut_lies_anywhere_within_the_resized_picture():
 def test_quarter_turns_are_exact(quarters):
   image = _noise()
   for angle in (90.0 * quarters, 90.0 * quarters - 360):
-    turned = augment._turned_and_cut(image, angle, 0, 0, 32)
-    np.testing.assert_array_equal(turned, np.rot90(image, quarters))
+    rotated = augment._rotated_crop(image, angle, 0, 0, 32)
+    np.testing.assert_array_equal(rotated, np.rot90(image, quarters))
 
 
 @pytest.mark.parametrize(("height", "width", "left", "top"), [(48, 40, 3, 9), (24, 28, -4, -7)])
-def test_rotation_shows_what_scipy_finds(height, width, left, top):
+def test_rotation_equals_scipy(height, width, left, top):
   image, angle = _noise(48)[:height, :width], 17.0
-  view = augment._turned_and_cut(image, angle, left, top, 32)
+  view = augment._rotated_crop(image, angle, left, top, 32)
   cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-  # The place on the turned picture, from its middle, turned back clockwise (y points down).
+  # The position in the rotated image, from its middle, rotated back clockwise (y points down).
   rows, columns = np.mgrid[:32, :32]
   x, y = columns + 0.5 + left - width / 2, rows + 0.5 + top - height / 2
   places = (
@@ -82,18 +82,18 @@ def test_rotation_shows_what_scipy_finds(height, width, left, top):
     cosine * x - sine * y + width / 2 - 0.5,
   )
   for channel in range(3):
-    # Bilinear between the pixels, of which those beyond the picture are black.
+    # Bilinear between the pixels; those beyond the image are black.
     expected = ndimage.map_coordinates(
       image[..., channel].astype(float), places, order=1, mode="grid-constant"
     )
     np.testing.assert_allclose(view[..., channel], expected, atol=0.51)
-  grey = augment._turned_and_cut(image[..., 0].copy(), angle, left, top, 32)
+  grey = augment._rotated_crop(image[..., 0].copy(), angle, left, top, 32)
   np.testing.assert_array_equal(grey, view[..., 0])
 
 
 @pytest.mark.parametrize("grey", [False, True])
 @pytest.mark.parametrize("short", [20, 32, 47, 100])
-def test_pictures_are_scaled_as_for_evaluation(short, grey):
+def test_images_are_scaled_as_for_evaluation(short, grey):
   image = _noise(40)[:32]
   expected = np.asarray(views.scaled(image, short, grey=grey)).astype(int)
   # Luma and interpolation are rounded, each to a neighbouring level at most.
@@ -112,7 +112,7 @@ def test_angles_fill_their_range_and_corners_are_black():
   assert all((_view(white, s, size=64, rotation=20.0)[24:40, 24:40] == 255).all() for s in range(5))
 
 
-def test_zoom_scales_before_the_cut():
+def test_zoom_scales_before_the_crop():
   image = np.zeros((64, 64, 3), np.uint8)
   image[:, 28:36] = 255
   for scale, width in ((2.0, 16), (1.5, 12), (0.5, 4)):
@@ -164,11 +164,11 @@ def test_flip_or_noise_is_one_of_the_two():
     elif np.array_equal(view, image[:, ::-1]):
       kinds.append("mirrored")
     else:
-      assert abs(view.astype(int) - image).mean() < 8  # noise, and not mirrored
+      assert abs(view.astype(int) - image).mean() < 8  # noise, but not mirrored
       kinds.append("noisy")
   fractions = [kinds.count(kind) / 600 for kind in ("same", "mirrored", "noisy")]
   np.testing.assert_allclose(fractions, [0.5, 0.25, 0.25], atol=0.08)
-  # With both certain besides, the choice takes their place.
+  # The choice replaces the separate probabilities, even if both are 1.
   view = _view(image, flip_or_noise=1.0, flip=1.0, noise=1.0)
   mirrored = np.array_equal(view, image[:, ::-1])
   assert mirrored or abs(view.astype(int) - image).mean() < 8
@@ -235,8 +235,8 @@ def test_impossible_ranges_are_refused(changes, message):
 
 @pytest.mark.parametrize("shape", [(1, 200000, 3), (200000, 1, 3)])
 @pytest.mark.parametrize("grey", [False, True])
-def test_of_a_very_long_picture_the_middle_is_seen(shape, grey):
-  """Enlarged whole, it would take gigabytes."""
+def test_very_long_images_are_cropped_to_the_middle(shape, grey):
+  """Enlarging the whole image would take gigabytes."""
   image = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
   middle = image[:, 99984:100016] if shape[0] == 1 else image[99984:100016]
   options = {"resize": 40, "grey": grey, "scale": (0.9, 1.5)}

@@ -1,4 +1,4 @@
-"""Batches of a classifier, through the pipeline: the same list of examples however it is cut."""
+"""Batches of a classifier from the pipeline: the examples do not depend on how they are divided."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ NAMES = ("a", "b", "c")
 
 
 class FakeSource:
-  """Record i is a picture of noise around level 10 * i, of class 0 but for every fourth."""
+  """Record i is an image of noise around level 10 * i, of class 0 except for every fourth."""
 
   task, class_names, skipped = "classification", NAMES, []
 
@@ -85,7 +85,7 @@ def test_batches_follow_the_contract():
     assert not batch["skipped"].any()
 
 
-def test_rows_hold_their_record():
+def test_rows_contain_their_record():
   source, config = (
     FakeSource(),
     _config(face_augment=PLAIN, mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 0.5)),
@@ -95,7 +95,7 @@ def test_rows_hold_their_record():
     np.testing.assert_array_equal(label, source.labels[index])
     record = source[index]["image"]
     levels = (image * config.std + config.mean) * 255
-    # 36 pixels wide became 32: the levels stay in the record's range, and no other's.
+    # Resizing from 36 to 32 pixels keeps the levels in the record's range, and in no other's.
     assert record.min() - 0.01 <= levels.min() <= levels.max() <= record.max() + 0.01
 
 
@@ -108,26 +108,26 @@ def test_neither_batch_size_nor_start_nor_hosts_change_an_example(balance):
   _assert_equal(_rows(_train(5, config=config, start=7)), tail)
   hosts = [_train(5, config=config, start=7, process_index=i, process_count=2) for i in range(2)]
   _assert_equal(_rows([batch for step in zip(*hosts, strict=True) for batch in step]), tail)
-  # One record, drawn twice, is augmented in two ways.
+  # One record, sampled twice, is augmented differently.
   images = {image.tobytes() for image in expected["image"]}
   assert len(images) == 30
 
 
-def test_an_epoch_holds_every_record_once():
+def test_an_epoch_contains_every_record_once():
   order = _rows(_train(4, batch_size=11))["index"].reshape(4, 11)
   assert (np.sort(order, axis=1) == np.arange(11)).all()
   assert len({tuple(epoch) for epoch in order}) == 4
 
 
-def test_balance_draws_classes_equally_often():
+def test_balance_samples_classes_equally_often():
   rows = _rows(_train(6, config=_config(balance=True)))
   np.testing.assert_array_equal(rows["label"].sum(0), 8)
-  with pytest.raises(ValueError, match=r"data.balance draws .* no example of c; remove these"):
+  with pytest.raises(ValueError, match=r"data.balance samples .* no example of c; remove these"):
     _train(1, FakeSource(4), _config(balance=True))
 
 
 @pytest.mark.parametrize(("length", "count"), [(11, 1), (11, 2), (8, 4)])
-def test_evaluation_sees_the_middle_of_every_record_once(length, count):
+def test_evaluation_reads_the_middle_of_every_record_once(length, count):
   source, config = FakeSource(length), _config(resize=36, grey=True, mean=(0.5, 0.5, 0.5))
   hosts = [
     _all(pipeline.eval_dataset(source, config, batch_size=4, process_index=i, process_count=count))
@@ -178,8 +178,8 @@ def test_bad_record_stops_or_is_masked(error, ten_crop):
 def test_damaged_file_is_named(tmp_path):
   (tmp_path / "train" / "fear").mkdir(parents=True)
   Image.new("RGB", (40, 40)).save(tmp_path / "train" / "fear" / "a.png")
-  (tmp_path / "train" / "fear" / "b.png").write_bytes(b"not a picture")
-  # Two pictures are too few to cut a validation split from.
+  (tmp_path / "train" / "fear" / "b.png").write_bytes(b"not an image")
+  # Two images are too few to take a validation split from.
   config = _config(source="image_folder", dir=str(tmp_path), val="train")
   source = load_source(config, "train")
   with pytest.raises(ImageError, match=r"^train/fear/b.png: not an image"):
@@ -196,8 +196,8 @@ def test_damaged_file_is_named(tmp_path):
     ({"mean": (0.5, 0.5)}, r"data.mean \(0.5, 0.5\) .* must be three numbers each"),
   ],
 )
-def test_sizes_that_do_not_fit_are_refused(changes, message):
-  # Set as on the command line, which does not count.
+def test_invalid_sizes_are_refused(changes, message):
+  # Set as on the command line, without validation.
   config = _config()
   for name, value in changes.items():
     setattr(config, name, value)

@@ -106,7 +106,7 @@ def test_empty_or_missing_list(folder):
   ):
     _source(folder, "images/gone.jpg\n", "skip")
   with pytest.raises(
-    ValueError, match=r"list dev.txt of the split val not found in .*there: train.txt"
+    ValueError, match=r"list dev.txt of the split val not found in .*existing: train.txt"
   ):
     _open(folder, split="val", val="dev.txt")
   (folder / "train.txt").write_bytes(b"images/\xff\xfe.jpg\n")
@@ -125,17 +125,17 @@ def test_boxes_are_checked_against_the_image_on_access(folder):
   source = _source(folder, "images/a.jpg 50,40,110,60,0\n")
   with pytest.raises(
     ValueError,
-    match=r"train.txt:1 \(images/a.jpg\): box \(50, 40, 110, 60\) lies 10 pixels over the edge of "
+    match=r"train.txt:1 \(images/a.jpg\): box \(50, 40, 110, 60\) extends 10 pixels beyond "
     "the image of 100x80 pixels",
   ):
     source[0]
   source = _source(folder, "images/a.jpg 200,40,300,60,0\n")
-  with pytest.raises(ValueError, match="lies outside the image of 100x80"):
+  with pytest.raises(ValueError, match="is outside the image of 100x80"):
     source[0]
 
 
 def test_damaged_image_is_named_on_access(folder):
-  (folder / "images" / "a.jpg").write_bytes(b"not a picture")
+  (folder / "images" / "a.jpg").write_bytes(b"not an image")
   source = _source(folder, "images/b,c.png\nimages/a.jpg\n")
   with pytest.raises(ImageError, match=r"^train.txt:2 \(images/a.jpg\): not an image"):
     source[1]
@@ -146,20 +146,20 @@ def test_pickles(folder):
   np.testing.assert_array_equal(source[0]["boxes"], [[10, 20, 30, 40]])
 
 
-def test_images_may_lie_beside_the_list(folder):
+def test_images_next_to_the_list_are_found(folder):
   (folder / "images" / "lists.txt").write_text("a.jpg 10,20,30,40,0\nb,c.png\n")
   source = _open(folder, train="images/lists.txt")
   assert source.origin(0) == "images/lists.txt:1 (a.jpg)"
   assert (source[1]["image"] == 30).all()
 
 
-def test_other_text_is_no_list(folder):
+def test_other_text_files_are_ignored(folder):
   (folder / "README.txt").write_text("Faces of my holidays.\nimages/ holds them.\n")
   (folder / "notes.txt").write_bytes(b"\xff\x00\xfe")
   assert len(_source(folder, "images/a.jpg\n")) == 1
 
 
-def test_a_list_of_another_encoding_is_decoded_by_its_mark(folder):
+def test_a_list_is_decoded_by_its_byte_order_mark(folder):
   (folder / "images" / "a.jpg").rename(folder / "images" / "\u00e4.jpg")
   (folder / "train.txt").write_text("images/\u00e4.jpg 10,20,30,40,0\n", encoding="utf-16")
   assert (_open(folder)[0]["image"] == 10).all()

@@ -23,7 +23,7 @@ CODES = {1: "happiness", 2: "sadness", 3: "neutral"}
 LIST = "list.txt"
 
 
-# What the file of a new set holds: a reader of its records, and a `DataSet` that describes it.
+# The content of a new set's file: a reader of its records, and a `DataSet` that describes it.
 def _read(root, options):
   reading = Reading(wanted=options.splits)
   parse = functools.partial(_entry, root=root, options=options)
@@ -63,8 +63,8 @@ TOY = DataSet(
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-  """The folder of the set as released, which is registered."""
-  monkeypatch.delitem(DATA_SETS, TOY.name, raising=False)  # and so it is again afterwards
+  """Registers the set; returns its folder as released."""
+  monkeypatch.delitem(DATA_SETS, TOY.name, raising=False)  # also restores this state afterwards
   register_data_set(TOY)
   (tmp_path / "toy [1]" / "faces").mkdir(parents=True)
   lines = []
@@ -93,7 +93,7 @@ def test_a_new_set_is_listed_checked_and_prepared(toy, tmp_path, capsys):
 
 
 def _train(config):
-  """The losses of a linear model on grey pictures, by the pipeline of training."""
+  """The losses of a linear model on grey images from the training pipeline."""
   source = load_source(config, "train", task="classification")
   assert len(source) == 27
   batches = iter(train_dataset(source, config, batch_size=9, seed=0, epochs=4))
@@ -128,10 +128,10 @@ def test_a_new_set_is_trained_on_as_released_and_as_prepared(toy, tmp_path):
   assert np.mean(losses[0][-3:]) < 0.85 * losses[0][0]
 
 
-def test_names_are_taken_once():
+def test_names_are_unique():
   for name in ("raf_db", "prepared", "synthetic"):
     with pytest.raises(ValueError, match=f"the name '{name}' of Toy faces is taken"):
       register_data_set(dataclasses.replace(TOY, name=name))
-  register_data_set(DATA_SETS["raf_db"])  # once more is no harm
+  register_data_set(DATA_SETS["raf_db"])  # registering the same set again is allowed
   with pytest.raises(ValueError, match="unknown data set 'toy_faces'; known: raf_db, affectnet"):
     find_data_set("toy_faces")

@@ -1,4 +1,4 @@
-"""What is referred to is validated, and images are found where people put them."""
+"""References are validated, and images are found in common locations."""
 
 import json
 
@@ -34,7 +34,7 @@ def _open(root, on_bad_record="error", **files):
   )
 
 
-def test_categories_without_annotations_may_be_of_any_kind(tmp_path):
+def test_unused_categories_are_not_validated(tmp_path):
   others = [{"id": 0, "name": "faces"}, {"id": None, "name": "x"}, {"name": "y"}, {"id": 3}]
   categories = [*others, {"id": 1, "name": "Happy"}]
   _write(tmp_path, "annotations/train.json", "images/a.jpg", categories)
@@ -71,7 +71,7 @@ def test_a_category_in_use_must_be_known(tmp_path, categories, message):
     ("annotations/faces.json", "images/train/a.jpg"),
   ],
 )
-def test_where_images_may_lie(tmp_path, file, image):
+def test_image_locations(tmp_path, file, image):
   _write(tmp_path, file, image, [{"id": 1, "name": "neutral"}])
   assert _open(tmp_path, train=file)[0]["image"].shape == (40, 60, 3)
 
@@ -84,16 +84,16 @@ def test_json_of_other_encodings(tmp_path, encoding):
 
 
 @pytest.mark.parametrize("content", [b"{\xff\xfe", b"[" * 100_000, b'{"images": [1]}', b"7"])
-def test_what_is_no_coco_file_is_named(tmp_path, content):
+def test_files_that_are_not_coco_are_named(tmp_path, content):
   (tmp_path / "annotations").mkdir()
   (tmp_path / "annotations/train.json").write_bytes(content)
   with pytest.raises(
-    ValueError, match=r"annotations/train.json: (malformed json|no list 'images')"
+    ValueError, match=r"annotations/train.json: (malformed JSON|no list 'images')"
   ):
     _open(tmp_path)
 
 
-def test_numbers_that_are_too_large_are_one_bad_record(tmp_path):
+def test_too_large_numbers_are_one_bad_record(tmp_path):
   categories = [{"id": 1, "name": "neutral"}]
   _write(tmp_path, "annotations/train.json", "images/a.jpg", categories)
   path = tmp_path / "annotations/train.json"

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).parents[3]
-# Layout -> the data set's name, and what its commands take besides the folders.
+# Layout -> the data set's name, and the arguments of its commands besides the folders.
 FACES = {
   "raf_db": ("raf_db",),
   "affectnet_csv": ("affectnet", "--classes", "8"),
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-  """A Python program in a process of its own; what it compiles is shared."""
+  """Runs a Python program in its own process; compiled programs are cached."""
   cache = str(tmp_path_factory.mktemp("cache"))
 
   def run(*arguments):
@@ -64,8 +64,8 @@ def test_check_prepare_train(run, make_layout, tmp_path, layout, arguments, conf
   run(*FERJAX, "data", "check", *given)
   run(*FERJAX, "data", "prepare", *given, "--out", out)
   (description,) = out.rglob("ferjax.json")
-  for picture in ("classes", "sizes", "samples"):
-    assert (description.parent / "report" / f"{picture}.png").stat().st_size > 1000
+  for plot in ("classes", "sizes", "samples"):
+    assert (description.parent / "report" / f"{plot}.png").stat().st_size > 1000
   class_names = tuple(json.loads(description.read_text())["class_names"])
   rule = [f"--config.data.rule={options[1]}"] if "--rule" in options else []
   for source, folder, more in (("prepared", out, []), (name, given[2], rule)):

@@ -68,7 +68,7 @@ def test_reads_the_rows_of_a_split(folder):
     ("", r"no column 'image', 'label', 'split'; columns found: none"),
   ],
 )
-def test_missing_column_is_named_with_those_found(folder, header, message):
+def test_missing_column_is_named_with_existing_ones(folder, header, message):
   with pytest.raises(ValueError, match=message):
     _source(folder, f"{header}\nimages/a.png,anger,train\n" if header else "")
 
@@ -105,21 +105,21 @@ def test_skipped_rows_are_counted(folder, caplog):
 
 
 def _open_val(folder, text):
-  """With a validation split that is named, so that none is cut from train."""
+  """With a named validation split, so that none is taken from train."""
   (folder / "labels.csv").write_text(text)
   options = Options(class_names=NAMES, files={"val": "val"})
   return open_released(CSV, folder, "val", options)
 
 
-def test_empty_split_lists_those_there(folder):
+def test_empty_split_lists_the_existing_ones(folder):
   text = "image,label,split\nimages/a.png,anger,test\nimages/a.png,anger,train\nx,y,train\nz\n"
   with pytest.raises(
     ValueError,
     match=r"column split val of the split val not found in .*labels.csv \('test' from line 2 on, "
-    r"'train' from line 3 on, '' from line 5 on\); there: test, train",
+    r"'train' from line 3 on, '' from line 5 on\); existing: test, train",
   ):
     _open_val(folder, text)
-  with pytest.raises(ValueError, match=r"split 'train': empty; splits there: none"):
+  with pytest.raises(ValueError, match=r"split 'train': empty; existing splits: none"):
     _source(folder, "image,label,split\n")
   with pytest.raises(
     ValueError, match=r"all 1 records are bad or left out, the first: labels.csv:2"
@@ -141,20 +141,20 @@ def test_unreadable_tables(folder):
 
 
 def test_damaged_image_is_named_on_access(folder):
-  (folder / "images" / "a.png").write_bytes(b"not a picture")
+  (folder / "images" / "a.png").write_bytes(b"not an image")
   source = _source(folder, "image,label,split\nimages/a.png,anger,train\n")
   with pytest.raises(ImageError, match=r"^labels.csv:2 \(images/a.png\): not an image"):
     source[0]
 
 
-def test_images_may_lie_beside_the_table(folder):
+def test_images_next_to_the_table_are_found(folder):
   (folder / "images" / "t.csv").write_text("image,label,split\na.png,anger,train\n")
   source = _open(folder, "images/t.csv")
   assert source.origin(0) == "images/t.csv:2 (a.png)"
   assert int(source[0]["image"][0, 0, 0]) == 10
 
 
-def test_a_table_of_another_encoding_is_decoded_by_its_mark(folder):
+def test_a_table_is_decoded_by_its_byte_order_mark(folder):
   (folder / "images" / "a.png").rename(folder / "images" / "\u00e9.png")
   table = "image,label,split\r\nimages/\u00e9.png,anger,train\r\n"
   (folder / "labels.csv").write_text(table, encoding="utf-16")
@@ -164,7 +164,7 @@ def test_a_table_of_another_encoding_is_decoded_by_its_mark(folder):
 def test_a_split_of_any_name(folder):
   rows = "images/a.png,anger,fold 1\nimages/a.png,fear,fold 2\nimages/a.png,neutral,fold 3\n"
   (folder / "labels.csv").write_text(f"image,label,split\n{rows}")
-  # Both are named, so that the third decides nothing; its bad row is not read.
+  # Both are named, so the third is ignored; its bad row is not read.
   options = Options(class_names=NAMES, files={"train": "fold 1", "val": "fold 3"})
   labels = [open_released(CSV, folder, split, options).labels for split in ("train", "val")]
   np.testing.assert_array_equal(labels, np.eye(3)[[[2], [0]]])

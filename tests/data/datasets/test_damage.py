@@ -53,7 +53,7 @@ def test_missing_part_of_the_layout(make_layout, plan_of, layout, path):
     plan_of(layout, root)
 
 
-def test_what_is_there_is_said_too(make_layout, plan_of):
+def test_message_lists_found_and_missing_files(make_layout, plan_of):
   root = make_layout("raf_db")
   shutil.rmtree(root / "basic/Annotation")
   with pytest.raises(LayoutError) as caught:
@@ -65,8 +65,8 @@ def test_what_is_there_is_said_too(make_layout, plan_of):
     f"  found    {root / 'basic/Image/original'}  (original photographs)",
     f"  missing  {root / 'basic/Annotation/boundingbox'}  (a file for each face box)",
   ]
-  assert request.startswith("Ask its authors")
-  with pytest.raises(LayoutError, match=r"folder not found: .*nowhere.*Ask its authors"):
+  assert request.startswith("Request it from its authors")
+  with pytest.raises(LayoutError, match=r"folder not found: .*nowhere.*Request it from its"):
     plan_of("raf_db", root / "nowhere")
 
 
@@ -84,7 +84,7 @@ ROWS = [
   ("ferplus", "fer2013new.csv", "Training,", "PublicTest,", r"fer2013new.csv:2 .*'Training' in f"),
   ("ferplus", "fer2013new.csv", "png,7,3", "png,7,x", r"fer2013new.csv:2 .*happiness has 'x'"),
   ("ferplus_folders", FERPLUS, ",7,3", ",7,x", rf"{FERPLUS}:1 \(fer0.*happiness has 'x'"),
-  ("ferplus_folders", FERPLUS, ",7,3", ",7", rf"{FERPLUS}:1 .*expected a name, perhaps a box"),
+  ("ferplus_folders", FERPLUS, ",7,3", ",7", rf"{FERPLUS}:1 .*expected a name, optionally a"),
   ("ferplus_folders", FERPLUS, "48)", "x)", rf"{FERPLUS}:1 .*box '\(0, 0, 48, x\)'; expect"),
   ("ferplus_folders", FERPLUS, "(0, 0", "(48, 0", rf"{FERPLUS}:1 .*has no area; expected x1 < x2"),
   ("ferplus_folders", FERPLUS, "0000000", "9", rf"{FERPLUS}:1 .*image file not found: .*fer9.png"),
@@ -97,7 +97,7 @@ ROWS = [
   ("coco_json", COCO, '"bbox"', '"box"', rf"{COCO}: annotations\[0\] \(train0.jpg\): bbox None; "),
   ("coco_json", COCO, '"image_id": 500', '"image": 500', rf"{COCO}: annotations\[0\]: image_id N"),
   ("coco_json", COCO, '"image_id": 500', '"image_id": [5]', rf"{COCO}: annotations\[0\]: image_id"),
-  ("coco_json", COCO, '"id": 509', '"id": 510', rf"{COCO}: images\[10\] .*id 510 is used by train"),
+  ("coco_json", COCO, '"id": 509', '"id": 510', rf"{COCO}: images\[10\] .*510 is also used by tr"),
   ("coco_json", COCO, '"id": 509', '"nr": 509', rf"{COCO}: images\[9\] .*id None; expected a numb"),
   ("yolo_txt", "labels/train/train2.txt", "\n", " 4\n", r"labels/train/train2.txt:1 .*6 f"),
   ("yolo_txt", "labels/train/train2.txt", "2 0", "7 0", r"train2.txt:1 .*class '7'; exp"),
@@ -156,11 +156,11 @@ def test_missing_list_of_coco(make_layout, plan_of, key):
     ("fer2013_csv", "fer2013.csv", "fer2013.csv:1: no column 'emotion'.*columns found: none"),
     ("ferplus", "fer2013.csv", "fer2013.csv:1: no column 'emotion'.*columns found: none"),
     ("ferplus", "fer2013new.csv", "fer2013new.csv:1: no column 'Usage'.*columns found: none"),
-    ("ferplus_folders", FERPLUS, f"{FERPLUS}: empty; expected a line for each picture"),
+    ("ferplus_folders", FERPLUS, f"{FERPLUS}: empty; expected a line for each image"),
     ("csv", "labels.csv", "labels.csv:1: no column 'image'.*columns found: none"),
     ("expw", "label/label.lst", "label.lst: empty"),
     ("voc", "ImageSets/Main/val.txt", "val.txt: empty; expected one image name per line"),
-    ("coco_json", "annotations/val.json", "val.json: malformed json"),
+    ("coco_json", "annotations/val.json", "val.json: malformed JSON"),
     ("annotation_list", "val.txt", "val.txt: empty; expected"),
     ("yolo_txt", "classes.txt", "classes.txt: empty; expected one class name per line"),
   ],
@@ -180,7 +180,7 @@ FOLDERS = [
 
 
 @pytest.mark.parametrize(("layout", "folder", "wrong", "name"), FOLDERS)
-def test_folder_that_is_no_class(make_layout, plan_of, layout, folder, wrong, name):
+def test_folder_that_is_not_a_class(make_layout, plan_of, layout, folder, wrong, name):
   root = make_layout(layout)
   (root / folder).rename(root / wrong)
   with pytest.raises(
@@ -195,7 +195,7 @@ def test_empty_class_folder(make_layout, plan_of, layout, folder, wrong, name):
   root = make_layout(layout)
   for path in (root / folder).iterdir():
     path.unlink()
-  if layout == "image_folder":  # one's own data need not have all of the seven
+  if layout == "image_folder":  # user-defined data need not have all seven
     assert {(c.split, c.name): c.found for c in plan_of(layout, root).counts}["train", name] == 0
     return
   split = (root / folder).parent
@@ -216,7 +216,7 @@ SPLITS = [
 
 
 @pytest.mark.parametrize(("layout", "name", "other", "option"), SPLITS)
-def test_name_that_is_no_split(make_layout, plan_of, layout, name, other, option):
+def test_name_that_is_not_a_split(make_layout, plan_of, layout, name, other, option):
   root = make_layout(layout)
   (root / "notes").mkdir()
   train = {"coco_json": "annotations/train.json", "annotation_list": "train.txt"}.get(
@@ -226,22 +226,22 @@ def test_name_that_is_no_split(make_layout, plan_of, layout, name, other, option
   (root / name).rename(root / other)
   if layout == "yolo_txt":
     (root / "labels/val").rename(root / "labels" / option)
-  with pytest.raises(LayoutError, match=r"is no split; expected .*train.*val.*test") as caught:
+  with pytest.raises(LayoutError, match=r"is not a split; expected .*train.*val.*test") as caught:
     plan_of(layout, root)
-  start, there = str(caught.value).split("; there: ")
+  start, there = str(caught.value).split("; existing: ")
   there, fix = there.split(". Rename it, move it away, ")
   assert option in start
   assert {option, train} == set(there.split(", "))
   assert fix.endswith(f"--file val={quoted}, or --config.data.val={quoted}")
   plan = plan_of(layout, root, files={"val": option})
-  assert plan.cut == ""
+  assert plan.validation == ""
   assert len(plan.entries["val"]) == (14 if layout == "image_folder" else 7)
-  with pytest.raises(LayoutError, match=r"gone of the split train not found in .*; there: "):
+  with pytest.raises(LayoutError, match=r"gone of the split train not found in .*; existing: "):
     plan_of(layout, root, files={"train": "gone", "val": option})
 
 
-def test_names_of_all_splits_that_are_no_splits(make_layout, plan_of):
-  """The fix that is shown is for a split that is not there, such as train."""
+def test_names_of_all_splits_that_are_not_splits(make_layout, plan_of):
+  """The error names a missing split, such as train."""
   root = make_layout("coco_json")
   for split in ("train", "val"):
     (root / f"annotations/{split}.json").rename(root / f"annotations/instances_{split}2017.json")
@@ -249,23 +249,24 @@ def test_names_of_all_splits_that_are_no_splits(make_layout, plan_of):
     plan_of("coco_json", root)
 
 
-def test_value_of_a_table_that_is_no_split(make_layout, plan_of):
+def test_value_of_the_split_column_that_is_not_a_split(make_layout, plan_of):
   root = make_layout("csv")
   _replace(root / "labels.csv", ",train,p1\n", ",training,p1\n")
   with pytest.raises(
-    LayoutError, match=r"split training in .*labels.csv .*'training' from line 4 on.* is no split"
+    LayoutError,
+    match=r"split training in .*labels.csv .*'training' from line 4 on.* is not a",
   ):
     plan_of("csv", root)
   plan = plan_of("csv", root, files={"val": "training"})
   assert [entry.origin for entry in plan.entries["val"]] == ["labels.csv:4 (images/2.png)"]
-  with pytest.raises(LayoutError, match=r"dev of the split val not found in .*; there: .*training"):
+  with pytest.raises(LayoutError, match=r"dev of the split val not found.*; existing: .*training"):
     plan_of("csv", root, files={"train": "training", "val": "dev"})
 
 
-def test_folder_beside_a_release_without_validation(make_layout, plan_of):
+def test_class_folders_next_to_a_release_without_validation(make_layout, plan_of):
   root = make_layout("fer2013_folders")
   (root / "validation" / "happy").mkdir(parents=True)
-  with pytest.raises(LayoutError, match=r"validation holds folders of classes, but is no split of"):
+  with pytest.raises(LayoutError, match=r"validation contains class folders, but is not a split"):
     plan_of("fer2013_folders", root)
 
 
@@ -293,7 +294,9 @@ def test_split_whose_images_are_all_lost(make_layout, plan_of, layout, images, w
     names = ["test" if "images/5" in row and "/5." not in row else "train" for row in rows]
     rows = [f"{row},x,{name}" for row, name in zip(rows, names, strict=True)]
     (root / "labels.csv").write_text("\n".join([lines[0], *rows]) + "\n")
-  empty = rf"{where}.*: (empty; no images|no records of the split .* all \d+ records are bad or)"
+  empty = (
+    rf"{where}.*: (empty; no images|no valid records of the split .* all \d+ records are bad or)"
+  )
   with pytest.raises(LayoutError, match=empty):
     plan_of(layout, root)
 
@@ -337,7 +340,8 @@ def test_empty_box_and_label_files(make_layout, plan_of):
   np.save(root / "train_set/annotations/8_exp.npy", np.array(11))
   problems = plan_of("affectnet_npy", root).problems
   for number, message in enumerate(
-    ("not a .npy file", "holds 2 values", "file not found", "label is 'happy'", "code '11' of"), 4
+    ("not a .npy file", "contains 2 values", "file not found", "label is 'happy'", "code '11' is"),
+    4,
   ):
     assert re.search(
       rf"annotations/{number}_exp.npy \({number}.jpg\): .*{message}", problems[number - 4]
@@ -346,7 +350,7 @@ def test_empty_box_and_label_files(make_layout, plan_of):
   (root / "Annotations/train4.xml").write_text("")
   (problem,) = plan_of("voc", root).problems
   assert re.search("Annotations/train4.xml: malformed XML: no element found", problem)
-  root = make_layout("yolo_txt")  # no faces, by the rules of that layout
+  root = make_layout("yolo_txt")  # an empty file means no faces in this layout
   (root / "labels/train/train4.txt").write_text("")
   plan = plan_of("yolo_txt", root)
   assert plan.problems == []
@@ -365,7 +369,7 @@ def test_foreign_label_files_are_bad_records(make_layout, plan_of, content):
   assert re.search(r"train_set/annotations/4_exp.npy \(4.jpg\): not a .npy file", problem)
 
 
-def test_choices_that_a_set_does_not_have(make_layout, plan_of):
+def test_options_that_a_set_does_not_have(make_layout, plan_of):
   root = make_layout("fer2013_csv")
   for options, message in (
     (Options(task="detection"), "FER2013 has no task 'detection'; known: classification"),

@@ -1,4 +1,4 @@
-"""Damage that shows when images are opened or compared: the message names file and row."""
+"""Damage found when images are opened or compared: the message names file and row."""
 
 import csv
 import json
@@ -73,12 +73,12 @@ def test_broken_image_in_a_class_folder(make_layout, plan_of, layout, image):
      rf"{RAF_LIST}:1 .*outside the image of 90x80"),
     ("affectnet_csv", AFFECTNET, ",10,5,30", ",70,5,30", rf"{AFFECTNET}:2 .*outside the image of"),
     ("expw", "label/label.lst", "10 5 39", "10 95 139", r"label.lst:1 .*outside the image of"),
-    ("voc", "Annotations/train0.xml", "<xmax>50", "<xmax>95", r"train0.xml .*5 pixels over the e"),
-    # x and y of both corners exchanged: at home in an image whose width and height are.
-    ("annotation_list", "train.txt", "55,8,85,48", "8,55,48,85", r"train.txt:1 .*25 pixels over t"),
+    ("voc", "Annotations/train0.xml", "<xmax>50", "<xmax>95", r"train0.xml .*5 pixels beyond the"),
+    # x and y of both corners swapped, as in an image with swapped width and height.
+    ("annotation_list", "train.txt", "55,8,85,48", "8,55,48,85", r"train.txt:1 .*25 pixels beyond"),
   ],
 )  # fmt: skip
-def test_box_that_does_not_lie_in_the_image(make_layout, plan_of, layout, file, old, new, row):
+def test_box_outside_the_image(make_layout, plan_of, layout, file, old, new, row):
   root = make_layout(layout)
   _replace(root / file, old, new)
   task = "detection" if layout == "raf_db" else ""
@@ -104,10 +104,12 @@ def test_swapped_width_and_height(make_layout, plan_of):
   content["annotations"].append({"image_id": 1, "category_id": 10, "bbox": [0, 0, 5, 5]})
   (root / "annotations/train.json").write_text(json.dumps(content))
   plan = plan_of("coco_json", root)
-  assert re.search(r"train.json: annotations\[\d+\]: image_id 1 is no image's id", plan.problems[0])
+  assert re.search(
+    r"train.json: annotations\[\d+\]: image_id 1 is not the id of an image", plan.problems[0]
+  )
   messages = [f.message for f in check_plan(plan) if f.kind == "image"]
   assert len(messages) == 2
-  assert re.search(r"image 500 .*box .* lies 50 pixels over the edge of the image", messages[0])
+  assert re.search(r"image 500 .*box .* extends 50 pixels beyond the image", messages[0])
   assert re.search(r"image 505 .*swapped", messages[1])
 
 
@@ -117,34 +119,34 @@ def test_one_image_listed_twice(make_layout, plan_of):
     table.write("images/0.png,neutral,test,p0\n")
   (problem,) = plan_of("csv", root).problems
   assert re.search(
-    r"labels.csv:62 \(images/0.png\) \(test\): listed before, at labels.csv:2 .*\(train\)", problem
+    r"labels.csv:62 \(images/0.png\) \(test\): already listed at labels.csv:2 .*\(train\)", problem
   )
   root = make_layout("raf_db")
   with open(root / RAF_LIST, "a") as lines:
     lines.write("train_00001.jpg 2\n")
   (problem,) = plan_of("raf_db", root).problems
-  assert re.search(rf"{RAF_LIST}:48 .*listed before, at {RAF_LIST}:1 ", problem)
+  assert re.search(rf"{RAF_LIST}:48 .*already listed at {RAF_LIST}:1 ", problem)
   root = make_layout("voc")
   with open(root / "ImageSets/Main/val.txt", "a") as names:
     names.write("train0\n")
   (problem,) = plan_of("voc", root).problems
-  assert re.search(r"train0.xml .*\(val\): listed before, at .*train0.xml .*\(train\)", problem)
+  assert re.search(r"train0.xml .*\(val\): already listed at .*train0.xml .*\(train\)", problem)
   root = make_layout("annotation_list")
   with open(root / "val.txt", "a") as lines:
     lines.write("images/train0.jpg\n")
   (problem,) = plan_of("annotation_list", root).problems
-  assert re.search(r"val.txt:8 .*\(val\): listed before, at train.txt:1 .*\(train\)", problem)
+  assert re.search(r"val.txt:8 .*\(val\): already listed at train.txt:1 .*\(train\)", problem)
   root = make_layout("coco_json")
   content = json.loads((root / "annotations/val.json").read_text())
   content["images"].append({"id": 1, "file_name": "train0.jpg"})
   (root / "annotations/val.json").write_text(json.dumps(content))
   (problem,) = plan_of("coco_json", root).problems
   assert re.search(
-    r"val.json: image 1 .*\(val\): listed before, at .*train.json: image 500", problem
+    r"val.json: image 1 .*\(val\): already listed at .*train.json: image 500", problem
   )
 
 
-# Layout -> how the origins of its records begin.
+# Layout -> start of the origins of its records.
 ORIGINS = {
   "raf_db": RAF_LIST,
   "affectnet_csv": "Manually_Annotated_file_lists/(training|validation).csv",
@@ -165,7 +167,7 @@ ORIGINS = {
 
 
 def _copy_picture(root, source, target):
-  """Puts the picture of one record in the place of another's."""
+  """Replaces the image of one record with another's."""
   if isinstance(source.image, str):
     shutil.copy(source.image, target.image)
     return
@@ -181,7 +183,7 @@ def test_duplicate_across_splits(make_layout, plan_of, layout):
   root = make_layout(layout)
   entries = plan_of(layout, root).entries
   (split, others), (first, *_) = list(entries.items())[-1], entries["train"]
-  # On the same side of their photograph, where a face is cut out of one.
+  # On the same side of their photographs, from which faces are cropped.
   last = [entry for entry in others if entry.crop == first.crop][-1]
   _copy_picture(root, first, last)
   messages = [f.message for f in check_plan(plan_of(layout, root)) if f.kind == "duplicate"]

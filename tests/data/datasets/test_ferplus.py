@@ -1,4 +1,4 @@
-"""FERPlus from both releases; by the command, to the batches of FERMam's configuration."""
+"""FERPlus from both releases, prepared by the command, to batches of FERMam's config."""
 
 import importlib.util
 import pathlib
@@ -21,7 +21,7 @@ UNDECIDED = {2: "0,0,7,3", 22: "0,0,0,0,0,0,7,3"}  # rows of train and of valida
 
 @pytest.fixture
 def config(make_layout, tmp_path):
-  """That of FERMam for FERPlus, with small pictures, on what the command wrote."""
+  """FERMam's config for FERPlus, with small images, on the output of the command."""
   root = make_layout("ferplus")
   table = root / "fer2013new.csv"
   lines = table.read_text().splitlines()
@@ -40,18 +40,18 @@ def config(make_layout, tmp_path):
 
 
 def votes_of(row):
-  """As the miniature has them: 7 of 10 for one expression and 3 for the next, or 5 for each."""
+  """The miniature's votes: 7 of 10 for one expression and 3 for the next, or 5 for each."""
   first, second = (FERPLUS_COLUMNS[(row + i) % 8] for i in (0, 1))
   share = 0.5 if row in UNDECIDED else 0.7
   return [share * (name == first) + (1 - share) * (name == second) for name in EXPRESSIONS]
 
 
 def rows_of(source):
-  """The row of the tables that each record comes from."""
+  """The table row of each record."""
   return [int(source.origin(i).split("(fer")[1].split(".")[0]) for i in range(len(source))]
 
 
-def test_training_sees_the_votes_and_evaluation_the_majority(config):
+def test_training_uses_the_votes_and_evaluation_the_majority(config):
   train = load_source(config.data, "train")
   batch = next(iter(train_dataset(train, config.data, batch_size=20, seed=0, epochs=1)))
   assert batch["image"].shape == (20, 32, 32, 3)
@@ -81,7 +81,7 @@ def test_training_sees_the_votes_and_evaluation_the_majority(config):
   ],
 )
 def test_each_release_has_its_counts(make_layout, plan_of, layout, release, train, others):
-  """The rule is that of training: validation and test go by the majority."""
+  """The rule applies to training; validation and test use the majority."""
   root = make_layout(layout)
   for rule, number in train.items():
     plan = plan_of(layout, root, rule=rule)
@@ -106,19 +106,19 @@ def test_the_releases_agree(make_layout, plan_of, rule):
   assert origin == "FER2013Valid/label.csv:2 (fer0000022.png)"
 
 
-def test_where_both_releases_lie_the_tables_are_read(make_layout, plan_of):
+def test_the_tables_are_read_if_both_releases_exist(make_layout, plan_of):
   root = make_layout("ferplus")
   shutil.copytree(make_layout("ferplus_folders") / "data", root / "data")
   assert plan_of("ferplus", root).release.name == "table"
   assert plan_of("ferplus", root / "data").release.name == "folders"
 
 
-def test_a_name_may_stand_in_two_rows(make_layout, plan_of):
-  """As three names of Training do; today's program of the authors writes them into label.csv."""
+def test_a_name_may_occur_in_two_rows(make_layout, plan_of):
+  """Like three names of Training; the authors' current program writes them to label.csv."""
   root = make_layout("ferplus")
-  votes, pictures = root / "fer2013new.csv", root / "fer2013.csv"
+  votes, pixels = root / "fer2013new.csv", root / "fer2013.csv"
   _repeat_line(votes, 5, 9)
-  _repeat_line(pictures, 5, 9)
+  _repeat_line(pixels, 5, 9)
   plan = plan_of("ferplus", root)
   assert plan.problems == []
   first, second = (plan.entries["train"][i] for i in (3, 7))
@@ -138,7 +138,7 @@ def test_a_name_may_stand_in_two_rows(make_layout, plan_of):
   assert (first.image, first.label, first.votes) == (second.image, second.label, second.votes)
 
 
-def test_a_box_is_the_part_that_is_learnt(make_layout, plan_of):
+def test_images_are_cropped_to_their_box(make_layout, plan_of):
   root = make_layout("ferplus_folders")
   labels = root / "data/FER2013Train/label.csv"
   labels.write_text(labels.read_text().replace("(0, 0, 48, 48)", "(4, 8, 40, 48)", 1))
@@ -147,18 +147,18 @@ def test_a_box_is_the_part_that_is_learnt(make_layout, plan_of):
   assert load(first, overhang=2.0, margin=0.0).image.shape == (40, 36, 3)
 
 
-def test_a_clone_without_pictures(make_layout, plan_of):
-  """The repository has labels and no pictures: the message says who writes them."""
+def test_a_clone_without_images(make_layout, plan_of):
+  """The repository has labels without images: the message states which program writes them."""
   root = make_layout("ferplus_folders")
   for path in (root / "data").rglob("*.png"):
     path.unlink()
-  expected = r"found    .*Test/label.csv  \(name and.*\n  missing  .*Test/\*.png  \(pictures; gener"
+  expected = r"found    .*Test/label.csv  \(name and.*\n  missing  .*Test/\*.png  \(images; gener"
   with pytest.raises(LayoutError, match=expected):
     plan_of("ferplus_folders", root)
 
 
 def _repeat_line(path, source, target):
-  """Line `source` comes again in the place of line `target`, both from 0."""
+  """Replaces line `target` with a copy of line `source`, both 0-based."""
   lines = path.read_text().splitlines()
   lines[target] = lines[source]
   path.write_text("\n".join(lines) + "\n")

@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 
 def test_reads_a_split_in_order(folder, caplog):
-  (folder / "train" / "README.txt").write_text("not a picture")
+  (folder / "train" / "README.txt").write_text("not an image")
   _save(folder / "train" / "neutral" / ".hidden.jpg")
   _save(folder / "train" / ".cache" / "x.jpg")
   with caplog.at_level("INFO"):
@@ -72,7 +72,7 @@ def test_unknown_class_folder_is_named(folder, on_bad_record):
 
 def test_image_outside_the_class_folders_is_a_bad_record(folder):
   _save(folder / "train" / "stray.png")
-  with pytest.raises(ValueError, match=r"stray.png: is outside the class folders; .*\"skip\""):
+  with pytest.raises(ValueError, match=r"stray.png is outside the class folders; .*\"skip\""):
     _open(folder, "train")
   source = _open(folder, "train", on_bad_record="skip")
   assert len(source) == 3
@@ -84,18 +84,18 @@ def test_empty_split(folder):
   (folder / "dev" / "neutral").mkdir(parents=True)
   with pytest.raises(
     ValueError,
-    match=r"dev: empty; no images; expected DIR/<split>/<class>/\*.jpg; .*there: neutral",
+    match=r"dev: empty; no images; expected DIR/<split>/<class>/\*.jpg; .* folders: neutral",
   ):
     _open(folder, "dev")
 
 
 def test_missing_folders(folder):
   with pytest.raises(
-    ValueError, match=r"classes test of the split val not found in .*; there: train, val"
+    ValueError, match=r"classes test of the split val not found in .*; existing: train, val"
   ):
     _open(folder, "test")
   with pytest.raises(
-    ValueError, match=r"folder not found: .*nowhere. Lay out the pictures as DIR/<split>/"
+    ValueError, match=r"folder not found: .*nowhere. Lay out the images as DIR/<split>/"
   ):
     _open(folder / "nowhere", "train")
 
@@ -103,14 +103,14 @@ def test_missing_folders(folder):
 def test_classes_without_splits_are_explained(folder):
   with pytest.raises(
     ValueError,
-    match=r"train holds the class folders Happy, anger, neutral themselves, and no folder of a "
-    r"split; expected DIR/<split>/<class>/\*.jpg: move them into .*train/train",
+    match=r"train contains the class folders Happy, anger, neutral, but no split folder; "
+    r"expected DIR/<split>/<class>/\*.jpg: move them into .*train/train",
   ):
     open_released(IMAGE_FOLDER, folder / "train", "val", Options(class_names=NAMES))
 
 
 def test_damaged_image_is_named_on_access(folder):
-  (folder / "val" / "anger" / "d.jpg").write_bytes(b"not a picture")
+  (folder / "val" / "anger" / "d.jpg").write_bytes(b"not an image")
   with pytest.raises(ImageError, match=r"^val/anger/d.jpg: not an image"):
     _open(folder, "val")[0]
 

@@ -9,8 +9,8 @@ from ferjax.data.datasets.ferplus import majority, probability
 from ferjax.data.preparation.plan import Splitting
 from ferjax.expressions import EXPRESSIONS, FERPLUS_COLUMNS, SEVEN_EXPRESSIONS
 
-# Layout -> number of records of each split, by hand from the miniatures of conftest.py; where a
-# set has no validation split, the rounded tenth of each class is taken from train.
+# Layout -> number of records of each split, counted in the miniatures of conftest.py; if a set has
+# no validation split, the rounded tenth of each class is taken from train.
 SIZES = {
   "affectnet_csv": {"train": 24, "val": 8},
   "affectnet_npy": {"train": 24, "val": 8},
@@ -84,7 +84,7 @@ def test_affectnet_without_contempt(make_layout, plan_of):
   assert plan.entries["train"][0].crop == (10, 5, 40, 45)
 
 
-def test_official_counts_stand_beside(make_layout, plan_of):
+def test_counts_are_listed_with_the_official_ones(make_layout, plan_of):
   root = make_layout("affectnet_csv")
   official = {(c.split, c.name): c.official for c in plan_of("affectnet_csv", root).counts}
   assert official["train", "total"] == 287651
@@ -94,7 +94,7 @@ def test_official_counts_stand_beside(make_layout, plan_of):
   raf = {(c.split, c.name): c for c in plan_of("raf_db", make_layout("raf_db")).counts}
   assert raf["train", "happiness"].official == 4772
   assert raf["test", "total"].official == 3068
-  assert raf["train", "total"].found == 40  # before validation is cut
+  assert raf["train", "total"].found == 40  # before validation is taken
 
 
 def test_raf_db_for_both_tasks(make_layout, plan_of):
@@ -105,7 +105,7 @@ def test_raf_db_for_both_tasks(make_layout, plan_of):
   # 40 images: 6 of the codes 1..5 and 5 of 6 and 7; rounded to even, 0.6 -> 1 and 0.5 -> 0.
   for plan in (faces, photographs):
     assert {s: len(m) for s, m in plan.entries.items()} == {"train": 35, "val": 5, "test": 7}
-    assert "5 of 40 train records are the validation split" in plan.cut
+    assert "5 of 40 train records are the validation split" in plan.validation
   assert {e.key for e in faces.entries["val"]} == {e.key for e in photographs.entries["val"]}
 
 
@@ -115,7 +115,7 @@ def test_expw_keeps_photographs_together(make_layout, plan_of):
   train = {e.group for e in plan.entries["train"]}
   assert not train & {e.group for e in plan.entries["val"]}
   assert sum(map(len, plan.entries.values())) == 40
-  assert "grouped by subject or clip" in plan.cut
+  assert "grouped by subject or clip" in plan.validation
   photographs = plan_of("expw", root, task="detection", splitting=Splitting(fraction=0.0))
   assert len(photographs.entries["train"]) == 20
   assert photographs.entries["train"][0].boxes == ((5, 10, 39, 60), (45, 10, 79, 60))
@@ -128,9 +128,9 @@ def test_csv_groups_by_person(make_layout, plan_of):
   assert len(plan.entries["test"]) == 14
 
 
-def test_released_validation_can_be_the_test(make_layout, plan_of):
+def test_released_validation_can_be_the_test_split(make_layout, plan_of):
   root = make_layout("fer2013_csv")
-  with pytest.raises(ValueError, match="without a test split; this has train, val, test"):
+  with pytest.raises(ValueError, match="without a test split; this set has train, val, test"):
     plan_of("fer2013_csv", root, splitting=Splitting(val_as_test=True))
   plan = plan_of(
     "affectnet_npy", make_layout("affectnet_npy"), splitting=Splitting(0.34, val_as_test=True)
@@ -150,17 +150,17 @@ def test_sfew_clips(make_layout, plan_of):
     ((6, 4, 0, 0, 0, 0, 0, 0, 0, 0), {"neutral": 1}, {"neutral": 0.6, "happiness": 0.4}),
     # Single votes do not count: 5 of 5.
     ((5, 1, 1, 1, 1, 1, 0, 0, 0, 0), {"neutral": 1}, {"neutral": 1}),
-    # Exactly half is no majority; both are needed for three quarters.
+    # Exactly half is not a majority; both are needed for three quarters.
     ((0, 5, 5, 0, 0, 0, 0, 0, 0, 0), None, {"happiness": 0.5, "surprise": 0.5}),
-    # 8 of 10 hold three quarters: the rest is not taken.
+    # 8 of 10 exceed three quarters: the rest is not taken.
     ((0, 0, 0, 0, 8, 2, 0, 0, 0, 0), {"anger": 1}, {"anger": 1}),
     # Unknown comes first.
     ((2, 0, 0, 0, 0, 0, 0, 0, 8, 0), None, None),
-    # Unknown comes second: it ends the list and is cut; 6 of 10 are more than half.
+    # Unknown comes second: it ends the list and is dropped; 6 of 10 are more than half.
     ((0, 0, 0, 6, 0, 0, 0, 0, 4, 0), {"sadness": 1}, {"sadness": 1}),
     # Four equals are too many.
     ((2, 2, 2, 2, 0, 0, 0, 0, 0, 0), None, None),
-    # Nobody agrees with anybody.
+    # No two annotators agree.
     ((1, 1, 1, 1, 1, 1, 1, 1, 1, 1), None, None),
     # Three of 3, 3, 2, 2: 8 of 10.
     ((3, 3, 0, 0, 0, 0, 4, 0, 0, 0), None, {"neutral": 0.3, "happiness": 0.3, "fear": 0.4}),

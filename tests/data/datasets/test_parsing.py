@@ -1,4 +1,4 @@
-"""Lines, tables, numbers and names as people write them."""
+"""Lines, tables, numbers and names in common spellings."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from ferjax.data.datasets import parsing
 from ferjax.data.datasets.entries import RecordError
 
 
-def test_class_names_are_read_as_people_write_them():
+def test_common_spellings_of_class_names():
   names = ("neutral", "happiness", "anger")
   assert parsing.parse_class("Angry", names, "t.csv:3") == 2
   with pytest.raises(
@@ -25,7 +25,7 @@ def test_lines_keep_their_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
-def test_the_mark_of_a_file_tells_its_encoding(tmp_path, codec):
+def test_the_byte_order_mark_determines_the_encoding(tmp_path, codec):
   path = tmp_path / "t.csv"
   mark = "\ufeff" if codec == "utf-16-be" else ""
   path.write_bytes(f"{mark}a,b\r\n\u00e4, 2\n3\n".encode(codec))
@@ -50,7 +50,7 @@ def test_whole_numbers(text, number):
   assert parsing.whole_number(text) == number
 
 
-def test_the_first_image_is_taken_and_the_expected_is_named(tmp_path):
+def test_the_first_existing_image_is_found(tmp_path):
   (tmp_path / "b.jpg").touch()
   candidates = [tmp_path / name for name in ("a.jpg", "b.jpg", "c.jpg")]
   assert parsing.find_image(candidates, "x") == str(tmp_path / "b.jpg")
@@ -60,7 +60,7 @@ def test_the_first_image_is_taken_and_the_expected_is_named(tmp_path):
     parsing.find_image(candidates[:1], "x", expected=candidates[2])
 
 
-def test_a_file_that_is_a_folder_belongs_to_its_record(tmp_path):
+def test_a_folder_in_place_of_a_file_is_a_bad_record(tmp_path):
   with pytest.raises(RecordError, match=r"^x: cannot be read: "):
     parsing.read_file(tmp_path, "x")
   with pytest.raises(RecordError, match=r"^x: file not found: .*gone; look again$"):

@@ -97,11 +97,11 @@ def test_counts_are_compared_with_the_official_ones(folder, caplog, monkeypatch)
 
 
 def test_missing_files_are_named(folder, tmp_path):
-  with pytest.raises(ValueError, match=r"folder not found: .*nowhere. Ask its authors"):
+  with pytest.raises(ValueError, match=r"folder not found: .*nowhere. Request it from its authors"):
     _open(tmp_path / "nowhere", "train")
   (tmp_path / "empty").mkdir()
   with pytest.raises(
-    ValueError, match=r"missing  .*list_patition_label.txt (.*\n)*Ask its authors"
+    ValueError, match=r"missing  .*list_patition_label.txt (.*\n)*Request it from its authors"
   ):
     _open(tmp_path / "empty", "train")
   (folder / "basic/Annotation/boundingbox/test_0001_boundingbox.txt").unlink()
@@ -142,7 +142,7 @@ def test_malformed_box_is_named(folder, text, message):
     _open(folder, "test")
 
 
-def test_class_names_must_hold_the_expressions(folder):
+def test_class_names_must_contain_the_expressions(folder):
   with pytest.raises(ValueError, match=r"RAF-DB has 7 classes: .*; got neutral, happiness"):
     _open(folder, "test", class_names=("neutral", "happiness"))
 
@@ -159,7 +159,7 @@ def test_a_bad_record_moves_no_other_to_another_split(folder):
   assert bad[0] in sources[1].skipped[0]
 
 
-def test_the_split_of_runs_so_far(folder):
-  """The names that were chosen before the cut of all sets was one; runs are resumed on them."""
+def test_the_split_of_earlier_runs_is_kept(folder):
+  """The records of earlier releases, which resumed runs depend on."""
   expected = {f"train_{i:05d}.jpg" for i in (16, 20, 27, 34, 42, 51)}
   assert _names(_open(folder, "val")) == expected

@@ -87,7 +87,7 @@ def test_bad_annotation_is_named_or_skipped(tmp_path, objects, message):
 def test_missing_files_are_named(tmp_path):
   _write(tmp_path, "a")
   with pytest.raises(
-    ValueError, match=r"image set dev of the split val not found in .*; there: train"
+    ValueError, match=r"image set dev of the split val not found in .*; existing: train"
   ):
     _open(tmp_path, split="val", val="dev")
   (tmp_path / "JPEGImages" / "a.jpg").unlink()
@@ -112,7 +112,7 @@ def test_entities_are_refused(tmp_path):
 def test_box_of_another_image_size_is_refused_on_access(tmp_path):
   _write(tmp_path, "a", _object("neutral", (1, 1, 600, 400)))
   source = _open(tmp_path)
-  with pytest.raises(ValueError, match=r"a.xml \(a.jpg\): box .* over the edge"):
+  with pytest.raises(ValueError, match=r"a.xml \(a.jpg\): box .* beyond the image"):
     source[0]
 
 
@@ -131,7 +131,7 @@ GREETING = "\u8868\u60c5"  # "expression"
     ("", "utf-16"),
   ],
 )
-def test_encodings_that_python_knows(tmp_path, declared, codec):
+def test_encodings_that_python_supports(tmp_path, declared, codec):
   _write(tmp_path, "a")
   encoding = f' encoding="{declared}"' if declared else ""
   text = f'<?xml version="1.0"{encoding}?>\r\n<annotation><folder>{GREETING}</folder>'
@@ -145,12 +145,15 @@ def test_encodings_that_python_knows(tmp_path, declared, codec):
   [
     (b'<?xml version="1.0" encoding="utf8x"?><annotation/>', "unknown encoding 'utf8x' in its XML"),
     (b'<?xml version="1.0" encoding="rot13"?><annotation/>', "unknown encoding 'rot13'"),
-    (b'<?xml version="1.0" encoding="gb2312"?><a>\xff\xff</a>', "not gb2312 text, as its XML dec"),
+    (
+      b'<?xml version="1.0" encoding="gb2312"?><a>\xff\xff</a>',
+      "not gb2312 text, contrary to its XML dec",
+    ),
     (b"<annotation>\xff</annotation>", "1: not UTF-8 text; save the file as UTF-8"),
     (b"<annotation>\x00</annotation>", "malformed XML"),
   ],
 )
-def test_what_cannot_be_decoded_is_one_bad_record(tmp_path, content, message):
+def test_an_undecodable_annotation_is_one_bad_record(tmp_path, content, message):
   _write(tmp_path, "good", _object("neutral", (1, 1, 9, 9)))
   _write(tmp_path, "bad")
   (tmp_path / "Annotations" / "bad.xml").write_bytes(content)
@@ -168,13 +171,13 @@ def test_an_annotation_that_is_a_folder_is_one_bad_record(tmp_path):
   assert "Annotations/bad.xml: cannot be read" in _open(tmp_path, "skip").skipped[0]
 
 
-def test_images_may_lie_beside_the_annotations(tmp_path):
+def test_images_next_to_the_annotations_are_found(tmp_path):
   _write(tmp_path, "a", image="a.jfif")
   (tmp_path / "JPEGImages/a.jfif").rename(tmp_path / "Annotations/a.jfif")
   assert _open(tmp_path)[0]["image"].shape == (40, 60, 3)
 
 
-def test_image_sets_of_the_challenge_are_no_splits(tmp_path):
+def test_image_sets_of_the_challenge_are_not_splits(tmp_path):
   _write(tmp_path, "a")
   for name in ("trainval", "face_train", "face_trainval", "happy_person_val"):
     (tmp_path / f"ImageSets/Main/{name}.txt").write_text("a -1\n")

@@ -1,4 +1,4 @@
-"""Images and labels in folders, with what operating systems and tools leave there."""
+"""Images and labels in folders, with files of operating systems and tools."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_only_classes_in_use_must_be_known(folder):
   assert len(_open(folder, "skip")) == 2
 
 
-def test_hidden_and_system_files_are_no_images(folder):
+def test_hidden_and_system_files_are_ignored(folder):
   for name in ("._0.jpg", "Thumbs.db", "desktop.ini", ".DS_Store"):
     (folder / "images/train" / name).write_bytes(b"x")
   (folder / "labels/train/._0.txt").write_bytes(b"\xff")
@@ -47,7 +47,7 @@ def test_hidden_and_system_files_are_no_images(folder):
   assert len(_open(folder)) == 3
 
 
-def test_labels_may_lie_beside_the_images(folder):
+def test_labels_next_to_the_images_are_found(folder):
   (folder / "labels/train/0.txt").rename(folder / "images/train/0.txt")
   (folder / "images/train/1.jpg").rename(folder / "labels/train/1.jpg")
   source = _open(folder)

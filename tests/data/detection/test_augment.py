@@ -1,4 +1,4 @@
-"""Boxes follow their pixels: every picture here carries its boxes as coloured rectangles."""
+"""Boxes follow their pixels: in these images, each box is a coloured rectangle."""
 
 import colorsys
 import dataclasses
@@ -15,7 +15,7 @@ NO_COLOR_CHANGE = AugmentConfig(hue=0.0, saturation=0.0, value=0.0)
 
 
 def _example(boxes, height=60, width=90, labels=None, background=0):
-  """A picture in which each box is filled with the colour of its label."""
+  """An image in which each box is filled with the colour of its label."""
   image = np.full((height, width, 3), background, np.uint8)
   labels = list(range(len(boxes))) if labels is None else labels
   for (x1, y1, x2, y2), label in zip(boxes, labels, strict=True):
@@ -25,7 +25,7 @@ def _example(boxes, height=60, width=90, labels=None, background=0):
 
 
 def _extent(image, color):
-  """The bounding box of the pixels that look like a colour."""
+  """The bounding box of the pixels that are close to a colour."""
   rows, columns = np.nonzero(np.abs(image.astype(int) - color).max(-1) < 100)
   return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
 
@@ -44,7 +44,7 @@ def test_resize_and_place_keeps_boxes_on_their_pixels():
     for box, label in zip(out["boxes"], out["label"], strict=True):
       np.testing.assert_allclose(_extent(out["image"], COLORS[label]), box, atol=1.01)
     dropped += 2 - len(out["label"])
-  assert 0 < dropped < 40  # enlarged pictures lose boxes, but not most of them
+  assert 0 < dropped < 40  # enlarged images lose some boxes
   for key, value in before.items():
     np.testing.assert_array_equal(example[key], value)
 
@@ -84,14 +84,14 @@ def test_scales_and_aspects_cover_the_range_of_the_config():
   assert 1.55 < aspect.max() < 1.3 / 0.7 + 0.05
 
 
-def test_whole_picture_at_scale_one_is_the_letterbox_in_size():
+def test_whole_image_at_scale_one_has_the_size_of_the_letterbox():
   example = _example([(0, 0, 90, 60)])
   config = AugmentConfig(scale=(1.0, 1.0), aspect_jitter=0.0)
   box = augment.resize_and_place(example, np.random.default_rng(0), SIZE, config)["boxes"][0]
   np.testing.assert_array_equal(box[2:] - box[:2], [96, 64])
 
 
-def test_flip_mirrors_picture_and_boxes_and_twice_is_the_identity():
+def test_flip_mirrors_image_and_boxes_and_twice_is_the_identity():
   example = _example([(5, 8, 35, 40), (50, 20, 85, 55)])
   rng = np.random.default_rng(0)
   once = augment.flip(example, rng, 1.0)
@@ -127,7 +127,7 @@ def test_hsv_without_gains_changes_nothing():
   assert augment.hsv(example, np.random.default_rng(0), NO_COLOR_CHANGE) is example
 
 
-def test_mosaic_cuts_boxes_with_their_tiles():
+def test_mosaic_crops_boxes_with_their_tiles():
   examples = [_example([(5, 5, 50, 55)], labels=[i % 3], background=20 + 10 * i) for i in range(4)]
   cut_points, counts = set(), []
   for rng in _rngs():
@@ -149,7 +149,7 @@ def test_mosaic_cuts_boxes_with_their_tiles():
   assert len(cut_points) > 30
 
 
-def test_mosaic_of_mirrored_pictures_is_that_of_pictures_mirrored_before():
+def test_mosaic_with_flips_equals_mosaic_of_flipped_images():
   examples = [_example([(5, 5, 50, 55)], labels=[i % 3], background=20 + 10 * i) for i in range(4)]
   before = [augment.flip(example, np.random.default_rng(0), 1.0) for example in examples]
   for seed in range(20):
@@ -162,7 +162,7 @@ def test_mosaic_of_mirrored_pictures_is_that_of_pictures_mirrored_before():
 
 
 def test_mosaic_tiles_do_not_overlap():
-  """Four pictures that fill their tiles, each of one grey: each quarter shows its own only."""
+  """Four images of one grey level each that fill their tiles: each quarter has only its level."""
   examples = [_example([], 200, 200, background=40 * (i + 1)) for i in range(4)]
   for rng in _rngs(10):
     image = augment.mosaic(examples, rng, SIZE, AugmentConfig(aspect_jitter=0.0))["image"][..., 0]
@@ -187,30 +187,30 @@ def test_mixup_is_the_mean_with_the_boxes_of_both():
   ("box", "left"),
   [
     ((10, 10, 20, 20), (10, 10, 20, 20)),
-    ((-5, 10, 5, 20), (0, 10, 5, 20)),  # half is seen
+    ((-5, 10, 5, 20), (0, 10, 5, 20)),  # half is visible
     ((-8, 10, 2, 20), (0, 10, 2, 20)),  # a fifth, just enough
     ((-8.5, 10, 1.5, 20), None),  # 15 %
     ((10, 10, 11, 20), None),  # not wider than a pixel
     ((40, 40, 50, 50), None),  # outside
   ],
 )
-def test_what_is_left_of_a_cut_box(box, left):
-  boxes, label = augment._cut(np.array([box], np.float32), np.array([2], np.int32), (0, 0, 32, 32))
+def test_cropped_boxes(box, left):
+  boxes, label = augment._clip(np.array([box], np.float32), np.array([2], np.int32), (0, 0, 32, 32))
   assert boxes.tolist() == ([] if left is None else [list(left)])
   assert label.tolist() == ([] if left is None else [2])
 
 
 def _training_example(config, seed, mosaic_allowed=True):
-  pictures = [_example([(20, 10, 70, 50)], labels=[i % 3]) for i in range(5)]
+  examples = [_example([(20, 10, 70, 50)], labels=[i % 3]) for i in range(5)]
   loaded = []
 
   def load(index):
     loaded.append(index)
-    return pictures[index]
+    return examples[index]
 
   rng = np.random.default_rng(seed)
   out = augment.training_example(
-    pictures[0],
+    examples[0],
     load,
     [1, 2, 3, 4],
     rng,
@@ -250,7 +250,7 @@ def test_same_generator_same_example():
   assert not np.array_equal(first["image"], other["image"])
 
 
-def test_pictures_without_faces_pass_through():
+def test_images_without_faces():
   empty = _example([])
   out = augment.training_example(
     empty,
@@ -268,7 +268,7 @@ def test_pictures_without_faces_pass_through():
 @pytest.mark.parametrize(
   ("changes", "message"),
   [
-    ({"flip": 1.5}, r"augment.flip \(1.5\) must lie in 0..1"),
+    ({"flip": 1.5}, r"augment.flip \(1.5\) must be in 0..1"),
     ({"mosaic": -0.1}, r"augment.mosaic \(-0.1\)"),
     ({"scale": (2.0, 0.5)}, r"augment.scale \(2.0, 0.5\) must be \(low, high\)"),
     ({"scale": (0.0, 0.5)}, "0 < low"),
@@ -282,7 +282,7 @@ def test_impossible_ranges_are_refused(changes, message):
 
 
 @pytest.mark.parametrize("shape", [(1, 200000), (200000, 1)])
-def test_very_long_pictures_are_never_enlarged_whole(shape):
+def test_very_long_images_are_never_enlarged_whole(shape):
   example = _example([], *shape, background=200)
   canvas = augment.resize_and_place(example, np.random.default_rng(0), SIZE, AugmentConfig())
   assert canvas["image"].shape == (SIZE, SIZE, 3)

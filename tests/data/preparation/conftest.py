@@ -8,7 +8,7 @@ from ferjax.data.preparation import prepare as preparation
 
 @pytest.fixture
 def small_shards(monkeypatch):
-  """Five records in each; no pictures are drawn."""
+  """Five records in each; no images are rendered."""
 
   def config(*args, **kwargs):
     return builders.Config(*args, **kwargs, records_per_shard=5)

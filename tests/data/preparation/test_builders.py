@@ -1,4 +1,4 @@
-"""What is written is what was there, and an interrupted run goes on where it stopped."""
+"""Records are written unchanged, and an interrupted run resumes where it stopped."""
 
 import io
 import json
@@ -34,7 +34,7 @@ BOXED = ("voc", "coco_json", "yolo_txt", "annotation_list")
 @pytest.mark.parametrize(
   "layout", ["affectnet_npy", "fer2013_csv", "ferplus", "ferplus_folders", "expw", "csv"]
 )
-def test_faces_come_back(make_layout, plan_of, tmp_path, layout):
+def test_faces_are_read_back(make_layout, plan_of, tmp_path, layout):
   root = make_layout(layout)
   plan = plan_of(layout, root)
   prepared = prepare(plan, root, tmp_path / "out")
@@ -42,7 +42,7 @@ def test_faces_come_back(make_layout, plan_of, tmp_path, layout):
     source = open_prepared(tmp_path / "out", split, plan.options.class_names)
     assert len(source) == len(entries) == prepared.records[split]
     assert source.task == "classification"
-    assert not hasattr(source, "max_boxes")  # which says that there are boxes to find
+    assert not hasattr(source, "max_boxes")  # which indicates detection
     labels = [entry.distribution(len(plan.options.class_names)) for entry in entries]
     np.testing.assert_array_equal(source.labels, labels)
     for index in {0, 4, 5, len(entries) - 1} & set(range(len(entries))):  # ends of shards
@@ -57,12 +57,12 @@ def test_faces_come_back(make_layout, plan_of, tmp_path, layout):
         x1, y1, x2, y2 = map(int, entry.crop)
         expected = whole[y1:y2, x1:x2].astype(int)
         assert example["image"].shape == expected.shape
-        assert np.abs(example["image"] - expected).mean() < 3  # encoded once more
+        assert np.abs(example["image"] - expected).mean() < 3  # encoded again
 
 
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("layout", BOXED)
-def test_photographs_come_back(make_layout, plan_of, tmp_path, layout):
+def test_photographs_are_read_back(make_layout, plan_of, tmp_path, layout):
   root = make_layout(layout)
   plan = plan_of(layout, root)
   prepare(plan, root, tmp_path / "out")
@@ -73,7 +73,7 @@ def test_photographs_come_back(make_layout, plan_of, tmp_path, layout):
   np.testing.assert_array_equal(example["label"], [1, 4])
   assert source[names.index("train9.jpg")]["boxes"].shape == (0, 4)
   assert source.max_boxes == 2
-  again = pickle.loads(pickle.dumps(source))  # as a worker gets it, with shards open here
+  again = pickle.loads(pickle.dumps(source))  # as for a worker, with shards already open
   np.testing.assert_array_equal(again[3]["image"], source[3]["image"])
 
 
@@ -96,8 +96,8 @@ def test_votes_are_kept_and_tfds_reads_it(make_layout, plan_of, tmp_path):
   assert builder.info.full_name == "ferplus/classification_8_majority/1.0.0"
 
 
-def test_a_builder_prepares_by_itself(make_layout, tmp_path):
-  """As any tfds user would have it, without the command."""
+def test_a_builder_works_without_the_command(make_layout, tmp_path):
+  """As a tfds user would call it."""
   config = builders.Config("mine", options=Options(task="detection"))
   builder = builders.builder_of(RAF_DB)(data_dir=tmp_path / "out", config=config)
   builder.download_and_prepare(
@@ -112,7 +112,7 @@ def test_a_builder_prepares_by_itself(make_layout, tmp_path):
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_interrupted_run_goes_on(make_layout, plan_of, tmp_path, monkeypatch):
+def test_interrupted_run_resumes(make_layout, plan_of, tmp_path, monkeypatch):
   root = make_layout("csv")
   plan = plan_of("csv", root)
   opened = []
@@ -135,7 +135,7 @@ def test_interrupted_run_goes_on(make_layout, plan_of, tmp_path, monkeypatch):
   with pytest.raises(ValueError, match=r"no prepared data set in .*no file ferjax.json"):
     open_prepared(tmp_path / "out", "train")
 
-  # What a killed run leaves besides: tfds's folder, perhaps with all files in it.
+  # A killed run also leaves tfds's folder, possibly with all files.
   rest = unfinished.parent / "incomplete.ABCDEF_1.0.0"
   rest.mkdir()
   (rest / "ferjax.json").write_text("{}")
@@ -159,7 +159,7 @@ def test_interrupted_run_goes_on(make_layout, plan_of, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_changed_source_starts_anew(make_layout, plan_of, tmp_path, monkeypatch):
+def test_changed_source_starts_over(make_layout, plan_of, tmp_path, monkeypatch):
   root = make_layout("csv")
   (root / "images/40.png").write_bytes(b"no image")
   with pytest.raises(RecordError, match=r"labels.csv:42 \(images/40.png\): not an image"):
@@ -192,18 +192,18 @@ def test_bad_records_can_be_left_out(make_layout, plan_of, tmp_path):
   assert "joyous" in report["problems"][0]
   assert "labels.csv:52" in report["left_out"]["test"][0]
   assert report["image_sizes"]["train"]["median"] == [60, 50]
-  # Two of each class in 14 test records, but for the happiness that cannot be read.
+  # Two of each class in 14 test records, except for the unreadable happiness.
   test = {"neutral": 2, "happiness": 1, "sadness": 2, "surprise": 2, "fear": 2, "disgust": 2}
   assert report["written"]["test"] == {"total": 13, **test, "anger": 2}
 
 
-def test_report_has_its_pictures(make_layout, plan_of, tmp_path):
+def test_report_files(make_layout, plan_of, tmp_path):
   root = make_layout("voc")
   prepared = prepare(plan_of("voc", root), root, tmp_path / "out")
   for name in ("classes.png", "sizes.png", "samples.png"):
     with Image.open(f"{prepared.folder}/report/{name}") as image:
       assert np.asarray(image.convert("L")).std() > 10
-  with pytest.raises(ValueError, match="has been prepared; use it, delete it"):
+  with pytest.raises(ValueError, match="is already prepared; use it, delete it"):
     prepare(plan_of("voc", root), root, tmp_path / "out")
 
 
@@ -219,10 +219,10 @@ def test_names_that_are_not_utf8_are_escaped(make_layout, plan_of, tmp_path):
   assert source[origins.index("train/fear/caf\\udce9.png")]["image"].any()
 
 
-def test_classes_of_any_script_are_drawn(make_layout, plan_of, tmp_path):
-  """Warnings are errors here: Matplotlib warns of every letter that it cannot draw."""
+def test_class_names_of_any_script_are_rendered(make_layout, plan_of, tmp_path):
+  """Warnings are errors here: Matplotlib warns about every letter that it cannot render."""
   root = make_layout("image_folder")
-  names = ("中性", "\U0010fffd")  # the second is of a private plane, which no font has
+  names = ("中性", "\U0010fffd")  # the second is in a private plane, which no font has
   for split in ("train", "val"):
     for folder in sorted((root / split).iterdir())[2:]:
       shutil.rmtree(folder)
@@ -234,10 +234,10 @@ def test_classes_of_any_script_are_drawn(make_layout, plan_of, tmp_path):
       assert np.asarray(image.convert("L")).std() > 5
 
 
-def test_what_cannot_be_opened(make_layout, plan_of, tmp_path):
+def test_open_prepared_errors(make_layout, plan_of, tmp_path):
   root = make_layout("image_folder")
   prepare(plan_of("image_folder", root), root, tmp_path / "out")
-  with pytest.raises(ValueError, match="has no split 'test'; splits there: train, val"):
+  with pytest.raises(ValueError, match="has no split 'test'; existing splits: train, val"):
     open_prepared(tmp_path / "out", "test")
   with pytest.raises(
     ValueError,
@@ -260,7 +260,7 @@ def test_what_cannot_be_opened(make_layout, plan_of, tmp_path):
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_batches_are_those_of_the_plain_reader(make_layout, plan_of, tmp_path):
+def test_batches_equal_those_of_the_released_set(make_layout, plan_of, tmp_path):
   root = make_layout("csv")
   prepare(plan_of("csv", root), root, tmp_path / "out")
   plain = DataConfig(source="csv", dir=str(root), image_size=64)

@@ -1,15 +1,15 @@
-"""How many near duplicates are listed; the other checks are in datasets/test_damaged_images.py."""
+"""The number of listed near duplicates; datasets/test_damaged_images.py tests the other checks."""
 
 from ferjax.data.datasets.entries import Entry
 from ferjax.data.preparation.checks import near_duplicates
-from ferjax.data.preparation.duplicates import Seen, Signature
+from ferjax.data.preparation.duplicates import HashedEntry, Signature
 
 
-def test_pictures_that_are_all_alike_do_not_fill_the_list():
+def test_number_of_listed_pairs_is_limited():
   seen = []
   for i in range(20):  # 190 pairs
     entry = Entry(f"t.csv:{i}", f"{i}", "", "train", 0)
-    seen.append(Seen("train", entry, Signature(bytes([i]), bytes(32))))
+    seen.append(HashedEntry("train", entry, Signature(bytes([i]), bytes(32))))
   messages = [finding.message for finding in near_duplicates(seen, limit=100)]
   assert len(messages) == 101
   assert messages[0] == "train: t.csv:1 looks like train: t.csv:0 (0 of 256 bits differ)"

@@ -1,4 +1,4 @@
-"""`prepare` without duplicates: what is written, what is said of it, and how it goes on."""
+"""`prepare` without duplicates: the records, the report, and resuming."""
 
 import json
 import pathlib
@@ -15,13 +15,13 @@ from ferjax.data.preparation.plan import Splitting
 from ferjax.data.preparation.prepare import prepare
 from ferjax.data.prepared import open_prepared
 
-# Of the miniature table: 46 of train, then 14 of test; classes by the number modulo 7. Copies have
-# the pixels of the first: the same class in train, another in train, and in test.
+# The miniature table has 46 records of train, then 14 of test; the class is the number modulo 7.
+# Copies have the pixels of the first: the same class in train, another in train, and in test.
 COPIES = {0: (7, 51), 3: (5, 8, 10), 20: (55,)}
 BY_MODE = {
   "none": [],
   "across-splits": [0, 7, 20],
-  # 20 has the same class in test; of 3 none is kept.
+  # 20 has the same class in test; no record with the image of 3 is kept.
   "conflicting": [0, 3, 5, 7, 8, 10],
   "all": [0, 3, 5, 7, 8, 10, 20],
 }
@@ -38,7 +38,7 @@ def doubled(make_layout):
 
 @pytest.fixture
 def plan(doubled, plan_of):
-  """Validation is not cut, so that all is known by hand."""
+  """Without a validation split, so that the records are known."""
   return plan_of("csv", doubled, splitting=Splitting(fraction=0.0))
 
 
@@ -47,7 +47,7 @@ def origin(number):
 
 
 def origins(out):
-  """Of all that was written, by split."""
+  """The origins of all written records, by split."""
   found = {}
   for split in ("train", "test"):
     source = open_prepared(out, split)
@@ -56,7 +56,7 @@ def origins(out):
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_each_way_is_a_set_of_its_own(plan, doubled, tmp_path):
+def test_each_mode_has_its_own_folder(plan, doubled, tmp_path):
   for mode, numbers in BY_MODE.items():
     done = []
     prepared = prepare(plan, doubled, tmp_path / "out", drop_duplicates=mode, progress=done.append)
@@ -78,7 +78,7 @@ def test_each_way_is_a_set_of_its_own(plan, doubled, tmp_path):
       }
 
 
-def test_the_report_names_what_was_dropped(plan, doubled, tmp_path):
+def test_the_report_lists_the_dropped_records(plan, doubled, tmp_path):
   prepared = prepare(plan, doubled, tmp_path / "out", drop_duplicates="across-splits")
   report = json.loads(pathlib.Path(prepared.folder, "report/report.json").read_text())
   assert report["drop_duplicates"] == "across-splits"
@@ -105,11 +105,11 @@ def test_check_finds_no_duplicates_afterwards(plan, doubled, tmp_path):
 @pytest.mark.parametrize(
   ("reads", "left"),
   [
-    (23, 40 + 57),  # while images are compared: four files of five are there
-    (82, 37),  # while shards are written: all 60 were compared, four shards of five are there
+    (23, 40 + 57),  # while images are compared: four files of five are finished
+    (82, 37),  # while shards are written: all 60 were compared, four shards of five are finished
   ],
 )
-def test_interrupted_run_goes_on(plan, doubled, tmp_path, monkeypatch, reads, left):
+def test_interrupted_run_resumes(plan, doubled, tmp_path, monkeypatch, reads, left):
   opened, load = [], builders.load
 
   def load_until_killed(entry, **options):
@@ -146,12 +146,12 @@ def test_images_that_cannot_be_read(doubled, plan_of, tmp_path):
   assert "labels.csv:32" in prepared.left_out["train"][0]
 
 
-def test_a_split_that_is_a_copy(doubled, plan_of, tmp_path):
+def test_a_split_that_is_a_copy_of_another(doubled, plan_of, tmp_path):
   for i in range(46):
     shutil.copy(doubled / "images/50.png", doubled / f"images/{i}.png")
   plan = plan_of("csv", doubled, splitting=Splitting(fraction=0.0))
-  message = r"across-splits leaves nothing of the split 'train': its 46 records .* labels.csv:2 "
+  message = r"across-splits would empty the split 'train': all its 46 records .* labels.csv:2 "
   with pytest.raises(RecordError, match=message):
     prepare(plan, doubled, tmp_path / "out", drop_duplicates="across-splits")
-  with pytest.raises(ValueError, match="unknown way 'some' to drop duplicates; known: none, "):
+  with pytest.raises(ValueError, match="unknown mode 'some' to drop duplicates; known: none, "):
     prepare(plan, doubled, tmp_path / "out", drop_duplicates="some")

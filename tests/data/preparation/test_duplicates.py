@@ -1,4 +1,4 @@
-"""Pairs of hashes against a loop, and what is dropped by hand and against its definition."""
+"""Pairs of hashes against a loop; dropped records against hand-made cases and the definition."""
 
 import itertools
 
@@ -8,7 +8,7 @@ import pytest
 from ferjax.data.datasets.entries import Entry
 from ferjax.data.preparation.duplicates import (
   NEAR_BITS,
-  Seen,
+  HashedEntry,
   Signature,
   find_dropped,
   neighbours,
@@ -16,7 +16,7 @@ from ferjax.data.preparation.duplicates import (
 )
 
 
-def test_neighbours_are_those_of_a_loop():
+def test_neighbours_equal_those_of_a_loop():
   rng = np.random.default_rng(0)
   hashes = rng.integers(0, 2**64, (40, 4), np.uint64, endpoint=False)
   for source, target, flips in ((3, 30, 5), (0, 39, 12), (6, 7, 13), (20, 21, 0)):
@@ -38,7 +38,7 @@ def test_neighbours_are_those_of_a_loop():
   assert found == expected
 
 
-def test_signature_tells_pixels_and_looks():
+def test_signature_of_equal_and_similar_images():
   coarse = np.random.default_rng(0).integers(0, 200, (8, 8), np.uint8)
   image = np.repeat(np.kron(coarse, np.ones((8, 8), np.uint8))[..., None], 3, axis=2)
   one, other = signature(image), signature(image + np.uint8(1))
@@ -59,29 +59,29 @@ def see(text):
     hash = bytearray(np.random.default_rng(ord(image[0])).bytes(32))
     hash[int(image[1]) % 32] ^= 0b11  # variants differ in four bits
     entry = Entry(f"t.csv:{number}", f"{number}", "", split, ord(label))
-    seen.append(Seen(split, entry, Signature(image.encode(), bytes(hash))))
+    seen.append(HashedEntry(split, entry, Signature(image.encode(), bytes(hash))))
   return seen
 
 
 @pytest.mark.parametrize(
   ("images", "mode", "dropped"),
   [
-    # Test keeps before val, val before train, whatever stands first.
+    # Test has priority over val, and val over train, in any order.
     ("train:a0:x val:a0:x test:a0:x train:b0:x val:b0:x", "across-splits", [0, 1, 3]),
-    # What looks alike counts as well; within a split nothing is dropped.
+    # Near duplicates count as well; within a split nothing is dropped.
     ("train:a0:x train:a1:x val:a2:x val:a2:y test:b0:x test:b0:x", "across-splits", [0, 1]),
     ("train:a0:x train:a0:y val:b0:x test:c0:x", "across-splits", []),
-    # Labels that differ: the later splits lose it.
+    # Different labels: the records of later splits are dropped.
     ("train:a0:x test:a0:y train:b0:x val:b0:y train:c0:x test:c0:x", "conflicting", [0, 2]),
-    # Also those that agree with the one that is kept: the image has different labels.
+    # Even those with the label that is kept: the image has different labels.
     ("test:a0:x train:a0:x train:a0:y", "conflicting", [1, 2]),
-    # Where train or val contradicts itself none is kept; test keeps its own.
+    # If labels differ within train or val, none is kept there; test keeps its own.
     ("train:a0:x train:a0:x train:a0:y train:b0:x", "conflicting", [0, 1, 2]),
     ("val:a0:x val:a0:y train:a0:x test:b0:x test:b0:y", "conflicting", [0, 1, 2]),
     ("test:b0:x test:b0:y train:b0:x", "conflicting", [2]),
-    # Near duplicates may have other labels: another moment of one scene.
+    # Near duplicates may have other labels: they may show another moment.
     ("train:a0:x train:a1:y test:a2:z", "conflicting", []),
-    # All: the first of each split is kept besides.
+    # All: only the first within each split is kept.
     ("train:a0:x train:a1:x train:a0:x train:b0:x", "all", [1, 2]),
     ("train:a0:x val:a1:x test:a2:x test:a3:x test:a2:y", "all", [0, 1, 3, 4]),
     ("train:a0:x train:a0:y train:a1:x train:b0:x", "all", [0, 1]),
@@ -111,8 +111,8 @@ def _drop(seen, mode):
 
 
 @pytest.mark.parametrize("mode", ["across-splits", "all"])
-def test_no_pair_is_left_and_nothing_is_dropped_without_one(mode):
-  """Chains as well, in which the first and the third do not look alike."""
+def test_no_pair_remains_and_every_dropped_record_has_one(mode):
+  """Includes chains, in which the first and the third are not near duplicates."""
   rng = np.random.default_rng(1)
   seen = []
   for number in range(120):
@@ -121,7 +121,7 @@ def test_no_pair_is_left_and_nothing_is_dropped_without_one(mode):
     bits[rng.permutation(256)[:20]] ^= 1
     split = str(rng.choice(["train", "val", "test"]))
     entry = Entry(f"t.csv:{number}", f"{number}", "", split, 0)
-    seen.append(Seen(split, entry, Signature(bytes([number]), np.packbits(bits).tobytes())))
+    seen.append(HashedEntry(split, entry, Signature(bytes([number]), np.packbits(bits).tobytes())))
 
   def is_pair(one, other):
     a, b = (np.unpackbits(np.frombuffer(x.signature.hash, np.uint8)) for x in (one, other))
@@ -140,6 +140,6 @@ def test_no_pair_is_left_and_nothing_is_dropped_without_one(mode):
 
 
 def test_an_unknown_mode():
-  with pytest.raises(ValueError, match=r"unknown way 'some' to drop duplicates; known: none, acr"):
+  with pytest.raises(ValueError, match=r"unknown mode 'some' to drop duplicates; known: none, acr"):
     find_dropped([], "some")
   assert find_dropped([], "all") == []

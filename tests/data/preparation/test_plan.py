@@ -1,4 +1,4 @@
-"""What a plan says when too few records were read; what it plans is tested with the layouts."""
+"""Messages of a plan with too few records; its entries are tested with the layouts."""
 
 import pytest
 
@@ -8,8 +8,8 @@ from ferjax.data.loading import load_source
 from ferjax.data.preparation.plan import Splitting
 
 
-def test_errors_behind_a_split_that_cannot_be_cut(make_layout, plan_of):
-  """Of 46 train records of a table one can be read: the message shows the other 45."""
+def test_message_lists_the_errors_if_no_validation_can_be_taken(make_layout, plan_of):
+  """One of 46 train records of a table can be read: the message lists the other 45."""
   root = make_layout("csv")
   for i in range(1, 46):
     (root / f"images/{i}.png").unlink()
@@ -26,7 +26,7 @@ def test_errors_behind_a_split_that_cannot_be_cut(make_layout, plan_of):
   assert more == "  ..."
 
 
-def test_what_the_rules_left_out_is_said_too(make_layout, plan_of):
+def test_message_counts_the_records_left_out_by_rules(make_layout, plan_of):
   root = make_layout("affectnet_csv")
   lists = root / "Manually_Annotated_file_lists"
   (lists / "validation.csv").write_text((lists / "validation.csv").read_text().splitlines()[0])
@@ -43,7 +43,7 @@ def test_no_records_at_all(make_layout, plan_of):
   root = make_layout("csv")
   for path in (root / "images").iterdir():
     path.unlink()
-  message = r"no records of the split 'train' to read: all 46 records .* the first: labels.csv:2 "
+  message = r"no valid records of the split 'train': all 46 records .* the first: labels.csv:2 "
   with pytest.raises(LayoutError, match=message):
     plan_of("csv", root)
 
@@ -51,7 +51,7 @@ def test_no_records_at_all(make_layout, plan_of):
 def test_val_as_test_names_the_errors(make_layout, plan_of):
   root = make_layout("csv")
   (root / "images/1.png").unlink()
-  message = r"this has train, test\n1 records could not be read:\n  labels.csv:3 \(images/1.png\): "
+  message = r"set has train, test\n1 records could not be read:\n  labels.csv:3 \(images/1.png\): "
   with pytest.raises(LayoutError, match=message):
     plan_of("csv", root, splitting=Splitting(val_as_test=True))
 

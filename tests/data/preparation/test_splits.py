@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from ferjax.data.preparation.splits import cut_validation
+from ferjax.data.preparation.splits import split_validation
 
 
 def _records(counts):
@@ -13,29 +13,29 @@ def _records(counts):
   return [f"{i}.jpg" for i in range(len(classes))], classes
 
 
-def test_every_class_gives_its_share():
+def test_the_same_fraction_of_every_class_is_taken():
   keys, classes = _records((100, 31, 4))
-  chosen = cut_validation(keys, classes, [""] * len(keys), fraction=0.1)
+  chosen = split_validation(keys, classes, [""] * len(keys), fraction=0.1)
   taken = collections.Counter(classes[i][0] for i in np.flatnonzero(chosen))
   assert taken == {0: 10, 1: 3}  # rounded: 10, 3.1, 0.4
 
 
-def test_the_choice_goes_by_key_and_seed_not_by_order():
+def test_the_choice_depends_on_key_and_seed_not_on_order():
   keys, classes = _records((40, 40))
   groups = [""] * len(keys)
-  names = {k for k, c in zip(keys, cut_validation(keys, classes, groups), strict=True) if c}
+  names = {k for k, c in zip(keys, split_validation(keys, classes, groups), strict=True) if c}
   order = np.random.default_rng(1).permutation(len(keys))
-  shuffled = cut_validation([keys[i] for i in order], [classes[i] for i in order], groups)
+  shuffled = split_validation([keys[i] for i in order], [classes[i] for i in order], groups)
   assert {keys[i] for i, c in zip(order, shuffled, strict=True) if c} == names
-  other = cut_validation(keys, classes, groups, seed=1)
+  other = split_validation(keys, classes, groups, seed=1)
   assert {k for k, c in zip(keys, other, strict=True) if c} != names
 
 
-def test_groups_stay_whole_and_shares_are_near():
+def test_groups_stay_whole_and_fractions_are_close():
   rng = np.random.default_rng(0)
   groups = [f"s{g}" for g in rng.integers(0, 80, 1000)]
   classes = [(int(c),) for c in rng.integers(0, 4, 1000)]
-  chosen = cut_validation([str(i) for i in range(1000)], classes, groups, fraction=0.2)
+  chosen = split_validation([str(i) for i in range(1000)], classes, groups, fraction=0.2)
   sides = collections.defaultdict(set)
   for group, is_chosen in zip(groups, chosen, strict=True):
     sides[group].add(bool(is_chosen))
@@ -46,12 +46,12 @@ def test_groups_stay_whole_and_shares_are_near():
   assert max(shares) < 0.25
 
 
-def test_photographs_with_many_faces_count_them_all():
+def test_every_face_of_a_photograph_counts():
   classes = [(0, 0, 1), (1,), ()] * 20
-  chosen = cut_validation([str(i) for i in range(60)], classes, [""] * 60, fraction=0.25)
+  chosen = split_validation([str(i) for i in range(60)], classes, [""] * 60, fraction=0.25)
   faces = collections.Counter(c for i in np.flatnonzero(chosen) for c in classes[i])
   assert faces[0] == 10
-  assert faces[1] in (10, 11)  # a photograph that class 0 needs may hold one too many of class 1
+  assert faces[1] in (10, 11)  # a photograph needed for class 0 may add one too many of class 1
 
 
 @pytest.mark.parametrize(
@@ -61,16 +61,16 @@ def test_photographs_with_many_faces_count_them_all():
     ((["a", "b"], [(0,), (0,)], ["s", "s"]), "no validation split of 0.1 .* 2 records in 1 groups"),
   ],
 )
-def test_what_cannot_be_split_is_said(arguments, message):
+def test_impossible_splits_raise(arguments, message):
   with pytest.raises(ValueError, match=message):
-    cut_validation(*arguments)
+    split_validation(*arguments)
 
 
 def test_fraction_out_of_range():
-  with pytest.raises(ValueError, match=r"validation fraction \(1.0\) must lie between 0 and 1"):
-    cut_validation(["a"], [(0,)], [""], fraction=1.0)
+  with pytest.raises(ValueError, match=r"validation fraction \(1.0\) must be between 0 and 1"):
+    split_validation(["a"], [(0,)], [""], fraction=1.0)
 
 
 def test_negative_seed():
   with pytest.raises(ValueError, match=r"seed \(-1\) of the validation split must not be negative"):
-    cut_validation(["a"], [(0,)], [""], seed=-1)
+    split_validation(["a"], [(0,)], [""], seed=-1)

@@ -1,4 +1,4 @@
-"""Drawn faces: reproducible, balanced, and the drawing that `render_face` makes."""
+"""Synthetic faces: reproducible, balanced, and equal to those of `render_face`."""
 
 import pickle
 
@@ -28,7 +28,7 @@ def test_record():
 
 
 def test_shows_the_expression_of_its_label():
-  # The intensity is the first number that the generator gives; the rest is the person.
+  # The generator's first number is the intensity; the person comes from the rest.
   source = _source(intensity=(0.7, 0.7))
   for index in (0, 3, 12):
     rng = np.random.default_rng((3, index))
@@ -47,7 +47,7 @@ def test_reproducible_in_any_order():
   assert not np.array_equal(_source(seed=4)[0]["image"], source[0]["image"])
 
 
-def test_labels_are_balanced_and_those_of_the_records():
+def test_labels_are_balanced_and_equal_those_of_the_records():
   source = _source(23, class_names=EXPRESSIONS)
   assert source.labels.shape == (23, 8)
   np.testing.assert_array_equal(source.labels, [source[i]["label"] for i in range(23)])
@@ -73,7 +73,7 @@ def test_bad_arguments_are_refused(changes, message):
     _source(**changes)
 
 
-def test_index_outside_is_refused():
+def test_index_out_of_range_is_refused():
   for index in (20, -1):
     with pytest.raises(IndexError, match=f"face {index} of 20"):
       _source()[index]

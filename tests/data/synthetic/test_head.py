@@ -1,4 +1,4 @@
-"""Drawn faces: their outline, and where each expression shows."""
+"""Synthetic faces: their outline, and the regions that each expression changes."""
 
 import dataclasses
 import itertools
@@ -22,7 +22,7 @@ def person(seed: int, **changes) -> identity.Identity:
   )
 
 
-def picture(who, expression: str, intensity: float = 1.0, pose=POSE) -> np.ndarray:
+def rendered(who, expression: str, intensity: float = 1.0, pose=POSE) -> np.ndarray:
   units = action_units.action_units(expression, intensity, who.side)
   canvas = Image.new("RGB", (SIZE, SIZE))
   draw = ImageDraw.Draw(canvas, "RGBA")
@@ -41,7 +41,7 @@ def changed(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_emfacs_table():
-  """Written down from the EMFACS table of the manual."""
+  """Copied from the EMFACS table of the manual."""
   expected = {
     "neutral": "",
     "happiness": "6+12",
@@ -60,7 +60,7 @@ def test_emfacs_table():
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
-def test_units_take_the_intensity(name):
+def test_units_have_the_intensity(name):
   units = action_units.action_units(name, 0.6, side=1)
   left, right = ([0.6 * (u in action_units.EMFACS[name]) for u in action_units.UNITS],) * 2
   if name == "contempt":
@@ -86,35 +86,35 @@ def test_unknown_expression_and_intensity():
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS[1:])
-def test_no_intensity_is_neutral(name):
+def test_intensity_0_is_neutral(name):
   who = person(1)
-  np.testing.assert_array_equal(picture(who, name, 0.0), picture(who, "neutral"))
+  np.testing.assert_array_equal(rendered(who, name, 0.0), rendered(who, "neutral"))
 
 
 @pytest.mark.parametrize("intensity", [0.5, 1.0])
 def test_expressions_differ_in_brows_or_mouth(intensity):
   for seed in range(4):
     who = person(seed)
-    pictures = {name: picture(who, name, intensity) for name in EXPRESSIONS}
+    images = {name: rendered(who, name, intensity) for name in EXPRESSIONS}
     for a, b in itertools.combinations(EXPRESSIONS, 2):
-      brows = changed(*(region(pictures[name], -0.36, 0.03) for name in (a, b)))
-      mouth = changed(*(region(pictures[name], 0.12, 0.48) for name in (a, b)))
+      brows = changed(*(region(images[name], -0.36, 0.03) for name in (a, b)))
+      mouth = changed(*(region(images[name], 0.12, 0.48) for name in (a, b)))
       assert max(brows, mouth) > 0.01, (a, b, seed)
 
 
 def test_expression_grows_with_intensity():
   who = person(2)
-  rest = picture(who, "neutral")
+  rest = rendered(who, "neutral")
   for name in EXPRESSIONS[1:]:
-    weak, strong = (np.abs(picture(who, name, i) - rest).sum() for i in (0.25, 1.0))
+    weak, strong = (np.abs(rendered(who, name, i) - rest).sum() for i in (0.25, 1.0))
     assert 0 < weak < strong
 
 
 @pytest.mark.parametrize("side", [0, 1])
 def test_contempt_moves_one_side(side):
   who = person(3, side=side)
-  mouth = region(np.abs(picture(who, "contempt") - picture(who, "neutral")).sum(-1), 0.1, 0.5)
-  # The middle itself, the place where the sides meet, belongs to neither.
+  mouth = region(np.abs(rendered(who, "contempt") - rendered(who, "neutral")).sum(-1), 0.1, 0.5)
+  # The middle, where the sides meet, belongs to neither.
   left, right = mouth[:, : SIZE // 2 - 2].sum(), mouth[:, SIZE // 2 + 2 :].sum()
   moved, still = (left, right) if side == 0 else (right, left)
   assert moved > 0
@@ -128,7 +128,7 @@ def test_outline_is_what_is_painted(name, angle):
   for seed in range(6):
     who = person(seed, ears=False, glasses=("none", "round", "square")[seed % 3])
     pose = drawing.Pose(101.3, 97.6, UNIT, angle)
-    rows, columns = picture(who, name, pose=pose).any(-1).nonzero()
+    rows, columns = rendered(who, name, pose=pose).any(-1).nonzero()
     move = action_units.movement(action_units.action_units(name, 1.0, who.side))
     contour = drawing.place(head.outline(who, move), pose)
     low, high = (columns.min(), rows.min()), (columns.max() + 1, rows.max() + 1)
@@ -147,7 +147,7 @@ def test_outline_measures():
   assert head.outline(who, dropped)[:, 1].max() > contour[:, 1].max() + 0.05
 
 
-def test_place_turns_clockwise():
+def test_place_rotates_clockwise():
   """A quarter turn brings the point on the right to the bottom (y points down)."""
   placed = drawing.place(np.array([[1.0, 0.0]]), drawing.Pose(10, 20, 5, np.pi / 2))
   np.testing.assert_allclose(placed, [[10, 25]], atol=1e-12)
@@ -162,7 +162,7 @@ def test_spline_passes_through_its_points():
 @pytest.mark.parametrize("style", identity.HAIR_STYLES)
 def test_hair_leaves_brows_and_mouth_free(style):
   """The hair of a style hides nothing between the brows and the mouth's corners."""
-  bald, haired = (picture(person(4, hair_style=s), "anger") for s in ("bald", style))
+  bald, haired = (rendered(person(4, hair_style=s), "anger") for s in ("bald", style))
   middle = slice(round(100 - 0.2 * UNIT), round(100 + 0.2 * UNIT))
   np.testing.assert_array_equal(
     region(haired, -0.27, 0.4)[:, middle], region(bald, -0.27, 0.4)[:, middle]

@@ -1,4 +1,4 @@
-"""Drawn scenes: reproducible, exact boxes, and everything in the promised ranges."""
+"""Synthetic scenes: reproducible, with exact boxes and values in the documented ranges."""
 
 import pickle
 
@@ -90,7 +90,7 @@ def test_scale_of_the_boxes(records):
 
 
 def test_boxes_bound_the_painted_outline(monkeypatch):
-  """The box is the extent of what differs where heads are painted white and where black."""
+  """The box is the extent of the pixels that differ between white and black heads."""
   monkeypatch.setattr(head, "draw_shoulders", lambda *args: None)
 
   def scene(index, color):
@@ -107,19 +107,19 @@ def test_boxes_bound_the_painted_outline(monkeypatch):
     if len(white["boxes"]) == 0:
       assert not difference.any()
       continue
-    # Half of the contrast: a blurred edge is where it was.
+    # At half of the contrast, blur does not move an edge.
     rows, columns = (difference > difference.max() / 2).nonzero()
     extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
     outside.append(np.subtract(extent, white["boxes"][0]) * (-1, -1, 1, 1))
   outside = np.array(outside)
   assert len(outside) > 60
   assert outside.max() <= 1
-  # In a fifth of the scenes something is before the face, and may hide one of its ends.
+  # In a fifth of the scenes, something in front of the face may hide one of its ends.
   assert (outside.min(1) >= -1).mean() > 0.8
 
 
 def test_labels_index_the_given_names():
-  """The faces' classes are positions in `class_names`, and no other class occurs."""
+  """Labels are indices into `class_names`, and no other class occurs."""
   names = ("anger", "neutral")
   source = scenes.SyntheticScenes(40, image_size=32, seed=0, class_names=names)
   assert source.class_names == names
@@ -130,7 +130,7 @@ def test_labels_index_the_given_names():
 
 
 def test_number_of_faces():
-  """From `min_faces` on, every number occurs; small faces always find a place."""
+  """Every number from `min_faces` occurs; small faces always fit."""
   options = {"max_faces": 5, "scale": (0.12, 0.13)}
   few, several = (
     [len(scenes.render_scene(0, i, 32, min_faces=least, **options)["label"]) for i in range(80)]
@@ -141,8 +141,8 @@ def test_number_of_faces():
   assert np.mean(few) < 2.2
 
 
-def test_no_intensity_makes_every_scene_neutral():
-  """Labels differ, pictures do not: at intensity 0 the class leaves no trace."""
+def test_intensity_0_makes_every_scene_neutral():
+  """At intensity 0, scenes with different labels are equal."""
   options = {"max_faces": 2, "intensity": (0.0, 0.0)}
   a = scenes.render_scene(5, 1, SIZE, class_names=("neutral",), **options)
   b = scenes.render_scene(5, 1, SIZE, class_names=("fear",), **options)
@@ -150,7 +150,7 @@ def test_no_intensity_makes_every_scene_neutral():
   assert_same(a, b)
 
 
-def test_scene_scales_with_the_image():
+def test_scenes_scale_with_the_image():
   small, large = (scenes.render_scene(0, 1, size) for size in (64, 128))
   np.testing.assert_allclose(2 * small["boxes"], large["boxes"], rtol=1e-5)
   np.testing.assert_array_equal(small["label"], large["label"])

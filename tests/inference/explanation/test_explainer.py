@@ -1,4 +1,4 @@
-"""With networks whose gradients can be worked out by hand, and with real checkpoints."""
+"""With networks whose gradients can be computed by hand, and with real checkpoints."""
 
 import flax.linen as nn
 import jax
@@ -9,7 +9,7 @@ import pytest
 from ferjax.inference.classification import ExpressionClassifier
 from ferjax.inference.detection import Predictor
 from ferjax.inference.explanation.explainer import ClassifierExplainer, DetectorExplainer
-from ferjax.inference.explanation.saliency import apply_watched
+from ferjax.inference.explanation.saliency import apply_capturing
 from ferjax.models import create_model
 from ferjax.ops.sampling import affine_grid, grid_sample
 from ferjax.typing import ClassifierOutput, DetectorOutput
@@ -19,7 +19,7 @@ NAMES = ("red", "green", "blue")
 
 
 class Pool(nn.Module):
-  """Means of cells: one map for each side."""
+  """Average pooling, one map per side."""
 
   sides: tuple[int, ...]
 
@@ -29,7 +29,7 @@ class Pool(nn.Module):
 
 
 class Colour(nn.Module):
-  """The logit of a colour is the sum of its squares over cells of 4 pixels, minus the others'."""
+  """The logit of a colour is its sum of squares over 4-pixel cells, minus that of the others."""
 
   @nn.compact
   def __call__(self, image, *, train):
@@ -39,7 +39,7 @@ class Colour(nn.Module):
 
 
 class Spot(nn.Module):
-  """A cell of 8 or 16 pixels that is bright in a channel is a face of that class."""
+  """A bright cell of 8 or 16 pixels in a channel is a face of that class."""
 
   @nn.compact
   def __call__(self, image, *, train):
@@ -69,7 +69,7 @@ def spot():
 
 @pytest.fixture
 def wide():
-  """24x8, of which the middle is seen: red above, green below on the right."""
+  """24x8; the model gets the middle: red above, green below on the right."""
   image = np.full((8, 24, 3), 51, np.uint8)
   image[:4, 8:16] = (255, 0, 0)
   image[4:, 12:16] = (0, 102, 0)
@@ -82,7 +82,7 @@ def test_contributions_by_hand(colour, wide):
   np.testing.assert_array_equal(explained.pixels, wide)
   (explanation,) = explained.explanations
   assert (explanation.target, explanation.layer) == ("red", "map")
-  # Feature times gradient: twice the squares, positive for red alone.
+  # Feature times gradient: twice the squares, positive for red only.
   corner = 2 * (1 - 1 - 1) * 0.2**2
   np.testing.assert_allclose(explanation.cells, [[2, 2], [corner, -2 * 0.4**2]], atol=1e-6)
   assert explanation.peak == pytest.approx(2)
@@ -91,7 +91,7 @@ def test_contributions_by_hand(colour, wide):
   assert explanation.theta is None
 
 
-def test_the_face_is_what_the_predictor_says(colour, wide):
+def test_the_face_is_the_prediction(colour, wide):
   (explanation,) = _only(
     ClassifierExplainer(colour, target="green", layer="map"), wide
   ).explanations
@@ -110,7 +110,7 @@ def test_another_class_has_another_map(colour, wide):
   np.testing.assert_allclose(explanation.cells, [[-2, -2], [-0.08, 0.32]], atol=1e-6)
 
 
-def test_nothing_may_speak_for_a_class(colour, wide):
+def test_a_class_may_have_no_evidence(colour, wide):
   (explanation,) = _only(ClassifierExplainer(colour, target="blue", layer="map"), wide).explanations
   assert explanation.cells.max() < 0
   assert explanation.peak == 0
@@ -128,9 +128,9 @@ def test_wrong_arguments(colour, spot, wide):
     ClassifierExplainer(colour, target="pink", layer="map")
   with pytest.raises(ValueError, match="unknown class 'pink'"):
     DetectorExplainer(spot, target="pink", layer="neck")
-  with pytest.raises(ValueError, match="no feature map is known of Colour"):
+  with pytest.raises(ValueError, match="no feature map is known for Colour"):
     ClassifierExplainer(colour)
-  with pytest.raises(ValueError, match="no feature map is known of Spot"):
+  with pytest.raises(ValueError, match="no feature map is known for Spot"):
     DetectorExplainer(spot)
   with pytest.raises(ValueError, match="calls no submodule 'stage3'"):
     _only(ClassifierExplainer(colour, layer="stage3"), wide)
@@ -140,7 +140,7 @@ def test_wrong_arguments(colour, spot, wide):
 
 @pytest.fixture
 def scene():
-  """32x16, put 8 pixels down into 32x32, with two faces of one class."""
+  """32x16, moved down by 8 pixels in 32x32, with two faces of one class."""
   image = np.zeros((16, 32, 3), np.uint8)
   image[:8, :8] = (255, 0, 0)
   image[:8, 16:24] = (230, 0, 0)
@@ -148,7 +148,7 @@ def scene():
 
 
 def _contribution(brightness):
-  """Of a cell of one channel, to log(objectness * class): feature times its derivative."""
+  """Of a one-channel cell to log(objectness * class): feature times derivative."""
   objectness, logit = 8 * (brightness - 0.5), 20 * (brightness - 0.5)
   return brightness * (8 / (1 + np.exp(objectness)) + 20 / (1 + np.exp(logit)))
 
@@ -189,7 +189,7 @@ def test_a_large_face_is_explained_by_its_level(spot):
 def test_another_class_of_a_detection(spot, scene):
   explanations = _only(DetectorExplainer(spot, target="blue", layer="neck"), scene).explanations
   assert [explanation.target for explanation in explanations] == ["blue", "blue"]
-  # The channel of blue is 0 there; what is left is that there is a face.
+  # The blue channel is 0 there; only the objectness remains.
   expected = 8 / (1 + np.exp(4))
   assert explanations[0].cells[1, 0] == pytest.approx(expected, rel=1e-3)
 
@@ -210,7 +210,7 @@ THETA = [[0.6, 0.1, 0.2], [-0.2, 0.7, -0.1]]
 
 @pytest.fixture(scope="module")
 def emonext():
-  """Of 64 pixels; its transformer does the same to every image."""
+  """Takes 64 pixels; its transformer does not depend on the image."""
   model = create_model("emonext", num_classes=3, size="atto")
   rng = np.random.default_rng(0)
   image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
@@ -229,7 +229,7 @@ def transformed(emonext, photograph):
   return _only(ClassifierExplainer(emonext), photograph).explanations[0]
 
 
-def test_what_the_transformer_looked_at(emonext, transformed, photograph):
+def test_the_resampled_image(emonext, transformed, photograph):
   np.testing.assert_allclose(transformed.theta, THETA, rtol=1e-6)
   view = jnp.asarray(emonext._inputs(photograph)[None] / 255, jnp.float32)
   grid = affine_grid(jnp.array([THETA]), 64, 64, align_corners=True)
@@ -237,36 +237,36 @@ def test_what_the_transformer_looked_at(emonext, transformed, photograph):
   assert np.abs(transformed.resampled - np.asarray(expected)).max() < 0.51
 
 
-def test_the_map_lies_where_the_transformer_looked(transformed):
-  """By hand: the corners in coordinates of -1..1, then pixels of the view, then of 70x50."""
+def test_the_map_is_on_the_sampled_region(transformed):
+  """By hand: the corners in -1..1, then in pixels of the view, then of 70x50."""
   edge = 64 / 63  # the outer edge of the border pixels, whose centres are 1
   corners = edge * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])
   theta = np.array(THETA)
   pixels = (corners @ theta[:, :2].T + theta[:, 2] + 1) * 63 / 2 + 0.5
-  # 70x50 becomes 89x64, of which 12 columns on the left are not seen.
+  # 70x50 becomes 89x64; the crop drops 12 columns on the left.
   expected = (pixels + np.array([12, 0])) * [70 / 89, 50 / 64]
   np.testing.assert_allclose(transformed.outline, expected, atol=1e-3)
   assert transformed.view == pytest.approx((12 * 70 / 89, 0, 76 * 70 / 89, 50), abs=1e-3)
 
 
 def test_emonext_is_explained_by_grad_cam(emonext, transformed, photograph):
-  """Weights of the channels of the last map by finite differences of the head in float64."""
+  """Channel weights of the last map by finite differences of the head in float64."""
   assert (transformed.layer, transformed.cells.shape) == ("stage3", (2, 2))
   view = jnp.asarray(emonext._inputs(photograph)[None] / 255, jnp.float32)
-  watched = jax.jit(lambda v, x: apply_watched(emonext._model, v, x, ["stage3"]))
-  output, seen = watched(emonext._variables, view)
+  capture = jax.jit(lambda v, x: apply_capturing(emonext._model, v, x, ["stage3"]))
+  output, seen = capture(emonext._variables, view)
   features = np.asarray(seen["stage3"][0], np.float64)
   params = jax.tree.map(lambda x: np.asarray(x, np.float64), emonext._variables["params"])
-  number = NAMES.index(transformed.target)
+  label = NAMES.index(transformed.target)
 
   def logit(means):
     centred = means - means.mean(-1, keepdims=True)
     normal = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
     normal = normal * params["norm"]["scale"] + params["norm"]["bias"]
-    return (normal @ params["head"]["kernel"] + params["head"]["bias"])[..., number]
+    return (normal @ params["head"]["kernel"] + params["head"]["bias"])[..., label]
 
   means = features.mean((0, 1))
-  assert logit(means) == pytest.approx(float(output.logits[0, number]), rel=1e-3)
+  assert logit(means) == pytest.approx(float(output.logits[0, label]), rel=1e-3)
   steps = 1e-5 * np.eye(len(means))
   weights = (logit(means + steps) - logit(means - steps)) / 2e-5
   expected = features @ weights / 4

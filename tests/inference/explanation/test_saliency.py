@@ -1,4 +1,4 @@
-"""Against heads whose gradients are known by hand or by finite differences."""
+"""Against heads whose gradients are computed by hand or by finite differences."""
 
 import flax.linen as nn
 import jax
@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from ferjax.inference.explanation.saliency import (
-  apply_watched,
+  apply_capturing,
   default_layer,
   hirescam,
-  with_gradients,
+  unfrozen,
 )
 from ferjax.models import create_model
 from ferjax.typing import ClassifierOutput
 
 
 class Averaged(nn.Module):
-  """A map, its mean, and a linear head: what class activation mapping was made for."""
+  """A map, its mean and a linear head, as in class activation mapping."""
 
   normalised: bool = False
 
@@ -35,37 +35,39 @@ def image():
   return jax.random.normal(jax.random.key(0), (1, 6, 8, 3))
 
 
-def _cells(model, variables, image, layer, number):
+def _cells(model, variables, image, layer, label):
   @jax.jit
   def cells(variables, image):
-    _, seen = apply_watched(model, variables, image, [layer])
+    _, captured = apply_capturing(model, variables, image, [layer])
 
     def logit(features):
-      output, _ = apply_watched(model, variables, image, [layer], replaced={layer: features})
-      return output.logits[0, number]
+      output, _ = apply_capturing(model, variables, image, [layer], replaced={layer: features})
+      return output.logits[0, label]
 
-    return hirescam(seen[layer], jax.grad(logit)(seen[layer]))[0], seen[layer][0]
+    return hirescam(captured[layer], jax.grad(logit)(captured[layer]))[0], captured[layer][0]
 
   return map(np.asarray, cells(variables, image))
 
 
-def test_watching_changes_nothing(image):
+def test_capturing_changes_nothing(image):
   model = Averaged()
   variables = model.init(jax.random.key(1), image, train=False)
   expected = model.apply(variables, image, train=False)
-  output, seen = apply_watched(model, variables, image, ["map", "head"])
+  output, captured = apply_capturing(model, variables, image, ["map", "head"])
   np.testing.assert_array_equal(output.logits, expected.logits)
-  np.testing.assert_array_equal(seen["head"], expected.logits)
-  assert seen["map"].shape == (1, 6, 8, 5)
-  again, seen_again = apply_watched(model, variables, image, ["map"], replaced=seen)
+  np.testing.assert_array_equal(captured["head"], expected.logits)
+  assert captured["map"].shape == (1, 6, 8, 5)
+  again, captured_again = apply_capturing(model, variables, image, ["map"], replaced=captured)
   np.testing.assert_array_equal(again.logits, expected.logits)
-  np.testing.assert_array_equal(seen_again["map"], seen["map"])
+  np.testing.assert_array_equal(captured_again["map"], captured["map"])
 
 
-def test_what_is_replaced_is_what_follows(image):
+def test_a_replaced_output_is_used(image):
   model = Averaged()
   variables = model.init(jax.random.key(1), image, train=False)
-  output, _ = apply_watched(model, variables, image, ["head"], replaced={"head": jnp.ones((1, 4))})
+  output, _ = apply_capturing(
+    model, variables, image, ["head"], replaced={"head": jnp.ones((1, 4))}
+  )
   np.testing.assert_array_equal(output.logits, np.ones((1, 4)))
 
 
@@ -73,23 +75,23 @@ def test_an_unknown_layer_is_an_error(image):
   model = Averaged()
   variables = model.init(jax.random.key(1), image, train=False)
   with pytest.raises(ValueError, match="Averaged calls no submodule 'stage3'"):
-    apply_watched(model, variables, image, ["stage3"])
+    apply_capturing(model, variables, image, ["stage3"])
 
 
-def test_of_a_linear_head_it_is_class_activation_mapping(image):
-  """The map that weighs features by the weights of the class (Zhou et al., CVPR 2016)."""
+def test_a_linear_head_gives_class_activation_mapping(image):
+  """The features weighted by the class's weights (Zhou et al., CVPR 2016)."""
   model = Averaged()
   variables = model.init(jax.random.key(1), image, train=False)
   cells, features = _cells(model, variables, image, "outer", 2)
   weights = np.asarray(variables["params"]["head"]["kernel"])[:, 2]
   np.testing.assert_allclose(cells, features @ weights / 48, rtol=1e-5)
-  # All cells together give the logit, but for the bias.
+  # The cells sum to the logit, without the bias.
   logit = model.apply(variables, image, train=False).logits[0, 2]
   assert cells.sum() == pytest.approx(float(logit), rel=1e-4)
 
 
-def test_behind_a_mean_it_is_grad_cam(image):
-  """Channel weights by finite differences in float64, as a LayerNorm stands before the head."""
+def test_before_a_mean_it_equals_grad_cam(image):
+  """Channel weights by finite differences in float64; a LayerNorm precedes the head."""
   model = Averaged(normalised=True)
   variables = model.init(jax.random.key(1), image, train=False)
   cells, features = _cells(model, variables, image, "outer", 1)
@@ -105,7 +107,7 @@ def test_behind_a_mean_it_is_grad_cam(image):
   np.testing.assert_allclose(cells, features @ np.array(weights) / 48, rtol=1e-3, atol=1e-6)
 
 
-def test_bfloat16_is_added_up_in_float32():
+def test_bfloat16_is_summed_in_float32():
   ones = jnp.ones((1, 1, 1000), jnp.bfloat16)
   cells = hirescam(ones, ones)
   assert cells.dtype == jnp.float32
@@ -121,27 +123,27 @@ def test_bfloat16_is_added_up_in_float32():
     ("fermam", {"size": "nano", "variant": "released"}, 32, "image"),
   ],
 )
-def test_the_layer_is_an_image_of_the_image(name, options, size, layer):
+def test_the_default_layer_is_a_square_map(name, options, size, layer):
   model = create_model(name, num_classes=3, **options)
   assert default_layer(model, size) == layer
   image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
 
-  def seen(image):
+  def captured(image):
     variables = model.init(jax.random.key(0), image, train=False)
-    return apply_watched(model, variables, image, [layer])[1][layer]
+    return apply_capturing(model, variables, image, [layer])[1][layer]
 
-  b, rows, columns, _ = jax.eval_shape(seen, image).shape
+  b, rows, columns, _ = jax.eval_shape(captured, image).shape
   assert b == 1
   assert rows == columns >= 2
 
 
-def test_of_other_networks_no_layer_is_known():
-  with pytest.raises(ValueError, match="no feature map is known of Averaged"):
+def test_unregistered_networks_have_no_default_layer():
+  with pytest.raises(ValueError, match="no feature map is known for Averaged"):
     default_layer(Averaged(), 64)
 
 
-def test_frozen_parts_pass_gradients_on():
+def test_unfrozen_changes_frozen_only():
   model = create_model("fermam", num_classes=3, size="nano", frozen="image+landmark")
-  assert with_gradients(model).frozen == "none"
-  assert with_gradients(model).size == "nano"
-  assert with_gradients(Averaged()) == Averaged()
+  assert unfrozen(model).frozen == "none"
+  assert unfrozen(model).size == "nano"
+  assert unfrozen(Averaged()) == Averaged()
