@@ -34,9 +34,12 @@ def check_writable(folder: str | os.PathLike, files: Iterable[str] = ()) -> None
     files: names of the files to be written or replaced in it.
 
   Raises:
+    ValueError: the name of the folder is empty.
     NotADirectoryError: the folder is a file.
     OSError: it cannot be created or written, or a file's name is taken by a folder.
   """
+  if not os.fspath(folder):
+    raise ValueError("the folder for the results is ''; expected a name, or . for this folder")
   folder = pathlib.Path(folder)
   made: list[pathlib.Path] = []
   try:

@@ -22,6 +22,11 @@ def test_a_check_leaves_nothing_behind(tmp_path):
   assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["x.json"]
 
 
+def test_a_folder_without_a_name():
+  with pytest.raises(ValueError, match=r"is ''; expected a name, or \. for this folder"):
+    check_writable("")
+
+
 def test_folders_that_cannot_be_written(tmp_path):
   (tmp_path / "file").touch()
   with pytest.raises(NotADirectoryError, match="file: is a file; expected a folder"):

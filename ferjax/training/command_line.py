@@ -128,7 +128,9 @@ def _hint(path: str) -> Any:
     known = typing.get_type_hints(kind) if dataclasses.is_dataclass(kind) else {}
     if name not in known:
       fields = (
-        f"known fields of {prefix}: {', '.join(known)}" if known else f"{prefix} is one value"
+        f"known fields of {prefix}: {', '.join(known)}"
+        if known
+        else f"{prefix} is one value, set by --{prefix}=VALUE"
       )
       raise ValueError(f"unknown field config.{path}; {fields}")
     kind, prefix = known[name], f"{prefix}.{name}"

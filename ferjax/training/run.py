@@ -45,7 +45,7 @@ def train(config: Config, workdir: str | os.PathLike) -> dict[str, float]:
   """
   validate(config)
   if jax.process_index() == 0:
-    check_writable(pathlib.Path(workdir).expanduser())
+    check_writable(os.path.expanduser(workdir))
   if config.train.seeds:
     return _train_seeds(config, pathlib.Path(workdir).expanduser())
   metrics, test_metrics = _train_once(config, workdir)

@@ -39,8 +39,9 @@ def find_splits(
   if unknown and not {"train", "val"} <= named.keys():
     first = shlex.quote(unknown[0])
     absent = next((s for s in SPLITS if s not in named and own[s] not in found), "val")
+    is_not = "is not a split" if len(unknown) == 1 else "are not splits"
     raise LayoutError(
-      f"{what} {', '.join(unknown)} in {root} is not a split; expected {', '.join(own.values())}; "
+      f"{what} {', '.join(unknown)} in {root} {is_not}; expected {', '.join(own.values())}; "
       f"existing: {', '.join(found)}. Rename it, move it away, or name its split: "
       f"--file {absent}={first}, or --config.data.{absent}={first}"
     )
