@@ -58,7 +58,14 @@ def image(golden_rules):
 
 @pytest.fixture(scope="module")
 def forward(model):
-  return jax.jit(functools.partial(model.apply, train=False, capture_intermediates=True))
+  @jax.jit
+  def run(variables, image):
+    """The output, and the recorded intermediate arrays; all would take too much memory."""
+    output, state = model.apply(variables, image, train=False, capture_intermediates=True)
+    taps = flatten_dict(state["intermediates"], sep="/")
+    return output, {name: taps[f"{path}/__call__"][0] for name, path in TAPS.items()}
+
+  return run
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +92,11 @@ def released_loss(output, labels):
 
 def test_every_intermediate_and_output(emonext_golden, forward, attend, variables, image):
   golden = emonext_golden
-  output, state = forward(variables, image)
+  output, arrays = forward(variables, image)
   weights, attention_norm = attend(output.features)
-  taps = {
-    k.removesuffix("/__call__"): np.asarray(v[0])
-    for k, v in flatten_dict(state["intermediates"], sep="/").items()
-    if k != "__call__"
-  }
-  arrays = {name: taps[path] for name, path in TAPS.items()}
   arrays |= {
     "in": np.asarray(image),
-    "theta": taps["stn/dense1"].reshape(2, 2, 3),
+    "theta": arrays["fc_loc"].reshape(2, 2, 3),
     "features": output.features,
     "logits": output.logits,
     "attention_weights": weights,
@@ -138,7 +139,7 @@ def test_batch_of_four(emonext_golden, golden_rules, forward, attend, variables)
 
 
 @pytest.fixture(scope="module")
-def train_step(model, variables, image, emonext_golden):
+def train_step(model, variables, image, emonext_golden, keeps_products):
   """(loss, cross entropy, output, statistics), gradients.
 
   In float64: where a point of the transformer's grid crosses the centre of a pixel, the gradients
@@ -146,15 +147,15 @@ def train_step(model, variables, image, emonext_golden):
   """
   own = model.clone(dtype=jnp.float64)
 
+  @functools.partial(jax.checkpoint, policy=keeps_products)
+  def network(params, image):
+    variables_ = {"params": params, "batch_stats": variables["batch_stats"]}
+    return own.apply(variables_, image, train=True, mutable=["batch_stats"])
+
   @jax.jit
   def step(params, image):
     def loss_fn(params):
-      output, state = own.apply(
-        {"params": params, "batch_stats": variables["batch_stats"]},
-        image,
-        train=True,
-        mutable=["batch_stats"],
-      )
+      output, state = network(params, image)
       loss, entropy = released_loss(output, emonext_golden.train["train"]["labels"])
       return loss, (entropy, output, state["batch_stats"])
 

@@ -57,15 +57,17 @@ def tap_paths():
 def test_every_intermediate_and_output(golden, released_model, released_variables, golden_image):
   @jax.jit
   def forward(variables, image):
-    return released_model.apply(variables, image, train=False, capture_intermediates=True)
+    output, state = released_model.apply(variables, image, train=False, capture_intermediates=True)
+    taps = flatten_dict(state["intermediates"], sep="/")
+    # All maps together take a gigabyte.
+    return output, {path: taps[f"{path}/__call__"][0] for path in tap_paths().values()}
 
-  output, state = forward(released_variables, golden_image)
-  taps = flatten_dict(state["intermediates"], sep="/")
+  output, taps = forward(released_variables, golden_image)
   recorded = {x.removeprefix("full/") for x in golden.index if x.startswith("full/")}
   assert set(tap_paths()) == recorded - {"in", "out0", "out1", "out2"}
   errors = {}
   for name, path in tap_paths().items():
-    value = np.asarray(taps[f"{path}/__call__"][0])
+    value = np.asarray(taps[path])
     channels_first = golden.index[f"full/{name}"]["layout"] == "NCHW"
     errors[name] = golden.rel_l2(f"full/{name}", value.transpose(NCHW) if channels_first else value)
   for i, level in enumerate(output.levels):
@@ -105,18 +107,14 @@ def yolo_loss(golden):
 
 
 @pytest.fixture(scope="module")
-def train_step(released_model, released_variables, golden_image, yolo_loss):
+def train_step(released_model, released_variables, golden_image, yolo_loss, keeps_products):
   """Maps and new statistics in training, and by case a loss of the maps and its gradients.
 
   In float64 except for scans and losses: the refinement has ReLUs, and the pyramid maxima.
   """
   model = released_model.clone(dtype=jnp.float64)
 
-  def is_kept(primitive, *_, **__):
-    return primitive.name in ("conv_general_dilated", "dot_general")
-
-  # What is cheap to compute is computed again: all of it would take 1.2 GB.
-  @functools.partial(jax.checkpoint, policy=is_kept)
+  @functools.partial(jax.checkpoint, policy=keeps_products)
   def network(params, image):
     variables = {"params": params, "batch_stats": released_variables["batch_stats"]}
     output, state = model.apply(variables, image, train=True, mutable=["batch_stats"])

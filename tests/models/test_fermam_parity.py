@@ -86,11 +86,11 @@ def embedding(features, weights):
 def test_every_intermediate_and_output(fermam_golden, model, variables, weights, image):
   @jax.jit
   def forward(variables, image):
-    return model.apply(variables, image, train=False, capture_intermediates=True)
+    output, state = model.apply(variables, image, train=False, capture_intermediates=True)
+    taps = flatten_dict(state["intermediates"], sep="/")
+    return output, {name: taps[f"{path}/__call__"][0] for name, path in TAPS.items()}
 
-  output, state = forward(variables, image)
-  taps = flatten_dict(state["intermediates"], sep="/")
-  values = {name: taps[f"{path}/__call__"][0] for name, path in TAPS.items()}
+  output, values = forward(variables, image)
   projected = values["fusion.fusion_proj"].reshape(2, 7, 7, 512)
   values |= {
     "in": image,
