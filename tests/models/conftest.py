@@ -155,6 +155,18 @@ def keeps_products():
 
 
 @pytest.fixture(scope="session")
+def compiled(trim_memory):
+  """Compiles a function for its arguments, and returns the compiler's memory before it runs."""
+
+  def compile_for(function, *arguments):
+    program = jax.jit(function).lower(*arguments).compile()
+    trim_memory()
+    return program
+
+  return compile_for
+
+
+@pytest.fixture(scope="session")
 def vjp(jit_quickly):
   """Outputs, auxiliary outputs of `apply`, gradients for the parameters and the inputs.
 

@@ -1,7 +1,5 @@
 """The released variant of EmoNeXt compared with recorded numbers of the released program."""
 
-import functools
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -139,7 +137,7 @@ def test_batch_of_four(emonext_golden, golden_rules, forward, attend, variables)
 
 
 @pytest.fixture(scope="module")
-def train_step(model, variables, image, emonext_golden, keeps_products):
+def train_step(model, variables, image, emonext_golden, compiled):
   """(loss, cross entropy, output, statistics), gradients.
 
   In float64: where a point of the transformer's grid crosses the centre of a pixel, the gradients
@@ -147,22 +145,18 @@ def train_step(model, variables, image, emonext_golden, keeps_products):
   """
   own = model.clone(dtype=jnp.float64)
 
-  @functools.partial(jax.checkpoint, policy=keeps_products)
-  def network(params, image):
-    variables_ = {"params": params, "batch_stats": variables["batch_stats"]}
-    return own.apply(variables_, image, train=True, mutable=["batch_stats"])
-
-  @jax.jit
   def step(params, image):
     def loss_fn(params):
-      output, state = network(params, image)
+      variables_ = {"params": params, "batch_stats": variables["batch_stats"]}
+      output, state = own.apply(variables_, image, train=True, mutable=["batch_stats"])
       loss, entropy = released_loss(output, emonext_golden.train["train"]["labels"])
       return loss, (entropy, output, state["batch_stats"])
 
     return jax.value_and_grad(loss_fn, has_aux=True)(params)
 
   with jax.enable_x64(True):
-    (loss, rest), grads = step(variables["params"], image.astype(jnp.float64))
+    arguments = variables["params"], image.astype(jnp.float64)
+    (loss, rest), grads = compiled(step, *arguments)(*arguments)
   return (loss, *rest), grads
 
 

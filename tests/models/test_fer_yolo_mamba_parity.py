@@ -107,7 +107,9 @@ def yolo_loss(golden):
 
 
 @pytest.fixture(scope="module")
-def train_step(released_model, released_variables, golden_image, yolo_loss, keeps_products):
+def train_step(
+  released_model, released_variables, golden_image, yolo_loss, keeps_products, compiled
+):
   """Maps and new statistics in training, and by case a loss of the maps and its gradients.
 
   In float64 except for scans and losses: the refinement has ReLUs, and the pyramid maxima.
@@ -126,13 +128,15 @@ def train_step(released_model, released_variables, golden_image, yolo_loss, keep
 
   with jax.enable_x64(True):
     image = golden_image.astype(jnp.float64)
-    levels, state, pull_back = jax.jit(forward)(released_variables["params"], image)
-  backward = jax.jit(lambda pull_back, cotangents: pull_back(cotangents)[0])
-  results = {}
+    arguments = released_variables["params"], image
+    levels, state, pull_back = compiled(forward, *arguments)(*arguments)
+  backward, results = None, {}
   for case, loss_of in (("train_surrogate", surrogate_loss), ("train_yolo", yolo_loss)):
     loss, cotangents = jax.jit(jax.value_and_grad(loss_of))(levels)
     with jax.enable_x64(True):
-      results[case] = loss, backward(pull_back, cotangents)
+      arguments = pull_back, cotangents
+      backward = backward or compiled(lambda pull_back, x: pull_back(x)[0], *arguments)
+      results[case] = loss, backward(*arguments)
   return levels, state, results
 
 
