@@ -17,6 +17,7 @@ from typing import cast
 import cv2
 import grain
 import numpy as np
+from grain._src.python.ipc import shared_memory_array
 
 from ferjax.config import DataConfig
 from ferjax.data.classification import augment as classification_augment
@@ -120,6 +121,14 @@ def close(iterator: grain.DatasetIterator, config: DataConfig) -> None:
     # last batches alive in reference cycles. The batches are in shared memory, which has to be
     # released before the program ends.
     gc.collect()
+    _wait_for_released_memory()
+
+
+def _wait_for_released_memory() -> None:
+  """Waits for grain's single thread that releases shared memory; at exit it drops its queue."""
+  pool = getattr(shared_memory_array.SharedMemoryArray, "_del_thread_pool", None)
+  if pool is not None:
+    pool.apply(int)  # returns after everything that was queued before
 
 
 def _detection_rows(
