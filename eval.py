@@ -9,6 +9,7 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
+from ferjax.allocator import keep_freed_memory
 from ferjax.commands.options import parse_step
 from ferjax.compilation_cache import enable_compilation_cache
 from ferjax.training import command_line
@@ -31,6 +32,7 @@ flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
 
 
 def main() -> None:
+  keep_freed_memory()
   command_line.join_hosts()
   enable_compilation_cache()
   step = None if _STEP.value is None else parse_step(_STEP.value)

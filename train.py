@@ -8,6 +8,7 @@
 from absl import flags
 from ml_collections import config_flags
 
+from ferjax.allocator import keep_freed_memory
 from ferjax.compilation_cache import enable_compilation_cache
 from ferjax.training import command_line
 from ferjax.training.run import train
@@ -20,6 +21,7 @@ flags.mark_flags_as_required(["config", "workdir"])
 
 
 def main() -> None:
+  keep_freed_memory()
   command_line.join_hosts()
   enable_compilation_cache()
   train(_CONFIG.value, _WORKDIR.value)

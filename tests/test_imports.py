@@ -45,6 +45,7 @@ ALLOWED = {
   },
   "commands": {
     "commands",
+    "allocator",
     "inference",
     "models",
     "interop",

@@ -44,6 +44,7 @@ def add_explain(commands: argparse._SubParsersAction) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
   # Imported here so that `ferjax --help` does not load JAX.
+  from ferjax.allocator import keep_freed_memory
   from ferjax.compilation_cache import enable_compilation_cache
   from ferjax.inference.explanation.explainer import load_explainer
   from ferjax.inference.explanation.files import EXPLANATIONS, ExplanationWriter
@@ -51,6 +52,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
   try:
     found = resolve_paths(arguments, files=[EXPLANATIONS], folders=[EXPLAINED])
+    keep_freed_memory()
     enable_compilation_cache()
     explainer = load_explainer(
       arguments.checkpoint,

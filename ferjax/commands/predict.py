@@ -66,6 +66,7 @@ def _add_detection(add: Add) -> None:
 
 def _run(arguments: argparse.Namespace) -> None:
   # Imported here so that `ferjax --help` does not load JAX.
+  from ferjax.allocator import keep_freed_memory
   from ferjax.compilation_cache import enable_compilation_cache
   from ferjax.inference.files import ANNOTATED, PREDICTION_FILES, PredictionWriter
   from ferjax.inference.loading import load_predictor
@@ -73,6 +74,7 @@ def _run(arguments: argparse.Namespace) -> None:
   try:
     folders = () if arguments.no_annotated else (ANNOTATED,)
     found = resolve_paths(arguments, files=PREDICTION_FILES, folders=folders)
+    keep_freed_memory()
     enable_compilation_cache()
     predictor = load_predictor(
       arguments.checkpoint,
