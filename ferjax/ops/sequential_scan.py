@@ -187,12 +187,12 @@ def _chunk_gradients(scratch, A, start, carried, dA, u, dt, B, C, dy, scaled):
 
 
 def _exp2(x):
-  """2^x to within 2 units in the last place, for x in -126..127, at the ends of it outside.
+  """2^x to within 2 units in the last place, for x <= 127; 2^-126 for x below -126.
 
   XLA assigns operations to cores by the arithmetic it counts in them, and `jnp.exp` does not
   count: written out, the scan uses two cores instead of one, and takes 12 ms instead of 21.
   """
-  x = jnp.clip(x, -126, 127)
+  x = jnp.where(x < -126, -126, x)  # keeps nan
   whole = jnp.round(x)
   fraction = x - whole
   power = jnp.full_like(x, _EXP2[0])
