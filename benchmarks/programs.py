@@ -83,7 +83,12 @@ def _model(network: str, dtype: str) -> tuple[Config, Any]:
 
 
 def _variables(model, image_size: int):
-  return jax.jit(lambda: init_variables(model, jax.random.key(0), image_size))()
+  # Runs once, so it is compiled without optimisation.
+  options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+  init = jax.jit(
+    lambda: init_variables(model, jax.random.key(0), image_size), compiler_options=options
+  )
+  return init()
 
 
 def _batch(config: Config, batch_size: int) -> dict[str, np.ndarray]:
