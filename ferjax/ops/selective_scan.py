@@ -20,7 +20,9 @@ from ferjax.ops.chunked_scan import chunked_scan
 from ferjax.ops.sequential_scan import sequential_scan
 from ferjax.typing import DimSize
 
-METHODS = ("auto", "associative", "sequential")
+METHODS = ("auto", "associative", "sequential", "pallas")
+# On GPUs and TPUs. "pallas" has not been timed on one yet; it does not accept symbolic lengths.
+ACCELERATOR_METHOD = "associative"
 CHUNK_SIZES = {"associative": 32, "sequential": 16}  # fast, with little memory
 
 
@@ -50,9 +52,11 @@ def selective_scan(
     D: skip coefficient; None for no skip.
     input_step: scale of the input, of any sign; None for dt.
     method: how the states inside a chunk are computed: "associative" with
-      `jax.lax.associative_scan`, "sequential" with `jax.lax.scan`; "auto" selects "sequential" on
-      CPUs, where it is several times faster, and "associative" elsewhere.
+      `jax.lax.associative_scan`, "sequential" with `jax.lax.scan`. "pallas" is one kernel for CUDA
+      GPUs and one for TPUs, chosen when the program is lowered (`ferjax.ops.pallas_scan`). "auto"
+      selects "sequential" on CPUs, where it is several times faster, and "associative" elsewhere.
     chunk_size: number of positions whose states are in memory at once; None for `CHUNK_SIZES`.
+      Fixed for "pallas".
     reverse: run from the last position to the first.
     initial_state: h before the first visited position; zeros if None.
     return_final_state: also return h after the last visited position, in float32.
@@ -63,22 +67,44 @@ def selective_scan(
     y of shape [... l d] in `u`'s dtype, or (y, final state [... d n]).
 
   Raises:
-    ValueError: unknown method, chunk_size < 1, or incompatible shapes.
+    ValueError: unknown method, chunk_size < 1, or incompatible shapes; for "pallas", a program
+      that is lowered for CPUs, or a symbolic length.
   """
   if method not in METHODS:
     raise ValueError(f"unknown scan method {method!r}; known: {', '.join(METHODS)}")
   if chunk_size is not None and chunk_size < 1:
     raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
   if method == "auto":
-    method = "sequential" if jax.default_backend() == "cpu" else "associative"
+    method = "sequential" if jax.default_backend() == "cpu" else ACCELERATOR_METHOD
   A = jnp.broadcast_to(A[None], (u.shape[-1], A.shape[0])) if A.ndim == 1 else A
   length, channels, states = _check_shapes(u, dt, A, B, C, D, input_step, initial_state)
 
   args = [u, dt, A, B, C] + [x for x in (input_step, initial_state) if x is not None]
   lead = jnp.broadcast_shapes(*(x.shape[:-2] for x in args), () if D is None else D.shape[:-1])
 
+  def widen(x, *tail):
+    return jnp.broadcast_to(x, (*lead, *tail))
+
   def prepare(x, *tail):
-    return jnp.broadcast_to(x.astype(jnp.float32), (*lead, *tail))
+    return widen(x.astype(jnp.float32), *tail)
+
+  h0 = jnp.zeros((channels, states)) if initial_state is None else initial_state
+  if method == "pallas":
+    # Imported only here: it loads the compilers' interfaces.
+    from ferjax.ops.pallas_scan.scan import pallas_scan
+
+    y, final = pallas_scan(
+      widen(u, length, channels),
+      widen(dt, length, channels),
+      prepare(A, channels, states),
+      widen(B, length, states),
+      widen(C, length, states),
+      prepare(jnp.zeros(channels) if D is None else D, channels),
+      None if input_step is None else widen(input_step, length, states),
+      prepare(h0, channels, states),
+      reverse=reverse,
+    )
+    return (y, final) if return_final_state else y
 
   u32, dt32 = prepare(u, length, channels), prepare(dt, length, channels)
   A32, B32, C32 = (
@@ -88,7 +114,6 @@ def selective_scan(
   )
   if input_step is not None:
     B32 = B32 * prepare(input_step, length, states)
-  h0 = jnp.zeros((channels, states)) if initial_state is None else initial_state
   h0 = prepare(h0, channels, states)
   if D is None:
     skip = jnp.zeros_like(u32)
