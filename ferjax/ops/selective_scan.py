@@ -10,10 +10,11 @@ The states of a whole image, [l d n] per path, are n times as large as the map, 
 materialised (`ferjax.ops.chunked_scan`).
 """
 
+import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from ferjax.ops.chunked_scan import chunked_scan
@@ -68,7 +69,19 @@ def selective_scan(
   if chunk_size < 1:
     raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
   if method == "auto":
-    method = "sequential" if jax.default_backend() == "cpu" else "associative"
+    # Chosen when the program is lowered: it may be for another platform than the default one.
+    options = {"chunk_size": chunk_size, "reverse": reverse}
+    options |= {"return_final_state": return_final_state}
+
+    def run(method, u, dt, A, B, C, D, input_step, h0):
+      optional = {"input_step": input_step, "initial_state": h0}
+      return selective_scan(u, dt, A, B, C, D, method=method, **optional, **options)
+
+    return lax.platform_dependent(
+      *(u, dt, A, B, C, D, input_step, initial_state),
+      cpu=functools.partial(run, "sequential"),
+      default=functools.partial(run, "associative"),
+    )
   A = jnp.broadcast_to(A[None], (u.shape[-1], A.shape[0])) if A.ndim == 1 else A
   length, channels, states = _check_shapes(u, dt, A, B, C, D, input_step, initial_state)
 
