@@ -8,8 +8,8 @@ its own memory; they run in turn, A B A B, and never at the same time. Times are
 turns. Memory is the highest resident memory of the process during one more run, after the memory
 that compilation freed is returned to the system (Linux only).
 
-Both sides get `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736`: without this, the C library
-returns freed memory to the system at once, and PyTorch waits for page faults most of the time.
+Both sides get `MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736`: without
+this, the C library returns freed memory to the system at once, and both sides wait for page faults.
 OpenMP keeps its defaults: a side's idle threads stop spinning after some milliseconds.
 
 Compiled programs are cached (`ferjax.compilation_cache`). With `--compile`, this fills the cache
@@ -32,7 +32,11 @@ import time
 
 from peers import PEERS
 
-ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "68719476736"}
+ALLOCATOR = {
+  "MALLOC_ARENA_MAX": "1",
+  "MALLOC_MMAP_MAX_": "0",
+  "MALLOC_TRIM_THRESHOLD_": "68719476736",
+}
 # Row -> function of a peer and of `programs`, batch size, runs in each turn.
 ROWS = {"forward1": ("forward", 1, 5), "forward8": ("forward", 8, 2), "step8": ("step", 8, 1)}
 SIDES = ("ferjax", "torch")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ferjax.compiler_options import compiler_options
 from ferjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from ferjax.models import create_model
 from ferjax.models.registry import model_spec
@@ -36,7 +37,8 @@ def forward(network: str, batch_size: int, dtype: str = "float32") -> Program:
   config, model = _model(network, dtype)
   variables = _variables(model, config.data.image_size)
   image = jnp.asarray(_batch(config, batch_size)["image"])
-  compiled = jax.jit(functools.partial(model.apply, train=False)).lower(variables, image).compile()
+  apply = functools.partial(model.apply, train=False)
+  compiled = jax.jit(apply, compiler_options=compiler_options()).lower(variables, image).compile()
   return Program(compiled, lambda: jax.block_until_ready(compiled(variables, image)) and None)
 
 
@@ -92,7 +94,12 @@ def _model(
 
 
 def _variables(model, image_size: int):
-  return jax.jit(lambda: init_variables(model, jax.random.key(0), image_size))()
+  # Runs once, so it is compiled without optimisation.
+  options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+  init = jax.jit(
+    lambda: init_variables(model, jax.random.key(0), image_size), compiler_options=options
+  )
+  return init()
 
 
 def _batch(config: Config, batch_size: int) -> dict[str, np.ndarray]:

@@ -67,7 +67,7 @@ def tables(rows: Iterable[dict[str, Any]], titles: dict[str, str]) -> str:
     own = [{k: v for k, v in row.items() if k != "section"} for row in rows if row["section"] == name]
     notes = [f"- {row['note']}" for row in own if "note" in row]
     body = markdown([row for row in own if "note" not in row]) if own else "not run"
-    parts.append("\n".join(filter(None, [f"## {title}\n", body, "", *notes])))
+    parts += [f"## {title}", *filter(None, [body, "\n".join(notes)])]
   return "\n\n".join(parts) + "\n"
 
 

@@ -14,4 +14,4 @@ process that runs a peer imports its module. Add it to `PEERS`.
 """
 
 # Module of this package -> the network of ferjax that it is compared with.
-PEERS = {"convnext": "emonext"}
+PEERS = {"convnext": "emonext", "fermam": "fermam"}

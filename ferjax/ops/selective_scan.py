@@ -68,22 +68,12 @@ def selective_scan(
     raise ValueError(f"unknown scan method {method!r}; known: {', '.join(METHODS)}")
   if chunk_size < 1:
     raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
-  if method == "auto":
-    # Chosen when the program is lowered: it may be for another platform than the default one.
-    options = {"chunk_size": chunk_size, "reverse": reverse}
-    options |= {"return_final_state": return_final_state}
-
-    def run(method, u, dt, A, B, C, D, input_step, h0):
-      optional = {"input_step": input_step, "initial_state": h0}
-      return selective_scan(u, dt, A, B, C, D, method=method, **optional, **options)
-
-    return lax.platform_dependent(
-      *(u, dt, A, B, C, D, input_step, initial_state),
-      cpu=functools.partial(run, "sequential"),
-      default=functools.partial(run, "associative"),
-    )
   A = jnp.broadcast_to(A[None], (u.shape[-1], A.shape[0])) if A.ndim == 1 else A
   length, channels, states = _check_shapes(u, dt, A, B, C, D, input_step, initial_state)
+  if method == "auto":
+    options = {"chunk_size": chunk_size, "reverse": reverse}
+    options |= {"return_final_state": return_final_state}
+    return _by_platform(options, u, dt, A, B, C, D, input_step, initial_state)
 
   args = [u, dt, A, B, C] + [x for x in (input_step, initial_state) if x is not None]
   lead = jnp.broadcast_shapes(*(x.shape[:-2] for x in args), () if D is None else D.shape[:-1])
@@ -113,6 +103,17 @@ def selective_scan(
     y = y + prepare(D[..., None, :], length, channels) * u32
   y = y.astype(u.dtype)
   return (y, final) if return_final_state else y
+
+
+def _by_platform(options: dict[str, Any], *arrays: Array | None) -> Any:
+  """Chooses the method when the program is lowered: it may be for another than this machine."""
+
+  def run(method, u, dt, A, B, C, D, input_step, initial_state):
+    optional = {"input_step": input_step, "initial_state": initial_state}
+    return selective_scan(u, dt, A, B, C, D, method=method, **optional, **options)
+
+  cpu, default = (functools.partial(run, method) for method in ("sequential", "associative"))
+  return lax.platform_dependent(*arrays, cpu=cpu, default=default)
 
 
 def _check_shapes(u, dt, A, B, C, D, input_step, initial_state) -> tuple[DimSize, int, int]:
