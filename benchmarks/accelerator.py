@@ -71,9 +71,7 @@ def write(folder: pathlib.Path) -> None:
 def serve(arguments: argparse.Namespace) -> None:
   """Runs one section in this process."""
   module = importlib.import_module(f"sections.{arguments.serve}")
-  section = report.Section(
-    arguments.serve, arguments.out, arguments.seconds, tiny=arguments.tiny
-  )
+  section = report.Section(arguments.serve, arguments.out, arguments.seconds, tiny=arguments.tiny)
   options = {"stored": arguments.parity} if arguments.serve == "parity" else {}
   module.run(section, **options)
 

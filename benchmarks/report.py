@@ -64,7 +64,9 @@ def tables(rows: Iterable[dict[str, Any]], titles: dict[str, str]) -> str:
   parts = []
   rows = list(rows)
   for name, title in titles.items():
-    own = [{k: v for k, v in row.items() if k != "section"} for row in rows if row["section"] == name]
+    own = [
+      {k: v for k, v in row.items() if k != "section"} for row in rows if row["section"] == name
+    ]
     notes = [f"- {row['note']}" for row in own if "note" in row]
     body = markdown([row for row in own if "note" not in row]) if own else "not run"
     parts += [f"## {title}", *filter(None, [body, "\n".join(notes)])]

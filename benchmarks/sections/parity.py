@@ -111,4 +111,6 @@ def run(section: Section, stored: pathlib.Path | None = None) -> None:
       expected = _stored(stored, network) if stored else on(device=cpu)
       return compared(on(device=device), expected)
 
-    section.attempt({"network": network, "compared with": stored.name if stored else "CPU"}, measure)
+    section.attempt(
+      {"network": network, "compared with": stored.name if stored else "CPU"}, measure
+    )

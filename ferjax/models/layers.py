@@ -210,9 +210,7 @@ class SeparableConvNormAct(nn.Module):
     self, x: Float[Array, "b h w c"], *, train: bool
   ) -> Float[Array, "b _ _ {self.features}"]:
     layer = functools.partial(ConvNormAct, precise=self.precise, dtype=self.dtype)
-    depthwise = layer(
-      x.shape[-1], self.kernel_size, self.stride, depthwise=True, name="depthwise"
-    )
+    depthwise = layer(x.shape[-1], self.kernel_size, self.stride, depthwise=True, name="depthwise")
     return layer(self.features, name="pointwise")(depthwise(x, train=train), train=train)
 
 

@@ -36,7 +36,11 @@ def half_gradient(
 def _forward(product, x, kernel):
   # Saved as bfloat16, in half the memory; the empty arrays keep the types of the gradients.
   types = jnp.zeros(0, x.dtype), jnp.zeros(0, kernel.dtype)
-  return half_gradient(product, x, kernel), (x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), types)
+  return half_gradient(product, x, kernel), (
+    x.astype(jnp.bfloat16),
+    kernel.astype(jnp.bfloat16),
+    types,
+  )
 
 
 def _backward(product, residuals, cotangent):

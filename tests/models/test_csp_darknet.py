@@ -17,7 +17,7 @@ def gradient(jit, dtype, variables, x, cotangent):
 
 
 def test_rounding_errors_do_not_grow_through_batch_norm(jit_quickly):
-  """If values were rounded to bfloat16 before each of the 9 BatchNorms, the cosine would be COSINE."""
+  """Through 9 convolutions, each followed by BatchNorm."""
   key = jax.random.key(0)
   x, cotangent = jax.random.normal(key, (2, 2, 8, 8, 8))
   variables = jit_quickly(lambda: CSPLayer(8, 3).init(key, x, train=False))()
