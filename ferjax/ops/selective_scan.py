@@ -20,7 +20,9 @@ from jaxtyping import Array, Float
 from ferjax.ops.chunked_scan import chunked_scan
 from ferjax.typing import DimSize
 
-METHODS = ("auto", "associative", "sequential")
+METHODS = ("auto", "associative", "sequential", "pallas")
+# On GPUs and TPUs. "pallas" has not been timed on one yet; it does not accept symbolic lengths.
+ACCELERATOR_METHOD = "associative"
 
 
 def selective_scan(
@@ -49,9 +51,10 @@ def selective_scan(
     D: skip coefficient; None for no skip.
     input_step: scale of the input, of any sign; None for dt.
     method: how the states inside a chunk are computed: "associative" with
-      `jax.lax.associative_scan`, "sequential" with `jax.lax.scan`; "auto" selects "sequential" on
-      CPUs, where it is several times faster, and "associative" elsewhere.
-    chunk_size: number of positions whose states are in memory at once.
+      `jax.lax.associative_scan`, "sequential" with `jax.lax.scan`. "pallas" is one kernel for CUDA
+      GPUs and one for TPUs, chosen when the program is lowered (`ferjax.ops.pallas_scan`). "auto"
+      selects "sequential" on CPUs, where it is several times faster, and "associative" elsewhere.
+    chunk_size: number of positions whose states are in memory at once; fixed for "pallas".
     reverse: run from the last position to the first.
     initial_state: h before the first visited position; zeros if None.
     return_final_state: also return h after the last visited position, in float32.
@@ -62,7 +65,8 @@ def selective_scan(
     y of shape [... l d] in `u`'s dtype, or (y, final state [... d n]).
 
   Raises:
-    ValueError: unknown method, chunk_size < 1, or incompatible shapes.
+    ValueError: unknown method, chunk_size < 1, or incompatible shapes; for "pallas", a program
+      that is lowered for CPUs, or a symbolic length.
   """
   if method not in METHODS:
     raise ValueError(f"unknown scan method {method!r}; known: {', '.join(METHODS)}")
@@ -78,8 +82,29 @@ def selective_scan(
   args = [u, dt, A, B, C] + [x for x in (input_step, initial_state) if x is not None]
   lead = jnp.broadcast_shapes(*(x.shape[:-2] for x in args), () if D is None else D.shape[:-1])
 
+  def widen(x, *tail):
+    return jnp.broadcast_to(x, (*lead, *tail))
+
   def prepare(x, *tail):
-    return jnp.broadcast_to(x.astype(jnp.float32), (*lead, *tail))
+    return widen(x.astype(jnp.float32), *tail)
+
+  h0 = jnp.zeros((channels, states)) if initial_state is None else initial_state
+  if method == "pallas":
+    # Imported only here: it loads the compilers' interfaces.
+    from ferjax.ops.pallas_scan.scan import pallas_scan
+
+    y, final = pallas_scan(
+      widen(u, length, channels),
+      widen(dt, length, channels),
+      prepare(A, channels, states),
+      widen(B, length, states),
+      widen(C, length, states),
+      prepare(jnp.zeros(channels) if D is None else D, channels),
+      None if input_step is None else widen(input_step, length, states),
+      prepare(h0, channels, states),
+      reverse=reverse,
+    )
+    return (y, final) if return_final_state else y
 
   u32, dt32 = prepare(u, length, channels), prepare(dt, length, channels)
   B32 = prepare(B, length, states)
@@ -87,7 +112,6 @@ def selective_scan(
     v = dt32 * u32
   else:
     v, B32 = u32, B32 * prepare(input_step, length, states)
-  h0 = jnp.zeros((channels, states)) if initial_state is None else initial_state
   y, final = chunked_scan(
     dt32,
     prepare(A, channels, states),
@@ -112,7 +136,7 @@ def _by_platform(options: dict[str, Any], *arrays: Array | None) -> Any:
     optional = {"input_step": input_step, "initial_state": initial_state}
     return selective_scan(u, dt, A, B, C, D, method=method, **optional, **options)
 
-  cpu, default = (functools.partial(run, method) for method in ("sequential", "associative"))
+  cpu, default = (functools.partial(run, method) for method in ("sequential", ACCELERATOR_METHOD))
   return lax.platform_dependent(*arrays, cpu=cpu, default=default)
 
 

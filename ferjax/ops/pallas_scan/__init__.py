@@ -1,0 +1,1 @@
+"""The selective scan as one kernel for each platform, written in Pallas."""
