@@ -42,13 +42,21 @@ def forward(network: str, batch_size: int, dtype: str = "float32") -> Program:
   return Program(compiled, lambda: jax.block_until_ready(compiled(variables, image)) and None)
 
 
-def step(network: str, batch_size: int, dtype: str = "float32") -> Program:
+def step(
+  network: str,
+  batch_size: int,
+  dtype: str = "float32",
+  *,
+  size: str | None = None,
+  image_size: int | None = None,
+) -> Program:
   """One step of training all parameters: the loss, its gradient, and the update by AdamW.
 
   It is the step of `ferjax train`, with its donated state, gradient norm and check for non-finite
-  values, but without moving averages of the parameters.
+  values, but without moving averages of the parameters. `size` and `image_size` replace the
+  published ones.
   """
-  config, model = _model(network, dtype)
+  config, model = _model(network, dtype, size, image_size)
   schedule = lambda step: jnp.float32(1e-4)  # noqa: E731
   optimizer = make_optimizer(config.optimizer, schedule)
   mesh = make_mesh()
@@ -70,16 +78,19 @@ def step(network: str, batch_size: int, dtype: str = "float32") -> Program:
   return Program(compiled, run)
 
 
-def _model(network: str, dtype: str) -> tuple[Config, Any]:
+def _model(
+  network: str, dtype: str, size: str | None = None, image_size: int | None = None
+) -> tuple[Config, Any]:
   config = Config(
     model=ModelConfig(name=network),
-    data=DataConfig(image_size=IMAGE_SIZES[network]),
+    data=DataConfig(image_size=image_size or IMAGE_SIZES[network]),
     optimizer=OptimizerConfig(name="adamw", momentum=0.9, weight_decay=0.01),
     train=TrainConfig(freeze="none", ema_decay=0.0),
   )
   if network == "emonext":
     config.loss = dataclasses.replace(config.loss, regularizer_weight=1.0)
-  return config, create_model(network, num_classes=len(config.data.class_names), dtype=dtype)
+  classes = len(config.data.class_names)
+  return config, create_model(network, num_classes=classes, size=size, dtype=dtype)
 
 
 def _variables(model, image_size: int):

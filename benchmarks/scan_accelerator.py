@@ -7,6 +7,7 @@ Prints a Markdown table; `rows` returns it. Shapes are those of a detector: 8 pa
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
 import functools
 import time
@@ -84,36 +85,43 @@ def rows(
   end = time.monotonic() + seconds
   sizes = sorted(((b, length) for b in batches for length in lengths), key=lambda x: x[0] * x[1])
   for batch, length in sizes:
-    inputs = make_inputs(batch, length)
-    for method in methods:
-      if method == "sequential" and (batch, length) != sizes[0]:
-        continue
-      for what in ("forward", "gradients"):
+    chosen = [
+      (method, what)
+      for method in methods
+      if method != "sequential" or (batch, length) == sizes[0]
+      for what in ("forward", "gradients")
+    ]
+    started = time.monotonic() < end
+    inputs = make_inputs(batch, length) if started else ()
+    # Compiled at the same time, then measured one after the other.
+    with concurrent.futures.ThreadPoolExecutor(len(chosen)) as pool:
+      compiling = [pool.submit(_compile, *each, inputs) for each in chosen] if started else []
+      concurrent.futures.wait(compiling)
+      for i, (method, what) in enumerate(chosen):
         row = functools.partial(Row, batch, length, method, what, limit=limit(batch, length, what))
-        if time.monotonic() > end:
+        if not started:
           yield row(time=None, memory=None, problem=f"not started within {seconds:.0f} s")
           continue
         try:
-          taken, memory = _measure(_function(method, what), inputs)
+          taken, memory = _measure(compiling[i].result(), inputs)
         except (jax.errors.JaxRuntimeError, ValueError) as error:
           yield row(time=None, memory=None, problem=_reason(error))
         else:
           yield row(time=taken, memory=memory)
 
 
-def _function(method: str, what: str):
-  scan = functools.partial(selective_scan, method=method)
-  if what == "forward":
-    return scan
-  return jax.grad(lambda *x: jnp.sum(scan(*x) ** 2), argnums=range(6))
+def _compile(method: str, what: str, inputs) -> jax.stages.Compiled:
+  function = scan = functools.partial(selective_scan, method=method)
+  if what == "gradients":
+    function = jax.grad(lambda *x: jnp.sum(scan(*x) ** 2), argnums=range(6))
+  return jax.jit(function).lower(*inputs).compile()
 
 
-def _measure(function, inputs) -> tuple[float, float]:
+def _measure(program: jax.stages.Compiled, inputs) -> tuple[float, float]:
   """The best time of one run among several series, in ms, and temporary memory in MB.
 
   A series is enqueued as a whole, so that the time of a launch counts only where it is the limit.
   """
-  program = jax.jit(function).lower(*inputs).compile()
   jax.block_until_ready(program(*inputs))
   times = []
   for _ in range(3):

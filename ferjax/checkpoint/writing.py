@@ -7,13 +7,14 @@ import math
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
@@ -32,11 +33,17 @@ from ferjax.checkpoint.reading import (
 _PROBE = ".probe"
 
 
+class CheckpointWriteError(OSError):
+  """A checkpoint could not be written after `save` had returned."""
+
+
 class Checkpoints:
   """The checkpoints of a run: the newest `keep`, and the best by `metric`.
 
-  A save is complete when `save` returns. An interrupted save leaves a temporary folder, which is
-  never used as a checkpoint and which the next run removes.
+  `save` returns when it has copied the values; threads write them. Every other method first waits
+  until they are written, and raises a `CheckpointWriteError` if that failed. Until then, and
+  after an interrupted save, there is only a temporary folder, which is never used as a checkpoint
+  and which the next run removes.
   """
 
   def __init__(self, workdir: str | os.PathLike, *, keep: int, metric: str):
@@ -47,6 +54,7 @@ class Checkpoints:
     """
     self.folder = epath.Path(workdir).expanduser().absolute() / FOLDER
     self._metric = metric
+    self._last_saved: int | None = None
     self._resources = contextlib.ExitStack()
     self._path = _pattern_free_path(self.folder, self._resources)
     policy = checkpoint_managers.AnyPreservationPolicy(
@@ -63,22 +71,24 @@ class Checkpoints:
         best_fn=finite_score,
         preservation_policy=policy,
         cleanup_tmp_directories=True,
-        enable_async_checkpointing=False,
       ),
     )
 
   @property
   def latest_step(self) -> int | None:
+    self.wait()
     return self._manager.latest_step()
 
   @property
   def best_score(self) -> float:
     """The highest score of the kept checkpoints; -inf if none has a score."""
+    self.wait()
     scores = [read_score(self.folder / str(step)) for step in self._manager.all_steps()]
     return max((score for score in scores if score is not None), default=-math.inf)
 
   def open(self, step: int) -> Checkpoint:
     """Opens a step; see `open_checkpoint`."""
+    self.wait()
     return open_checkpoint(self.folder, step=step)
 
   def check_readable(self) -> None:
@@ -120,7 +130,9 @@ class Checkpoints:
     meta: Mapping[str, Any],
     metrics: Mapping[str, float] | None,
   ) -> None:
-    """Writes the checkpoint of a step.
+    """Starts to write the checkpoint of a step, after the previous one is written.
+
+    The arrays may be donated to the next step: their values are copied first.
 
     Args:
       step: number of the step.
@@ -129,7 +141,11 @@ class Checkpoints:
       iterator: over the training data.
       meta: the fields of `Meta`, except the format and the metrics.
       metrics: from evaluating this state; None if it was not evaluated.
+
+    Raises:
+      CheckpointWriteError: the previous checkpoint could not be written.
     """
+    self.wait()
     score = None if metrics is None else {"score": metrics[self._metric]}
     own_fields = {"format": FORMAT, "metric": self._metric, "metrics": dict(metrics or {})}
     args = ocp.args.Composite(
@@ -139,11 +155,46 @@ class Checkpoints:
       meta=ocp.args.JsonSave({**meta, **own_fields}),
     )
     self._manager.save(step, args=args, metrics=score)
+    self._last_saved = step
+
+  def wait(self) -> None:
+    """Waits until the last save is written.
+
+    Raises:
+      CheckpointWriteError: it could not be written.
+    """
+    try:
+      self._manager.wait_until_finished()
+    except (OSError, ValueError, RuntimeError) as error:
+      raise CheckpointWriteError(
+        f"the checkpoint of step {self._last_saved} could not be written to {self.folder}: {error}."
+        " Check the free space and the permissions there, and run again: training resumes from the "
+        "last complete checkpoint"
+      ) from error
+
+  @contextlib.contextmanager
+  def written(self) -> Iterator[None]:
+    """A context that ends when the last save is written.
+
+    An error of the writing is raised; if the context ends with another error, it is logged.
+    """
+    succeeded = False
+    try:
+      yield
+      succeeded = True
+    finally:
+      try:
+        self.wait()
+      except CheckpointWriteError as error:
+        if succeeded:
+          raise
+        logging.error("%s", error)
 
   def add_metrics(
     self, step: int, metrics: Mapping[str, float], *, evaluations_since_best: int
   ) -> None:
     """Adds the evaluation metrics to a checkpoint that was saved without them."""
+    self.wait()
     folder = self.folder / str(step)
     if jax.process_index() == 0:
       meta = {
@@ -170,6 +221,7 @@ class Checkpoints:
     Raises:
       ValueError: the saved parameters or shapes differ; the message names their paths.
     """
+    self.wait()
     _check_tree(self.folder / str(step) / "train", like)
     items: dict[str, Any] = {"train": ocp.args.StandardRestore(like)}
     if iterator is not None:
@@ -177,8 +229,12 @@ class Checkpoints:
     return self._manager.restore(step, args=ocp.args.Composite(**items))["train"]
 
   def close(self) -> None:
-    self._manager.close()
-    self._resources.close()
+    """Waits until the last save is written, and closes the folder."""
+    try:
+      self.wait()
+    finally:
+      self._manager.close()
+      self._resources.close()
 
 
 def _pattern_free_path(folder: epath.Path, resources: contextlib.ExitStack) -> epath.Path:

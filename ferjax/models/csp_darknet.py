@@ -106,7 +106,7 @@ class CSPDarknet(nn.Module):
     Float[Array, "b h//8 w//8 _"], Float[Array, "b h//16 w//16 _"], Float[Array, "b h//32 w//32 _"]
   ]:
     base, units = int(self.width * 64), max(round(self.depth * 3), 1)
-    x = Focus(base, dtype=self.dtype, name="stem")(image.astype(self.dtype), train=train)
+    x = Focus(base, dtype=self.dtype, name="stem")(image, train=train)
     features = []
     stages = ((2, units, False), (4, 3 * units, False), (8, 3 * units, False), (16, units, True))
     for i, (multiple, num_bottlenecks, last) in enumerate(stages, start=2):

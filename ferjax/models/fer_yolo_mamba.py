@@ -83,7 +83,10 @@ class VSSNeck(nn.Module):
 
 
 class HeadLevel(nn.Module):
-  """One level of the decoupled head of YOLOX: channels x, y, w, h, objectness, classes."""
+  """One level of the decoupled head of YOLOX: channels x, y, w, h, objectness, classes.
+
+  Its few layers amplify rounding errors little, so none is `precise`.
+  """
 
   num_classes: int
   features: int
@@ -95,14 +98,14 @@ class HeadLevel(nn.Module):
   def __call__(
     self, x: Float[Array, "b h w c"], *, train: bool
   ) -> Float[Array, "b h w 5+{self.num_classes}"]:
-    stem = ConvNormAct(self.features, dtype=self.dtype, name="stem")(x, train=train)
+    fast = {"precise": False, "dtype": self.dtype}
+    stem = ConvNormAct(self.features, **fast, name="stem")(x, train=train)
 
     def branch(name):
       y = stem
       for i in (0, 1):
-        y = spatial_conv(
-          self.features, 1, separable=self.separable, dtype=self.dtype, name=f"{name}{i}"
-        )(y, train=train)
+        conv = spatial_conv(self.features, 1, separable=self.separable, **fast, name=f"{name}{i}")
+        y = conv(y, train=train)
       return y
 
     prior_init = None

@@ -1,5 +1,6 @@
 """Shared layers. Padding is explicit: half the kernel on each side."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float
 from ferjax.ops.batch_norm import normalize, normalize_batch
 from ferjax.ops.conv import dense_conv
 from ferjax.ops.depthwise_conv import depthwise_conv
+from ferjax.ops.half_gradient import half_gradient
 
 Dtype = Any
 
@@ -20,6 +22,11 @@ _depthwise_conv = jax.jit(depthwise_conv, static_argnames=("stride", "padding"))
 # As torch.nn.Linear: uniform within +- 1 / sqrt(fan_in).
 dense_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 conv_init = nn.initializers.normal(0.02)
+
+
+def at_least_float32(dtype: Dtype) -> Dtype:
+  """float32 instead of bfloat16."""
+  return jnp.promote_types(dtype, jnp.float32)
 
 
 def scale_init(key, shape, dtype=jnp.float32):
@@ -56,6 +63,9 @@ class Conv(nn.Module):
 
   A 1x1 convolution is a matrix product, whose gradient is several times faster on CPUs; a depthwise
   one uses `ops.depthwise_conv`.
+
+  With `precise`, the result is float32 if `dtype` is bfloat16, and only its gradient is computed in
+  bfloat16. This is for convolutions before BatchNorm (`ops.half_gradient`).
   """
 
   features: int
@@ -66,24 +76,31 @@ class Conv(nn.Module):
   bias_init: nn.initializers.Initializer | None = None  # None: as in torch
   kernel_init: nn.initializers.Initializer = conv_init
   dtype: Dtype = jnp.float32
+  precise: bool = False
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ {self.features}"]:
     k, fan = self.kernel_size, 1 if self.depthwise else x.shape[-1]
     kernel = self.param("kernel", self.kernel_init, (k, k, fan, self.features), jnp.float32)
-    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    padding = (k - 1) // 2
+    dtype = at_least_float32(self.dtype) if self.precise else self.dtype
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
     if self.depthwise:
-      x = _depthwise_conv(x, kernel, stride=self.stride, padding=padding)
-    elif k == 1 and self.stride == 1:
-      x = x @ kernel[0, 0]
+      x = _depthwise_conv(x, kernel, stride=self.stride, padding=(k - 1) // 2)
+    elif dtype == self.dtype:
+      x = _product(x, kernel, self.stride)
     else:
-      x = _dense_conv(x, kernel, stride=self.stride, padding=padding)
+      x = half_gradient(functools.partial(_product, stride=self.stride), x, kernel)
     if self.use_bias:
       init = self.bias_init or uniform_bias_init(k * k * fan)
       bias = self.param("bias", init, (self.features,), jnp.float32)
-      x = x + bias.astype(self.dtype)[None, None, None]
+      x = x + bias.astype(dtype)[None, None, None]
     return x
+
+
+def _product(x, kernel, stride: int):
+  if kernel.shape[:2] == (1, 1) and stride == 1:
+    return x @ kernel[0, 0]
+  return _dense_conv(x, kernel, stride=stride, padding=(len(kernel) - 1) // 2)
 
 
 class BatchNorm(nn.Module):
@@ -149,13 +166,17 @@ class PReLU(nn.Module):
 
 
 class ConvNormAct(nn.Module):
-  """Convolution without bias, BatchNorm, SiLU (spec: fer_yolo_mamba, Network)."""
+  """Convolution without bias, BatchNorm, SiLU (spec: fer_yolo_mamba, Network).
+
+  With `precise`, the result is float32, whatever the dtype (see `Conv`).
+  """
 
   features: int
   kernel_size: int = 1
   stride: int = 1
   depthwise: bool = False
   dtype: Dtype = jnp.float32
+  precise: bool = True
 
   @nn.compact
   def __call__(
@@ -166,10 +187,12 @@ class ConvNormAct(nn.Module):
       self.kernel_size,
       self.stride,
       depthwise=self.depthwise,
+      precise=self.precise,
       dtype=self.dtype,
       name="conv",
     )(x)
-    x = batch_norm("bn", train=train, dtype=self.dtype, momentum=0.97, epsilon=1e-3)(x)
+    dtype = at_least_float32(self.dtype) if self.precise else self.dtype
+    x = batch_norm("bn", train=train, dtype=dtype, momentum=0.97, epsilon=1e-3)(x)
     return nn.silu(x)
 
 
@@ -180,29 +203,23 @@ class SeparableConvNormAct(nn.Module):
   kernel_size: int = 3
   stride: int = 1
   dtype: Dtype = jnp.float32
+  precise: bool = True
 
   @nn.compact
   def __call__(
     self, x: Float[Array, "b h w c"], *, train: bool
   ) -> Float[Array, "b _ _ {self.features}"]:
-    x = ConvNormAct(
-      x.shape[-1],
-      self.kernel_size,
-      self.stride,
-      depthwise=True,
-      dtype=self.dtype,
-      name="depthwise",
-    )(x, train=train)
-    return ConvNormAct(self.features, dtype=self.dtype, name="pointwise")(x, train=train)
+    layer = functools.partial(ConvNormAct, precise=self.precise, dtype=self.dtype)
+    depthwise = layer(x.shape[-1], self.kernel_size, self.stride, depthwise=True, name="depthwise")
+    return layer(self.features, name="pointwise")(depthwise(x, train=train), train=train)
 
 
 def spatial_conv(
-  features: int, stride: int, *, separable: bool, dtype: Dtype, name: str
+  features: int, stride: int, *, separable: bool, dtype: Dtype, name: str, precise: bool = True
 ) -> ConvNormAct | SeparableConvNormAct:
   """The 3x3 convolution of a detector: depthwise separable for the nano size."""
-  if separable:
-    return SeparableConvNormAct(features, 3, stride, dtype=dtype, name=name)
-  return ConvNormAct(features, 3, stride, dtype=dtype, name=name)
+  layer = SeparableConvNormAct if separable else ConvNormAct
+  return layer(features, 3, stride, precise=precise, dtype=dtype, name=name)
 
 
 class DropPath(nn.Module):

@@ -16,6 +16,7 @@ from ferjax.models.layers import (
   DropPath,
   Dtype,
   TorchDense,
+  at_least_float32,
   batch_norm,
   conv_init,
   dense_init,
@@ -157,11 +158,12 @@ class FeatureRefinement(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
     c = x.shape[-1]
-    norm = {"train": train, "dtype": self.dtype, "momentum": 0.9, "epsilon": 1e-5}
-    x = Conv(c // 2, dtype=self.dtype, name="reduce")(x)
+    dtype = at_least_float32(self.dtype)
+    norm = {"train": train, "dtype": dtype, "momentum": 0.9, "epsilon": 1e-5}
+    x = Conv(c // 2, precise=True, dtype=self.dtype, name="reduce")(x)
     x = nn.relu(batch_norm("reduce_bn", **norm)(x))
     x = ABMLP(dtype=self.dtype, name="attention")(x)
-    x = Conv(c, dtype=self.dtype, name="expand")(x)
+    x = Conv(c, precise=True, dtype=self.dtype, name="expand")(x)
     return batch_norm("expand_bn", **norm)(x)
 
 
@@ -182,7 +184,7 @@ class VSSBlock(nn.Module):
     scanned = SS2D(dtype=self.dtype, name="ss2d")(scanned)
     right = right + DropPath(self.drop_path_rate, name="drop_path")(scanned, train=train)
     y = jnp.concatenate([left, right], axis=-1)
-    y = Conv(x.shape[-1], use_bias=True, dtype=self.dtype, name="fuse")(y)
+    y = Conv(x.shape[-1], use_bias=True, precise=True, dtype=self.dtype, name="fuse")(y)
     return y + x
 
 

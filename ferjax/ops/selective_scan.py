@@ -10,10 +10,11 @@ The states of a whole image, [l d n] per path, are n times as large as the map, 
 materialised (`ferjax.ops.chunked_scan`, `ferjax.ops.sequential_scan`).
 """
 
+import functools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from ferjax.ops.chunked_scan import chunked_scan
@@ -74,10 +75,12 @@ def selective_scan(
     raise ValueError(f"unknown scan method {method!r}; known: {', '.join(METHODS)}")
   if chunk_size is not None and chunk_size < 1:
     raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
-  if method == "auto":
-    method = "sequential" if jax.default_backend() == "cpu" else ACCELERATOR_METHOD
   A = jnp.broadcast_to(A[None], (u.shape[-1], A.shape[0])) if A.ndim == 1 else A
   length, channels, states = _check_shapes(u, dt, A, B, C, D, input_step, initial_state)
+  if method == "auto":
+    options = {"chunk_size": chunk_size, "reverse": reverse}
+    options |= {"return_final_state": return_final_state}
+    return _by_platform(options, u, dt, A, B, C, D, input_step, initial_state)
 
   args = [u, dt, A, B, C] + [x for x in (input_step, initial_state) if x is not None]
   lead = jnp.broadcast_shapes(*(x.shape[:-2] for x in args), () if D is None else D.shape[:-1])
@@ -129,6 +132,17 @@ def selective_scan(
     y = y + skip
   y = y.astype(u.dtype)
   return (y, final) if return_final_state else y
+
+
+def _by_platform(options: dict[str, Any], *arrays: Array | None) -> Any:
+  """Chooses the method when the program is lowered: it may be for another than this machine."""
+
+  def run(method, u, dt, A, B, C, D, input_step, initial_state):
+    optional = {"input_step": input_step, "initial_state": initial_state}
+    return selective_scan(u, dt, A, B, C, D, method=method, **optional, **options)
+
+  cpu, default = (functools.partial(run, method) for method in ("sequential", ACCELERATOR_METHOD))
+  return lax.platform_dependent(*arrays, cpu=cpu, default=default)
 
 
 def _check_shapes(u, dt, A, B, C, D, input_step, initial_state) -> tuple[DimSize, int, int]:

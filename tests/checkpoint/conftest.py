@@ -55,6 +55,7 @@ class Saved:
       meta={**META, "step": step},
       metrics=None if score is None else {"map50": score, "loss": 1.0},
     )
+    self.checkpoints.wait()
 
   def save_all(self, scores):
     """Saves steps 1, 2, ..., one for each score."""

@@ -1,12 +1,15 @@
 import math
 import pathlib
+import threading
 
 import chex
 import jax
+import numpy as np
 import pytest
 
 from ferjax.checkpoint import Checkpoints, load_meta, load_variables, open_checkpoint
 from ferjax.checkpoint.meta import FORMAT
+from ferjax.checkpoint.writing import CheckpointWriteError
 from ferjax.training.sharding import make_mesh, replicated
 
 
@@ -103,6 +106,98 @@ def test_incomplete_saves_are_ignored_and_removed(saved, saved_in, tmp_path, mon
   assert second.checkpoints.latest_step == 1
   second.save(2, 0.9)
   assert second.steps() == [1, 2]
+
+
+def start_save(saved, step, trees=None):
+  """Saves without waiting until it is written."""
+  variables, train = saved.trees(step) if trees is None else trees
+  saved.checkpoints.save(
+    step,
+    variables=variables,
+    train=train,
+    iterator=saved.numbers(),
+    meta={**saved.meta, "step": step},
+    metrics={"map50": step / 10},
+  )
+
+
+def on_commit_of(saved, monkeypatch, step, act):
+  """Calls `act` in the writing thread, just before the checkpoint of `step` is complete."""
+  rename = type(saved.folder).rename
+
+  def act_first(path, target):
+    if pathlib.Path(target).name == str(step):
+      act()
+    return rename(path, target)
+
+  monkeypatch.setattr(type(saved.folder), "rename", act_first)
+
+
+def test_a_checkpoint_exists_only_when_it_is_written(saved, monkeypatch):
+  saved.save(1, 0.1)
+  started, released = threading.Event(), threading.Event()
+
+  def block():
+    started.set()
+    assert released.wait(60)
+
+  on_commit_of(saved, monkeypatch, 2, block)
+  start_save(saved, 2)
+  assert started.wait(60)
+  assert open_checkpoint(saved.folder, step="latest").step == 1
+  released.set()
+  saved.checkpoints.wait()
+  assert open_checkpoint(saved.folder, step="latest").step == 2
+  assert saved.checkpoints.latest_step == 2
+  assert saved.checkpoints.best_score == 0.2
+
+
+def test_values_are_those_of_the_save_although_the_next_step_reuses_them(saved):
+  sharding = replicated(make_mesh(2))
+  values = np.arange(2**20, dtype=np.float32)
+  params = jax.device_put(values, sharding)
+  advance = jax.jit(lambda x: x + 1, donate_argnums=0, out_shardings=sharding)
+  start_save(saved, 1, ({"x": params}, {"x": params}))
+  for _ in range(3):
+    params = advance(params)
+  saved.checkpoints.wait()
+  np.testing.assert_array_equal(params, values + 3)
+  np.testing.assert_array_equal(load_variables(saved.folder)["x"], values)
+
+
+def fail():
+  raise OSError("no space left on device")
+
+
+def test_an_error_of_the_writing_is_raised_by_the_next_call(saved, saved_in, tmp_path, monkeypatch):
+  saved.save(1, 0.1)
+  with monkeypatch.context() as patch:
+    on_commit_of(saved, patch, 2, fail)
+    start_save(saved, 2)
+    message = r"checkpoint of step 2 could not be written to .*no space left.*last complete"
+    with pytest.raises(CheckpointWriteError, match=message):
+      saved.save(3)
+  assert saved.checkpoints.latest_step == 1
+  assert open_checkpoint(tmp_path, step="latest").step == 1
+  again = saved_in(tmp_path)
+  again.save(2, 0.9)
+  assert again.steps() == [1, 2]
+
+
+def test_the_end_of_a_run_reports_errors_of_the_writing(saved, monkeypatch, caplog):
+  on_commit_of(saved, monkeypatch, 1, fail)
+
+  def run(error=None):
+    with saved.checkpoints.written():
+      start_save(saved, 1)
+      if error:
+        raise error
+
+  with pytest.raises(CheckpointWriteError, match="no space left"):
+    run()
+  with pytest.raises(ZeroDivisionError):  # not hidden
+    run(ZeroDivisionError())
+  assert "checkpoint of step 1 could not be written" in caplog.text
 
 
 def test_parameters_that_differ_are_named(saved):

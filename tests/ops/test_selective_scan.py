@@ -1,6 +1,8 @@
 """The scan compared with a float64 NumPy loop, and its gradient with numeric differences."""
 
+import collections
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -263,3 +265,19 @@ def test_a_symbolic_length_gives_the_same(method):
     cut = {name: x[:, :end] for name, x in moving.items()}
     expected, _ = numpy_scan(**cut, **inputs)
     np.testing.assert_allclose(program.call(cut, inputs), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ("platform", "method"), [("cpu", "sequential"), ("cuda", "associative"), ("tpu", "associative")]
+)
+def test_the_platform_that_a_program_is_lowered_for_selects_the_method(platform, method):
+  inputs = make_inputs()
+
+  def operations(method):
+    scan = jax.jit(functools.partial(selective_scan, method=method))
+    text = scan.trace(**inputs).lower(lowering_platforms=(platform,)).as_text()
+    names = re.findall(r"stablehlo\.(\w+)", text)
+    # Those that choose among the methods.
+    return collections.Counter(x for x in names if x not in ("case", "constant", "return"))
+
+  assert operations("auto") == operations(method)

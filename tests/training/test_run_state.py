@@ -71,6 +71,7 @@ def test_round_trip(tiny, checkpoints):
 def test_inference_gets_moving_averages_if_there_are_any(tiny, checkpoints, tmp_path, ema):
   run = make_run(tiny, ema=ema)
   run.save(checkpoints, describe(tiny.config(), num_examples=16), None)
+  checkpoints.wait()
   variables = load_variables(tmp_path)
   expected = {"params": run.train.params, "batch_stats": run.train.batch_stats}
   chex.assert_trees_all_equal(variables, jax.tree.map(lambda x: x + ema, expected))
