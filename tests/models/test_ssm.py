@@ -8,7 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ferjax.models.ssm import ASFR, SS2D, VSSBlock, dt_bias_init, released_dt_bias_init
+from ferjax.models.ssm import (
+  ASFR,
+  SS2D,
+  VSSBlock,
+  dt_bias_init,
+  released_dt_bias_init,
+  softplus,
+)
 
 
 def gradients(jit, dtype, train):
@@ -110,3 +117,10 @@ def test_asfr_in_bfloat16_scans_in_float32():
   for values in (outputs, scans):
     full, half = (np.asarray(values[t], np.float32) for t in (jnp.float32, jnp.bfloat16))
     assert 0 < np.linalg.norm(full - half) < 3e-2 * np.linalg.norm(full)
+
+
+def test_softplus_and_its_gradient():
+  x = np.array([-100.0, -20.0, -3.0, -1e-3, 0.0, 0.5, 4.0, 30.0, 100.0])
+  value, slope = jax.vmap(jax.value_and_grad(softplus))(jnp.asarray(x, jnp.float32))
+  np.testing.assert_allclose(value, np.logaddexp(x, 0), rtol=1e-6, atol=1e-30)
+  np.testing.assert_allclose(slope, 1 / (1 + np.exp(-x)), rtol=1e-6, atol=1e-30)
