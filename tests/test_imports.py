@@ -30,6 +30,7 @@ ALLOWED = {
     "data",
     "interop",
     "compilation_cache",
+    "compiler_options",
   },
   "interop": {"interop", "models"},
   "checkpoint": {"checkpoint"},
@@ -41,6 +42,7 @@ ALLOWED = {
     "data.image_files",
     "data.classification.views",
     "checkpoint",
+    "compiler_options",
     "fonts",
   },
   "commands": {

@@ -5,6 +5,7 @@ Preprocessing (`ferjax.data.classification.views.center_view`) and post-processi
 accuracy.
 """
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
+from ferjax.compiler_options import compiler_options
 from ferjax.data.classification.views import center_view, short_side
 from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, normalize
 from ferjax.inference.base import (
@@ -132,7 +134,7 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
     self._mean, self._std, self._grey, self._resize = mean, std, grey, resize
     task = ClassificationTask(self.class_names)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def classify(variables: dict[str, Any], image: Float[Array, "b h w 3"]) -> Classifications:
       output: Any = model.apply(variables, image, train=False)
       return task.postprocess(output)

@@ -4,6 +4,7 @@ Preprocessing (`ferjax.data.image`) and post-processing (`DetectionTask.postproc
 evaluation, so predictions match the measured accuracy.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
+from ferjax.compiler_options import compiler_options
 from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, letterbox, normalize
 from ferjax.inference.base import ImagePredictor, Prepared, check_count, stack_padded
 from ferjax.inference.results import Face
@@ -137,7 +139,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     self._thresholds = np.float32(score_threshold), np.float32(iou_threshold)
     task = DetectionTask(self.class_names)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def detect(
       variables: dict[str, Any],
       image: Float[Array, "b h w 3"],

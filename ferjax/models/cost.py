@@ -148,6 +148,11 @@ def _convolution(equation: JaxprEqn) -> Cost:
   return _multiply_adds(equation, math.prod(shape) // features)
 
 
+def _dense_conv(equation: JaxprEqn) -> Cost:
+  *window, inputs, _ = _shape(equation.invars[1])
+  return _multiply_adds(equation, math.prod(window) * inputs)
+
+
 def _depthwise_conv(equation: JaxprEqn) -> Cost:
   return _multiply_adds(equation, math.prod(_shape(equation.invars[1])[:2]))
 
@@ -168,7 +173,11 @@ def _shape(atom: Any) -> tuple[int, ...]:
 
 _PRIMITIVES = {"dot_general": _dot_general, "conv_general_dilated": _convolution}
 # Jitted functions whose bodies depend on the backend, by name.
-_FUNCTIONS = {"depthwise_conv": _depthwise_conv, "selective_scan": _selective_scan}
+_FUNCTIONS = {
+  "dense_conv": _dense_conv,
+  "depthwise_conv": _depthwise_conv,
+  "selective_scan": _selective_scan,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ferjax.models.layers import Conv, DropPath, Dtype
+from ferjax.models.convnext import LayerNorm, Stage, Stem, conv, dense
+from ferjax.models.layers import Dtype
 from ferjax.models.registry import ModelSpec, check_choices
 from ferjax.ops.sampling import affine_grid, grid_sample
 from ferjax.typing import ClassifierOutput
@@ -67,31 +68,6 @@ PARTS = (
 )
 COARSEST_STRIDE = 32
 
-# The released program truncates at 100 standard deviations.
-_kernel_init = nn.initializers.normal(0.02)
-_zeros = nn.initializers.zeros_init()
-
-
-def _dense(features: int, name: str, dtype: Dtype, *, use_bias: bool = True) -> nn.Dense:
-  return nn.Dense(features, use_bias, dtype=dtype, kernel_init=_kernel_init, name=name)
-
-
-def _conv(features: int, kernel_size: int, stride: int, dtype: Dtype) -> nn.Conv:
-  """Without padding."""
-  return nn.Conv(
-    features,
-    (kernel_size, kernel_size),
-    (stride, stride),
-    padding=[(0, 0), (0, 0)],
-    dtype=dtype,
-    kernel_init=_kernel_init,
-    name="conv",
-  )
-
-
-def _layer_norm(name: str, dtype: Dtype, epsilon: float = 1e-6) -> nn.LayerNorm:
-  return nn.LayerNorm(epsilon=epsilon, use_fast_variance=False, dtype=dtype, name=name)
-
 
 class ConvNormPool(nn.Module):
   """Convolution without padding, BatchNorm, 2x2 max pooling, ReLU."""
@@ -104,7 +80,7 @@ class ConvNormPool(nn.Module):
   def __call__(
     self, x: Float[Array, "b h w c"], *, train: bool
   ) -> Float[Array, "b _ _ {self.features}"]:
-    x = _conv(self.features, self.kernel_size, 1, self.dtype)(x)
+    x = conv(self.features, self.kernel_size, 1, self.dtype)(x)
     x = nn.BatchNorm(
       use_running_average=not train,
       momentum=0.9,
@@ -131,10 +107,12 @@ class SpatialTransformer(nn.Module):
     x = ConvNormPool(10, 5, self.dtype, name="conv1")(x, train=train)
     x = x.reshape(b, -1)
     self._check_size(height, width, x.shape[-1])
-    x = nn.relu(_dense(32, "dense0", self.dtype)(x))
+    x = nn.relu(dense(32, "dense0", self.dtype)(x))
     # At least float32: in bfloat16, points would be off by up to half a pixel.
     x = x.astype(jnp.promote_types(self.dtype, jnp.float32))
-    theta = nn.Dense(6, kernel_init=_zeros, bias_init=_identity, name="dense1")(x)
+    theta = nn.Dense(
+      6, kernel_init=nn.initializers.zeros_init(), bias_init=_identity, name="dense1"
+    )(x)
     grid = affine_grid(theta.reshape(b, 2, 3), height, width, align_corners=True)
     return grid_sample(image, grid, align_corners=True)
 
@@ -168,20 +146,9 @@ class SqueezeExcitation(nn.Module):
   def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     c = x.shape[-1]
     y = x.mean((1, 2))
-    y = nn.relu(_dense(c // self.reduction, "dense0", self.dtype, use_bias=False)(y))
-    y = nn.sigmoid(_dense(c, "dense1", self.dtype, use_bias=False)(y))
+    y = nn.relu(dense(c // self.reduction, "dense0", self.dtype, use_bias=False)(y))
+    y = nn.sigmoid(dense(c, "dense1", self.dtype, use_bias=False)(y))
     return x * y[:, None, None]
-
-
-class Stem(nn.Module):
-  """Embeds patches of 4x4 pixels."""
-
-  features: int
-  dtype: Dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h/4 w/4 {self.features}"]:
-    return _layer_norm("norm", self.dtype)(_conv(self.features, 4, 4, self.dtype)(x))
 
 
 class Downsample(nn.Module):
@@ -192,47 +159,9 @@ class Downsample(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h/2 w/2 {self.features}"]:
-    x = _layer_norm("norm", self.dtype)(x)
-    x = _conv(self.features, 2, 2, self.dtype)(x)
+    x = LayerNorm(dtype=self.dtype, name="norm")(x)
+    x = conv(self.features, 2, 2, self.dtype)(x)
     return SqueezeExcitation(dtype=self.dtype, name="se")(x)
-
-
-class ConvNeXtBlock(nn.Module):
-  """Depthwise convolution and a multilayer perceptron, scaled and added to the input.
-
-  The sum stays in float32: at the initial scale of 1e-6, bfloat16 would round a branch away.
-  """
-
-  drop_path_rate: float = 0.0
-  layer_scale: float = 1e-6
-  dtype: Dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
-    c = x.shape[-1]
-    y = Conv(c, 7, depthwise=True, use_bias=True, bias_init=_zeros, dtype=self.dtype, name="conv")(
-      x
-    )
-    y = _layer_norm("norm", self.dtype)(y)
-    y = nn.gelu(_dense(4 * c, "dense0", self.dtype)(y), approximate=False)
-    y = _dense(c, "dense1", self.dtype)(y).astype(jnp.float32)
-    gamma = self.param("gamma", nn.initializers.constant(self.layer_scale), (c,), jnp.float32)
-    y = DropPath(self.drop_path_rate, name="drop_path")(gamma[None, None, None] * y, train=train)
-    return x.astype(jnp.float32) + y
-
-
-class Stage(nn.Module):
-  """One block per rate of stochastic depth."""
-
-  drop_path_rates: tuple[float, ...]
-  layer_scale: float = 1e-6
-  dtype: Dtype = jnp.float32
-
-  @nn.compact
-  def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
-    for i, rate in enumerate(self.drop_path_rates):
-      x = ConvNeXtBlock(rate, self.layer_scale, self.dtype, name=f"block{i}")(x, train=train)
-    return x
 
 
 class TokenAttention(nn.Module):
@@ -245,8 +174,8 @@ class TokenAttention(nn.Module):
     self, tokens: Float[Array, "*g t c"]
   ) -> tuple[Float[Array, "*g t c"], Float[Array, "*g t t"]]:
     c = tokens.shape[-1]
-    x = _layer_norm("norm", self.dtype, 1e-5)(tokens)
-    query, key, value = (_dense(c, name, self.dtype)(x) for name in ("query", "key", "value"))
+    x = LayerNorm(1e-5, self.dtype, name="norm")(tokens)
+    query, key, value = (dense(c, name, self.dtype)(x) for name in ("query", "key", "value"))
     scores = jnp.einsum("...ic,...jc->...ij", query, key, preferred_element_type=jnp.float32)
     weights = nn.softmax(scores / c**0.25, axis=-1)
     return x + weights.astype(value.dtype) @ value, weights
@@ -293,8 +222,8 @@ class EmoNeXt(nn.Module):
       else:
         x = Downsample(features, self.dtype, name=f"downsample{i}")(x)
       x = Stage(rates, layer_scale, self.dtype, name=f"stage{i}")(x, train=train)
-    features = _layer_norm("norm", jnp.float32)(x.mean((1, 2)))
-    logits = _dense(self.num_classes, "head", jnp.float32)(features)
+    features = LayerNorm(name="norm")(x.mean((1, 2)))
+    logits = dense(self.num_classes, "head", jnp.float32)(features)
     attention = None
     if train or self.is_initializing():
       positions = x.reshape(x.shape[0], -1, x.shape[-1])

@@ -5,14 +5,16 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
+from ferjax.ops.batch_norm import normalize, normalize_batch
+from ferjax.ops.conv import dense_conv
 from ferjax.ops.depthwise_conv import depthwise_conv
 
 Dtype = Any
 
-# Jitted, so that it is one operation of a jaxpr on every backend (see `ferjax.models.cost`).
+# Jitted, so that each is one operation of a jaxpr on every backend (see `ferjax.models.cost`).
+_dense_conv = jax.jit(dense_conv, static_argnames=("stride", "padding"))
 _depthwise_conv = jax.jit(depthwise_conv, static_argnames=("stride", "padding"))
 
 # As torch.nn.Linear: uniform within +- 1 / sqrt(fan_in).
@@ -76,18 +78,39 @@ class Conv(nn.Module):
     elif k == 1 and self.stride == 1:
       x = x @ kernel[0, 0]
     else:
-      x = lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(self.stride, self.stride),
-        padding=[(padding, padding)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-      )
+      x = _dense_conv(x, kernel, stride=self.stride, padding=padding)
     if self.use_bias:
       init = self.bias_init or uniform_bias_init(k * k * fan)
       bias = self.param("bias", init, (self.features,), jnp.float32)
       x = x + bias.astype(self.dtype)[None, None, None]
     return x
+
+
+class BatchNorm(nn.Module):
+  """Flax's BatchNorm over all axes but the last, with a custom gradient (`ops.batch_norm`)."""
+
+  use_running_average: bool
+  momentum: float
+  epsilon: float
+  scale_init: nn.initializers.Initializer = nn.initializers.ones
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, "*s c"]) -> Float[Array, "*s c"]:
+    shape = x.shape[-1:]
+    mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+    var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+    scale = self.param("scale", self.scale_init, shape, jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
+    rows = x.reshape(-1, *shape)
+    if self.use_running_average:
+      y = normalize(rows, mean.value, var.value, scale, bias, self.epsilon)
+    else:
+      y, *statistics = normalize_batch(rows, scale, bias, self.epsilon)
+      if not self.is_initializing():
+        for average, value in zip((mean, var), statistics, strict=True):
+          average.value = self.momentum * average.value + (1 - self.momentum) * value
+    return y.reshape(x.shape).astype(self.dtype)
 
 
 def batch_norm(
@@ -98,20 +121,19 @@ def batch_norm(
   momentum: float,
   epsilon: float,
   scale_init: nn.initializers.Initializer = scale_init,
-) -> nn.BatchNorm:
-  """BatchNorm with the mean of squared deviations; E[x^2] - E[x]^2 loses precision."""
-  return nn.BatchNorm(
+) -> BatchNorm:
+  """BatchNorm with the statistics of the batch in training, and stored ones otherwise."""
+  return BatchNorm(
     use_running_average=not train,
     momentum=momentum,
     epsilon=epsilon,
     scale_init=scale_init,
     dtype=dtype,
-    use_fast_variance=False,
     name=name,
   )
 
 
-def torch_batch_norm(name: str, *, train: bool, dtype: Dtype) -> nn.BatchNorm:
+def torch_batch_norm(name: str, *, train: bool, dtype: Dtype) -> BatchNorm:
   """BatchNorm with torch's defaults; torch's momentum of 0.1 is 0.9 in Flax."""
   ones = nn.initializers.ones
   return batch_norm(name, train=train, dtype=dtype, momentum=0.9, epsilon=1e-5, scale_init=ones)

@@ -71,23 +71,33 @@ def _indices(xp: Any, height: DimSize, width: DimSize, num_paths: int) -> Any:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def to_paths(
   x: Float[Array, "b l c"], height: DimSize, width: DimSize, num_paths: int = 8
-) -> Float[Array, "b p l c"]:
-  """Gathers a flat map (l = height * width) in the order of each path."""
-  return jnp.take(x, path_indices(height, width, num_paths), axis=1, mode="clip")
+) -> Float[Array, "p b l c"]:
+  """Orders a flat map (l = height * width) along each path.
+
+  The paths come first: each has its own weights, so their products are batched over the paths, and
+  another order of the axes would be copied for them.
+  """
+  indices = path_indices(height, width, num_paths)
+  if not isinstance(indices, np.ndarray):
+    return jnp.moveaxis(jnp.take(x, indices, axis=1, mode="clip"), 1, 0)
+  return jnp.stack([path(x, (height, width)) for path, _ in _ORDERS[:num_paths]])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def from_paths(
-  y: Float[Array, "b p l c"], height: DimSize, width: DimSize, num_paths: int = 8
+  y: Float[Array, "p b l c"], height: DimSize, width: DimSize, num_paths: int = 8
 ) -> Float[Array, "b l c"]:
   """Moves each path's outputs back to their positions and sums over the paths."""
   indices = path_indices(height, width, num_paths)
-  steps = (np if isinstance(indices, np.ndarray) else jnp).argsort(indices, axis=1)
-  placed = (jnp.take(y[:, k], steps[k], axis=1, mode="clip") for k in range(num_paths))
+  if isinstance(indices, np.ndarray):
+    placed = (place(y[k], (height, width)) for k, (_, place) in enumerate(_ORDERS[:num_paths]))
+  else:
+    steps = jnp.argsort(indices, axis=1)
+    placed = (jnp.take(y[k], steps[k], axis=1, mode="clip") for k in range(num_paths))
   return functools.reduce(operator.add, placed)
 
 
-# Without these rules, the gradient of a gather is a scatter-add, which is much slower.
+# Without these rules, the gradient of each order is a sum of padded arrays, or a scatter-add.
 to_paths.defvjp(
   lambda x, *map_and_paths: (to_paths(x, *map_and_paths), None),
   lambda height, width, num_paths, _, dy: (from_paths(dy, height, width, num_paths),),
@@ -96,3 +106,78 @@ from_paths.defvjp(
   lambda y, *map_and_paths: (from_paths(y, *map_and_paths), None),
   lambda height, width, num_paths, _, dx: (to_paths(dx, height, width, num_paths),),
 )
+
+
+# Gathers are slow on accelerators, and need no memory traffic of indices if a transposition, a flip
+# or a shear does. Symbolic sizes do not tell which rows of a shear wrap around, so they gather.
+
+
+def _transposed(x: Float[Array, "b l c"], rows: int, columns: int) -> Float[Array, "b l c"]:
+  """The column-major order of a row-major map."""
+  b, length, c = x.shape
+  return jnp.swapaxes(x.reshape(b, rows, columns, c), 1, 2).reshape(b, length, c)
+
+
+def _sheared(
+  x: Float[Array, "b l c"], size: tuple[int, int], direction: int
+) -> Float[Array, "b l c"]:
+  """Row i of the map, rotated by i columns: to the left if `direction` is 1, to the right if -1.
+
+  Row i of the repeated map, two widths long, starts at 2 * w * i. Reading rows of 2 * w + 1 (or
+  2 * w - 1) cells instead shifts each row by one cell more than the row before it.
+  """
+  (height, width), (b, _, c) = size, x.shape
+  rows = min(height, width)  # after that many, the shifts begin again
+  blocks = -(-height // rows)
+  x = jnp.pad(x.reshape(b, height, width, c), ((0, 0), (0, blocks * rows - height), (0, 0), (0, 0)))
+  x = x.reshape(b, blocks, rows, width, c)
+  x = jnp.concatenate([x, x], axis=3).reshape(b, blocks, rows * 2 * width, c)
+  start, end = (0, rows) if direction == 1 else (width, width - rows)
+  x = jnp.pad(x, ((0, 0), (0, 0), (0, end), (0, 0)))[:, :, start:]
+  x = x.reshape(b, blocks, rows, 2 * width + direction, c)[:, :, :, :width]
+  return x.reshape(b, blocks * rows * width, c)[:, : height * width]
+
+
+def _row_major(x, size):
+  del size
+  return x
+
+
+def _column_major(x, size):
+  return _transposed(x, *size)
+
+
+def _from_column_major(y, size):
+  return _transposed(y, *size[::-1])
+
+
+def _diagonal(x, size, direction):
+  return _column_major(_sheared(x, size, direction), size)
+
+
+def _from_diagonal(y, size, direction):
+  return _sheared(_from_column_major(y, size), size, -direction)
+
+
+def _both_directions(path, place):
+  """A path and its reverse, each with its inverse."""
+  flipped = lambda x, size: jnp.flip(path(x, size), axis=1)  # noqa: E731
+  return (path, place), (flipped, lambda y, size: place(jnp.flip(y, axis=1), size))
+
+
+def _orders():
+  """(map to path, path to map) of each path, in the order of `path_indices`."""
+  rows = _both_directions(_row_major, _row_major)
+  columns = _both_directions(_column_major, _from_column_major)
+  diagonals, antidiagonals = (
+    _both_directions(
+      functools.partial(_diagonal, direction=direction),
+      functools.partial(_from_diagonal, direction=direction),
+    )
+    for direction in (1, -1)
+  )
+  pairs = ((rows, columns), (diagonals, antidiagonals))
+  return [pair[reverse] for two in pairs for reverse in (0, 1) for pair in two]
+
+
+_ORDERS = _orders()

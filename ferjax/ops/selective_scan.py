@@ -7,7 +7,7 @@ For every channel d and state n (Gu & Dao 2023; spec: fer_yolo_mamba, SS2D)
 where the input step e_l is dt_l, or a separate value for each state (spec: fermam, ASFR).
 
 The states of a whole image, [l d n] per path, are n times as large as the map, so they are never
-materialised (`ferjax.ops.chunked_scan`).
+materialised (`ferjax.ops.chunked_scan`, `ferjax.ops.sequential_scan`).
 """
 
 from typing import Any
@@ -17,11 +17,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ferjax.ops.chunked_scan import chunked_scan
+from ferjax.ops.sequential_scan import sequential_scan
 from ferjax.typing import DimSize
 
 METHODS = ("auto", "associative", "sequential", "pallas")
 # On GPUs and TPUs. "pallas" has not been timed on one yet; it does not accept symbolic lengths.
 ACCELERATOR_METHOD = "associative"
+CHUNK_SIZES = {"associative": 32, "sequential": 16}  # fast, with little memory
 
 
 def selective_scan(
@@ -34,7 +36,7 @@ def selective_scan(
   *,
   input_step: Float[Array, "... l n"] | None = None,
   method: str = "auto",
-  chunk_size: int = 32,
+  chunk_size: int | None = None,
   reverse: bool = False,
   initial_state: Float[Array, "... d n"] | None = None,
   return_final_state: bool = False,
@@ -50,10 +52,11 @@ def selective_scan(
     D: skip coefficient; None for no skip.
     input_step: scale of the input, of any sign; None for dt.
     method: how the states inside a chunk are computed: "associative" with
-      `jax.lax.associative_scan`, "sequential" with `jax.lax.scan`. "pallas" is one kernel for CUDA
-      GPUs and one for TPUs, chosen when the program is lowered (`ferjax.ops.pallas_scan`). "auto"
-      selects "sequential" on CPUs, where it is several times faster, and "associative" elsewhere.
-    chunk_size: number of positions whose states are in memory at once; fixed for "pallas".
+      `jax.lax.associative_scan`, "sequential" with `jax.lax.scan`. "pallas" is a kernel for CUDA
+      GPUs and one for TPUs (`ferjax.ops.pallas_scan`). "auto" selects "sequential" on CPUs, where
+      it is several times faster, and "associative" elsewhere.
+    chunk_size: number of positions whose states are in memory at once; None for `CHUNK_SIZES`;
+      "pallas" ignores it.
     reverse: run from the last position to the first.
     initial_state: h before the first visited position; zeros if None.
     return_final_state: also return h after the last visited position, in float32.
@@ -64,12 +67,12 @@ def selective_scan(
     y of shape [... l d] in `u`'s dtype, or (y, final state [... d n]).
 
   Raises:
-    ValueError: unknown method, chunk_size < 1, or incompatible shapes; for "pallas", a program
-      that is lowered for CPUs, or a symbolic length.
+    ValueError: unknown method, chunk_size < 1, or incompatible shapes. For "pallas", also a
+      symbolic length, or a program that is compiled for CPUs.
   """
   if method not in METHODS:
     raise ValueError(f"unknown scan method {method!r}; known: {', '.join(METHODS)}")
-  if chunk_size < 1:
+  if chunk_size is not None and chunk_size < 1:
     raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
   if method == "auto":
     method = "sequential" if jax.default_backend() == "cpu" else ACCELERATOR_METHOD
@@ -78,52 +81,52 @@ def selective_scan(
 
   args = [u, dt, A, B, C] + [x for x in (input_step, initial_state) if x is not None]
   lead = jnp.broadcast_shapes(*(x.shape[:-2] for x in args), () if D is None else D.shape[:-1])
-
-  def widen(x, *tail):
-    return jnp.broadcast_to(x, (*lead, *tail))
-
-  def prepare(x, *tail):
-    return widen(x.astype(jnp.float32), *tail)
-
-  h0 = jnp.zeros((channels, states)) if initial_state is None else initial_state
   if method == "pallas":
-    # Imported only here: it loads the compilers' interfaces.
-    from ferjax.ops.pallas_scan.scan import pallas_scan
-
-    y, final = pallas_scan(
-      widen(u, length, channels),
-      widen(dt, length, channels),
-      prepare(A, channels, states),
-      widen(B, length, states),
-      widen(C, length, states),
-      prepare(jnp.zeros(channels) if D is None else D, channels),
-      None if input_step is None else widen(input_step, length, states),
-      prepare(h0, channels, states),
-      reverse=reverse,
-    )
+    y, final = _run_kernel(lead, u, dt, A, B, C, D, input_step, initial_state, reverse)
     return (y, final) if return_final_state else y
 
+  def prepare(x, *tail):
+    return jnp.broadcast_to(x.astype(jnp.float32), (*lead, *tail))
+
   u32, dt32 = prepare(u, length, channels), prepare(dt, length, channels)
-  B32 = prepare(B, length, states)
-  if input_step is None:
-    v = dt32 * u32
-  else:
-    v, B32 = u32, B32 * prepare(input_step, length, states)
-  y, final = chunked_scan(
-    dt32,
+  A32, B32, C32 = (
     prepare(A, channels, states),
-    v,
-    B32,
+    prepare(B, length, states),
     prepare(C, length, states),
-    prepare(h0, channels, states),
-    method=method,
-    chunk_size=chunk_size,
-    reverse=reverse,
   )
-  if D is not None:
-    y = y + prepare(D[..., None, :], length, channels) * u32
+  if input_step is not None:
+    B32 = B32 * prepare(input_step, length, states)
+  h0 = jnp.zeros((channels, states)) if initial_state is None else initial_state
+  h0 = prepare(h0, channels, states)
+  if D is None:
+    skip = jnp.zeros_like(u32)
+  else:
+    skip = prepare(D[..., None, :], length, channels) * u32
+  chunks = {"chunk_size": chunk_size or CHUNK_SIZES[method], "reverse": reverse}
+  if method == "sequential":
+    scaled = input_step is not None
+    y, final = sequential_scan(u32, dt32, A32, B32, C32, skip, h0, input_is_scaled=scaled, **chunks)
+  else:
+    v = dt32 * u32 if input_step is None else u32
+    y, final = chunked_scan(dt32, A32, v, B32, C32, h0, **chunks)
+    y = y + skip
   y = y.astype(u.dtype)
   return (y, final) if return_final_state else y
+
+
+def _run_kernel(lead, u, dt, A, B, C, D, input_step, initial_state, reverse: bool) -> Any:
+  """y in `u`'s dtype and the final state; the arguments are read in their own dtype."""
+  # Imported only here: other methods do not need Pallas.
+  from ferjax.ops.pallas_scan.scan import pallas_scan
+
+  def widen(x, axes):
+    return None if x is None else jnp.broadcast_to(x, (*lead, *x.shape[x.ndim - axes :]))
+
+  A = A.astype(jnp.float32)
+  D = jnp.zeros(u.shape[-1]) if D is None else D.astype(jnp.float32)
+  h0 = jnp.zeros_like(A) if initial_state is None else initial_state.astype(jnp.float32)
+  inputs = (widen(x, 2) for x in (u, dt, A, B, C))
+  return pallas_scan(*inputs, widen(D, 1), widen(input_step, 2), widen(h0, 2), reverse=reverse)
 
 
 def _check_shapes(u, dt, A, B, C, D, input_step, initial_state) -> tuple[DimSize, int, int]:

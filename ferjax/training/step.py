@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ferjax.compiler_options import compiler_options
 from ferjax.config import EvalConfig, TrainConfig
 from ferjax.tasks.base import Loss, Task
 from ferjax.training.optimizers import Schedule
@@ -158,6 +159,7 @@ def compile_step(train_step: TrainStep, mesh: jax.sharding.Mesh) -> TrainStep:
     in_shardings=(everywhere, data_sharding(mesh), everywhere),
     out_shardings=everywhere,
     donate_argnums=0,
+    compiler_options=compiler_options(),
   )
 
 
@@ -184,7 +186,10 @@ def make_eval_step(
 
   everywhere = replicated(mesh)
   return jax.jit(
-    eval_step, in_shardings=(everywhere, data_sharding(mesh)), out_shardings=everywhere
+    eval_step,
+    in_shardings=(everywhere, data_sharding(mesh)),
+    out_shardings=everywhere,
+    compiler_options=compiler_options(),
   )
 
 

@@ -11,7 +11,8 @@ import ferjax
 from ferjax.config import LossConfig
 from ferjax.expressions import SEVEN_EXPRESSIONS
 from ferjax.interop import released_names, torch_weights
-from ferjax.models.emonext import ConvNeXtBlock, SqueezeExcitation, TokenAttention
+from ferjax.models.convnext import ConvNeXtBlock
+from ferjax.models.emonext import SqueezeExcitation, TokenAttention
 from ferjax.ops.sampling import affine_grid
 from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.typing import ClassifierOutput
