@@ -125,8 +125,8 @@ def _run_kernel(lead, u, dt, A, B, C, D, input_step, initial_state, reverse: boo
   A = A.astype(jnp.float32)
   D = jnp.zeros(u.shape[-1]) if D is None else D.astype(jnp.float32)
   h0 = jnp.zeros_like(A) if initial_state is None else initial_state.astype(jnp.float32)
-  inputs = (widen(x, 2) for x in (u, dt, A, B, C))
-  return pallas_scan(*inputs, widen(D, 1), widen(input_step, 2), widen(h0, 2), reverse=reverse)
+  u, dt, A, B, C, input_step, h0 = (widen(x, 2) for x in (u, dt, A, B, C, input_step, h0))
+  return pallas_scan(u, dt, A, B, C, widen(D, 1), input_step, h0, reverse=reverse)
 
 
 def _check_shapes(u, dt, A, B, C, D, input_step, initial_state) -> tuple[DimSize, int, int]:

@@ -13,6 +13,13 @@ a chunk twice: first the states before each group of a few positions, into a buf
 the cache, and then, in registers, those of one group after the other, from the last to the first.
 Sums over channels are partial, one for each block of channels, and added up afterwards. There are
 no atomic operations, so results do not vary.
+
+Estimate for an H100, 8 images of 8 paths x 1600 positions x 256 channels, 16 states, float32; not
+measured. Forward: 328 MB, 0.10 ms; 419 million exponentials, 0.11 ms; of each position, a warp's
+16 exponentials take 128 cycles of its scheduler, its other 110 instructions fit beside them. 512
+warps are one for each of 528 schedulers, so latency is not hidden completely: 0.15 to 0.25 ms. With
+gradients: 1.1 GB, 0.33 ms; 3 to 4 times the exponentials and 5 times the other instructions: 0.6 to
+1 ms. Compiled for it by Triton 3.6: 128 registers forwards, 255 backwards, hardly any spilled.
 """
 
 import functools

@@ -49,7 +49,7 @@ def pallas_scan(
   Raises:
     ValueError: the program is lowered for another platform, or the length is symbolic.
   """
-  lead, (length, channels), states = u.shape[:-2], u.shape[-2:], A.shape[-1]
+  lead, length, channels, states = u.shape[:-2], u.shape[-2], u.shape[-1], A.shape[-1]
   if not isinstance(length, int):
     raise ValueError(
       f"the length is {length}, but the kernels of method='pallas' need a fixed one; use 'auto'"
