@@ -15,11 +15,12 @@ Sums over channels are partial, one for each block of channels, and added up aft
 no atomic operations, so results do not vary.
 
 Estimate for an H100, 8 images of 8 paths x 1600 positions x 256 channels, 16 states, float32; not
-measured. Forward: 328 MB, 0.10 ms; 419 million exponentials, 0.11 ms; of each position, a warp's
-16 exponentials take 128 cycles of its scheduler, its other 110 instructions fit beside them. 512
-warps are one for each of 528 schedulers, so latency is not hidden completely: 0.15 to 0.25 ms. With
-gradients: 1.1 GB, 0.33 ms; 3 to 4 times the exponentials and 5 times the other instructions: 0.6 to
-1 ms. Compiled for it by Triton 3.6: 128 registers forwards, 255 backwards, hardly any spilled.
+measured. Forward: 328 MB, 0.10 ms; 419 million exponentials, 0.11 ms. The 16 exponentials of a warp
+at one position take 128 cycles of its scheduler, and its other 110 instructions fit beside them.
+There is one of 512 warps for each of 528 schedulers, which hides not all latency: 0.15 to 0.25 ms.
+With gradients: 1.4 GB, 0.43 ms; 4 times the exponentials, 0.44 ms; 450 instructions of a warp at
+one position backwards: 0.7 to 1.2 ms. Triton 3.6 compiles it with 128 registers of a thread
+forwards and 255 backwards, of which two words are spilled.
 """
 
 import functools
