@@ -119,7 +119,7 @@ def _run_kernel(lead, u, dt, A, B, C, D, input_step, initial_state, reverse: boo
   # Imported only here: other methods do not need Pallas.
   from ferjax.ops.pallas_scan.scan import pallas_scan
 
-  def widen(x, axes):
+  def widen(x, axes: int) -> Any:
     return None if x is None else jnp.broadcast_to(x, (*lead, *x.shape[x.ndim - axes :]))
 
   A = A.astype(jnp.float32)
