@@ -1,19 +1,23 @@
 """Time and memory of the scan's implementations, compared in one run.
 
-  python benchmarks/selective_scan.py [--batch 1] [--length 1600] [--channels 256]
+  python benchmarks/selective_scan.py [--batch 1] [--length 1600] [--channels 256] [--rounds 7]
 
 Prints a Markdown table for `benchmarks/results/`. "plain" is `jax.lax.associative_scan` over the
-whole sequence with JAX's own gradient. It is the baseline for the chunks and the custom gradient.
+whole sequence with JAX's own gradient, the baseline of the ratios. The implementations run in turn,
+A B A B; times are medians. "cores" is processor time over wall time. Set
+`MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=68719476736`, as in `networks.py`: otherwise the baseline
+waits for page faults.
 """
 
 import argparse
-import datetime
 import functools
-import platform
+import os
+import statistics
 import time
 
 import jax
 import jax.numpy as jnp
+from networks import ALLOCATOR, machine
 
 from ferjax.ops.selective_scan import selective_scan
 
@@ -41,16 +45,29 @@ def make_inputs(batch: int, length: int, channels: int):
   )
 
 
-def measure(function, inputs, repeats: int) -> tuple[float, float]:
-  """The best time in ms, and temporary memory in MB."""
-  program = jax.jit(function).lower(*inputs).compile()
-  jax.block_until_ready(program(*inputs))
-  times = []
-  for _ in range(repeats):
-    start = time.perf_counter()
-    jax.block_until_ready(program(*inputs))
-    times.append(time.perf_counter() - start)
-  return 1e3 * min(times), program.memory_analysis().temp_size_in_bytes / 1e6
+class Program:
+  """A compiled function, its temporary memory in MB, and the times of its runs in ms."""
+
+  def __init__(self, function, inputs):
+    self._compiled, self._inputs = jax.jit(function).lower(*inputs).compile(), inputs
+    self.memory = self._compiled.memory_analysis().temp_size_in_bytes / 1e6
+    self.wall, self.processor = [], []
+    self.run()
+    self.wall, self.processor = [], []
+
+  def run(self) -> None:
+    wall, processor = time.perf_counter(), time.process_time()
+    jax.block_until_ready(self._compiled(*self._inputs))
+    self.wall.append(1e3 * (time.perf_counter() - wall))
+    self.processor.append(1e3 * (time.process_time() - processor))
+
+  @property
+  def median(self) -> float:
+    return statistics.median(self.wall)
+
+  @property
+  def cores(self) -> float:
+    return sum(self.processor) / sum(self.wall)
 
 
 def main() -> None:
@@ -58,31 +75,43 @@ def main() -> None:
   parser.add_argument("--batch", type=int, default=1)
   parser.add_argument("--length", type=int, default=1600)
   parser.add_argument("--channels", type=int, default=256)
-  parser.add_argument("--repeats", type=int, default=5)
+  parser.add_argument("--rounds", type=int, default=7)
+  parser.add_argument("--chunks", default="8,16,32", help="chunk sizes, separated by commas")
+  parser.add_argument("--methods", default="associative,sequential", help="separated by commas")
   arguments = parser.parse_args()
   inputs = make_inputs(arguments.batch, arguments.length, arguments.channels)
 
   implementations = {"plain associative_scan": plain}
-  for method in ("associative", "sequential"):
-    for chunk in (16, 32, 64):
+  for method in arguments.methods.split(","):
+    for chunk in map(int, arguments.chunks.split(",")):
       implementations[f"{method}, chunks of {chunk}"] = functools.partial(
         selective_scan, method=method, chunk_size=chunk
       )
-  print(
-    f"{datetime.date.today()}, jax {jax.__version__}, {jax.default_backend()} "
-    f"({jax.devices()[0].device_kind}, {platform.machine()}); "
-    f"u is {arguments.batch} x {PATHS} x {arguments.length} x {arguments.channels}, "
-    f"{STATES} states\n"
-  )
-  print(
-    "| implementation | forward, ms | with gradients, ms | temporary memory with gradients, MB |"
-  )
-  print("| --- | ---: | ---: | ---: |")
+  programs = {}
   for name, scan in implementations.items():
     gradient = jax.grad(lambda *x, scan=scan: jnp.sum(scan(*x) ** 2), argnums=range(5))
-    forward, _ = measure(scan, inputs, arguments.repeats)
-    both, memory = measure(gradient, inputs, arguments.repeats)
-    print(f"| {name} | {forward:.0f} | {both:.0f} | {memory:.0f} |", flush=True)
+    programs[name] = Program(scan, inputs), Program(gradient, inputs)
+  for _ in range(arguments.rounds):
+    for pair in programs.values():
+      for program in pair:
+        program.run()
+
+  settings = " ".join(f"{name}={os.environ.get(name)}" for name in ALLOCATOR)
+  print(
+    f"{machine()}; {jax.default_backend()}; {settings}; u is {arguments.batch} x {PATHS} x "
+    f"{arguments.length} x {arguments.channels}, {STATES} states\n"
+  )
+  print(
+    "| implementation | forward, ms | plain / it | cores | with gradients, ms | plain / it | cores "
+    "| temporary memory with gradients, MB |\n" + "| --- " + "| ---: " * 7 + "|"
+  )
+  baseline = programs["plain associative_scan"]
+  for name, pair in programs.items():
+    columns = [
+      f"{program.median:.1f} | {base.median / program.median:.1f} | {program.cores:.2f}"
+      for program, base in zip(pair, baseline, strict=True)
+    ]
+    print(f"| {name} | {' | '.join(columns)} | {pair[1].memory:.0f} |")
 
 
 if __name__ == "__main__":

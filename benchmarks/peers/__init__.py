@@ -14,4 +14,9 @@ process that runs a peer imports its module. Add it to `PEERS`.
 """
 
 # Module of this package -> the network of ferjax that it is compared with.
-PEERS = {"convnext": "emonext", "fermam": "fermam"}
+PEERS = {
+  "convnext": "emonext",
+  "fermam": "fermam",
+  "fer_yolo_mamba": "fer_yolo_mamba",
+  "fer_yolo_mamba_no_scan": "fer_yolo_mamba",
+}

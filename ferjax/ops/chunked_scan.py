@@ -1,4 +1,4 @@
-"""The selective scan in chunks, with a gradient that recomputes its states.
+"""The selective scan by `jax.lax.associative_scan`, in chunks, for GPUs and TPUs.
 
 The sequence is split into chunks, only the states of one chunk exist at a time, and the backward
 pass recomputes them from the state at the start of each chunk.
@@ -22,13 +22,12 @@ def chunked_scan(
   C: Float[Array, "... l n"],
   h0: Float[Array, "... d n"],
   *,
-  method: str,
   chunk_size: int,
   reverse: bool,
 ) -> tuple[Float[Array, "... l d"], Float[Array, "... d n"]]:
   """y_l = C_l . h_l with h_l = exp(dt_l A) h_{l-1} + B_l v_l, and the final state; all float32.
 
-  `method` is "associative" or "sequential" (`selective_scan`).
+  `chunk_size` and `reverse` are as in `selective_scan`.
   """
   length = dt.shape[-2]
   if isinstance(length, int):  # a symbolic length of `jax.export` has no known value
@@ -41,7 +40,6 @@ def chunked_scan(
     to_chunks(B),
     to_chunks(C),
     jnp.swapaxes(h0, -1, -2),
-    method,
   )
   return _from_chunks(y, length, reverse=reverse), jnp.swapaxes(final, -1, -2)
 
@@ -62,33 +60,33 @@ def _from_chunks(y, length: DimSize, *, reverse: bool):
   return jnp.moveaxis(y, 0, -2)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6,))
-def _chunked_scan(dt, A, v, B, C, h0, method: str):
+@jax.custom_vjp
+def _chunked_scan(dt, A, v, B, C, h0):
   """y [chunks t ... d] and the final state [... n d]; the input enters the state as v * B.
 
   The channels, the largest axis, stay last, for vectorisation.
   """
-  y, _, final = _forward(dt, A, v, B, C, h0, method)
+  y, _, final = _forward(dt, A, v, B, C, h0)
   return y, final
 
 
-def _forward(dt, A, v, B, C, h0, method):
+def _forward(dt, A, v, B, C, h0):
   """The outputs, the state at the start of each chunk, and the final state."""
 
   def chunk(h, xs):
-    end, y = _OUTPUTS[method](A, h, *xs)
+    end, y = _outputs(A, h, *xs)
     return end, (y, h)
 
   final, (y, starts) = lax.scan(chunk, h0, (dt, v, B, C))
   return y, starts, final
 
 
-def _chunked_scan_fwd(dt, A, v, B, C, h0, method):
-  y, starts, final = _forward(dt, A, v, B, C, h0, method)
+def _chunked_scan_fwd(dt, A, v, B, C, h0):
+  y, starts, final = _forward(dt, A, v, B, C, h0)
   return (y, final), (dt, A, v, B, C, starts)
 
 
-def _chunked_scan_bwd(method, residuals, gradients):
+def _chunked_scan_bwd(residuals, gradients):
   """g_t = dL/dh_t follows a recurrence of the same form, in reverse.
 
   g_t = C_t dy_t + a_{t+1} g_{t+1} with a = exp(dt A), so each chunk passes a_1 g_1 to the one
@@ -98,7 +96,7 @@ def _chunked_scan_bwd(method, residuals, gradients):
   dy, d_final = gradients
 
   def chunk(carry, xs):
-    return _GRADIENTS[method](A, *carry, *xs)
+    return _gradients(A, *carry, *xs)
 
   (d_h0, dA), (d_dt, dv, dB, dC) = lax.scan(
     chunk, (d_final, jnp.zeros_like(A)), (dt, v, B, C, starts, dy), reverse=True
@@ -118,49 +116,13 @@ def _outer(channels, states):
   return channels[..., None, :] * states[..., None]
 
 
-def _sequential_outputs(A, h, dt, v, B, C):
-  """One position at a time; never allocates all states of the chunk."""
-
-  def step(h, xs):
-    dt, v, B, C = xs
-    h = _decay(dt, A) * h + _outer(v, B)
-    return h, jnp.einsum("...nd,...n->...d", h, C)
-
-  return lax.scan(step, h, (dt, v, B, C))
-
-
-def _sequential_gradients(A, g, dA, dt, v, B, C, start, dy):
-  def forward(h, xs):
-    dt, v, B = xs
-    return _decay(dt, A) * h + _outer(v, B), h
-
-  _, before = lax.scan(forward, start, (dt, v, B))
-
-  def backward(carry, xs):
-    g, dA = carry
-    dt, v, B, C, dy, before = xs
-    a = _decay(dt, A)
-    h = a * before + _outer(v, B)
-    g = g + _outer(dy, C)
-    d_log_a = g * a * before
-    gradients = (
-      jnp.sum(d_log_a * A, axis=-2),  # dt
-      jnp.einsum("...nd,...n->...d", g, B),  # v
-      jnp.einsum("...nd,...d->...n", g, v),  # B
-      jnp.einsum("...nd,...d->...n", h, dy),  # C
-    )
-    return (a * g, dA + d_log_a * dt[..., None, :]), gradients
-
-  return lax.scan(backward, (g, dA), (dt, v, B, C, dy, before), reverse=True)
-
-
-def _associative_states(A, h, dt, v, B):
+def _states(A, h, dt, v, B):
   """Decays and states of all positions of the chunk, both [t ... n d]."""
   a = _decay(dt, A[None])
-  return a, _associative_recurrence(a, _outer(v, B), h)
+  return a, _recurrence(a, _outer(v, B), h)
 
 
-def _associative_recurrence(a, b, h, reverse=False):
+def _recurrence(a, b, h, reverse=False):
   """All h_t = a_t h_{t-1} + b_t along axis 0, from the end if `reverse`."""
 
   def combine(left, right):
@@ -170,16 +132,16 @@ def _associative_recurrence(a, b, h, reverse=False):
   return decay * h[None] + inner
 
 
-def _associative_outputs(A, h, dt, v, B, C):
-  _, states = _associative_states(A, h, dt, v, B)
+def _outputs(A, h, dt, v, B, C):
+  _, states = _states(A, h, dt, v, B)
   return states[-1], jnp.einsum("...nd,...n->...d", states, C)
 
 
-def _associative_gradients(A, g, dA, dt, v, B, C, start, dy):
-  a, states = _associative_states(A, start, dt, v, B)
+def _gradients(A, g, dA, dt, v, B, C, start, dy):
+  a, states = _states(A, start, dt, v, B)
   before = jnp.concatenate([start[None], states[:-1]])
   a_next = jnp.concatenate([a[1:], jnp.ones_like(a[:1])])
-  g = _associative_recurrence(a_next, _outer(dy, C), g, reverse=True)
+  g = _recurrence(a_next, _outer(dy, C), g, reverse=True)
   d_log_a = g * a * before
   gradients = (
     jnp.einsum("t...nd,...nd->t...d", d_log_a, A),  # dt
@@ -188,7 +150,3 @@ def _associative_gradients(A, g, dA, dt, v, B, C, start, dy):
     jnp.einsum("...nd,...d->...n", states, dy),  # C
   )
   return (a[0] * g[0], dA + jnp.einsum("t...nd,t...d->...nd", d_log_a, dt)), gradients
-
-
-_OUTPUTS = {"associative": _associative_outputs, "sequential": _sequential_outputs}
-_GRADIENTS = {"associative": _associative_gradients, "sequential": _sequential_gradients}

@@ -71,25 +71,29 @@ def _indices(xp: Any, height: DimSize, width: DimSize, num_paths: int) -> Any:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def to_paths(
   x: Float[Array, "b l c"], height: DimSize, width: DimSize, num_paths: int = 8
-) -> Float[Array, "b p l c"]:
-  """Orders a flat map (l = height * width) along each path."""
+) -> Float[Array, "p b l c"]:
+  """Orders a flat map (l = height * width) along each path.
+
+  The paths come first: each has its own weights, so their products are batched over the paths, and
+  another order of the axes would be copied for them.
+  """
   indices = path_indices(height, width, num_paths)
   if not isinstance(indices, np.ndarray):
-    return jnp.take(x, indices, axis=1, mode="clip")
-  return jnp.stack([path(x, (height, width)) for path, _ in _ORDERS[:num_paths]], axis=1)
+    return jnp.moveaxis(jnp.take(x, indices, axis=1, mode="clip"), 1, 0)
+  return jnp.stack([path(x, (height, width)) for path, _ in _ORDERS[:num_paths]])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def from_paths(
-  y: Float[Array, "b p l c"], height: DimSize, width: DimSize, num_paths: int = 8
+  y: Float[Array, "p b l c"], height: DimSize, width: DimSize, num_paths: int = 8
 ) -> Float[Array, "b l c"]:
   """Moves each path's outputs back to their positions and sums over the paths."""
   indices = path_indices(height, width, num_paths)
   if isinstance(indices, np.ndarray):
-    placed = (place(y[:, k], (height, width)) for k, (_, place) in enumerate(_ORDERS[:num_paths]))
+    placed = (place(y[k], (height, width)) for k, (_, place) in enumerate(_ORDERS[:num_paths]))
   else:
     steps = jnp.argsort(indices, axis=1)
-    placed = (jnp.take(y[:, k], steps[k], axis=1, mode="clip") for k in range(num_paths))
+    placed = (jnp.take(y[k], steps[k], axis=1, mode="clip") for k in range(num_paths))
   return functools.reduce(operator.add, placed)
 
 

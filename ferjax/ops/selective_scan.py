@@ -7,7 +7,7 @@ For every channel d and state n (Gu & Dao 2023; spec: fer_yolo_mamba, SS2D)
 where the input step e_l is dt_l, or a separate value for each state (spec: fermam, ASFR).
 
 The states of a whole image, [l d n] per path, are n times as large as the map, so they are never
-materialised (`ferjax.ops.chunked_scan`).
+materialised (`ferjax.ops.chunked_scan`, `ferjax.ops.sequential_scan`).
 """
 
 import functools
@@ -18,11 +18,13 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ferjax.ops.chunked_scan import chunked_scan
+from ferjax.ops.sequential_scan import sequential_scan
 from ferjax.typing import DimSize
 
 METHODS = ("auto", "associative", "sequential", "pallas")
 # On GPUs and TPUs. "pallas" has not been timed on one yet; it does not accept symbolic lengths.
 ACCELERATOR_METHOD = "associative"
+CHUNK_SIZES = {"associative": 32, "sequential": 16}  # fast, with little memory
 
 
 def selective_scan(
@@ -35,7 +37,7 @@ def selective_scan(
   *,
   input_step: Float[Array, "... l n"] | None = None,
   method: str = "auto",
-  chunk_size: int = 32,
+  chunk_size: int | None = None,
   reverse: bool = False,
   initial_state: Float[Array, "... d n"] | None = None,
   return_final_state: bool = False,
@@ -54,7 +56,8 @@ def selective_scan(
       `jax.lax.associative_scan`, "sequential" with `jax.lax.scan`. "pallas" is one kernel for CUDA
       GPUs and one for TPUs, chosen when the program is lowered (`ferjax.ops.pallas_scan`). "auto"
       selects "sequential" on CPUs, where it is several times faster, and "associative" elsewhere.
-    chunk_size: number of positions whose states are in memory at once; fixed for "pallas".
+    chunk_size: number of positions whose states are in memory at once; None for `CHUNK_SIZES`. It
+      is fixed for "pallas".
     reverse: run from the last position to the first.
     initial_state: h before the first visited position; zeros if None.
     return_final_state: also return h after the last visited position, in float32.
@@ -70,7 +73,7 @@ def selective_scan(
   """
   if method not in METHODS:
     raise ValueError(f"unknown scan method {method!r}; known: {', '.join(METHODS)}")
-  if chunk_size < 1:
+  if chunk_size is not None and chunk_size < 1:
     raise ValueError(f"chunk_size is {chunk_size}; it must be at least 1")
   A = jnp.broadcast_to(A[None], (u.shape[-1], A.shape[0])) if A.ndim == 1 else A
   length, channels, states = _check_shapes(u, dt, A, B, C, D, input_step, initial_state)
@@ -107,24 +110,26 @@ def selective_scan(
     return (y, final) if return_final_state else y
 
   u32, dt32 = prepare(u, length, channels), prepare(dt, length, channels)
-  B32 = prepare(B, length, states)
-  if input_step is None:
-    v = dt32 * u32
-  else:
-    v, B32 = u32, B32 * prepare(input_step, length, states)
-  y, final = chunked_scan(
-    dt32,
+  A32, B32, C32 = (
     prepare(A, channels, states),
-    v,
-    B32,
+    prepare(B, length, states),
     prepare(C, length, states),
-    prepare(h0, channels, states),
-    method=method,
-    chunk_size=chunk_size,
-    reverse=reverse,
   )
-  if D is not None:
-    y = y + prepare(D[..., None, :], length, channels) * u32
+  if input_step is not None:
+    B32 = B32 * prepare(input_step, length, states)
+  h0 = prepare(h0, channels, states)
+  if D is None:
+    skip = jnp.zeros_like(u32)
+  else:
+    skip = prepare(D[..., None, :], length, channels) * u32
+  chunks = {"chunk_size": chunk_size or CHUNK_SIZES[method], "reverse": reverse}
+  if method == "sequential":
+    scaled = input_step is not None
+    y, final = sequential_scan(u32, dt32, A32, B32, C32, skip, h0, input_is_scaled=scaled, **chunks)
+  else:
+    v = dt32 * u32 if input_step is None else u32
+    y, final = chunked_scan(dt32, A32, v, B32, C32, h0, **chunks)
+    y = y + skip
   y = y.astype(u.dtype)
   return (y, final) if return_final_state else y
 

@@ -18,13 +18,13 @@ def test_merge_equals_the_released_one(size, golden, golden_rules):
   height, width = size
   case = f"crossmerge_{height}x{width}"
   length = height * width
-  arange = np.arange(8 * length, dtype=np.float32).reshape(1, 8, length, 1)
+  arange = np.arange(8 * length, dtype=np.float32).reshape(8, 1, length, 1)
   random = golden_rules.normal(f"crossmerge:{height}x{width}", (8, length))
   np.testing.assert_array_equal(random, golden.expect(f"{case}/random_in"))
   merge = lambda y: np.asarray(from_paths(jnp.asarray(y), height, width))[0, :, 0]  # noqa: E731
   np.testing.assert_array_equal(merge(arange), golden.expect(f"{case}/arange"))
   np.testing.assert_allclose(
-    merge(random[None, :, :, None]), golden.expect(f"{case}/random_out"), rtol=1e-6, atol=1e-6
+    merge(random[:, None, :, None]), golden.expect(f"{case}/random_out"), rtol=1e-6, atol=1e-6
   )
   x = jnp.arange(length, dtype=jnp.float32)[None, :, None]
   of_scan = np.asarray(from_paths(to_paths(x, height, width), height, width))[0, :, 0]
@@ -41,14 +41,14 @@ def test_every_path_is_a_permutation_and_merging_undoes_it(size, num_paths):
   )
   x = jax.random.normal(jax.random.key(0), (2, height * width, 3))
   paths = to_paths(x, height, width, num_paths)
-  np.testing.assert_array_equal(paths, np.asarray(x)[:, indices])
+  np.testing.assert_array_equal(paths, np.asarray(x)[:, indices].swapaxes(0, 1))
   np.testing.assert_allclose(from_paths(paths, height, width, num_paths), num_paths * x, rtol=1e-5)
 
 
 def test_each_is_the_adjoint_of_the_other():
   key1, key2 = jax.random.split(jax.random.key(0))
   x = jax.random.normal(key1, (2, 15, 3))
-  y = jax.random.normal(key2, (2, 8, 15, 3))
+  y = jax.random.normal(key2, (8, 2, 15, 3))
   inner = jnp.vdot(to_paths(x, 3, 5), y)
   np.testing.assert_allclose(jnp.vdot(x, from_paths(y, 3, 5)), inner, rtol=1e-5)
   grad = jax.grad(lambda x: jnp.vdot(to_paths(x, 3, 5), y))(x)
@@ -93,7 +93,7 @@ def test_symbolic_sizes_give_the_same_orders(num_paths):
 
   def there_and_back(x, cells):
     paths = to_paths(x, *cells.shape, num_paths)
-    weights = 1.0 + jnp.arange(num_paths, dtype=jnp.float32)[None, :, None, None]
+    weights = 1.0 + jnp.arange(num_paths, dtype=jnp.float32)[:, None, None, None]
     return paths, from_paths(weights * paths, *cells.shape, num_paths)
 
   program = jax.export.export(jax.jit(there_and_back))(
