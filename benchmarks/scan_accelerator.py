@@ -1,9 +1,11 @@
 """Time and memory of the scan's methods on a GPU or TPU, beside the limit of an H100.
 
   python benchmarks/scan_accelerator.py [--seconds 90] [--lengths 100 1600] [--batches 1 8]
+  python benchmarks/scan_accelerator.py --tune
 
-Prints a Markdown table; `rows` returns it. Shapes are those of a detector: 8 paths, 256 channels,
-16 states. A combination that does not fit into memory has a reason instead of a time.
+Prints a Markdown table of `rows`; with `--tune`, one of `tuning`, the options of the GPU kernel.
+Shapes are those of a detector: 8 paths, 256 channels, 16 states. A combination that does not fit
+into memory has a reason instead of a time.
 """
 
 import argparse
@@ -16,10 +18,12 @@ from collections.abc import Iterator, Sequence
 import jax
 import jax.numpy as jnp
 
+from ferjax.ops.pallas_scan.scan import pallas_scan
 from ferjax.ops.selective_scan import selective_scan
 
 PATHS, CHANNELS, STATES = 8, 256, 16
 METHODS = ("pallas", "associative", "sequential")
+WHAT = ("forward", "gradients")
 LENGTHS, BATCHES = (100, 400, 1600, 6400), (1, 8, 32)
 # An H100 SXM: bytes/s of its memory; exponentials/s of 132 multiprocessors, 16 in each cycle.
 MEMORY_RATE, EXP_RATE = 3.35e12, 132 * 16 * 1.755e9
@@ -89,7 +93,7 @@ def rows(
       (method, what)
       for method in methods
       if method != "sequential" or (batch, length) == sizes[0]
-      for what in ("forward", "gradients")
+      for what in WHAT
     ]
     started = time.monotonic() < end
     inputs = make_inputs(batch, length) if started else ()
@@ -111,10 +115,38 @@ def rows(
 
 
 def _compile(method: str, what: str, inputs) -> jax.stages.Compiled:
-  function = scan = functools.partial(selective_scan, method=method)
-  if what == "gradients":
-    function = jax.grad(lambda *x: jnp.sum(scan(*x) ** 2), argnums=range(6))
-  return jax.jit(function).lower(*inputs).compile()
+  scan = functools.partial(selective_scan, method=method)
+  return jax.jit(_with(scan, what)).lower(*inputs).compile()
+
+
+def tuning(
+  batches: Sequence[int] = (1, 8), length: int = 1600, seconds: float = 60.0
+) -> Iterator[tuple[int, int, int, float, float]]:
+  """(batch, programs, steps, ms forward, ms of the gradient) for options of `Problem`."""
+  end = time.monotonic() + seconds
+  for batch in batches:
+    u, dt, A, B, C, D = make_inputs(batch, length)
+    A, D = (jnp.broadcast_to(x, (batch, *x.shape)) for x in (A, D))
+    for programs in (1, 512, 1024, 2048):
+      for steps in (2, 4, 8):
+        if time.monotonic() > end:
+          return
+        options = {"programs": programs, "steps": steps, "reverse": False}
+
+        def scan(*inputs, options=options):
+          return pallas_scan(*inputs, None, jnp.zeros_like(inputs[2]), **options)[0]
+
+        inputs = (u, dt, A, B, C, D)
+        compiled = (jax.jit(_with(scan, what)).lower(*inputs).compile() for what in WHAT)
+        times = [_measure(program, inputs)[0] for program in compiled]
+        yield batch, programs, steps, times[0], times[1]
+
+
+def _with(scan, what: str):
+  """The scan, or the gradient of a loss on its output."""
+  if what == "forward":
+    return scan
+  return jax.grad(lambda *x: jnp.sum(scan(*x) ** 2), argnums=range(6))
 
 
 def _measure(program: jax.stages.Compiled, inputs) -> tuple[float, float]:
@@ -170,9 +202,16 @@ def main() -> None:
   parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
   parser.add_argument("--methods", nargs="+", default=METHODS)
   parser.add_argument("--seconds", type=float, default=90.0)
+  parser.add_argument("--tune", action="store_true", help="options of the GPU kernel")
   arguments = parser.parse_args()
-  measured = list(rows(arguments.lengths, arguments.batches, arguments.methods, arguments.seconds))
   print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}\n")
+  if arguments.tune:
+    print("| batch | programs | steps | forward, ms | gradients, ms |")
+    print("| ---: | ---: | ---: | ---: | ---: |")
+    for batch, programs, steps, forward, gradients in tuning(seconds=arguments.seconds):
+      print(f"| {batch} | {programs} | {steps} | {forward:.3f} | {gradients:.3f} |", flush=True)
+    return
+  measured = list(rows(arguments.lengths, arguments.batches, arguments.methods, arguments.seconds))
   print(table(measured))
 
 

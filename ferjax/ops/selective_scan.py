@@ -53,11 +53,11 @@ def selective_scan(
     D: skip coefficient; None for no skip.
     input_step: scale of the input, of any sign; None for dt.
     method: how the states inside a chunk are computed: "associative" with
-      `jax.lax.associative_scan`, "sequential" with `jax.lax.scan`. "pallas" is one kernel for CUDA
-      GPUs and one for TPUs, chosen when the program is lowered (`ferjax.ops.pallas_scan`). "auto"
-      selects "sequential" on CPUs, where it is several times faster, and "associative" elsewhere.
-    chunk_size: number of positions whose states are in memory at once; None for `CHUNK_SIZES`. It
-      is fixed for "pallas".
+      `jax.lax.associative_scan`, "sequential" with `jax.lax.scan`. "pallas" is a kernel for CUDA
+      GPUs and one for TPUs (`ferjax.ops.pallas_scan`). "auto" selects "sequential" on CPUs, where
+      it is several times faster, and "associative" elsewhere.
+    chunk_size: number of positions whose states are in memory at once; None for `CHUNK_SIZES`;
+      "pallas" ignores it.
     reverse: run from the last position to the first.
     initial_state: h before the first visited position; zeros if None.
     return_final_state: also return h after the last visited position, in float32.
@@ -68,8 +68,8 @@ def selective_scan(
     y of shape [... l d] in `u`'s dtype, or (y, final state [... d n]).
 
   Raises:
-    ValueError: unknown method, chunk_size < 1, or incompatible shapes; for "pallas", a program
-      that is lowered for CPUs, or a symbolic length.
+    ValueError: unknown method, chunk_size < 1, or incompatible shapes. For "pallas", also a
+      symbolic length, or a program that is compiled for CPUs.
   """
   if method not in METHODS:
     raise ValueError(f"unknown scan method {method!r}; known: {', '.join(METHODS)}")
@@ -84,30 +84,12 @@ def selective_scan(
 
   args = [u, dt, A, B, C] + [x for x in (input_step, initial_state) if x is not None]
   lead = jnp.broadcast_shapes(*(x.shape[:-2] for x in args), () if D is None else D.shape[:-1])
-
-  def widen(x, *tail):
-    return jnp.broadcast_to(x, (*lead, *tail))
+  if method == "pallas":
+    y, final = _run_kernel(lead, u, dt, A, B, C, D, input_step, initial_state, reverse)
+    return (y, final) if return_final_state else y
 
   def prepare(x, *tail):
-    return widen(x.astype(jnp.float32), *tail)
-
-  h0 = jnp.zeros((channels, states)) if initial_state is None else initial_state
-  if method == "pallas":
-    # Imported only here: it loads the compilers' interfaces.
-    from ferjax.ops.pallas_scan.scan import pallas_scan
-
-    y, final = pallas_scan(
-      widen(u, length, channels),
-      widen(dt, length, channels),
-      prepare(A, channels, states),
-      widen(B, length, states),
-      widen(C, length, states),
-      prepare(jnp.zeros(channels) if D is None else D, channels),
-      None if input_step is None else widen(input_step, length, states),
-      prepare(h0, channels, states),
-      reverse=reverse,
-    )
-    return (y, final) if return_final_state else y
+    return jnp.broadcast_to(x.astype(jnp.float32), (*lead, *tail))
 
   u32, dt32 = prepare(u, length, channels), prepare(dt, length, channels)
   A32, B32, C32 = (
@@ -117,6 +99,7 @@ def selective_scan(
   )
   if input_step is not None:
     B32 = B32 * prepare(input_step, length, states)
+  h0 = jnp.zeros((channels, states)) if initial_state is None else initial_state
   h0 = prepare(h0, channels, states)
   if D is None:
     skip = jnp.zeros_like(u32)
@@ -143,6 +126,21 @@ def _by_platform(options: dict[str, Any], *arrays: Array | None) -> Any:
 
   cpu, default = (functools.partial(run, method) for method in ("sequential", ACCELERATOR_METHOD))
   return lax.platform_dependent(*arrays, cpu=cpu, default=default)
+
+
+def _run_kernel(lead, u, dt, A, B, C, D, input_step, initial_state, reverse: bool) -> Any:
+  """y in `u`'s dtype and the final state; the arguments are read in their own dtype."""
+  # Imported only here: other methods do not need Pallas.
+  from ferjax.ops.pallas_scan.scan import pallas_scan
+
+  def widen(x, axes):
+    return None if x is None else jnp.broadcast_to(x, (*lead, *x.shape[x.ndim - axes :]))
+
+  A = A.astype(jnp.float32)
+  D = jnp.zeros(u.shape[-1]) if D is None else D.astype(jnp.float32)
+  h0 = jnp.zeros_like(A) if initial_state is None else initial_state.astype(jnp.float32)
+  inputs = (widen(x, 2) for x in (u, dt, A, B, C))
+  return pallas_scan(*inputs, widen(D, 1), widen(input_step, 2), widen(h0, 2), reverse=reverse)
 
 
 def _check_shapes(u, dt, A, B, C, D, input_step, initial_state) -> tuple[DimSize, int, int]:

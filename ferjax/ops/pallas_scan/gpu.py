@@ -60,20 +60,16 @@ def forward(problem: Problem, arguments: Arguments, *, keep_starts: bool) -> Any
 def _forward_kernel(arguments, ends, y, final, starts, *, grid):
   at = Program(grid)
   a, skip = at.read_tile(arguments.A) * LOG2_E, at.read_channels(arguments.D)
+  inputs = arguments.u, arguments.dt
 
-  def read(start):
-    return [at.read_rows((arguments.u, arguments.dt), start + j) for j in range(grid.problem.steps)]
-
-  def group(i, carry, chunk_start):
+  def group(i, carry, first):
     h, rows = carry
-    start = chunk_start + i * grid.problem.steps
-    following = read(start + grid.problem.steps)
-    B = [at.read_states(arguments.B, start + j) for j in range(grid.problem.steps)]
-    C = [at.read_states(arguments.C, start + j) for j in range(grid.problem.steps)]
-    for j in range(grid.problem.steps):
+    start = first + i * at.steps
+    following = at.read_group(inputs, start + at.steps)
+    B, C = (at.read_group_states(x, start) for x in (arguments.B, arguments.C))
+    for j in range(at.steps):
       u, dt = float32(*rows[j])
-      v = dt * u if grid.problem.dt_scales_input else u
-      h = at.exp2(dt[:, None] * a) * h + v[:, None] * B[j]
+      h = at.exp2(dt[:, None] * a) * h + at.scaled(u, dt)[:, None] * B[j]
       at.write_row(y, start + j, sum_of_states(h * C[j]) + skip * u)
     return h, following
 
@@ -81,10 +77,10 @@ def _forward_kernel(arguments, ends, y, final, starts, *, grid):
     index = at.first_chunk + i
     if starts is not None:
       at.write_tile(starts, carry[0], index)
-    return lax.fori_loop(0, grid.groups, functools.partial(group, chunk_start=index * CHUNK), carry)
+    return lax.fori_loop(0, grid.groups, functools.partial(group, first=index * CHUNK), carry)
 
   h = _join(at, a, at.read_tile(arguments.h0), ends, at.segment, lambda j: j)
-  h, _ = lax.fori_loop(0, at.chunks, chunk, (h, read(at.first_chunk * CHUNK)))
+  h, _ = lax.fori_loop(0, at.chunks, chunk, (h, at.read_group(inputs, at.first_chunk * CHUNK)))
 
   @pl.when(at.segment == grid.segments - 1)
   def _():
@@ -111,8 +107,8 @@ def _ends_kernel(x, scale, dt, A, ends, sums, *, grid, adjoint):
   groups = at.chunks * grid.groups
 
   def steps(i):
-    start = at.first_chunk * CHUNK + grid.problem.steps * (groups - 1 - i if adjoint else i)
-    ts = [start + j for j in range(grid.problem.steps)]
+    start = at.first_chunk * CHUNK + at.steps * (groups - 1 - i if adjoint else i)
+    ts = [start + j for j in range(at.steps)]
     return ts[::-1] if adjoint else ts
 
   def read(i):
@@ -129,8 +125,7 @@ def _ends_kernel(x, scale, dt, A, ends, sums, *, grid, adjoint):
       if adjoint:
         h = decay * (h + v[:, None] * factor)
       else:
-        v = step * v if grid.problem.dt_scales_input else v
-        h = decay * h + v[:, None] * factor
+        h = decay * h + at.scaled(v, step)[:, None] * factor
     return h, total, following
 
   zeros = jnp.zeros((LANES, CHANNELS), jnp.float32)
@@ -184,70 +179,23 @@ def backward(
 def _backward_kernel(arguments, starts, dy, d_final, ends, gradients, buffer, *, grid):
   """q is the gradient for the state before a step: q = a (q + C dy), from the last to the first."""
   at = Program(grid)
-  a, skip = at.read_tile(arguments.A) * LOG2_E, at.read_channels(arguments.D)
-  groups = grid.groups
-
-  def read(refs, start):
-    return [at.read_rows(refs, start + j) for j in range(grid.problem.steps)]
-
-  def scaled(u, dt):
-    return dt * u if grid.problem.dt_scales_input else u
-
-  def recompute(i, carry, chunk_start):
-    """The states before each group of a chunk, into the buffer."""
-    h, rows = carry
-    plt.store(at.buffer(buffer, i), h)
-    start = chunk_start + i * grid.problem.steps
-    following = read((arguments.u, arguments.dt), start + grid.problem.steps)
-    B = [at.read_states(arguments.B, start + j) for j in range(grid.problem.steps)]
-    for j in range(grid.problem.steps):
-      u, dt = float32(*rows[j])
-      h = at.exp2(dt[:, None] * a) * h + scaled(u, dt)[:, None] * B[j]
-    return h, following
-
-  def group(i, carry, chunk_start):
-    """The gradients of a group."""
-    q, dA, dD = carry
-    start = chunk_start + (groups - 1 - i) * grid.problem.steps
-    rows = [float32(*row) for row in read((arguments.u, arguments.dt, dy), start)]
-    B = [at.read_states(arguments.B, start + j) for j in range(grid.problem.steps)]
-    C = [at.read_states(arguments.C, start + j) for j in range(grid.problem.steps)]
-    decays, states = [], [plt.load(at.buffer(buffer, groups - 1 - i))]
-    for j in range(grid.problem.steps):
-      u, dt, _ = rows[j]
-      decays.append(at.exp2(dt[:, None] * a))
-      states.append(decays[j] * states[j] + scaled(u, dt)[:, None] * B[j])
-    for j in reversed(range(grid.problem.steps)):
-      u, dt, dy_t = rows[j]
-      g = q + dy_t[:, None] * C[j]
-      at.write_states(gradients.C, start + j, (states[j + 1] * dy_t[:, None]).sum(-1))
-      at.write_states(gradients.B, start + j, (g * scaled(u, dt)[:, None]).sum(-1))
-      dv = sum_of_states(g * B[j])
-      q = decays[j] * g
-      d_log_decay = q * states[j]
-      dA += d_log_decay * dt[:, None]
-      dD += dy_t * u
-      # a is log2(e) A.
-      d_dt = LN_2 * sum_of_states(d_log_decay * a)
-      if grid.problem.dt_scales_input:
-        d_dt, dv = d_dt + u * dv, dt * dv
-      at.write_row(gradients.u, start + j, dv + skip * dy_t)
-      at.write_row(gradients.dt, start + j, d_dt)
-    return q, dA, dD
+  a = at.read_tile(arguments.A) * LOG2_E
+  recompute = functools.partial(_recompute, at, a, arguments, buffer)
+  differentiate = functools.partial(_differentiate, at, a, arguments, dy, gradients, buffer)
 
   def chunk(i, carry):
     index = at.first_chunk + at.chunks - 1 - i
-    chunk_start = index * CHUNK
-    before = at.read_tile(starts, index), read((arguments.u, arguments.dt), chunk_start)
-    lax.fori_loop(0, groups, functools.partial(recompute, chunk_start=chunk_start), before)
+    first = index * CHUNK
+    rows = at.read_group((arguments.u, arguments.dt), first)
+    before = at.read_tile(starts, index), rows
+    lax.fori_loop(0, grid.groups, functools.partial(recompute, first=first), before)
     at.barrier()
-    carry = lax.fori_loop(0, groups, functools.partial(group, chunk_start=chunk_start), carry)
+    carry = lax.fori_loop(0, grid.groups, functools.partial(differentiate, first=first), carry)
     at.barrier()
     return carry
 
-  q = at.read_tile(d_final)
   last = grid.segments - 1
-  q = _join(at, a, q, ends, last - at.segment, lambda j: last - j)
+  q = _join(at, a, at.read_tile(d_final), ends, last - at.segment, lambda j: last - j)
   zeros = jnp.zeros((LANES, CHANNELS), jnp.float32)
   q, dA, dD = lax.fori_loop(0, at.chunks, chunk, (q, jnp.zeros_like(a), zeros))
   at.write_tile(gradients.A, dA, at.segment)
@@ -256,3 +204,48 @@ def _backward_kernel(arguments, starts, dy, d_final, ends, gradients, buffer, *,
   @pl.when(at.segment == 0)
   def _():
     at.write_tile(gradients.h0, q)
+
+
+def _recompute(at: Program, a, arguments, buffer, i, carry, *, first):
+  """The state before the i-th group of a chunk, into the buffer; step `first` starts the chunk."""
+  h, rows = carry
+  plt.store(at.buffer(buffer, i), h)
+  start = first + i * at.steps
+  following = at.read_group((arguments.u, arguments.dt), start + at.steps)
+  B = at.read_group_states(arguments.B, start)
+  for j in range(at.steps):
+    u, dt = float32(*rows[j])
+    h = at.exp2(dt[:, None] * a) * h + at.scaled(u, dt)[:, None] * B[j]
+  return h, following
+
+
+def _differentiate(at: Program, a, arguments, dy, gradients, buffer, i, carry, *, first):
+  """The gradients of the i-th group from the end of a chunk."""
+  q, dA, dD = carry
+  group = CHUNK // at.steps - 1 - i
+  start = first + group * at.steps
+  rows = [float32(*row) for row in at.read_group((arguments.u, arguments.dt, dy), start)]
+  B, C = (at.read_group_states(x, start) for x in (arguments.B, arguments.C))
+  skip = at.read_channels(arguments.D)
+  decays, states = [], [plt.load(at.buffer(buffer, group))]
+  for j in range(at.steps):
+    u, dt, _ = rows[j]
+    decays.append(at.exp2(dt[:, None] * a))
+    states.append(decays[j] * states[j] + at.scaled(u, dt)[:, None] * B[j])
+  for j in reversed(range(at.steps)):
+    u, dt, dy_t = rows[j]
+    g = q + dy_t[:, None] * C[j]
+    at.write_states(gradients.C, start + j, (states[j + 1] * dy_t[:, None]).sum(-1))
+    at.write_states(gradients.B, start + j, (g * at.scaled(u, dt)[:, None]).sum(-1))
+    dv = sum_of_states(g * B[j])
+    q = decays[j] * g
+    d_log_decay = q * states[j]
+    dA += d_log_decay * dt[:, None]
+    dD += dy_t * u
+    # a is log2(e) A.
+    d_dt = LN_2 * sum_of_states(d_log_decay * a)
+    if at.problem.dt_scales_input:
+      d_dt, dv = d_dt + u * dv, dt * dv
+    at.write_row(gradients.u, start + j, dv + skip * dy_t)
+    at.write_row(gradients.dt, start + j, d_dt)
+  return q, dA, dD

@@ -83,6 +83,7 @@ class Program:
     problem = grid.problem
     self.index = pl.program_id(0)
     self.problem = problem
+    self.steps = problem.steps
     self.block = self.index % grid.blocks
     self.segment = self.index // grid.blocks % grid.segments
     self.sequence = self.index // (grid.blocks * grid.segments)
@@ -129,6 +130,18 @@ class Program:
     mask = self._in_length(t, self.inside)
     place = (self.sequence, self.position(t), self.channel)
     return [_load(ref.at[place], mask) for ref in refs]
+
+  def read_group(self, refs, start):
+    """The rows of the steps of a group."""
+    return [self.read_rows(refs, start + j) for j in range(self.steps)]
+
+  def read_group_states(self, ref, start):
+    """The values of `B` or `C` of the steps of a group."""
+    return [self.read_states(ref, start + j) for j in range(self.steps)]
+
+  def scaled(self, u, dt):
+    """What `B` is multiplied with."""
+    return dt * u if self.problem.dt_scales_input else u
 
   def write_row(self, ref, t, x):
     mask = _both(self.writer, self._in_length(t, self.inside))

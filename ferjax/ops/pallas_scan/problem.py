@@ -1,9 +1,7 @@
 """What the kernels of each platform compute."""
 
 import dataclasses
-from typing import NamedTuple
-
-from jax import Array
+from typing import Any, NamedTuple
 
 # Positions between two states that are kept for the gradient: half as large as `u` for 16 states.
 CHUNK = 32
@@ -14,16 +12,16 @@ class Arguments(NamedTuple):
 
   u [s l d] and dt [s l d]; A [s n d]; B [s l n] and C [s l n]; D [s d]; h0 [s n d], the initial
   state. The channels d, the largest axis, are last. A, D and h0 are float32, the others of any
-  floating type.
+  floating type. Inside `pallas_call`, each is a reference, a shape or a block instead of an array.
   """
 
-  u: Array
-  dt: Array
-  A: Array
-  B: Array
-  C: Array
-  D: Array
-  h0: Array
+  u: Any
+  dt: Any
+  A: Any
+  B: Any
+  C: Any
+  D: Any
+  h0: Any
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 from jaxtyping import Array, Float
@@ -48,7 +49,7 @@ def pallas_scan(
   Raises:
     ValueError: the program is lowered for another platform, or the length is symbolic.
   """
-  (*lead, length, channels), states = u.shape, A.shape[-1]
+  lead, (length, channels), states = u.shape[:-2], u.shape[-2:], A.shape[-1]
   if not isinstance(length, int):
     raise ValueError(
       f"the length is {length}, but the kernels of method='pallas' need a fixed one; use 'auto'"
@@ -129,7 +130,7 @@ def _result_shapes(*shapes: Any, problem: Problem, keep_starts: bool) -> list[An
     return list(shapes[:_INPUTS])
   arguments = Arguments(*shapes)
   starts = (problem.sequences, problem.chunks, problem.states, problem.channels)
-  starts = jax.core.ShapedArray(starts, jnp.float32)
+  starts = ShapedArray(starts, jnp.float32)
   return [arguments.u, arguments.h0] + keep_starts * [starts]
 
 
