@@ -1,6 +1,5 @@
 """The training program of every network lowers for GPUs and TPUs on a machine without either."""
 
-import collections
 import re
 
 import jax
@@ -62,7 +61,7 @@ def test_training_lowers_for_accelerators(name, dtype, monkeypatch):
   traced = traced_gradient(name, dtype)
   for platform in ("cuda", "tpu"):
     text = traced.lower(lowering_platforms=(platform,)).as_text()
-    assert collections.Counter(re.findall(r"stablehlo\.(\w+)", text))["gather"] == NETWORKS[name][1]
+    assert text.count('"stablehlo.gather"(') == NETWORKS[name][1]
     assert "xf64>" not in text
     assert "callback" not in text
     results = re.findall(r"stablehlo\.(?:dot_general|convolution).*-> tensor<\w*x(\w+)>", text)
