@@ -58,6 +58,7 @@ def traced_gradient(name: str, dtype: str):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_training_lowers_for_accelerators(name, dtype, monkeypatch):
   monkeypatch.setitem(emonext.SIZES, "mini", emonext.Size((1, 1), (16, 32)))
+  monkeypatch.setitem(emonext.CHOICES, "size", tuple(emonext.SIZES))
   traced = traced_gradient(name, dtype)
   for platform in ("cuda", "tpu"):
     text = traced.lower(lowering_platforms=(platform,)).as_text()
