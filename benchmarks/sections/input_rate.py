@@ -4,9 +4,11 @@ import functools
 import os
 import pathlib
 import pickle
+import sys
 import tempfile
 
 import input_pipeline
+from absl import flags
 from report import Section
 
 SECONDS = 3.0
@@ -14,6 +16,7 @@ SIZES = {"emonext": 224, "fermam": 224, "fer_yolo_mamba": 320}
 
 
 def run(section: Section) -> None:
+  flags.FLAGS(sys.argv[:1])  # grain's workers need parsed flags
   cores = len(os.sched_getaffinity(0))
   section.note(f"{cores} cores; batches of {input_pipeline.BATCH}, in memory, as JPEG files")
   with tempfile.TemporaryDirectory() as folder:
@@ -32,7 +35,7 @@ def run(section: Section) -> None:
 
 
 def _measured(options: dict) -> dict:
-  result = input_pipeline.in_a_process(options)
+  result = input_pipeline.measure(options)
   return {
     "images/s": result["per_second"],
     "images per CPU second": result["per_cpu_second"],

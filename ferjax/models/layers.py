@@ -119,9 +119,10 @@ class BatchNorm(nn.Module):
     var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
     scale = self.param("scale", self.scale_init, shape, jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-    rows = x.reshape(-1, *shape)
+    rows, scale, bias = x.reshape(-1, *shape), jnp.asarray(scale), jnp.asarray(bias)
     if self.use_running_average:
-      y = normalize(rows, mean.value, var.value, scale, bias, self.epsilon)
+      stored = jnp.asarray(mean.value), jnp.asarray(var.value)
+      y = normalize(rows, *stored, scale, bias, self.epsilon)
     else:
       y, *statistics = normalize_batch(rows, scale, bias, self.epsilon)
       if not self.is_initializing():

@@ -1,7 +1,5 @@
 """Layer normalisation whose gradient stores its input only."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -19,9 +17,7 @@ def layer_norm(
   return _layer_norm(x.reshape(-1, x.shape[-1]), scale, bias, epsilon).reshape(x.shape)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _layer_norm(x, scale, bias, epsilon):
-  """Has a custom gradient: JAX's stores six arrays of the size of `x` on CPUs."""
+def _values(x, scale, bias, epsilon) -> jax.Array:
   normalized, _ = _normalize(x, epsilon)
   return (normalized * scale[None] + bias[None]).astype(x.dtype)
 
@@ -34,8 +30,12 @@ def _normalize(x, epsilon):
   return centered * inverse, inverse
 
 
+# JAX's own gradient stores up to six arrays of the size of `x`.
+_layer_norm = jax.custom_vjp(_values, nondiff_argnums=(3,))
+
+
 def _layer_norm_forward(x, scale, bias, epsilon):
-  return _layer_norm(x, scale, bias, epsilon), (x, scale)
+  return _values(x, scale, bias, epsilon), (x, scale)
 
 
 def _layer_norm_backward(epsilon, residuals, cotangent):
