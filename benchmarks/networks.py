@@ -12,8 +12,8 @@ Both sides get `MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=687
 this, the C library returns freed memory to the system at once, and both sides wait for page faults.
 OpenMP keeps its defaults: a side's idle threads stop spinning after some milliseconds.
 
-It needs the extra `torch`. Compiled programs are cached (`ferjax.compilation_cache`). With `--compile`, this fills the cache
-and measures nothing.
+It needs the extra `torch`. Compiled programs are cached (`ferjax.compilation_cache`). With
+`--compile`, this fills the cache and measures nothing.
 """
 
 import argparse

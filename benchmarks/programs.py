@@ -99,7 +99,9 @@ def _variables(model, image_size: int):
   init = jax.jit(
     lambda: init_variables(model, jax.random.key(0), image_size), compiler_options=options
   )
-  return init()
+  variables = init()
+  init.clear_cache()  # its memory is none of a step's
+  return variables
 
 
 def _batch(config: Config, batch_size: int) -> dict[str, np.ndarray]:
