@@ -4,6 +4,7 @@ Preprocessing (`ferjax.data.image`) and post-processing (`DetectionTask.postproc
 evaluation, so predictions match the measured accuracy.
 """
 
+import functools
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +15,11 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
-from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, letterbox, normalize
+from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, letterbox
 from ferjax.inference.base import ImagePredictor, Prepared, check_count, stack_padded
 from ferjax.inference.results import Face
 from ferjax.models import create_model
+from ferjax.ops.normalize import normalize
 from ferjax.tasks.detection.task import DetectionTask
 from ferjax.typing import Detections
 
@@ -132,7 +134,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       "iou_threshold": iou_threshold,
       "max_detections": max_detections,
     }
-    self._mean, self._std = mean, std
+    self._normalize = functools.partial(normalize, mean=tuple(mean), std=tuple(std))
     # Traced arguments, so other thresholds do not recompile the program.
     self._thresholds = np.float32(score_threshold), np.float32(iou_threshold)
     task = DetectionTask(self.class_names)
@@ -140,12 +142,12 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     @jax.jit
     def detect(
       variables: dict[str, Any],
-      image: Float[Array, "b h w 3"],
+      image: UInt8[Array, "b h w 3"],
       placement: Float[Array, "b 6"],
       score_threshold: Float[Array, ""],
       iou_threshold: Float[Array, ""],
     ) -> Detections:
-      output: Any = model.apply(variables, image, train=False)
+      output: Any = model.apply(variables, self._normalize(image), train=False)
       return task.postprocess(
         output,
         image_size=image_size,
@@ -167,8 +169,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       stack_padded(list(rows), self.batch_size)
       for rows in zip(*(prepared.inputs for prepared in batch), strict=True)
     )
-    pixels = normalize(squares, self._mean, self._std)
-    found = self._detect(self._variables, pixels, placements, *self._thresholds)
+    found = self._detect(self._variables, squares, placements, *self._thresholds)
     detections = jax.device_get(found)
     return [
       self._faces_of(jax.tree.map(lambda rows, row=row: rows[row], detections))
