@@ -1,6 +1,6 @@
 """What a training program waits for: copies to the device, evaluation, checkpoints.
 
-  python benchmarks/overlap.py [--steps 20] [--rounds 3]
+  python benchmarks/overlap.py [--steps 20] [--rounds 3] [--tables training,checkpoints]
 
 Prints Markdown tables for `benchmarks/results/`. The ways in a table are measured in turn, A B A B,
 and the table has the medians. The network is EmoNeXt's smallest on synthetic faces: its steps are
@@ -40,6 +40,9 @@ from ferjax.training.step import compile_step, make_eval_step, make_train_step
 
 _STEPS = flags.DEFINE_integer("steps", 20, "Steps per measurement.")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Measurements of each way.")
+_TABLES = flags.DEFINE_list(
+  "tables", ["transfers", "training", "evaluation", "checkpoints"], "The tables to print."
+)
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 SIDE = 64  # pixels of the network's input in the timed runs
@@ -252,6 +255,14 @@ def show_checkpoints() -> None:
   )
 
 
+TABLES = {
+  "transfers": show_transfers,
+  "training": show_training,
+  "evaluation": show_evaluation,
+  "checkpoints": show_checkpoints,
+}
+
+
 def main(argv: list[str]) -> None:
   if len(argv) > 1:
     raise app.UsageError(f"unexpected arguments: {argv[1:]}")
@@ -262,10 +273,8 @@ def main(argv: list[str]) -> None:
     f"{jax.device_count()} x {device.device_kind} ({device.platform}), {os.cpu_count()} cores "
     f"({platform.machine()}); EmoNeXt atto, {SIDE} pixels, batches of 32\n"
   )
-  show_transfers()
-  show_training()
-  show_evaluation()
-  show_checkpoints()
+  for name in _TABLES.value:
+    TABLES[name]()
 
 
 if __name__ == "__main__":
