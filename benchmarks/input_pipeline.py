@@ -34,7 +34,7 @@ from PIL import Image
 
 from ferjax.config import DataConfig
 from ferjax.data import pipeline
-from ferjax.data.image import decode
+from ferjax.data.image import decode, normalize
 
 _SECONDS = flags.DEFINE_float("seconds", 6.0, "Minimum duration of a measurement, seconds.")
 _SIZES = flags.DEFINE_list("sizes", ["224", "320"], "Sides of the network's input, pixels.")
@@ -134,10 +134,20 @@ def make_source(task: Task) -> Encoded:
   return Encoded(encoded, boxes, task.config(224, 0).class_names)
 
 
+def normalized(dataset: grain.IterDataset, config: DataConfig) -> grain.IterDataset:
+  """With float32 images, like the other side; in training, the device normalises them."""
+
+  def convert(batch):
+    return {**batch, "image": normalize(batch["image"], config.mean, config.std)}
+
+  return grain.experimental.ThreadPrefetchIterDataset(dataset.map(convert), prefetch_buffer_size=1)
+
+
 def batches(side: str, source: Encoded, config: DataConfig):
   """An endless iterator over a side's batches, as dicts of arrays."""
   if side == "ferjax":
-    return iter(pipeline.train_dataset(source, config, batch_size=BATCH, seed=0, epochs=10**6))
+    dataset = pipeline.train_dataset(source, config, batch_size=BATCH, seed=0, epochs=10**6)
+    return iter(normalized(dataset, config))
   import torch
   import torch_input
 

@@ -73,6 +73,10 @@ class DataConfig:
   margin: float = 0.0  # added around a face cropped from an image, as a fraction of its box's side
   on_bad_record: str = "error"  # or "skip": counted, logged, and left out
   num_workers: int = 0  # processes that prepare batches; 0: threads of this process
+  # Classifiers only: decode the training set once, keep its bytes on every device, and augment
+  # there; for images of one size.
+  on_device: bool = False
+  on_device_limit: float = 4.0  # GiB of each device that the set may take
   train_examples: int = 0  # synthetic sources only
   val_examples: int = 0  # synthetic sources only
   min_faces: int = 0  # per synthetic scene; 0: a few, sometimes none

@@ -11,7 +11,7 @@ the order of the model's class names; there is no background class. Padding is a
 
 from typing import Any, NamedTuple, TypedDict
 
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8, UInt32
 
 # The size of an axis: an int, or a symbolic size when a program is exported for all sizes
 # (`jax.export.symbolic_shape`). JAX has no public name for the latter's type.
@@ -21,12 +21,12 @@ DimSize = Any
 class Batch(TypedDict):
   """The fields of a batch for every task.
 
-  `image` is normalised. `mask` is False for padding examples of the last batch and for skipped
-  records; `skipped` is True only for the latter, and `index` is the record's number in its
-  source.
+  `image` has one channel if it is grey, else three; the step normalises it. `mask` is False for
+  padding examples of the last batch and for skipped records; `skipped` is True only for the latter,
+  and `index` is the record's number in its source.
   """
 
-  image: Float[Array, "b *views h w 3"]
+  image: UInt8[Array, "b *views h w c"]
   mask: Bool[Array, "b"]
   skipped: Bool[Array, "b"]
   index: Int[Array, "b"]
@@ -35,11 +35,39 @@ class Batch(TypedDict):
 class ClassificationBatch(Batch):
   """A batch of the input pipeline for a classifier.
 
-  Several views of an image are an axis after the first: [b views h w 3].
+  Several views of an image are an axis after the first: [b views h w c].
   `label` is a distribution over the classes (one-hot if hard).
   """
 
   label: Float[Array, "b k"]
+
+
+class StoredViews(TypedDict):
+  """The parameters of training views of images that are on the devices.
+
+  `number` is of the training example and seeds its noise; `size` is the width and height of the
+  resized image. `matrix` maps a position (u, v, 1) of the view to one in the resized image.
+  `flipped` is horizontally and vertically; `gains` are of brightness and contrast; `erased` is
+  left, top, width and height of a rectangle, with a width of 0 if there is none.
+  """
+
+  number: UInt32[Array, "b"]
+  size: Int[Array, "b 2"]
+  matrix: Float[Array, "b 2 3"]
+  flipped: Bool[Array, "b 2"]
+  gains: Float[Array, "b 2"]
+  noisy: Bool[Array, "b"]
+  erased: Int[Array, "b 4"]
+
+
+class StoredBatch(TypedDict):
+  """A `ClassificationBatch` whose images the step makes from those on the devices, by `index`."""
+
+  view: StoredViews
+  label: Float[Array, "b k"]
+  mask: Bool[Array, "b"]
+  skipped: Bool[Array, "b"]
+  index: Int[Array, "b"]
 
 
 class DetectionBatch(Batch):

@@ -26,6 +26,7 @@ ALLOWED = {
     "training",
     "checkpoint",
     "tasks",
+    "ops",
     "models",
     "data",
     "interop",
@@ -37,6 +38,7 @@ ALLOWED = {
   "inference": {
     "inference",
     "models",
+    "ops",
     "tasks",
     "data.image",
     "data.image_files",

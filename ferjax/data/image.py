@@ -300,17 +300,20 @@ def normalize(
   mean: Sequence[float] = IMAGENET_MEAN,
   std: Sequence[float] = IMAGENET_STD,
 ) -> Float[np.ndarray, "*b h w 3"]:
-  """`(image / 255 - mean) / std`, float32.
+  """`(image / 255 - mean) / std`, float32: the input of a network.
+
+  Training, evaluation and prediction pass bytes to the device, where `ferjax.ops.normalize`
+  computes the same numbers.
 
   Args:
     image: RGB, or one grey channel, which is repeated three times.
     mean: of RGB in 0..1.
     std: standard deviation of RGB in 0..1.
   """
-  shift, scale = np.array(mean), np.array(std)
+  shift = (255 * np.array(mean)).astype(np.float32)
+  scale = (1 / (255 * np.array(std))).astype(np.float32)
   # The values of the 256 levels are computed once, as a lookup table.
-  table = np.arange(256, dtype=np.float32)[:, None] * (1 / (255 * scale)).astype(np.float32)
-  table -= (shift / scale).astype(np.float32)
+  table = (np.arange(256, dtype=np.float32)[:, None] - shift) * scale
   output = np.empty((*image.shape[:-1], 3), np.float32)
   height, width, channels = image.shape[-3:]
   images = image.reshape(-1, height, width, channels)

@@ -4,14 +4,14 @@ Training examples are an endless sequence, numbered 0, 1, 2, ...: example n belo
 `n // len(source)` and is a pure function of the seed and n. Batch size, hosts and workers only
 determine how the sequence is divided. So none of them changes the training examples, and a
 checkpoint only needs a position. Batches are dicts of NumPy arrays: `ferjax.typing.DetectionBatch`
-or `ClassificationBatch`, depending on the source's task.
+or `ClassificationBatch`, depending on the source's task. Images are bytes, with one channel if
+grey: the device normalises them.
 """
 
 import functools
 import gc
 import signal
 import sys
-from collections.abc import Sequence
 from typing import cast
 
 import cv2
@@ -22,14 +22,14 @@ from grain._src.python.ipc import shared_memory_array
 from ferjax.config import DataConfig
 from ferjax.data.classification import augment as classification_augment
 from ferjax.data.classification import rows as classification_rows
+from ferjax.data.classification.stored import StoredFaces
 from ferjax.data.classification.views import short_side
 from ferjax.data.detection import augment as detection_augment
 from ferjax.data.detection import rows as detection_rows
-from ferjax.data.image import normalize
 from ferjax.data.samplers import BalancedOrder, shuffled
 from ferjax.data.sources import LabelledSource, Source, check_on_bad_record
 
-_PREFETCH = 4  # batches prepared in parallel, one per thread; 39 MB each for 32 images of 320 px
+_PREFETCH = 4  # batches prepared in parallel, one per thread; 10 MB each for 32 images of 320 px
 
 
 def train_dataset(
@@ -42,6 +42,7 @@ def train_dataset(
   start: int = 0,
   process_index: int = 0,
   process_count: int = 1,
+  stored: StoredFaces | None = None,
 ) -> grain.IterDataset:
   """Endless shuffled, augmented batches of this host.
 
@@ -58,6 +59,7 @@ def train_dataset(
     start: number of the first example.
     process_index: of this host.
     process_count: number of hosts.
+    stored: the set, if its pixels are on the devices: batches are `ferjax.typing.StoredBatch`.
 
   Raises:
     ValueError: an invalid size, an empty source, a class that cannot be balanced, or a bad record
@@ -68,7 +70,7 @@ def train_dataset(
     if value < least:
       raise ValueError(f"{name} ({value}) must be at least {least}")
   if source.task == "classification":
-    make = _classification_rows(cast(LabelledSource, source), config, seed)
+    make = _classification_rows(cast(LabelledSource, source), config, seed, stored)
   else:
     make = _detection_rows(source, config, seed, epochs)
   local = batch_size // process_count
@@ -146,13 +148,15 @@ def _detection_rows(
 
 
 def _classification_rows(
-  source: LabelledSource, config: DataConfig, seed: int
-) -> classification_rows.TrainRow:
+  source: LabelledSource, config: DataConfig, seed: int, stored: StoredFaces | None
+) -> classification_rows.TrainRow | classification_rows.StoredTrainRow:
   classification_augment.check_ranges(config.face_augment)
   if config.balance:
     order = BalancedOrder(source.labels, source.class_names, seed)
   else:
     order = shuffled(len(source), seed)
+  if stored is not None:
+    return classification_rows.StoredTrainRow(stored, config, order=order, seed=seed)
   return classification_rows.TrainRow(source, config, order=order, seed=seed)
 
 
@@ -183,7 +187,7 @@ def _check(
   if source.task == "classification":
     short_side(config.image_size, config.resize)
     return
-  for name in ("resize", "grey", "balance"):
+  for name in ("resize", "grey", "balance", "on_device"):
     if value := getattr(config, name):
       raise ValueError(f"data.{name} ({value}) is for classifiers; this source is for a detector")
 
@@ -197,29 +201,22 @@ def _number(row: int, *, start: int, batch_size: int, local: int, first: int) ->
 def _batches(
   rows: grain.MapDataset, local: int, config: DataConfig, prefetch: int = _PREFETCH
 ) -> grain.IterDataset:
-  """Prefetched, normalised batches of `local` rows."""
+  """Prefetched batches of `local` rows."""
   _disable_opencv_threads()
   batches = rows.batch(local, drop_remainder=True)
-  finish = functools.partial(_normalized, mean=config.mean, std=config.std)
   if config.num_workers == 0:
     options = grain.ReadOptions(num_threads=prefetch, prefetch_buffer_size=prefetch)
-    return batches.map(finish).to_iter_dataset(options)
+    return batches.to_iter_dataset(options)
   # Workers process whole batches in turn, so their number does not affect the result.
   sequential = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   options = grain.MultiprocessingOptions(num_workers=config.num_workers, per_worker_buffer_size=2)
   batches = batches.to_iter_dataset(sequential).mp_prefetch(options, _set_up_worker)
-  # Workers return uint8: floats would be four times the data, or twelve times for grey. A thread
-  # converts the next batch to floats while the program uses the current one.
-  return grain.experimental.ThreadPrefetchIterDataset(batches.map(finish), prefetch_buffer_size=1)
+  return batches.map(_copied)
 
 
-def _normalized(
-  batch: dict[str, np.ndarray], mean: Sequence[float], std: Sequence[float]
-) -> dict[str, np.ndarray]:
-  # Workers return batches in shared memory, which is released when nothing refers to it. So every
-  # array is copied; normalising copies the images.
-  rest = {name: np.array(value) for name, value in batch.items() if name != "image"}
-  return {**rest, "image": normalize(batch["image"], mean, std)}
+def _copied(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """A copy outside of the workers' shared memory, which is released when nothing refers to it."""
+  return {name: np.array(value) for name, value in batch.items()}
 
 
 def _disable_opencv_threads() -> None:

@@ -16,10 +16,11 @@ from jaxtyping import Array, Float, UInt8
 
 from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
 from ferjax.compiler_options import compiler_options
-from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, letterbox, normalize
+from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, letterbox
 from ferjax.inference.base import ImagePredictor, Prepared, check_count, stack_padded
 from ferjax.inference.results import Face
 from ferjax.models import create_model
+from ferjax.ops.normalize import normalize
 from ferjax.tasks.detection.task import DetectionTask
 from ferjax.typing import Detections
 
@@ -134,7 +135,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       "iou_threshold": iou_threshold,
       "max_detections": max_detections,
     }
-    self._mean, self._std = mean, std
+    self._normalize = functools.partial(normalize, mean=tuple(mean), std=tuple(std))
     # Traced arguments, so other thresholds do not recompile the program.
     self._thresholds = np.float32(score_threshold), np.float32(iou_threshold)
     task = DetectionTask(self.class_names)
@@ -142,12 +143,12 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     @functools.partial(jax.jit, compiler_options=compiler_options())
     def detect(
       variables: dict[str, Any],
-      image: Float[Array, "b h w 3"],
+      image: UInt8[Array, "b h w 3"],
       placement: Float[Array, "b 6"],
       score_threshold: Float[Array, ""],
       iou_threshold: Float[Array, ""],
     ) -> Detections:
-      output: Any = model.apply(variables, image, train=False)
+      output: Any = model.apply(variables, self._normalize(image), train=False)
       return task.postprocess(
         output,
         image_size=image_size,
@@ -169,8 +170,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       stack_padded(list(rows), self.batch_size)
       for rows in zip(*(prepared.inputs for prepared in batch), strict=True)
     )
-    pixels = normalize(squares, self._mean, self._std)
-    found = self._detect(self._variables, pixels, placements, *self._thresholds)
+    found = self._detect(self._variables, squares, placements, *self._thresholds)
     detections = jax.device_get(found)
     return [
       self._faces_of(jax.tree.map(lambda rows, row=row: rows[row], detections))

@@ -38,13 +38,21 @@ def grid_sample(
   """
   if outside not in OUTSIDE:
     raise ValueError(f"unknown outside {outside!r}; known: {', '.join(OUTSIDE)}")
-  b, height, width, c = image.shape
-  rows, columns = grid.shape[1:3]
-  pixels = image.reshape(b, height * width, c)
+  height, width = image.shape[1:3]
   x = _position(grid[..., 0], width, align_corners)
   y = _position(grid[..., 1], height, align_corners)
   if outside == "border":
     x, y = jnp.clip(x, 0, width - 1), jnp.clip(y, 0, height - 1)
+  return bilinear(image, x, y)
+
+
+def bilinear(
+  image: Float[Array, "b h w c"], x: Float[Array, "b i j"], y: Float[Array, "b i j"]
+) -> Float[Array, "b i j c"]:
+  """Bilinear values at positions in pixels, whose centres are integers; 0 beyond the image."""
+  b, height, width, c = image.shape
+  rows, columns = x.shape[1:]
+  pixels = image.reshape(b, height * width, c)
   left, top = jnp.floor(x), jnp.floor(y)
 
   def corner(row, column):

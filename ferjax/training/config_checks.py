@@ -62,6 +62,7 @@ _NOT_NEGATIVE = (
 )
 _POSITIVE = (
   "data.image_size",
+  "data.on_device_limit",
   "optimizer.learning_rate",
   "optimizer.max_learning_rate",
   "optimizer.epoch_decay",
@@ -182,6 +183,7 @@ def _task_problems(config: Config) -> Iterator[str]:
       f"data.source is {config.data.source!r}; the model {config.model.name} is for {task.name}; "
       f"known sources: {', '.join(sources)}"
     )
+  yield from _on_device_problems(config, task.name)
   if config.train.select_by not in ("", *task.selection_metrics):
     yield (
       f"train.select_by is {config.train.select_by!r}; known: {', '.join(task.selection_metrics)}"
@@ -190,6 +192,21 @@ def _task_problems(config: Config) -> Iterator[str]:
     task.from_config(config)
   except ValueError as error:
     yield str(error)
+
+
+def _on_device_problems(config: Config, task: str) -> Iterator[str]:
+  if not config.data.on_device:
+    return
+  if task != "classification":
+    yield (
+      f"data.on_device is True, but the model {config.model.name} is for {task}, whose images have "
+      "different sizes and are combined on the host (mosaic, mixup); turn it off"
+    )
+  if config.data.num_workers > 0:
+    yield (
+      f"data.num_workers is {config.data.num_workers}, but with data.on_device no process prepares "
+      "images; set it to 0"
+    )
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -5,6 +5,8 @@ import functools
 import json
 import os
 import pathlib
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -21,9 +23,10 @@ from ferjax.output import atomic_writer, check_writable
 from ferjax.tasks import create_task, task_name
 from ferjax.tasks.base import Accumulator, Loss, Task, merge_losses
 from ferjax.training.config_checks import from_dict, validate
+from ferjax.training.inputs import device_batches, preprocess_of
 from ferjax.training.metric_writer import Progress
 from ferjax.training.selection import check_selection
-from ferjax.training.sharding import check_batch_size, make_mesh, replicated, to_global
+from ferjax.training.sharding import check_batch_size, make_mesh, replicated
 from ferjax.training.state import Variables
 from ferjax.training.step import EvalStep, make_eval_step
 
@@ -70,12 +73,14 @@ def evaluate(
     show=jax.process_index() == 0,
     keep=False,
   )
-  iterator = iter(dataset)
+  iterator = device_batches(dataset, mesh)
+
+  def step(batch):
+    log_bad_records(source, batch.host)
+    return eval_step(variables, batch.arrays)
+
   try:
-    for batch in iterator:
-      log_bad_records(source, batch)
-      results = eval_step(variables, to_global(batch, mesh))
-      predictions, loss, truth = jax.device_get(results)
+    for predictions, loss, truth in _fetch_behind(map(step, iterator)):
       accumulator.add(predictions, truth)
       losses.append(loss)
       skipped += int(np.sum(truth["skipped"]))
@@ -86,6 +91,20 @@ def evaluate(
   mean_loss = {name: float(x) for name, x in merge_losses(losses).scalars().items()}
   metrics = {**accumulator.compute(), **mean_loss, "skipped_records": float(skipped)}
   return metrics, accumulator
+
+
+def _fetch_behind(results: Iterable[Any]) -> Iterator[Any]:
+  """Yields each result on the host, after the next step has been dispatched.
+
+  So the device computes while the host waits for a result and adds it to the metrics.
+  """
+  in_flight: deque[Any] = deque()
+  for result in results:
+    in_flight.append(result)
+    if len(in_flight) > 1:
+      yield jax.device_get(in_flight.popleft())
+  while in_flight:
+    yield jax.device_get(in_flight.popleft())
 
 
 def log_bad_records(source: Source, batch: dict[str, np.ndarray]) -> int:
@@ -166,7 +185,14 @@ def eval_checkpoint(
   mesh = make_mesh()
   check_batch_size(config.eval.batch_size, mesh)
   model = opened.build_model(create_model)
-  eval_step = make_eval_step(model, task, config.eval, config.data.image_size, mesh)
+  eval_step = make_eval_step(
+    model,
+    task,
+    config.eval,
+    config.data.image_size,
+    mesh,
+    preprocess=preprocess_of(config.data),
+  )
   # Via host memory: an array on one device cannot be moved to other hosts' devices.
   variables = jax.device_put(jax.device_get(opened.variables()), replicated(mesh))
   source = load_source(config.data, split, seed=config.train.seed, task=task_name(config))

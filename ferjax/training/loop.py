@@ -6,17 +6,17 @@ import pathlib
 from collections.abc import Callable
 
 import flax.linen as nn
-import grain
 import jax
 import optax
 
 from ferjax.checkpoint import Checkpoint, Checkpoints
 from ferjax.config import Config
-from ferjax.data.pipeline import close, train_dataset
+from ferjax.data.pipeline import close
 from ferjax.data.sources import Source
 from ferjax.tasks.base import Task
 from ferjax.training.config_checks import from_dict
 from ferjax.training.evaluation import evaluate, log_bad_records
+from ferjax.training.inputs import TrainingData, preprocess_of
 from ferjax.training.interruption import Interruption, catch_interruption
 from ferjax.training.metric_writer import format_table
 from ferjax.training.optimizers import Schedule, decay_rules, make_optimizer, make_schedule
@@ -30,8 +30,8 @@ from ferjax.training.run_log import (
   warnings_about_parts,
 )
 from ferjax.training.run_state import Position, RunState
-from ferjax.training.sharding import check_batch_size, make_mesh, replicated, to_global
-from ferjax.training.step import TrainStep, compile_step, make_eval_step, make_train_step
+from ferjax.training.sharding import check_batch_size, make_mesh, replicated
+from ferjax.training.step import TrainStep, make_eval_step, make_train_step
 from ferjax.training.timer import Timer
 
 
@@ -74,7 +74,11 @@ class Trainer:
       lambda: jax.random.fold_in(jax.random.key(config.train.seed), 1),
       out_shardings=replicated(self.mesh),
     )()
-    self.eval_step = make_eval_step(model, task, config.eval, config.data.image_size, self.mesh)
+    self.preprocess = preprocess_of(config.data)
+    self.data = TrainingData(train_source, config, self.mesh)
+    self.eval_step = make_eval_step(
+      model, task, config.eval, config.data.image_size, self.mesh, preprocess=self.preprocess
+    )
 
   def run(self) -> dict[str, float]:
     """Trains to the end or to an interruption; the same call then resumes.
@@ -110,7 +114,7 @@ class Trainer:
     )
     try:
       self._log_start(position, log)
-      with catch_interruption() as interruption:
+      with catch_interruption() as interruption, self.checkpoints.written():
         interrupted = self._train(run, interruption, log)
       if interrupted:
         raise Interrupted(
@@ -132,6 +136,8 @@ class Trainer:
   def _train(self, run: RunState, interruption: Interruption, log: RunLog) -> bool:
     """Evaluate, save, next batch, step, log: the iterator advances only after the save.
 
+    Steps, copies to the devices and the writing of checkpoints overlap: this only waits for a
+    batch that is not ready, for the values that it logs, and for the previous checkpoint.
     Returns whether it was interrupted. An interruption only saves; an evaluation that is due is
     left to the resumed run.
     """
@@ -154,10 +160,9 @@ class Trainer:
         self._replace_data(run, phase)
 
       batch = next(run.iterator)
-      skipped = log_bad_records(self.train_source, batch)
-      arrays = to_global(batch, self.mesh)
+      skipped = log_bad_records(self.train_source, batch.host)
       with jax.transfer_guard("disallow"):
-        run.train, step_metrics = train_step(run.train, arrays, self.key)
+        run.train, step_metrics = train_step(run.train, batch.arrays, self.key)
       position.advance(phase.epoch(position.step + 1), skipped)
 
       run.timer.add_step(phase.batch_size)
@@ -229,8 +234,9 @@ class Trainer:
       *self._optimizer(phase),
       self.config.train,
       sam_rho=self.config.optimizer.sam_rho,
+      preprocess=self.preprocess,
     )
-    return compile_step(train_step, self.mesh)
+    return self.data.compile(train_step)
 
   def _optimizer(self, phase: Phase) -> tuple[optax.GradientTransformation, Schedule]:
     schedule = make_schedule(
@@ -245,25 +251,11 @@ class Trainer:
     optimizer = make_optimizer(self.config.optimizer, schedule, frozen=phase.frozen, rules=rules)
     return optimizer, schedule
 
-  def _batches(self, phase: Phase, start: int) -> grain.DatasetIterator:
-    """The batches of a phase, starting at example number `start`."""
-    dataset = train_dataset(
-      self.train_source,
-      self.config.data,
-      batch_size=phase.batch_size,
-      seed=self.config.train.seed,
-      epochs=self.config.train.epochs,
-      start=start,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    )
-    return iter(dataset)
-
   def _replace_data(self, run: RunState, phase: Phase) -> None:
     """Switches to the batches of a new phase."""
     close(run.iterator, self.config.data)
     run.position.data_start = phase.example(run.position.step)
-    run.iterator = self._batches(phase, run.position.data_start)
+    run.iterator = self.data.batches(phase.batch_size, run.position.data_start)
 
   def _last_checkpoint(self) -> tuple[Checkpoint | None, Position]:
     """The latest checkpoint and its position; a ValueError if it is from another run."""
@@ -277,7 +269,8 @@ class Trainer:
   def _begin(self, position: Position) -> RunState:
     optimizer, _ = self._optimizer(self.phases[0])
     train = initial_state(self.config, self.model, optimizer, self.mesh)
-    return RunState(train, self._batches(self.phases[0], position.data_start), Timer(), position)
+    iterator = self.data.batches(self.phases[0].batch_size, position.data_start)
+    return RunState(train, iterator, Timer(), position)
 
   def _restore(self, latest: Checkpoint, position: Position) -> RunState:
     phase, before = self._phase_at(position.step), from_dict(latest.meta["config"])
@@ -295,7 +288,7 @@ class Trainer:
       latest,
       position,
       abstract_state(self.config, self.model, self._optimizer(self.phases[0])[0], self.mesh),
-      self._batches(phase, position.data_start),
+      self.data.batches(phase.batch_size, position.data_start),
       restore_iterator=iterator_fits,
     )
 

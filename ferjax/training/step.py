@@ -50,6 +50,8 @@ class StepMetrics:
 TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, StepMetrics]]
 # (params, batch_stats, batch, key) -> (gradient, new batch_stats, loss)
 Gradient = Callable[[Params, Variables, Batch, jax.Array], tuple[Params, Variables, Loss]]
+# Images of a batch -> input of the network; usually `ferjax.ops.normalize`
+Preprocess = Callable[[jax.Array], jax.Array]
 # (variables, batch) -> (result of `Task.predict`, loss, the batch without its images)
 EvalStep = Callable[[Variables, Batch], tuple[Any, Loss, dict[str, jax.Array]]]
 
@@ -62,16 +64,18 @@ def make_train_step(
   config: TrainConfig,
   *,
   sam_rho: float = 0.0,
+  preprocess: Preprocess = lambda image: image,
 ) -> TrainStep:
   """A pure function (state, batch, key) -> (state, metrics), for `compile_step`.
 
   With `sam_rho`, the gradient is taken at the point of highest loss in the neighbourhood
-  (sharpness-aware minimisation; spec: fermam, recipe as published).
+  (sharpness-aware minimisation; spec: fermam, recipe as published). `preprocess` is applied to the
+  images of each microbatch; without it they are the network's input.
   """
 
   def train_step(state, batch, key):
     key = jax.random.fold_in(key, state.step)
-    gradient = _over_microbatches(_gradient(model, task), config.accumulate)
+    gradient = _over_microbatches(_gradient(model, task, preprocess), config.accumulate)
     grads, batch_stats, loss = gradient(state.params, state.batch_stats, batch, key)
     if sam_rho > 0:
       # The loss and BatchNorm's statistics are from the first pass.
@@ -92,12 +96,12 @@ def make_train_step(
   return train_step
 
 
-def _gradient(model: nn.Module, task: Task) -> Gradient:
+def _gradient(model: nn.Module, task: Task, preprocess: Preprocess) -> Gradient:
   def gradient(params, batch_stats, batch, key):
     def loss_fn(params):
       output, changed = model.apply(
         {"params": params, "batch_stats": batch_stats},
-        batch["image"],
+        preprocess(batch["image"]),
         train=True,
         mutable=["batch_stats"],
         rngs={"dropout": key},
@@ -152,32 +156,51 @@ def _ascend(params: Params, grads: Params, rho: float) -> Params:
   return jax.tree.map(lambda value, grad: value + scale * grad, params, grads)
 
 
-def compile_step(train_step: TrainStep, mesh: jax.sharding.Mesh) -> TrainStep:
-  """Compiles a training step for a mesh: state replicated, batch sharded, old state donated."""
+def compile_step(
+  train_step: Callable[..., tuple[TrainState, StepMetrics]],
+  mesh: jax.sharding.Mesh,
+  *constants: jax.Array,
+) -> TrainStep:
+  """Compiles a training step for a mesh: state replicated, batch sharded, old state donated.
+
+  `constants` are replicated arrays that the step takes after the key. As arguments, unlike values
+  in a closure, they are not copied into the program.
+  """
   everywhere = replicated(mesh)
-  return jax.jit(
+  compiled = jax.jit(
     train_step,
-    in_shardings=(everywhere, data_sharding(mesh), everywhere),
+    in_shardings=(everywhere, data_sharding(mesh), everywhere, *(everywhere for _ in constants)),
     out_shardings=everywhere,
     donate_argnums=0,
     compiler_options=compiler_options(),
   )
+  if not constants:
+    return compiled
+  return lambda state, batch, key: compiled(state, batch, key, *constants)
 
 
 def make_eval_step(
-  model: nn.Module, task: Task, config: EvalConfig, image_size: int, mesh: jax.sharding.Mesh
+  model: nn.Module,
+  task: Task,
+  config: EvalConfig,
+  image_size: int,
+  mesh: jax.sharding.Mesh,
+  *,
+  preprocess: Preprocess = lambda image: image,
 ) -> EvalStep:
   """A compiled function (variables, batch) -> (predictions, loss, truth).
 
   Predictions are the result of `task.predict` for the model's output. Images in several views
-  ([b views h w 3]) are passed to the model one by one, and `task.merge_views` merges the results.
+  ([b views h w c]) are passed to the model one by one, and `task.merge_views` merges the results.
   `truth` is the batch without its images. All results are replicated on every host, so each host
-  can accumulate all metrics.
+  can accumulate all metrics. `preprocess` is applied to the images; without it they are the
+  network's input.
   """
 
   def eval_step(variables, batch):
     images = batch["image"]
-    output = model.apply(variables, images.reshape(-1, *images.shape[-3:]), train=False)
+    single = images.reshape(-1, *images.shape[-3:])
+    output = model.apply(variables, preprocess(single), train=False)
     if images.ndim == 5:
       output = task.merge_views(output, images.shape[1])
     loss = task.loss(output, batch)

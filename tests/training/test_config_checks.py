@@ -151,3 +151,23 @@ def test_unknown_field_of_a_stored_config():
 
 def test_flatten():
   assert flatten({"a": {"b": {"c": 1}, "d": 2}, "e": 3}) == {"a.b.c": 1, "a.d": 2, "e": 3}
+
+
+@pytest.mark.parametrize(
+  ("name", "changes", "message"),
+  [
+    ("fermam", {"num_workers": 2}, "data.num_workers is 2, but with data.on_device .* set it to 0"),
+    ("fermam", {"on_device_limit": 0.0}, "data.on_device_limit is 0.0; it must be above 0"),
+    ("fer_yolo_mamba", {}, r"fer_yolo_mamba is for detection, .*\(mosaic, mixup\); turn it off"),
+  ],
+)
+def test_sets_on_the_device(name, changes, message):
+  config = _config(name)
+  source = "synthetic_faces" if name == "fermam" else "synthetic"
+  data = dataclasses.replace(config.data, source=source, image_size=64)
+  config.train.freeze = "none"
+  config.data = data
+  validate(config)
+  config.data = dataclasses.replace(data, on_device=True, **changes)
+  with pytest.raises(ValueError, match=message):
+    validate(config)

@@ -4,23 +4,26 @@ import jax
 import numpy as np
 import pytest
 
-from ferjax.config import LossConfig
-from ferjax.data.image import ImageError
+from ferjax.config import DataConfig, LossConfig
+from ferjax.data.image import ImageError, normalize
 from ferjax.data.pipeline import eval_dataset
 from ferjax.data.synthetic.faces import SyntheticFaces
 from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.training import evaluation
 from ferjax.training.evaluation import ReportError, eval_checkpoint, evaluate
+from ferjax.training.inputs import preprocess_of
 from ferjax.training.sharding import make_mesh, replicated
 from ferjax.training.state import init_variables
 from ferjax.training.step import make_eval_step
+
+IMAGENET = preprocess_of(DataConfig())
 
 
 def evaluate_tiny(tiny, *, batch_size, devices, count=7):
   model, mesh, config = tiny.Model(), make_mesh(devices), tiny.config()
   config.eval = dataclasses.replace(config.eval, batch_size=batch_size)
   variables = jax.device_put(init_variables(model, jax.random.key(0), 32), replicated(mesh))
-  step = make_eval_step(model, tiny.Task(), config.eval, 32, mesh)
+  step = make_eval_step(model, tiny.Task(), config.eval, 32, mesh, preprocess=IMAGENET)
   return evaluate(step, variables, tiny.Source(count), config, tiny.Task(), mesh)
 
 
@@ -36,6 +39,30 @@ def test_metrics_do_not_depend_on_batches_and_devices(tiny, batch_size, devices)
   assert metrics["skipped_records"] == 0
 
 
+def test_next_step_is_dispatched_before_results_are_fetched(tiny):
+  model, mesh, config, events = tiny.Model(), make_mesh(1), tiny.config(), []
+  config.eval = dataclasses.replace(config.eval, batch_size=2)
+  variables = jax.device_put(init_variables(model, jax.random.key(0), 32), replicated(mesh))
+  step = make_eval_step(model, tiny.Task(), config.eval, 32, mesh, preprocess=IMAGENET)
+
+  class Metrics(tiny.Metrics):
+    def add(self, predicted, truth):
+      events.append(f"add {truth['index'].max() // 2}")
+      super().add(predicted, truth)
+
+  class Task(tiny.Task):
+    def metrics(self):
+      return Metrics()
+
+  def record(variables, batch):
+    events.append("step")
+    return step(variables, batch)
+
+  metrics, _ = evaluate(record, variables, tiny.Source(6), config, Task(), mesh)
+  assert events == ["step", "step", "add 0", "step", "add 1", "add 2"]
+  assert metrics["num_images"] == 6
+
+
 def test_weighted_loss_is_over_all_records(tiny, classifier):
   """Two batches with unequal sums of class weights, the last one padded, against NumPy."""
   names, weights = ("neutral", "surprise"), np.array([1.0, 5.0])
@@ -43,11 +70,12 @@ def test_weighted_loss_is_over_all_records(tiny, classifier):
   source = SyntheticFaces(7, image_size=32, seed=0, class_names=names)
   task = ClassificationTask(names, LossConfig(class_weights=tuple(weights), label_smoothing=0.1))
   variables = jax.device_put(init_variables(model, jax.random.key(0), 32), replicated(mesh))
-  step = make_eval_step(model, task, config.eval, 32, mesh)
+  step = make_eval_step(model, task, config.eval, 32, mesh, preprocess=IMAGENET)
   metrics, _ = evaluate(step, variables, source, config, task, mesh)
 
   (batch,) = eval_dataset(source, config.data, batch_size=7)
-  logits = np.asarray(model.apply(variables, batch["image"], train=False).logits, np.float64)
+  images = normalize(batch["image"])
+  logits = np.asarray(model.apply(variables, images, train=False).logits, np.float64)
   log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
   losses = -np.sum(weights * (0.9 * batch["label"] + 0.05) * log_p, axis=1)
   divisor = np.sum(weights * batch["label"])
@@ -65,7 +93,7 @@ def test_skipped_records_are_counted_and_named(tiny, caplog):
   model, mesh, config = tiny.Model(), make_mesh(1), tiny.config()
   config.data.on_bad_record = "skip"
   variables = jax.device_put(init_variables(model, jax.random.key(0), 32), replicated(mesh))
-  step = make_eval_step(model, tiny.Task(), config.eval, 32, mesh)
+  step = make_eval_step(model, tiny.Task(), config.eval, 32, mesh, preprocess=IMAGENET)
   metrics, _ = evaluate(step, variables, Broken(5), config, tiny.Task(), mesh)
   assert (metrics["skipped_records"], metrics["num_images"]) == (1, 4)
   assert "skipped bad record: record 3" in caplog.text

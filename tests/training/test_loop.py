@@ -9,9 +9,9 @@ import pytest
 
 from ferjax.checkpoint import Checkpoints, load_meta, load_variables
 from ferjax.config import OptimizerConfig
-from ferjax.data.image import ImageError
+from ferjax.data.image import ImageError, normalize
 from ferjax.data.pipeline import eval_dataset
-from ferjax.training import loop
+from ferjax.training import inputs, loop
 from ferjax.training.interruption import Interruption
 from ferjax.training.loop import Interrupted
 from ferjax.training.sharding import make_mesh
@@ -89,7 +89,7 @@ def test_moving_averages_are_evaluated(uninterrupted, tiny):
   variables = load_variables(workdir, step="latest")
   dataset = eval_dataset(tiny.Source(6), tiny.config().data, batch_size=6)
   (batch,) = list(dataset)
-  predicted = tiny.Model().apply(variables, batch["image"], train=False)
+  predicted = tiny.Model().apply(variables, normalize(batch["image"]), train=False)
   assert metrics["map50"] == pytest.approx(1 / (1 + np.square(predicted).mean()), rel=1e-5)
   errors = np.square(predicted - batch["label"][:, 0])
   assert metrics["loss"] == pytest.approx(errors.mean(), rel=1e-5)
@@ -187,15 +187,15 @@ def test_killed_after_its_last_checkpoint(uninterrupted, tiny, tmp_path, monkeyp
   class Killed(BaseException):
     pass
 
-  to_global = loop.to_global
+  add = StepLog.add
 
-  def fail_after_step_2(*batch_and_mesh):
-    if (tmp_path / "checkpoints" / "2").exists():
+  def fail_after_step_2(self, number, *rest):
+    if number == 3:
       raise Killed
-    return to_global(*batch_and_mesh)
+    add(self, number, *rest)
 
   with monkeypatch.context() as patch:
-    patch.setattr(loop, "to_global", fail_after_step_2)
+    patch.setattr(StepLog, "add", fail_after_step_2)
     with pytest.raises(Killed):
       tiny.train(tmp_path, two_phases(tiny))
   assert folders(tmp_path) == [2]
@@ -280,13 +280,13 @@ def test_config_is_written_when_a_run_resumes(tiny, tmp_path):
 
 def test_data_position_is_saved(tiny, tmp_path, monkeypatch):
   seen = []
-  to_global = loop.to_global
+  log_bad_records = loop.log_bad_records
 
-  def record(batch, mesh):
+  def record(source, batch):
     seen.append(batch["index"].tolist())
-    return to_global(batch, mesh)
+    return log_bad_records(source, batch)
 
-  monkeypatch.setattr(loop, "to_global", record)
+  monkeypatch.setattr(loop, "log_bad_records", record)
   tiny.train(tmp_path / "whole")
   whole, seen[:] = list(seen), []
   with monkeypatch.context() as patch:
@@ -372,6 +372,6 @@ def test_batch_size_is_checked_first(tiny, tmp_path):
 
 def test_no_implicit_transfers_to_the_device(tiny, tmp_path, monkeypatch):
   """The loop's transfer guard refuses host arrays as arguments of a step."""
-  monkeypatch.setattr(loop, "to_global", lambda batch, mesh: batch)
+  monkeypatch.setattr(inputs, "to_global", lambda batch, mesh: batch)
   with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed host-to-device transfer"):
     tiny.train(tmp_path)

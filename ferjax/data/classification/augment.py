@@ -6,6 +6,7 @@ a rotation, and a border if the zoomed image is smaller than the view. Brightnes
 noise come last, at the resolution of the network's input. A grey image has one channel throughout.
 """
 
+import dataclasses
 import functools
 import math
 import statistics
@@ -13,7 +14,7 @@ from typing import TypedDict
 
 import cv2
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, UInt8, UInt16
 from PIL import Image
 
 from ferjax.config import FaceAugmentConfig
@@ -21,6 +22,7 @@ from ferjax.data.classification.views import middle_part, scaled_size, short_sid
 from ferjax.data.image import mirrored
 
 ERASING_ASPECT = (0.3, 1 / 0.3)  # height / width of the erased rectangle, log-uniform
+_NOISE_LEVELS = 2**16
 
 
 class FaceExample(TypedDict):
@@ -28,6 +30,33 @@ class FaceExample(TypedDict):
 
   image: UInt8[np.ndarray, "h w 3"]
   label: Float[np.ndarray, "k"]
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """What is random in a training view, except the noise in the erased rectangle.
+
+  Attributes:
+    width, height: of the resized image, pixels.
+    angle: of the rotation about its centre, degrees, counter-clockwise.
+    left, top: of the crop in the rotated image, pixels.
+    flipped, vertically_flipped: whether the crop is flipped.
+    brightness, contrast: gains.
+    noise: an index into the quantiles of Gaussian noise for each value of the view; None for none.
+    erased: left, top, width and height of the erased rectangle, pixels of the view; None for none.
+  """
+
+  width: int
+  height: int
+  angle: float = 0.0
+  left: int = 0
+  top: int = 0
+  flipped: bool = False
+  vertically_flipped: bool = False
+  brightness: float = 1.0
+  contrast: float = 1.0
+  noise: UInt16[np.ndarray, "s s c"] | None = None
+  erased: tuple[int, int, int, int] | None = None
 
 
 def check_ranges(config: FaceAugmentConfig) -> None:
@@ -68,24 +97,64 @@ def training_view(
     grey: replaces colour by luma, in one channel (ITU-R 601).
     config: probabilities and ranges.
   """
-  short = max(1, round(short_side(size, resize) * rng.uniform(*config.scale)))
-  resized = _scaled(image, short, grey=grey)
-  angle = rng.uniform(-config.rotation, config.rotation)
-  left, top = (_offset(rng, side - size) for side in resized.shape[1::-1])
-  pixels = _rotated_crop(resized, angle, left, top, size).reshape(size, size, -1)
-  flipped, noisy = _choices(rng, config)
-  if flipped:
+  x1, y1, x2, y2 = middle_part(image.shape[1], image.shape[0])
+  image = image[y1:y2, x1:x2]
+  channels = 1 if grey else 3
+  view = draw_view(rng, x2 - x1, y2 - y1, size, resize=resize, channels=channels, config=config)
+  resized = _scaled(image, (view.width, view.height), grey=grey)
+  pixels = _rotated_crop(resized, view.angle, view.left, view.top, size).reshape(size, size, -1)
+  if view.flipped:
     pixels = mirrored(pixels)
-  if rng.random() < config.vertical_flip:
+  if view.vertically_flipped:
     pixels = pixels[::-1]
-  pixels = _light(pixels, rng, config)
-  if noisy:
-    noise = _noise_levels(config.noise_variance)
-    noise = noise.take(rng.integers(len(noise), size=pixels.shape, dtype=np.uint16))
+  pixels = _light(pixels, view.brightness, view.contrast)
+  if view.noise is not None:
+    noise = _noise_levels(config.noise_variance).take(view.noise)
     pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
-  if rng.random() < config.erasing:
-    pixels = _erased(pixels, rng, config.erasing_area)
+  if view.erased is not None:
+    pixels = _erased(pixels, view.erased, rng)
   return np.ascontiguousarray(pixels)
+
+
+def draw_view(
+  rng: np.random.Generator,
+  width: int,
+  height: int,
+  size: int,
+  *,
+  resize: int,
+  channels: int,
+  config: FaceAugmentConfig,
+) -> View:
+  """Draws a view of an image of `width` x `height` pixels.
+
+  The order in which the numbers are drawn is part of the training examples. Arguments as for
+  `training_view`.
+  """
+  short = max(1, round(short_side(size, resize) * rng.uniform(*config.scale)))
+  new_width, new_height = scaled_size(width, height, short)
+  angle = rng.uniform(-config.rotation, config.rotation)
+  left, top = _offset(rng, new_width - size), _offset(rng, new_height - size)
+  flipped, noisy = _choices(rng, config)
+  vertically_flipped = bool(rng.random() < config.vertical_flip)
+  brightness, contrast = _gains(rng, config)
+  noise = (
+    rng.integers(_NOISE_LEVELS, size=(size, size, channels), dtype=np.uint16) if noisy else None
+  )
+  erased = _rectangle(rng, size, config.erasing_area) if rng.random() < config.erasing else None
+  return View(
+    width=new_width,
+    height=new_height,
+    angle=angle,
+    left=left,
+    top=top,
+    flipped=flipped,
+    vertically_flipped=vertically_flipped,
+    brightness=brightness,
+    contrast=contrast,
+    noise=noise,
+    erased=erased,
+  )
 
 
 def _choices(rng: np.random.Generator, config: FaceAugmentConfig) -> tuple[bool, bool]:
@@ -100,7 +169,7 @@ def _choices(rng: np.random.Generator, config: FaceAugmentConfig) -> tuple[bool,
 def _noise_levels(variance: float) -> Int[np.ndarray, "65536"]:
   """Quantiles of Gaussian noise in integer grey levels: sampling from them is fast."""
   normal, sigma = statistics.NormalDist(), math.sqrt(variance)
-  quantiles = [sigma * normal.inv_cdf((i + 0.5) / 2**16) for i in range(2**16)]
+  quantiles = [sigma * normal.inv_cdf((i + 0.5) / _NOISE_LEVELS) for i in range(_NOISE_LEVELS)]
   return np.clip(np.rint(quantiles), -255, 255).astype(np.int16)
 
 
@@ -109,16 +178,21 @@ def _offset(rng: np.random.Generator, slack: int) -> int:
   return int(rng.integers(min(0, slack), max(0, slack), endpoint=True))
 
 
+def as_grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
+  """The luma of an RGB image (ITU-R 601)."""
+  return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+
+
 def _scaled(
-  image: UInt8[np.ndarray, "h w 3"], short: int, *, grey: bool
+  image: UInt8[np.ndarray, "h w 3"], size: tuple[int, int], *, grey: bool
 ) -> UInt8[np.ndarray, "_ _ *c"]:
-  """A faster version of `ferjax.data.classification.views.scaled`, equal up to rounding."""
-  x1, y1, x2, y2 = middle_part(image.shape[1], image.shape[0])
-  image = image[y1:y2, x1:x2]
+  """Resizes to (width, height), as `ferjax.data.classification.views.scaled` but faster.
+
+  The results are equal up to rounding.
+  """
   if grey:
-    image = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-  size = scaled_size(image.shape[1], image.shape[0], short)
-  if short >= min(image.shape[:2]):
+    image = as_grey(image)
+  if min(size) >= min(image.shape[:2]):
     return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
   # OpenCV's bilinear filter has a fixed width, so it aliases when it shrinks images.
   pil_image = Image.fromarray(np.ascontiguousarray(image))
@@ -131,18 +205,26 @@ def _rotated_crop(
   """Rotates by `angle` (degrees, counter-clockwise) about the centre and crops a square."""
   if angle == 0:
     return _crop(image, left, top, size)
+  matrix = rotation_matrix(image.shape[1], image.shape[0], angle, left, top)
+  return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+
+
+def rotation_matrix(
+  width: int, height: int, angle: float, left: int, top: int
+) -> Float[np.ndarray, "2 3"]:
+  """Maps a position (u, v, 1) of a view to the position in the image before the rotation.
+
+  Pixel centres have integer coordinates. Arguments as for `View`.
+  """
   cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
-  # The image centre; pixel centres have integer coordinates.
-  x, y = (image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2
-  # Maps a position (u, v) of the view to the position in the image before the rotation.
+  x, y = (width - 1) / 2, (height - 1) / 2  # the image centre
   dx, dy = left - x, top - y
-  matrix = np.array(
+  return np.array(
     [
       [cosine, -sine, cosine * dx - sine * dy + x],
       [sine, cosine, sine * dx + cosine * dy + y],
     ]
   )
-  return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
 
 
 def _crop(
@@ -156,25 +238,30 @@ def _crop(
   return view
 
 
+def _gains(rng: np.random.Generator, config: FaceAugmentConfig) -> tuple[float, float]:
+  """The gains of brightness and contrast."""
+  if config.brightness == 0 and config.contrast == 0:
+    return 1.0, 1.0
+  brightness = 1 + config.brightness * rng.uniform(-1, 1)
+  return brightness, 1 + config.contrast * rng.uniform(-1, 1)
+
+
 def _light(
-  pixels: UInt8[np.ndarray, "s s c"], rng: np.random.Generator, config: FaceAugmentConfig
+  pixels: UInt8[np.ndarray, "s s c"], brightness: float, contrast: float
 ) -> UInt8[np.ndarray, "s s c"]:
   """Multiplies by a brightness gain, then scales around the mean by a contrast gain."""
-  if config.brightness == 0 and config.contrast == 0:
+  if brightness == contrast == 1:
     return pixels
-  brightness = 1 + config.brightness * rng.uniform(-1, 1)
-  contrast = 1 + config.contrast * rng.uniform(-1, 1)
   levels = np.minimum(np.arange(256) * brightness, 255)
   middle = levels[pixels].mean()
   table = np.clip(np.rint((levels - middle) * contrast + middle), 0, 255).astype(np.uint8)
   return table[pixels]
 
 
-def _erased(
-  pixels: UInt8[np.ndarray, "s s c"], rng: np.random.Generator, area: tuple[float, float]
-) -> UInt8[np.ndarray, "s s c"]:
-  """Replaces a random rectangle of the view with uniform noise."""
-  size = pixels.shape[0]
+def _rectangle(
+  rng: np.random.Generator, size: int, area: tuple[float, float]
+) -> tuple[int, int, int, int]:
+  """Left, top, width and height of a rectangle within a square."""
   part = rng.uniform(*area)
   # A rectangle of this fraction of the square fits if its aspect is within part..1 / part.
   low, high = max(ERASING_ASPECT[0], part), min(ERASING_ASPECT[1], 1 / part)
@@ -182,6 +269,16 @@ def _erased(
   height = min(size, max(1, round(size * math.sqrt(part * aspect))))
   width = min(size, max(1, round(size * math.sqrt(part / aspect))))
   top, left = (int(rng.integers(size - side, endpoint=True)) for side in (height, width))
+  return left, top, width, height
+
+
+def _erased(
+  pixels: UInt8[np.ndarray, "s s c"],
+  rectangle: tuple[int, int, int, int],
+  rng: np.random.Generator,
+) -> UInt8[np.ndarray, "s s c"]:
+  """Replaces a rectangle of the view with uniform noise."""
+  left, top, width, height = rectangle
   output = pixels.copy()
   noise = rng.integers(256, size=(height, width, pixels.shape[2]), dtype=np.uint8)
   output[top : top + height, left : left + width] = noise

@@ -1,17 +1,29 @@
 """Rows of a classifier's batches: `ferjax.typing.ClassificationBatch` without the first axis.
 
-Images are uint8, with one channel if grey; `ferjax.data.pipeline` normalises batches.
+Images are uint8, with one channel if grey; the device normalises them.
 """
 
-from typing import cast
+from typing import Any, cast
 
 import grain
 import numpy as np
 from jaxtyping import Float, UInt8
 
 from ferjax.config import DataConfig
-from ferjax.data.classification.augment import training_view
-from ferjax.data.classification.views import NUM_VIEWS, center_view, ten_views
+from ferjax.data.classification.augment import (
+  View,
+  draw_view,
+  rotation_matrix,
+  training_view,
+)
+from ferjax.data.classification.stored import StoredFaces
+from ferjax.data.classification.views import (
+  NUM_VIEWS,
+  center_view,
+  scaled_size,
+  short_side,
+  ten_views,
+)
 from ferjax.data.image import GREY
 from ferjax.data.samplers import BalancedOrder
 from ferjax.data.sources import Source, load_example
@@ -57,6 +69,70 @@ class TrainRow(grain.transforms.Map):
       config=config.face_augment,
     )
     return _row(view, example["label"], index=index)
+
+
+class StoredTrainRow(grain.transforms.Map):
+  """Example number -> the view of a stored image: `ferjax.typing.StoredBatch` without an axis.
+
+  The same record and the same view as `TrainRow` gives. Arguments as for it, with the stored set
+  instead of the source.
+  """
+
+  def __init__(
+    self,
+    stored: StoredFaces,
+    config: DataConfig,
+    *,
+    order: grain.MapDataset | BalancedOrder,
+    seed: int,
+  ):
+    self._stored = stored
+    self._config = config
+    self._order = order
+    self._seed = seed
+
+  def map(self, number: int) -> dict[str, Any]:
+    index = cast(int, self._order[number])
+    skipped = bool(self._stored.skipped[index])
+    view = self._whole() if skipped else self._drawn(number)
+    return {
+      "view": _as_arrays(view, number),
+      "label": self._stored.labels[index],
+      "mask": np.array(not skipped),
+      "skipped": np.array(skipped),
+      "index": np.array(index, np.int32),
+    }
+
+  def _drawn(self, number: int) -> View:
+    stored, config = self._stored, self._config
+    return draw_view(
+      np.random.default_rng((self._seed, number)),
+      stored.width,
+      stored.height,
+      config.image_size,
+      resize=config.resize,
+      channels=stored.channels,
+      config=config.face_augment,
+    )
+
+  def _whole(self) -> View:
+    """Without augmentation, so that the view of a grey image is grey everywhere."""
+    short = short_side(self._config.image_size, self._config.resize)
+    width, height = scaled_size(self._stored.width, self._stored.height, short)
+    return View(width=width, height=height)
+
+
+def _as_arrays(view: View, number: int) -> Row:
+  matrix = rotation_matrix(view.width, view.height, view.angle, view.left, view.top)
+  return {
+    "number": np.array(number % 2**32, np.uint32),
+    "size": np.array((view.width, view.height), np.int32),
+    "matrix": matrix.astype(np.float32),
+    "flipped": np.array((view.flipped, view.vertically_flipped)),
+    "gains": np.array((view.brightness, view.contrast), np.float32),
+    "noisy": np.array(view.noise is not None),
+    "erased": np.array(view.erased or (0, 0, 0, 0), np.int32),
+  }
 
 
 class EvalRow(grain.transforms.Map):

@@ -1,6 +1,6 @@
 """Rows of a detector's batches: `ferjax.typing.DetectionBatch` without the first axis.
 
-Images are uint8; `ferjax.data.pipeline` normalises batches.
+Images are uint8; the device normalises them.
 """
 
 import grain

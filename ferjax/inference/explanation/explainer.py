@@ -12,7 +12,6 @@ from jaxtyping import Array, Float, Int, UInt8
 
 from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
 from ferjax.data.classification.views import center_placement
-from ferjax.data.image import normalize
 from ferjax.inference.base import Image, OnBadImage, Prepared, read_ahead
 from ferjax.inference.classification import ExpressionClassifier
 from ferjax.inference.detection import Predictor
@@ -127,7 +126,8 @@ class ClassifierExplainer(Explainer):
     task = ClassificationTask(predictor.class_names)
 
     @jax.jit
-    def explain(variables: dict[str, Any], image: Float[Array, "1 s s 3"], target: Int[Array, ""]):
+    def explain(variables: dict[str, Any], image: UInt8[Array, "1 s s 3"], target: Int[Array, ""]):
+      image = predictor._normalize(image)
       output, captured = apply_capturing(model, variables, image, (layer, *transformer))
       predicted = task.postprocess(output)
       label = jnp.where(target == _PREDICTED, predicted.labels[0], target)
@@ -143,9 +143,8 @@ class ClassifierExplainer(Explainer):
 
   def _explain(self, prepared: Prepared[UInt8[np.ndarray, "s s 3"]]) -> tuple[Explanation, ...]:
     predictor = self.predictor
-    pixels = normalize(prepared.inputs[None], predictor._mean, predictor._std)
     predicted, cells, captured = jax.device_get(
-      self._program(predictor._variables, pixels, self._class)
+      self._program(predictor._variables, prepared.inputs[None], self._class)
     )
     face = predictor._face(predicted.probabilities[0], predicted.labels[0])
     height, width = prepared.image.shape[:2]
@@ -203,12 +202,13 @@ class DetectorExplainer(Explainer):
     @jax.jit
     def explain(
       variables: dict[str, Any],
-      image: Float[Array, "1 s s 3"],
+      image: UInt8[Array, "1 s s 3"],
       placement: Float[Array, "1 6"],
       target: Int[Array, ""],
       score_threshold: Float[Array, ""],
       iou_threshold: Float[Array, ""],
     ):
+      image = predictor._normalize(image)
       output, captured = apply_capturing(model, variables, image, [layer])
       detections, cells = task.postprocess_cells(
         output,
@@ -240,10 +240,9 @@ class DetectorExplainer(Explainer):
   def _explain(self, prepared: Prepared[tuple[np.ndarray, np.ndarray]]) -> tuple[Explanation, ...]:
     predictor = self.predictor
     square, placement = prepared.inputs
-    pixels = normalize(square[None], predictor._mean, predictor._std)
     detections, cells, maps = jax.device_get(
       self._program(
-        predictor._variables, pixels, placement[None], self._class, *predictor._thresholds
+        predictor._variables, square[None], placement[None], self._class, *predictor._thresholds
       )
     )
     affine = input_to_image(placement, predictor.image_size)
@@ -304,5 +303,5 @@ def load_explainer(
 def _to_pixels(
   image: Float[np.ndarray, "h w 3"], mean: Sequence[float], std: Sequence[float]
 ) -> UInt8[np.ndarray, "h w 3"]:
-  """The inverse of `normalize`, rounded."""
+  """The inverse of `ferjax.ops.normalize`, rounded."""
   return np.clip(np.rint((image * np.array(std) + np.array(mean)) * 255), 0, 255).astype(np.uint8)

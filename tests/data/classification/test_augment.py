@@ -97,7 +97,7 @@ def test_images_are_scaled_as_for_evaluation(short, grey):
   image = _noise(40)[:32]
   expected = np.asarray(views.scaled(image, short, grey=grey)).astype(int)
   # Luma and interpolation are rounded, each to a neighbouring level at most.
-  actual = augment._scaled(image, short, grey=grey)
+  actual = augment._scaled(image, views.scaled_size(40, 32, short), grey=grey)
   np.testing.assert_allclose(actual, expected, atol=2 if grey else 1)
 
 

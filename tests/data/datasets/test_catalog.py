@@ -14,6 +14,7 @@ from ferjax.data.datasets.base import DataSet, Reading, Release
 from ferjax.data.datasets.catalog import DATA_SETS, find_data_set, register_data_set
 from ferjax.data.datasets.entries import Entry, RecordError
 from ferjax.data.datasets.parsing import check_image_file, read_lines, relative_key, whole_number
+from ferjax.data.image import normalize
 from ferjax.data.loading import load_source
 from ferjax.data.pipeline import eval_dataset, train_dataset
 from ferjax.expressions import index_of
@@ -101,7 +102,7 @@ def _train(config):
   losses = []
   for _ in range(12):
     batch = next(batches)
-    pixels = batch["image"].mean(-1).reshape(9, -1)
+    pixels = normalize(batch["image"], config.mean, config.std).mean(-1).reshape(9, -1)
     logits = pixels @ weights
     logits -= np.log(np.exp(logits).sum(1, keepdims=True))
     losses.append(-(batch["label"] * logits).sum(1).mean())
