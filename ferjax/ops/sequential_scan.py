@@ -103,7 +103,7 @@ def _forward(u, dt, A, B, C, D, h0, scaled, size):
     h, y = lax.fori_loop(0, size, step, (h, y))
     return h, y, starts
 
-  empty = jnp.zeros_like(u), jnp.zeros((chunks, *h0.shape))
+  empty = jnp.zeros_like(u), jnp.zeros((chunks, *h0.shape), h0.dtype)
   h, y, starts = lax.fori_loop(0, chunks, chunk, (h0, *empty))
   return y, h, starts
 
@@ -142,7 +142,7 @@ def _scan_bwd(scaled, size, residuals, gradients):
 
   # Not all zeros: XLA makes equal arrays one, which every loop must then copy.
   empty = tuple(jnp.full_like(x, i) for i, x in enumerate((A, u, dt, B, C)))
-  states = jnp.zeros((scans, size + 1, *A.shape[-2:]))
+  states = jnp.zeros((scans, size + 1, *A.shape[-2:]), A.dtype)
   scratch = states, states[:, 1:], states[:, 1:]
   _, d_h0, dA, du, d_dt, dB, dC = lax.fori_loop(
     0, groups * chunks, chunk, (scratch, d_final, *empty)
@@ -200,7 +200,7 @@ def _exp2(x):
   power = jnp.full_like(x, _EXP2[0])
   for coefficient in _EXP2[1:]:
     power = power * fraction + coefficient
-  exponent = lax.shift_left(whole.astype(jnp.int32) + 127, 23)
+  exponent = (whole.astype(jnp.int32) + 127) << 23
   return power * lax.bitcast_convert_type(exponent, jnp.float32)
 
 
@@ -236,4 +236,4 @@ def _sum_over_channels(x, weights):
   lanes = LANES if channels % LANES == 0 else channels
   slices = (slice(k, k + lanes) for k in range(0, channels, lanes))
   partial = _add(x[..., k] * weights[..., None, k] for k in slices)
-  return jnp.einsum("...k,k->...", partial, jnp.ones(lanes))
+  return jnp.einsum("...k,k->...", partial, jnp.ones(lanes, x.dtype))
