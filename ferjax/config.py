@@ -81,7 +81,7 @@ class DataConfig:
   test_examples: int = 0  # synthetic sources only
   mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in 0..1; subtracted
   std: tuple[float, float, float] = (0.229, 0.224, 0.225)  # of RGB in 0..1; divisor
-  grey: bool = False  # classifiers only: convert images to grey
+  grey: bool = False  # convert images to grey
   resize: int = 0  # classifiers only: short side before the crop, pixels; 0: image_size
   balance: bool = False  # classifiers only: sample every class equally often
   augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)

@@ -183,7 +183,7 @@ def _check(
   if source.task == "classification":
     short_side(config.image_size, config.resize)
     return
-  for name in ("resize", "grey", "balance"):
+  for name in ("resize", "balance"):
     if value := getattr(config, name):
       raise ValueError(f"data.{name} ({value}) is for classifiers; this source is for a detector")
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
-from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, letterbox, normalize
+from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, letterbox, luma, normalize
 from ferjax.inference.base import ImagePredictor, Prepared, check_count, stack_padded
 from ferjax.inference.results import Face
 from ferjax.models import create_model
@@ -67,6 +67,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       meta["image_size"],
       mean=meta["mean"],
       std=meta["std"],
+      grey=meta["grey"],
       batch_size=batch_size,
       score_threshold=score_threshold,
       iou_threshold=iou_threshold,
@@ -83,6 +84,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     *,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
+    grey: bool = False,
     batch_size: int = 8,
     score_threshold: float = 0.3,
     iou_threshold: float = 0.3,
@@ -91,7 +93,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     """Like the constructor, with a model and its variables instead of a checkpoint.
 
     `class_names` are in the order of the model's outputs; `image_size` is the side of the
-    model's input in pixels; `mean` and `std` normalise RGB in 0..1.
+    model's input in pixels; `mean` and `std` normalise RGB in 0..1; `grey` converts images to grey.
     """
     _check_settings(batch_size, score_threshold, iou_threshold, max_detections)
     predictor = cls.__new__(cls)
@@ -103,6 +105,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       image_size,
       mean=mean,
       std=std,
+      grey=grey,
       batch_size=batch_size,
       score_threshold=score_threshold,
       iou_threshold=iou_threshold,
@@ -119,6 +122,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     *,
     mean: Sequence[float],
     std: Sequence[float],
+    grey: bool,
     batch_size: int,
     score_threshold: float,
     iou_threshold: float,
@@ -132,7 +136,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       "iou_threshold": iou_threshold,
       "max_detections": max_detections,
     }
-    self._mean, self._std = mean, std
+    self._mean, self._std, self._grey = mean, std, grey
     # Traced arguments, so other thresholds do not recompile the program.
     self._thresholds = np.float32(score_threshold), np.float32(iou_threshold)
     task = DetectionTask(self.class_names)
@@ -160,7 +164,8 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     self._variables = jax.device_put(variables)
 
   def _inputs(self, image: UInt8[np.ndarray, "h w 3"]) -> tuple[np.ndarray, np.ndarray]:
-    return letterbox(image, self.image_size)
+    square, placement = letterbox(image, self.image_size)
+    return (np.repeat(luma(square), 3, axis=2) if self._grey else square), placement
 
   def _faces(self, batch: list[Prepared[tuple[np.ndarray, np.ndarray]]]) -> list[tuple[Face, ...]]:
     squares, placements = (
