@@ -59,6 +59,10 @@ class DataConfig:
   # A set of `ferjax data list` for the model's task; "prepared": any output of `ferjax data
   # prepare`; "synthetic" for detectors and "synthetic_faces" for classifiers: rendered images.
   source: str = "synthetic"
+  # Training examples from several sources with shares that add up to 1; see `ferjax.data.mixture`.
+  # "voc=0.4,dir=DIR,train=NAME"; fields that are not set are those here for the same source. The
+  # validation and test splits are always those of `source`. (): train is from `source` too.
+  sources: tuple[str, ...] = ()
   dir: str = ""  # root of the data set, as released or as prepared
   csv: str = "labels.csv"  # table below `dir`, for the source "csv"
   # Name of a split: annotation list or json below `dir`, VOC image set, folder, value of a column;

@@ -52,7 +52,7 @@ class TrainRow(grain.transforms.Map):
     size = config.image_size
     own = load_example(self._source, index, config.on_bad_record)
     if own is None:
-      return _row(_grey(size), config, config.max_boxes, index=index, skipped=True)
+      return _row(_grey(size), config.max_boxes, grey=config.grey, index=index, skipped=True)
     example = augment.training_example(
       own,
       self._partner,
@@ -63,7 +63,7 @@ class TrainRow(grain.transforms.Map):
       mosaic_allowed=number < self._mosaic_examples,
     )
     example = _keep_largest(example, config.max_boxes)
-    return _row(example, config, config.max_boxes, index=index)
+    return _row(example, config.max_boxes, grey=config.grey, index=index)
 
   def _partner(self, index: int) -> augment.Example:
     example = load_example(self._source, index, self._config.on_bad_record)
@@ -96,7 +96,7 @@ class EvalRow(grain.transforms.Map):
     return self._row(placed, index=number, placement=placement)
 
   def _row(self, example: augment.Example, **fields: Any) -> Row:
-    return _row(example, self._config, self._max_boxes, **fields)
+    return _row(example, self._max_boxes, grey=self._config.grey, **fields)
 
 
 def _grey(size: int) -> augment.Example:
@@ -130,9 +130,9 @@ def _keep_largest(example: augment.Example, max_boxes: int) -> augment.Example:
 
 def _row(
   example: augment.Example,
-  config: DataConfig,
   max_boxes: int,
   *,
+  grey: bool,
   index: int,
   placement: np.ndarray | None = None,
   mask: bool = True,
@@ -146,7 +146,7 @@ def _row(
   label = np.zeros(max_boxes, np.int32)
   boxes[:count], label[:count] = example["boxes"], example["label"]
   return {
-    "image": luma(example["image"]) if config.grey else example["image"],
+    "image": luma(example["image"]) if grey else example["image"],
     "boxes": boxes,
     "label": label,
     "box_mask": np.arange(max_boxes) < count,
