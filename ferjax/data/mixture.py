@@ -30,7 +30,7 @@ _OF_SET = ("dir", "csv", "train", "rule", "margin")
 _FIELDS = (*_OF_SET, "train_examples", "min_faces", "max_faces")
 _SEPARATOR = re.compile(r",(?=\w+=)")  # a path may contain other commas
 _FORM = "SOURCE=SHARE,field=value,..."
-MAX_PERIOD = 1_000_000  # examples after which the order of the sources repeats: six decimals
+_MAX_PERIOD = 100_000  # examples after which the order of the sources repeats
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +51,11 @@ def parse_sources(config: DataConfig) -> list[Part]:
   parts = [_parse(text, config) for text in config.sources]
   total = sum(part.share for part in parts)
   if parts and total != 1:
-    shares = " + ".join(str(part.share) for part in parts)
-    raise ValueError(f"data.sources: the shares add up to {shares} = {total}; expected 1")
-  if math.lcm(*(part.share.denominator for part in parts)) > MAX_PERIOD:
+    shares = ", ".join(str(part.share) for part in parts)
+    raise ValueError(f"data.sources: the shares {shares} add up to {total}; expected 1")
+  if math.lcm(*(part.share.denominator for part in parts)) > _MAX_PERIOD:
     raise ValueError(
-      f"data.sources is {config.sources}; expected shares with at most six decimals, or simple "
+      f"data.sources is {config.sources}; expected shares with at most five decimals, or simple "
       "fractions such as 1/3"
     )
   return parts
