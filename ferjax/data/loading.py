@@ -111,7 +111,6 @@ def _mixture(config: DataConfig, *, seed: int, task: str, validates: bool) -> Mi
       raise ValueError(f"data.sources {part.text!r}: {error}") from error
     sources.append(source)
     names.append(f"{own.source} in {own.dir}" if own.dir else own.source)
-    logging.info("%s: %d records, share %s", names[-1], len(source), part.share)
   kind = MixedFaces if sources[0].task == "classification" else MixedSource
   return kind(sources, [part.share for part in parts], names)
 

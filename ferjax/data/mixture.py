@@ -29,6 +29,7 @@ from ferjax.data.sources import LabelledSource, Source
 _OF_SET = ("dir", "csv", "train", "rule", "margin")
 _FIELDS = (*_OF_SET, "train_examples", "min_faces", "max_faces")
 _SEPARATOR = re.compile(r",(?=\w+=)")  # a path may contain other commas
+_SHARE = re.compile(r"\d*\.?\d+|\d+/0*[1-9]\d*")
 _FORM = "SOURCE=SHARE,field=value,..."
 _MAX_PERIOD = 100_000  # examples after which the order of the sources repeats
 
@@ -64,10 +65,7 @@ def parse_sources(config: DataConfig) -> list[Part]:
 def _parse(text: str, config: DataConfig) -> Part:
   first, *rest = _SEPARATOR.split(text)
   name, _, written = (word.strip() for word in first.partition("="))
-  try:
-    share = Fraction(written)
-  except (ValueError, ZeroDivisionError):
-    share = Fraction(0)
+  share = Fraction(written) if _SHARE.fullmatch(written) else Fraction(0)
   if not name or not 0 < share <= 1:
     raise ValueError(
       f"data.sources: {text!r} starts with {first!r}; expected {_FORM}, with a share above 0 and "
@@ -158,6 +156,11 @@ class MixedSource:
     """The origin of a record, with its source: "voc in /data/a: Annotations/1.xml (1.jpg)"."""
     number, place = self._locate(index)
     return f"{self._names[number]}: {self.parts[number].origin(place)}"
+
+  def describe(self) -> str:
+    """A line about the sources: "3/5 from voc in /data/a (200 records), 2/5 from ..."."""
+    rows = zip(self.shares, self._names, self.parts, strict=True)
+    return ", ".join(f"{share} from {name} ({len(part)} records)" for share, name, part in rows)
 
   def name(self, number: int) -> str:
     """The name of a source in messages."""

@@ -13,6 +13,7 @@ import numpy as np
 from ferjax.checkpoint import open_checkpoint
 from ferjax.config import Config, DataConfig
 from ferjax.data.loading import load_source
+from ferjax.data.mixture import MixedSource
 from ferjax.data.sources import Source
 from ferjax.models import create_model
 from ferjax.models.options import model_arguments
@@ -65,6 +66,8 @@ def _train_once(
   note = selection_note(config)
   if note and jax.process_index() == 0:
     print(f"warning: {note}")
+  if isinstance(train_source, MixedSource) and jax.process_index() == 0:
+    print(f"Training examples: {train_source.describe()}")
   if has_test(config.data):
     _load(config, "test")  # reports its errors early
   _check_boxes(val_source, config, config.train.select_by or task.primary_metric)

@@ -119,6 +119,7 @@ def test_records_of_all_sources(kind):
   levels = [int(source[i]["image"][0, 0, 0]) for i in range(7)]
   assert levels == [0, 1, 2, 100, 101, 102, 103]
   assert (source.origin(2), source.origin(3)) == ("voc in /a: list.txt:3", "csv: list.txt:1")
+  assert source.describe() == "3/5 from voc in /a (3 records), 2/5 from csv (4 records)"
   assert source.skipped == ["voc in /a: list.txt:9: gone", "csv: list.txt:9: gone"]
   if kind is MixedFaces:
     assert source.labels.argmax(1).tolist() == [0, 1, 2, 0, 1, 2, 0]
