@@ -189,7 +189,7 @@ def test_an_unlabelled_box_does_not_take_the_cells_of_a_labelled_one():
 
   def given(*labels):
     labels, mask = jnp.array(labels), jnp.ones(2, bool)
-    result = simota(boxes, objectness, classes, truth, labels, mask, grid)
+    result = _simota(boxes, objectness, classes, truth, labels, mask, grid)
     return np.unique(np.asarray(result.gt_index)[np.asarray(result.matched)]).tolist()
 
   assert given(0, UNLABELLED) == [0]
