@@ -59,6 +59,10 @@ class DataConfig:
   # A set of `ferjax data list` for the model's task; "prepared": any output of `ferjax data
   # prepare`; "synthetic" for detectors and "synthetic_faces" for classifiers: rendered images.
   source: str = "synthetic"
+  # Training examples from several sources with shares that add up to 1; see `ferjax.data.mixture`.
+  # "voc=0.4,dir=DIR,train=NAME"; fields that are not set are those here for the same source. The
+  # validation and test splits are always those of `source`. (): train is from `source` too.
+  sources: tuple[str, ...] = ()
   dir: str = ""  # root of the data set, as released or as prepared
   csv: str = "labels.csv"  # table below `dir`, for the source "csv"
   # Name of a split: annotation list or json below `dir`, VOC image set, folder, value of a column;
@@ -85,7 +89,7 @@ class DataConfig:
   test_examples: int = 0  # synthetic sources only
   mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in 0..1; subtracted
   std: tuple[float, float, float] = (0.229, 0.224, 0.225)  # of RGB in 0..1; divisor
-  grey: bool = False  # classifiers only: convert images to grey
+  grey: bool = False  # convert images to grey
   resize: int = 0  # classifiers only: short side before the crop, pixels; 0: image_size
   balance: bool = False  # classifiers only: sample every class equally often
   augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)

@@ -1,7 +1,7 @@
 """Expression names in canonical order, and every data set's codes for them.
 
 Only this module knows the label ids of data sets. All other code uses 0-based indices into
-`EXPRESSIONS`, without a background class.
+`EXPRESSIONS`, without a background class, and `UNLABELLED` for a box of unknown class.
 """
 
 EXPRESSIONS = (
@@ -15,6 +15,9 @@ EXPRESSIONS = (
   "contempt",
 )
 SEVEN_EXPRESSIONS = EXPRESSIONS[:7]
+
+UNLABELLED = -1  # class of a box whose expression nobody labelled
+UNKNOWN = "unknown"  # its name in annotation files
 
 # The codes in `list_patition_label.txt`, 1-based (spec: datasets, RAF-DB).
 RAF_DB_CODES = {

@@ -6,7 +6,8 @@
   k  classes                        g  ground-truth boxes of one image
 
 Images are NHWC, RGB. Boxes are `xyxy` in pixels of the model's input. Class ids are 0-based in
-the order of the model's class names; there is no background class. Padding is a boolean mask.
+the order of the model's class names; there is no background class. The class id of a box that
+nobody labelled is `ferjax.expressions.UNLABELLED`. Padding is a boolean mask.
 """
 
 from typing import Any, NamedTuple, TypedDict

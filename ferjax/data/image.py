@@ -287,6 +287,11 @@ def letterbox(
   return square, np.array(placement, np.float32)
 
 
+def luma(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 1"]:
+  """The grey levels of an RGB image (ITU-R 601)."""
+  return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)[..., None]
+
+
 def place_boxes(
   boxes: Float[np.ndarray, "m 4"], placement: Float[np.ndarray, "6"]
 ) -> Float[np.ndarray, "m 4"]:

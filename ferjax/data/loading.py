@@ -12,6 +12,7 @@ from ferjax.data.datasets.base import SPLITS, DataSet, Options, Reading
 from ferjax.data.datasets.catalog import DATA_SETS, PREPARED, SYNTHETIC
 from ferjax.data.datasets.entries import Entry, LayoutError, RecordError
 from ferjax.data.image_files import describe_ignored
+from ferjax.data.mixture import MixedFaces, MixedSource, parse_sources
 from ferjax.data.preparation.plan import describe_missing_records, unique_entries
 from ferjax.data.preparation.splits import NoSplitError, choose_validation
 from ferjax.data.prepared import contains_prepared, is_prepared, open_prepared
@@ -49,7 +50,7 @@ def load_source(
   Args:
     config: for user-defined data, `train`, `val` and `test` name an annotation list, image set,
       folder, or value of the split column; for other sets, one of their splits. Empty means the one
-      named like `split`.
+      named like `split`. With `sources`, train is a mixture of them.
     split: "train", "val" or "test".
     seed: of synthetic images; splits and seeds have no images in common.
     task: of the model, "detection" or "classification"; "" for the set's default.
@@ -59,6 +60,8 @@ def load_source(
   Raises:
     ValueError: the config names no data, unknown data, or missing or malformed data.
   """
+  if config.sources and split == "train":
+    return _mixture(config, seed=seed, task=task, validates=validates)
   if config.source not in source_names():
     raise ValueError(f"unknown data.source {config.source!r}; known: {', '.join(source_names())}")
   if split not in SPLITS:
@@ -91,6 +94,25 @@ def load_source(
   return open_released(
     data_set, config.dir, split, options, on_bad_record=config.on_bad_record, validates=validates
   )
+
+
+def _mixture(config: DataConfig, *, seed: int, task: str, validates: bool) -> MixedSource:
+  """Opens the train splits of `config.sources`; arguments and errors as for `load_source`.
+
+  Only the set that the validation split is from may give some of its train split to it.
+  """
+  parts, sources, names = parse_sources(config), [], []
+  for part in parts:
+    own = part.config
+    gives = validates and (own.source, own.dir) == (config.source, config.dir)
+    try:
+      source = load_source(own, "train", seed=seed, task=task, validates=gives)
+    except ValueError as error:
+      raise ValueError(f"data.sources {part.text!r}: {error}") from error
+    sources.append(source)
+    names.append(f"{own.source} in {own.dir}" if own.dir else own.source)
+  kind = MixedFaces if sources[0].task == "classification" else MixedSource
+  return kind(sources, [part.share for part in parts], names)
 
 
 def should_open_prepared(data_set: DataSet, dir: str | os.PathLike, options: Options) -> bool:

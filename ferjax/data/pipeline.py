@@ -12,7 +12,7 @@ import functools
 import gc
 import signal
 import sys
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import grain
@@ -26,7 +26,7 @@ from ferjax.data.classification.stored import StoredFaces
 from ferjax.data.classification.views import short_side
 from ferjax.data.detection import augment as detection_augment
 from ferjax.data.detection import rows as detection_rows
-from ferjax.data.samplers import BalancedOrder, shuffled
+from ferjax.data.mixture import order_of
 from ferjax.data.sources import LabelledSource, Source, check_on_bad_record
 
 _PREFETCH = 4  # batches prepared in parallel, one per thread; 10 MB each for 32 images of 320 px
@@ -49,7 +49,8 @@ def train_dataset(
   Args:
     source: its examples are sampled once per epoch, in a new order each epoch; with
       `config.balance`, its classes are sampled equally often
-      (`ferjax.data.samplers.BalancedOrder`).
+      (`ferjax.data.samplers.BalancedOrder`). Each source of a mixture has its share of every
+      stretch of examples (`ferjax.data.samplers.MixedOrder`).
     config: image size, augmentation and workers. `num_workers` > 0 needs parsed absl flags, that
       is, a program run by `absl.app.run`.
     batch_size: over all hosts. Host p gets rows `[p * b, (p + 1) * b)` of each batch, with
@@ -137,7 +138,7 @@ def _detection_rows(
   source: Source, config: DataConfig, seed: int, epochs: int
 ) -> detection_rows.TrainRow:
   detection_augment.check_ranges(config.augment)
-  orders = [shuffled(len(source), seed, i) for i in range(detection_rows.NUM_STREAMS)]
+  orders: Any = [order_of(source, seed, i) for i in range(detection_rows.NUM_STREAMS)]
   return detection_rows.TrainRow(
     source,
     config,
@@ -151,10 +152,7 @@ def _classification_rows(
   source: LabelledSource, config: DataConfig, seed: int, stored: StoredFaces | None
 ) -> classification_rows.TrainRow | classification_rows.StoredTrainRow:
   classification_augment.check_ranges(config.face_augment)
-  if config.balance:
-    order = BalancedOrder(source.labels, source.class_names, seed)
-  else:
-    order = shuffled(len(source), seed)
+  order = order_of(source, seed, balance=config.balance)
   if stored is not None:
     return classification_rows.StoredTrainRow(stored, config, order=order, seed=seed)
   return classification_rows.TrainRow(source, config, order=order, seed=seed)
@@ -187,7 +185,7 @@ def _check(
   if source.task == "classification":
     short_side(config.image_size, config.resize)
     return
-  for name in ("resize", "grey", "balance", "on_device"):
+  for name in ("resize", "balance", "on_device"):
     if value := getattr(config, name):
       raise ValueError(f"data.{name} ({value}) is for classifiers; this source is for a detector")
 

@@ -104,7 +104,8 @@ class PreparedFaces(PreparedSource):
 class PreparedDetection(PreparedSource):
   """Photographs with boxes, clipped to the image during preparation.
 
-  `max_boxes` is the maximum number of boxes per photograph.
+  `max_boxes` is the maximum number of boxes per photograph, `labelled_boxes` the number of boxes
+  whose class is known.
   """
 
   task = "detection"
@@ -112,6 +113,8 @@ class PreparedDetection(PreparedSource):
   def __init__(self, folder: epath.Path, index: dict[str, Any], split: str):
     super().__init__(folder, index, split)
     self.max_boxes: int = index["splits"][split]["max_boxes"]
+    # Sets prepared before boxes of unknown class existed have no count; it matters only if it is 0.
+    self.labelled_boxes: int = index["splits"][split].get("labelled_boxes", self.max_boxes)
 
   def __getitem__(self, index: int) -> Example:
     record = self._record(index)
@@ -122,7 +125,7 @@ class PreparedDetection(PreparedSource):
     }
 
   def labels_of(self, index: int) -> list[int]:
-    """The class of each box; decodes nothing."""
+    """The class of each box, or `UNLABELLED`; decodes nothing."""
     return [int(label) for label in self._record(index)["labels"]]
 
 

@@ -1,12 +1,16 @@
 """Endless shuffled orders: example number -> record, a function of seed and number only."""
 
+import math
+import sys
 from collections.abc import Sequence
+from fractions import Fraction
 
 import grain
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 _CLASSES = 2**16  # random stream of the order of classes; records use streams from 0
+_PARTS = 2**17  # the first random stream of the seeds of a mixture's sources
 
 
 def shuffled(length: int, seed: int, stream: int = 0) -> grain.MapDataset:
@@ -55,6 +59,62 @@ class BalancedOrder:
     rng = np.random.default_rng((self._seed, _CLASSES, block))
     class_id = int(rng.permutation(len(self._members))[place])
     return int(self._members[class_id][self._orders[class_id][block]])
+
+
+class MixedOrder:
+  """Samples several sources, each with its share of every stretch of examples.
+
+  Args:
+    orders: of each source: its example number -> its record.
+    starts: added to the records of each source.
+    shares: of the examples; they add up to 1.
+    shift: added to the example number, to choose its source.
+  """
+
+  def __init__(
+    self,
+    orders: Sequence[grain.MapDataset | BalancedOrder],
+    starts: Sequence[int],
+    shares: Sequence[Fraction],
+    *,
+    shift: int = 0,
+  ):
+    self._orders, self._starts, self._shift = orders, starts, shift
+    self._sources = interleaved(shares)
+    self._counts = np.bincount(self._sources, minlength=len(shares))
+    self._ranks = np.zeros_like(self._sources)  # examples of the same source before each
+    for source, count in enumerate(self._counts):
+      self._ranks[self._sources == source] = np.arange(count)
+
+  def __getitem__(self, number: int) -> int:
+    period, place = divmod(number + self._shift, len(self._sources))
+    source = self._sources[place]
+    own_number = period * int(self._counts[source]) + int(self._ranks[place])
+    return self._starts[source] + int(self._orders[source][own_number])
+
+  def as_dataset(self) -> grain.MapDataset:
+    """The order as an endless data set of grain."""
+    return grain.MapDataset.range(sys.maxsize).map(self.__getitem__)
+
+
+def interleaved(shares: Sequence[Fraction]) -> Int[np.ndarray, "n"]:
+  """The source of each example in a period, after which the shares are met exactly.
+
+  The examples of each source are evenly spaced. So in every stretch of examples, wherever it starts
+  and however long it is, the number of examples of each source differs from its share by at most
+  the number of the other sources.
+  """
+  period = math.lcm(*(share.denominator for share in shares))
+  counts = [int(share * period) for share in shares]
+  # Quotients are correctly rounded, so equal times are equal numbers on every machine.
+  times = np.concatenate([(2 * np.arange(count) + 1) / (2 * count) for count in counts])
+  sources = np.repeat(np.arange(len(counts)), counts)
+  return sources[np.argsort(times, kind="stable")]
+
+
+def part_seed(seed: int, part: int) -> int:
+  """The seed of the order of a mixture's source."""
+  return _stream_seed(seed, _PARTS + part)
 
 
 def _stream_seed(seed: int, stream: int) -> int:

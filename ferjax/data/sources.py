@@ -7,7 +7,7 @@ wrote in `prepared`. `loading.load_source` opens the source that a config names.
 import dataclasses
 import functools
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,6 +20,7 @@ from ferjax.data.datasets.entries import Entry, RecordError
 from ferjax.data.detection.augment import Example
 from ferjax.data.examples import Loaded, load
 from ferjax.data.image import ImageError
+from ferjax.expressions import UNLABELLED
 
 ON_BAD_RECORD = ("error", "skip")
 
@@ -147,9 +148,22 @@ class ReleasedFaces(EntrySource):
 
 
 class ReleasedDetection(EntrySource):
-  """Photographs with boxes, clipped to the image."""
+  """Photographs with boxes, clipped to the image.
+
+  `labelled_boxes` is the number of boxes whose class is known.
+  """
 
   task = "detection"
+
+  def __init__(
+    self,
+    entries: Sequence[Entry],
+    class_names: Sequence[str],
+    skipped: Sequence[str] = (),
+    opening: Opening = _DEFAULT_OPENING,
+  ):
+    super().__init__(entries, class_names, skipped, opening)
+    self.labelled_boxes = count_labelled_boxes(entries)
 
   def __getitem__(self, index: int) -> Example:
     entry, loaded = self._load(index)
@@ -178,6 +192,12 @@ class _PackedEntries:
       raise IndexError(f"record {index} of {len(self)}")
     index %= len(self)
     return pickle.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
+
+
+def count_labelled_boxes(entries: Iterable[Entry]) -> int:
+  """The number of boxes whose class is known."""
+  boxed = (entry for entry in entries if entry.boxes is not None)
+  return sum(c != UNLABELLED for entry in boxed for c in entry.classes)
 
 
 def class_counts(labels: Float[np.ndarray, "n k"]) -> list[int]:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, UInt8
 
 from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
 from ferjax.compiler_options import compiler_options
-from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, letterbox
+from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, letterbox, luma
 from ferjax.inference.base import ImagePredictor, Prepared, check_count, stack_padded
 from ferjax.inference.results import Face
 from ferjax.models import create_model
@@ -70,6 +70,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       meta["image_size"],
       mean=meta["mean"],
       std=meta["std"],
+      grey=meta["grey"],
       batch_size=batch_size,
       score_threshold=score_threshold,
       iou_threshold=iou_threshold,
@@ -86,6 +87,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     *,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
+    grey: bool = False,
     batch_size: int = 8,
     score_threshold: float = 0.3,
     iou_threshold: float = 0.3,
@@ -94,7 +96,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     """Like the constructor, with a model and its variables instead of a checkpoint.
 
     `class_names` are in the order of the model's outputs; `image_size` is the side of the
-    model's input in pixels; `mean` and `std` normalise RGB in 0..1.
+    model's input in pixels; `mean` and `std` normalise RGB in 0..1; `grey` converts images to grey.
     """
     _check_settings(batch_size, score_threshold, iou_threshold, max_detections)
     predictor = cls.__new__(cls)
@@ -106,6 +108,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       image_size,
       mean=mean,
       std=std,
+      grey=grey,
       batch_size=batch_size,
       score_threshold=score_threshold,
       iou_threshold=iou_threshold,
@@ -122,6 +125,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     *,
     mean: Sequence[float],
     std: Sequence[float],
+    grey: bool,
     batch_size: int,
     score_threshold: float,
     iou_threshold: float,
@@ -135,6 +139,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       "iou_threshold": iou_threshold,
       "max_detections": max_detections,
     }
+    self._grey = grey
     self._normalize = functools.partial(normalize, mean=tuple(mean), std=tuple(std))
     # Traced arguments, so other thresholds do not recompile the program.
     self._thresholds = np.float32(score_threshold), np.float32(iou_threshold)
@@ -143,7 +148,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     @functools.partial(jax.jit, compiler_options=compiler_options())
     def detect(
       variables: dict[str, Any],
-      image: UInt8[Array, "b h w 3"],
+      image: UInt8[Array, "b h w c"],
       placement: Float[Array, "b 6"],
       score_threshold: Float[Array, ""],
       iou_threshold: Float[Array, ""],
@@ -163,7 +168,8 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     self._variables = jax.device_put(variables)
 
   def _inputs(self, image: UInt8[np.ndarray, "h w 3"]) -> tuple[np.ndarray, np.ndarray]:
-    return letterbox(image, self.image_size)
+    square, placement = letterbox(image, self.image_size)
+    return (luma(square) if self._grey else square), placement
 
   def _faces(self, batch: list[Prepared[tuple[np.ndarray, np.ndarray]]]) -> list[tuple[Face, ...]]:
     squares, placements = (

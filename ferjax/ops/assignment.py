@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ferjax.expressions import UNLABELLED
 from ferjax.ops.boxes import CellGrid, pairwise_iou
 
 CENTER_RADIUS = 2.5  # strides
@@ -38,7 +39,10 @@ def simota(
   gt_mask: Bool[Array, "g"],
   grid: CellGrid,
 ) -> Assignment:
-  """Assigns cells to boxes by lowest prediction cost; boxes are xyxy input pixels."""
+  """Assigns cells to boxes by lowest prediction cost; boxes are xyxy input pixels.
+
+  A label may be `UNLABELLED`, see `class_cost`.
+  """
   inside, near = inside_and_near(gt_boxes, gt_mask, grid)
   candidates = jnp.any(inside | near, axis=0)
   valid = candidates[None] & gt_mask[:, None]
@@ -74,11 +78,18 @@ def class_cost(
   Only the term of the box's own class differs between boxes. So the sum with all classes absent
   is computed once, and that term is replaced: this avoids an array over boxes, cells and classes.
   Logarithms are clamped at -100, as in the released program.
+
+  A box that is `UNLABELLED` has the cost of the class that fits the cell best: a prediction cannot
+  contradict a label that nobody knows. So it competes for cells with labelled boxes on equal terms.
+  Without a cost, it would take every cell that it shares with a labelled box.
   """
   log_p = (jax.nn.log_sigmoid(cls_logits) + jax.nn.log_sigmoid(obj_logits)[:, None]) / 2
   present = jnp.maximum(log_p, -100.0).T
   absent = jnp.maximum(jnp.log(-jnp.expm1(log_p)), -100.0).T
-  own = jnp.take(present - absent, gt_labels, axis=0)
+  difference = present - absent
+  is_labelled = (gt_labels != UNLABELLED)[:, None]
+  of_label = jnp.take(difference, jnp.maximum(gt_labels, 0), axis=0)
+  own = jnp.where(is_labelled, of_label, jnp.max(difference, axis=0)[None])
   return -(jnp.sum(absent, axis=0)[None] + own)
 
 

@@ -11,6 +11,7 @@ from ferjax.data.classification import augment as classification_augment
 from ferjax.data.datasets.base import RULES
 from ferjax.data.detection import augment as detection_augment
 from ferjax.data.loading import source_names
+from ferjax.data.mixture import parse_sources
 from ferjax.data.sources import ON_BAD_RECORD
 from ferjax.interop.pretrained import check_pretrained
 from ferjax.models.options import model_arguments
@@ -177,12 +178,17 @@ def _model_problems(config: Config, spec: ModelSpec) -> Iterator[str]:
 
 def _task_problems(config: Config) -> Iterator[str]:
   task = TASKS[task_name(config)]
-  sources = source_names(task.name)
-  if config.data.source not in sources:
-    yield (
-      f"data.source is {config.data.source!r}; the model {config.model.name} is for {task.name}; "
-      f"known sources: {', '.join(sources)}"
-    )
+  sources, named = source_names(task.name), [("data.source is", config.data.source)]
+  try:
+    named += [("data.sources has", part.config.source) for part in parse_sources(config.data)]
+  except ValueError as error:
+    yield str(error)
+  for field, source in named:
+    if source not in sources:
+      yield (
+        f"{field} {source!r}; the model {config.model.name} is for {task.name}; known sources: "
+        f"{', '.join(sources)}"
+      )
   yield from _on_device_problems(config, task.name)
   if config.train.select_by not in ("", *task.selection_metrics):
     yield (

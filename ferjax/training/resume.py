@@ -12,6 +12,7 @@ from absl import logging
 from ferjax._version import __version__
 from ferjax.checkpoint import FOLDER, Checkpoint
 from ferjax.config import Config
+from ferjax.data.mixture import without_folders
 from ferjax.interop.pretrained import import_pretrained, read_pretrained
 from ferjax.models.options import model_arguments
 from ferjax.models.registry import model_spec
@@ -25,6 +26,7 @@ _FIXED_FIELDS = (
   "data.class_names",
   "data.image_size",
   "data.source",
+  "data.sources",
   "data.csv",
   "data.train",
   "data.mean",
@@ -150,4 +152,5 @@ def _fixed_settings(config: Config) -> dict[str, Any]:
   """The values that must not change during a run."""
   network = {name: x for name, x in model_arguments(config.model).items() if name != "dtype"}
   values = flatten(to_dict(config))
+  values["data.sources"] = without_folders(config.data.sources)
   return flatten({"model": network}) | {name: values[name] for name in _FIXED_FIELDS}

@@ -13,11 +13,13 @@ import numpy as np
 from ferjax.checkpoint import open_checkpoint
 from ferjax.config import Config, DataConfig
 from ferjax.data.loading import load_source
+from ferjax.data.mixture import MixedSource
 from ferjax.data.sources import Source
 from ferjax.models import create_model
 from ferjax.models.options import model_arguments
 from ferjax.output import check_writable
 from ferjax.tasks import create_task, task_name
+from ferjax.tasks.detection.metrics import FACE_AP
 from ferjax.training.config_checks import validate
 from ferjax.training.evaluation import check_source, eval_checkpoint, selection_note
 from ferjax.training.loop import Trainer
@@ -64,9 +66,11 @@ def _train_once(
   note = selection_note(config)
   if note and jax.process_index() == 0:
     print(f"warning: {note}")
+  if isinstance(train_source, MixedSource) and jax.process_index() == 0:
+    print(f"Training examples: {train_source.describe()}")
   if has_test(config.data):
     _load(config, "test")  # reports its errors early
-  _check_boxes(val_source, config.data)
+  _check_boxes(val_source, config, config.train.select_by or task.primary_metric)
   trainer = Trainer(config, workdir, model, task, train_source, val_source)
   try:
     metrics = trainer.run()
@@ -140,10 +144,17 @@ def _table(summary: Mapping[str, Any], note: str) -> str:
   return "\n".join([f"  {note}", *rows] if note else rows)
 
 
-def _check_boxes(source: Source, config: DataConfig) -> None:
-  # Not every source has `max_boxes`; synthetic scenes always have faces.
+def _check_boxes(source: Source, config: Config, metric: str) -> None:
+  """Raises a ValueError if `metric` is not defined for the boxes of the validation split."""
+  # Not every source has these attributes; synthetic scenes always have labelled faces.
   if getattr(source, "max_boxes", 1) == 0:
     raise ValueError(
       f"none of the {len(source)} records of the validation split has a box, so there is nothing "
-      f"to evaluate; annotate some of them, or name another split with data.val ({config.val!r})"
+      "to evaluate; annotate some of them, or name another split with data.val "
+      f"({config.data.val!r})"
+    )
+  if getattr(source, "labelled_boxes", 1) == 0 and metric != FACE_AP:
+    raise ValueError(
+      f"no box of the validation split has a class, so {metric} is not defined; label some of "
+      f"them, or select checkpoints by the faces alone: --config.train.select_by={FACE_AP}"
     )

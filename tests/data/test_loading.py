@@ -278,7 +278,7 @@ def test_user_defined_data_keep_all_of_train_without_validation(make_layout):
 
 
 def test_sources_by_task():
-  both = {"raf_db", "expw", "prepared"}
+  both = {"raf_db", "expw", "csv", "prepared"}
   detection, classification = map(source_names, ("detection", "classification"))
   assert set(detection) & set(classification) == both
   assert {*detection, *classification} == {*DATA_SETS, *both, "synthetic", "synthetic_faces"}

@@ -239,7 +239,6 @@ def test_bad_record_stops_or_is_masked(error):
     ({"num_workers": -1}, {}, r"num_workers \(-1\)"),
     ({"on_bad_record": "ignore"}, {}, "unknown on_bad_record 'ignore'; known: error, skip"),
     ({"std": (0.2, 0.0, 0.2)}, {}, r"data.std \(0.2, 0.0, 0.2\) must be three .* positive"),
-    ({"grey": True}, {}, r"data.grey \(True\) is for classifiers"),
     ({"balance": True}, {}, r"data.balance \(True\) is for classifiers"),
     ({"on_device": True}, {}, r"data.on_device \(True\) is for classifiers"),
     ({"resize": 36}, {}, r"data.resize \(36\) is for classifiers"),

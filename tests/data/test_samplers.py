@@ -2,11 +2,12 @@
 
 import collections
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
-from ferjax.data.samplers import BalancedOrder, shuffled
+from ferjax.data.samplers import BalancedOrder, interleaved, shuffled
 
 NAMES = ("a", "b", "c")
 CLASSES = np.array([0, 0, 0, 0, 0, 0, 1, 2, 2, 0])  # 7, 1, 2
@@ -66,3 +67,17 @@ def test_a_distribution_counts_as_its_most_probable_class():
 def test_classes_without_a_record_are_named():
   with pytest.raises(ValueError, match=r"no example of a, c; remove these from data.class_names"):
     _balanced(classes=np.array([1, 1]))
+
+
+@pytest.mark.parametrize(
+  "weights", [(1,), (3, 2), (1, 1, 2), (997, 2, 1), (5, 3, 1, 1), (7, 11, 13, 17, 19)]
+)
+def test_every_stretch_has_the_shares_of_all_sources(weights):
+  total = sum(weights)
+  sources = interleaved([Fraction(weight, total) for weight in weights])
+  assert np.bincount(np.tile(sources, total // len(sources))).tolist() == list(weights)
+  for source, weight in enumerate(weights):
+    excess = np.cumsum(np.tile(total * (sources == source) - weight, 2))
+    # The excess of a stretch is a difference of two of these: here of any two.
+    spread = max(0, excess.max()) - min(0, excess.min())
+    assert spread <= total * max(1, len(weights) - 1)

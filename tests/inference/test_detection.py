@@ -11,7 +11,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
 from ferjax.checkpoint import load_variables, open_checkpoint
-from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, ImageError, letterbox, normalize
+from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, ImageError, letterbox, luma, normalize
 from ferjax.expressions import SEVEN_EXPRESSIONS
 from ferjax.inference.detection import Predictor
 from ferjax.inference.results import Face
@@ -55,6 +55,18 @@ def test_a_box_is_in_pixels_of_the_original(spot):
   assert (prediction.image, prediction.width, prediction.height) == (None, 128, 64)
   (face,) = prediction.faces
   assert face.box == pytest.approx((32, 16, 48, 32), abs=1e-3)
+
+
+def test_a_grey_detector_sees_luma(spot):
+  grey = Predictor.from_model(Spot(), {}, NAMES, 64, batch_size=3, grey=True)
+  image = _scene(64, 64, (8, 16, 16, 24), (255, 200, 255))  # of luma 223
+  (expected,) = spot.predict([np.repeat(luma(image), 3, axis=2)])
+  (face,) = grey.predict([image])[0].faces
+  assert face.box == pytest.approx(expected.faces[0].box)
+  assert face.scores == pytest.approx(expected.faces[0].scores)
+  assert len(set(face.scores.values())) == 1
+  (coloured,) = spot.predict([image])[0].faces
+  assert len(set(coloured.scores.values())) > 1
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ferjax.expressions import UNLABELLED
 from ferjax.ops.assignment import (
   class_cost,
   dynamic_k,
@@ -170,6 +171,30 @@ def test_class_cost_of_extreme_logits_is_finite():
   )
   # Both classes certain: one is wrong, at the floor. Neither certain: the other is at the floor.
   np.testing.assert_allclose(cost, [[100, 100]], rtol=1e-6)
+
+
+def test_an_unlabelled_box_costs_as_much_as_the_class_that_fits_best():
+  rng = np.random.default_rng(0)
+  logits = jnp.asarray(rng.normal(0, 3, 20), jnp.float32), jnp.asarray(rng.normal(0, 3, (20, 3)))
+  unlabelled, *labelled = class_cost(*logits, jnp.array([UNLABELLED, 0, 1, 2]))
+  np.testing.assert_array_equal(unlabelled, np.min(labelled, axis=0))
+
+
+def test_an_unlabelled_box_does_not_take_the_cells_of_a_labelled_one():
+  """Of two equal boxes, the labelled one is first; a cell that fits both goes to the first."""
+  grid = cell_grid([(4, 4)], (32, 32))
+  boxes = jnp.tile(jnp.array([[8.0, 8, 24, 24]]), (16, 1))
+  objectness, classes = jnp.zeros(16), jnp.tile(jnp.array([[2.0, -2, -3]]), (16, 1))
+  truth = jnp.array([[8.0, 8, 24, 24]] * 2)
+
+  def given(*labels):
+    labels, mask = jnp.array(labels), jnp.ones(2, bool)
+    result = _simota(boxes, objectness, classes, truth, labels, mask, grid)
+    return np.unique(np.asarray(result.gt_index)[np.asarray(result.matched)]).tolist()
+
+  assert given(0, UNLABELLED) == [0]
+  assert given(UNLABELLED, 0) == [0]
+  assert given(1, UNLABELLED) == [1]  # the cells predict class 0, which contradicts the first box
 
 
 def test_dynamic_k_sums_the_ten_largest():

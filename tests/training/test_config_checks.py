@@ -53,6 +53,8 @@ def test_model_name_is_required():
     ("data.image_size", 20, "data.image_size is 20; it must be divisible by 32; nearest: 32"),
     ("data.augment", AugmentConfig(flip=2.0), r"data.augment.flip \(2.0\) must be in 0..1"),
     ("data.class_names", ("a", "a"), "without duplicates"),
+    ("data.sources", ("voc=0.5",), "data.sources: the shares 1/2 add up to 1/2; expected 1"),
+    ("data.sources", ("sfew=1",), "data.sources has 'sfew'; the model fer_yolo_mamba is for detec"),
     ("loss.regularizer_weight", 1.0, "fer_yolo_mamba has no attention to regularise"),
     ("data.class_names", (), "at least one name"),
   ],

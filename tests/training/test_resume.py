@@ -30,6 +30,7 @@ def workdir(tiny, tmp_path_factory):
     ),
     ("data", "class_names", ("a", "b"), r"data.class_names is \('a', 'b'\), the checkpoint has"),
     ("data", "image_size", 64, "data.image_size is 64, the checkpoint has 32"),
+    ("data", "sources", ("voc=1",), r"data.sources is \('voc=1',\), the checkpoint has \(\)"),
     ("train", "seed", 4, "train.seed is 4, the checkpoint has 3"),
     ("train", "batch_size", 2, "train.batch_size is 2, the checkpoint has 4"),
     ("optimizer", "name", "adamw", "optimizer.name is 'adamw', the checkpoint has 'sgd'"),

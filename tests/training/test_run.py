@@ -48,6 +48,17 @@ def test_validation_split_without_boxes_is_refused(tiny, tmp_path, monkeypatch):
   assert list(tmp_path.iterdir()) == []
 
 
+def test_validation_on_unlabelled_boxes_needs_a_metric_of_faces(tiny, tmp_path, monkeypatch):
+  def load_source(config, split, **options):
+    source = tiny.Source(16)
+    source.labelled_boxes = 0 if split == "val" else 1
+    return source
+
+  monkeypatch.setattr(run, "load_source", load_source)
+  with pytest.raises(ValueError, match=r"no box .* map50 is not defined;.*select_by=face_ap50"):
+    run.train(tiny.config(), tmp_path)
+
+
 def test_best_checkpoint_is_tested(small, tmp_path):
   small.data.test_examples = 10
   small.eval.ten_crop = True

@@ -4,7 +4,8 @@
     images/no face here.jpg
 
 The path is relative to the data folder or to the folder of the list, or absolute, and may contain
-spaces. A box is x1,y1,x2,y2,class: corners in pixels of the original image and a 0-based class.
+spaces. A box is x1,y1,x2,y2,class: corners in pixels of the original image and a 0-based class, or
+-1 for a face whose expression nobody labelled.
 """
 
 import functools
@@ -18,11 +19,12 @@ from ferjax.data.datasets.entries import Entry, RecordError
 from ferjax.data.datasets.parsing import (
   check_box,
   find_image,
+  parse_optional_index,
   read_lines,
   relative_key,
-  whole_number,
 )
 from ferjax.data.datasets.splits import expect_splits, find_splits
+from ferjax.expressions import UNKNOWN, UNLABELLED
 
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _BOX = re.compile(rf"{_NUMBER}(?:,{_NUMBER}){{4}}")
@@ -97,9 +99,10 @@ def _split(line: str) -> tuple[str, list[str]]:
 
 
 def _class_index(text: str, class_names: tuple[str, ...], origin: str) -> int:
-  number = whole_number(text)
-  if number is None or number >= len(class_names):
-    names = ", ".join(f"{i} {name}" for i, name in enumerate(class_names))
+  number = parse_optional_index(text, len(class_names))
+  if number is None:
+    known = {UNLABELLED: UNKNOWN, **dict(enumerate(class_names))}
+    names = ", ".join(f"{i} {name}" for i, name in known.items())
     raise RecordError(
       f"{origin}: class {text} is not one of {names} (data.class_names, or --class-names of "
       "`ferjax data`)"

@@ -1,7 +1,8 @@
 """COCO: a JSON file per split, with images, annotations and categories.
 
 A box is x, y, width, height in pixels, counted from the image's edge. Crowd regions (`iscrowd`)
-are not faces and are left out.
+are not faces and are left out. The category named "unknown" is for faces whose expression nobody
+labelled.
 """
 
 import functools
@@ -13,7 +14,7 @@ from typing import Any
 
 from ferjax.data.datasets.base import DataSet, Options, Reading, Release
 from ferjax.data.datasets.entries import Box, Entry, LayoutError, RecordError
-from ferjax.data.datasets.parsing import check_box, find_image, parse_class, relative_key
+from ferjax.data.datasets.parsing import check_box, find_image, parse_optional_class, relative_key
 from ferjax.data.datasets.splits import expect_splits, find_splits
 
 _ANNOTATIONS = "annotations"
@@ -115,7 +116,8 @@ def _label(
   if len(categories[category]) > 1:
     names = ", ".join(map(repr, categories[category]))
     raise RecordError(f"{origin}: category_id {category!r} has several names: {names}")
-  return parse_class(str(categories[category][0]), class_names, f"{origin}: category {category}")
+  name = str(categories[category][0])
+  return parse_optional_class(name, class_names, f"{origin}: category {category}")
 
 
 def _entry(

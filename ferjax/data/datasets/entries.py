@@ -36,7 +36,8 @@ class Entry:
     key: unique in the set, and independent of the location of the folder.
     image: path of the file, or the pixels.
     split: "train", "val" or "test", as released.
-    label: class index, or a distribution over the classes; for a detector, one index per box.
+    label: class index, or a distribution over the classes; for a detector, one index per box, or
+      `UNLABELLED`.
     boxes: xyxy pixels of the upright image; None for a classifier.
     relative: whether `boxes` are relative to width and height, 0..1, instead.
     crop: xyxy pixels of the face, for a classifier; None for the whole image.

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from ferjax.data.datasets.entries import LayoutError, RecordError
-from ferjax.expressions import index_of, index_of_spelling
+from ferjax.expressions import UNKNOWN, UNLABELLED, index_of, index_of_spelling
 
 TableRow = tuple[int, dict[str, str]]  # line number, cells by column
 _MAX_DIGITS = 9  # of an index
@@ -119,6 +119,22 @@ def parse_class(text: str, class_names: tuple[str, ...], origin: str) -> int:
       f"{origin}: class {text!r} is not one of {', '.join(class_names)} (data.class_names, or "
       "--class-names of `ferjax data`)"
     ) from None
+
+
+def parse_optional_class(text: str, class_names: tuple[str, ...], origin: str) -> int:
+  """As `parse_class`; `UNLABELLED` for "unknown" in any case, unless it is one of the classes."""
+  if any(name.casefold() == UNKNOWN for name in class_names):
+    return parse_class(text, class_names, origin)
+  index = parse_class(text, (*class_names, UNKNOWN), origin)
+  return UNLABELLED if index == len(class_names) else index
+
+
+def parse_optional_index(text: str, count: int) -> int | None:
+  """The class index below `count`, or `UNLABELLED`, that digits denote; None for other text."""
+  if text == str(UNLABELLED):
+    return UNLABELLED
+  number = whole_number(text)
+  return None if number is None or number >= count else number
 
 
 def code_index(

@@ -2,7 +2,8 @@
 
 VOC counts pixels from 1 and includes the last one. In this project, box coordinates are pixel
 edges, counted from 0: (xmin, ymin, xmax, ymax) becomes (xmin - 1, ymin - 1, xmax, ymax). Objects
-marked difficult are used like all others: detecting one is not an error.
+marked difficult are used like all others: detecting one is not an error. The name "unknown" is a
+face whose expression nobody labelled.
 """
 
 import functools
@@ -16,7 +17,7 @@ from ferjax.data.datasets.parsing import (
   check_box,
   decode_text,
   find_image,
-  parse_class,
+  parse_optional_class,
   read_file,
   read_lines,
   relative_key,
@@ -61,7 +62,7 @@ def _entry(name: str, *, root: pathlib.Path, split: str, options: Options) -> En
   for number, item in enumerate(tree.iter("object"), start=1):
     item_origin = f"{origin}: object {number}"
     class_name = (item.findtext("name") or "").strip()
-    label.append(parse_class(class_name, options.class_names, item_origin))
+    label.append(parse_optional_class(class_name, options.class_names, item_origin))
     boxes.append(_box(item.find("bndbox"), item_origin))
   key, size = relative_key(path, root), _size(tree)
   return Entry(origin, key, str(path), split, tuple(label), boxes=tuple(boxes), size=size)

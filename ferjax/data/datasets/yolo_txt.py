@@ -2,8 +2,8 @@
 
     DIR/images/train/a.jpg    DIR/labels/train/a.txt    DIR/classes.txt (optional)
 
-An empty text file is an image without faces; a missing one is an error, because it was probably
-lost.
+The class -1, or the name "unknown" in classes.txt, is a face whose expression nobody labelled. An
+empty text file is an image without faces; a missing one is an error, because it was probably lost.
 """
 
 import functools
@@ -14,16 +14,17 @@ from ferjax.data.datasets.base import DataSet, Options, Reading, Release
 from ferjax.data.datasets.entries import Box, Entry, LayoutError, RecordError
 from ferjax.data.datasets.parsing import (
   decode_text,
-  parse_class,
   parse_number,
+  parse_optional_class,
+  parse_optional_index,
   read_file,
   read_lines,
   relative_key,
   split_lines,
-  whole_number,
 )
 from ferjax.data.datasets.splits import find_splits
 from ferjax.data.image_files import list_folders, list_images
+from ferjax.expressions import UNLABELLED
 
 _CLASSES = "classes.txt"
 _FIELDS = ("class", "cx", "cy", "w", "h")
@@ -80,13 +81,15 @@ def _classifier(root: pathlib.Path, class_names: tuple[str, ...]) -> _Classify:
   count = len(class_names if lines is None else lines)
 
   def classify(text: str, origin: str) -> int:
-    number = whole_number(text)
-    if number is None or number >= count:
-      raise RecordError(f"{origin}: class {text!r}; expected 0..{count - 1}")
-    if lines is None:
+    number = parse_optional_index(text, count)
+    if number is None:
+      raise RecordError(
+        f"{origin}: class {text!r}; expected 0..{count - 1}, or {UNLABELLED} if it is unknown"
+      )
+    if lines is None or number == UNLABELLED:
       return number
     line, name = lines[number]
-    return parse_class(name, class_names, f"{origin}: {path}:{line}")
+    return parse_optional_class(name, class_names, f"{origin}: {path}:{line}")
 
   return classify
 

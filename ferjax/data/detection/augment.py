@@ -1,7 +1,7 @@
 """Training augmentation of the YOLOX family (spec: fer_yolo_mamba, Recipe as published).
 
 An *example* is a dict of `image` u8[h w 3], `boxes` f32[m 4] (xyxy, pixels of that image) and
-`label` i32[m]. No function changes its input example.
+`label` i32[m], a class or `ferjax.expressions.UNLABELLED`. No function changes its input example.
 
 Boxes are transformed and cropped with the pixels. A cropped box remains a label only if both sides
 exceed `MIN_SIDE` pixels and at least `MIN_VISIBLE` of its area is visible: a chin alone does not

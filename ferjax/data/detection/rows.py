@@ -1,7 +1,10 @@
 """Rows of a detector's batches: `ferjax.typing.DetectionBatch` without the first axis.
 
-Images are uint8; the device normalises them.
+Images are uint8, with one channel if grey; the device normalises them. They become grey last, so
+the colour augmentation of a photograph varies its grey levels too.
 """
+
+from typing import Any
 
 import grain
 import numpy as np
@@ -9,7 +12,7 @@ from absl import logging
 
 from ferjax.config import DataConfig
 from ferjax.data.detection import augment
-from ferjax.data.image import GREY, letterbox, place_boxes
+from ferjax.data.image import GREY, letterbox, luma, place_boxes
 from ferjax.data.sources import Source, load_example
 
 NUM_STREAMS = 5  # records per row: its own, three for a mosaic, one for mixup
@@ -49,7 +52,7 @@ class TrainRow(grain.transforms.Map):
     size = config.image_size
     own = load_example(self._source, index, config.on_bad_record)
     if own is None:
-      return _row(_grey(size), config.max_boxes, index=index, skipped=True)
+      return _row(_grey(size), config.max_boxes, grey=config.grey, index=index, skipped=True)
     example = augment.training_example(
       own,
       self._partner,
@@ -60,7 +63,7 @@ class TrainRow(grain.transforms.Map):
       mosaic_allowed=number < self._mosaic_examples,
     )
     example = _keep_largest(example, config.max_boxes)
-    return _row(example, config.max_boxes, index=index)
+    return _row(example, config.max_boxes, grey=config.grey, index=index)
 
   def _partner(self, index: int) -> augment.Example:
     example = load_example(self._source, index, self._config.on_bad_record)
@@ -78,10 +81,10 @@ class EvalRow(grain.transforms.Map):
   def map(self, number: int) -> Row:
     size = self._config.image_size
     if number >= len(self._source):
-      return _row(_grey(size), self._max_boxes, index=0, mask=False)
+      return self._row(_grey(size), index=0, mask=False)
     example = load_example(self._source, number, self._config.on_bad_record)
     if example is None:
-      return _row(_grey(size), self._max_boxes, index=number, skipped=True)
+      return self._row(_grey(size), index=number, skipped=True)
     if len(example["label"]) > self._max_boxes:
       raise ValueError(
         f"{self._source.origin(number)}: {len(example['label'])} boxes are more than "
@@ -90,7 +93,10 @@ class EvalRow(grain.transforms.Map):
     image, placement = letterbox(example["image"], size)
     boxes = place_boxes(example["boxes"], placement)
     placed: augment.Example = {"image": image, "boxes": boxes, "label": example["label"]}
-    return _row(placed, self._max_boxes, index=number, placement=placement)
+    return self._row(placed, index=number, placement=placement)
+
+  def _row(self, example: augment.Example, **fields: Any) -> Row:
+    return _row(example, self._max_boxes, grey=self._config.grey, **fields)
 
 
 def _grey(size: int) -> augment.Example:
@@ -126,6 +132,7 @@ def _row(
   example: augment.Example,
   max_boxes: int,
   *,
+  grey: bool,
   index: int,
   placement: np.ndarray | None = None,
   mask: bool = True,
@@ -139,7 +146,7 @@ def _row(
   label = np.zeros(max_boxes, np.int32)
   boxes[:count], label[:count] = example["boxes"], example["label"]
   return {
-    "image": example["image"],
+    "image": luma(example["image"]) if grey else example["image"],
     "boxes": boxes,
     "label": label,
     "box_mask": np.arange(max_boxes) < count,

@@ -31,6 +31,7 @@ from ferjax.data.preparation.duplicates import signature
 from ferjax.data.preparation.plan import Plan, Splitting, make_plan
 from ferjax.data.preparation.shards import Notes, ShardStore, fingerprint
 from ferjax.data.prepared import INDEX, labels_file
+from ferjax.data.sources import count_labelled_boxes
 from ferjax.output import escaped
 
 RECORDS_PER_SHARD = 2048
@@ -256,6 +257,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       split: {
         "records": len(kept),
         "max_boxes": max(len(entry.boxes or ()) for entry in kept),
+        "labelled_boxes": count_labelled_boxes(kept),
         "left_out": self.left_out[split],
         "duplicates": len(self.duplicates.get(split, ())),
       }

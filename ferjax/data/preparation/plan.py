@@ -10,8 +10,10 @@ from ferjax.data.datasets.base import SPLITS, DataSet, Options, Release
 from ferjax.data.datasets.entries import Entry, LayoutError
 from ferjax.data.preparation.splits import VALIDATION_FRACTION, NoSplitError, choose_validation
 from ferjax.data.sources import check_on_bad_record
+from ferjax.expressions import UNLABELLED
 
 _MAX_LISTED = 10  # problems in a message
+UNLABELLED_NAME = "unlabelled"  # of boxes of unknown class, next to the names of the classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Count:
   """A row of the table of counts; `official` is None if no count is published."""
 
   split: str
-  name: str  # of the class, or "total"
+  name: str  # of the class, `UNLABELLED_NAME`, or "total" for records
   found: int
   official: int | None
 
@@ -152,6 +154,13 @@ def class_counts(entries: Iterable[Entry], class_names: Sequence[str]) -> dict[s
   return {name: counts[index] for index, name in enumerate(class_names)}
 
 
+def label_counts(entries: Sequence[Entry], class_names: Sequence[str]) -> dict[str, int]:
+  """`class_counts`, and the number of boxes of unknown class if there are any."""
+  unlabelled = sum(entry.classes.count(UNLABELLED) for entry in entries)
+  rest = {UNLABELLED_NAME: unlabelled} if unlabelled else {}
+  return {**class_counts(entries, class_names), **rest}
+
+
 def _compare(
   by_split: dict[str, list[Entry]], data_set: DataSet, release: Release, options: Options
 ) -> list[Count]:
@@ -161,7 +170,7 @@ def _compare(
     members, published = by_split.get(split, []), official.get(split, {})
     if not members and not published:
       continue
-    for name, found in class_counts(members, options.class_names).items():
+    for name, found in label_counts(members, options.class_names).items():
       rows.append(Count(split, name, found, published.get(name)))
     rows.append(Count(split, "total", len(members), published.get("total")))
   return rows

@@ -14,8 +14,9 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from ferjax.data.datasets.entries import Entry
-from ferjax.data.preparation.plan import Plan, class_counts
+from ferjax.data.preparation.plan import UNLABELLED_NAME, Plan, label_counts
 from ferjax.data.prepared import PreparedDetection, PreparedFaces
+from ferjax.expressions import UNLABELLED
 from ferjax.fonts import apply_lettering, lettering_with_warning
 from ferjax.output import escaped
 
@@ -52,7 +53,7 @@ def write_report(
   quantiles = {split: _quantiles(np.array(pairs)) for split, pairs in sizes.items()}
   names = plan.options.class_names
   written = {
-    split: {"total": len(members), **class_counts(members, names)}
+    split: {"total": len(members), **label_counts(members, names)}
     for split, members in plan.entries.items()
   }
   content = {**summary, "written": written, "image_sizes": quantiles}
@@ -74,12 +75,16 @@ def _quantiles(sizes: np.ndarray) -> dict[str, list[float]]:
 
 def plot_classes(plan: Plan, path: str | os.PathLike) -> None:
   """Plots the number of labels of each class by split, as prepared."""
-  names = plan.options.class_names
+  counts_of = {
+    split: label_counts(members, plan.options.class_names)
+    for split, members in plan.entries.items()
+  }
+  names = list(dict.fromkeys(name for counts in counts_of.values() for name in counts))
   figure = Figure(figsize=(1.6 + 1.2 * len(names), 4.5), layout="constrained")
   axes = figure.subplots()
   width = 0.8 / len(plan.entries)
   for place, (split, members) in enumerate(plan.entries.items()):
-    counts = list(class_counts(members, names).values())
+    counts = [counts_of[split].get(name, 0) for name in names]
     x = np.arange(len(names)) + (place + 0.5) * width - 0.4
     bars = axes.bar(x, counts, width, color=_COLORS[split], label=f"{split} ({len(members):,})")
     axes.bar_label(bars, [f"{count:,}" for count in counts], fontsize=8, padding=2)
@@ -135,17 +140,22 @@ def _box_sides(members: Sequence[Entry], sizes: Sequence[Sequence[int]]) -> Floa
 
 
 def sample_sheet(plan: Plan, sources: Mapping[str, PreparedFaces | PreparedDetection]) -> Figure:
-  """A row of faces for each class, read back from the prepared records of train."""
-  names = plan.options.class_names
-  letters = lettering_with_warning(names)
+  """A row of faces for each class, and one for unlabelled faces if there are any.
+
+  They are read back from the prepared records of train.
+  """
   split = next(iter(sources))
   source = sources[split]
+  names = plan.options.class_names
   rows = _choose(source, len(names))
+  if rows[UNLABELLED]:
+    names = (*names, UNLABELLED_NAME)
+  letters = lettering_with_warning(names)
   figure = Figure(figsize=(1.4 + _PER_CLASS, 0.6 + 1.05 * len(names)), layout="constrained")
   grid = figure.subplots(len(names), _PER_CLASS, squeeze=False)
   for axes in grid.ravel():
     axes.set_axis_off()
-  for name, row, faces in zip(names, grid, rows, strict=True):
+  for name, row, faces in zip(names, grid, rows.values(), strict=False):
     row[0].set_axis_on()
     row[0].set(xticks=[], yticks=[])
     row[0].set_ylabel(
@@ -162,10 +172,10 @@ def sample_sheet(plan: Plan, sources: Mapping[str, PreparedFaces | PreparedDetec
 
 def _choose(
   source: PreparedFaces | PreparedDetection, num_classes: int
-) -> list[list[tuple[int, int]]]:
-  """Some (record, box) pairs per class, chosen at random with a fixed seed."""
+) -> dict[int, list[tuple[int, int]]]:
+  """Some (record, box) pairs by class, `UNLABELLED` last, chosen at random with a fixed seed."""
   rng = np.random.default_rng(0)
-  chosen: list[list[tuple[int, int]]] = [[] for _ in range(num_classes)]
+  chosen: dict[int, list[tuple[int, int]]] = {c: [] for c in (*range(num_classes), UNLABELLED)}
   if isinstance(source, PreparedFaces):
     labels = source.labels.argmax(axis=1)
     for class_id in range(num_classes):

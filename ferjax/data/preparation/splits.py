@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from ferjax.data.datasets.entries import Entry
+from ferjax.expressions import UNLABELLED
 
 VALIDATION_FRACTION = 0.1
 
@@ -85,8 +86,11 @@ def choose_validation(
   return split_validation(
     [entry.key for entry in entries],
     # Photographs without faces are a class of their own: validation needs them to measure false
-    # positives.
-    [entry.classes or (num_classes,) for entry in entries],
+    # positives. So are boxes of unknown class.
+    [
+      tuple(num_classes + 1 if c == UNLABELLED else c for c in entry.classes) or (num_classes,)
+      for entry in entries
+    ],
     [entry.group for entry in entries],
     fraction=fraction,
     seed=seed,

@@ -9,18 +9,22 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from ferjax.expressions import UNLABELLED
 from ferjax.tasks.detection.voc import ImageResult
+
+_IGNORED_AREA = -1.0  # outside of every range of areas, so the evaluation ignores the box
 
 
 def coco_average_precision(images: Sequence[ImageResult], num_classes: int) -> tuple[float, float]:
   """Mean over the classes of AP@[.5:.95] and of AP@.5, at most 100 detections per image.
 
-  Classes without ground-truth boxes are excluded; without any box both are nan.
+  Classes without ground-truth boxes are excluded; without any box both are nan. A box of unknown
+  class is ignored for every class.
   """
   truth, found = [], []
   for number, image in enumerate(images):
-    truth += _annotations(number, image.truth_boxes, image.truth_labels)
-    found += _annotations(number, image.boxes, image.labels, image.scores)
+    truth += _annotations(number, image.truth_boxes, image.truth_labels, num_classes)
+    found += _annotations(number, image.boxes, image.labels, num_classes, image.scores)
   # pycocotools prints its progress at every logging level.
   with contextlib.redirect_stdout(io.StringIO()):
     evaluation = COCOeval(
@@ -34,18 +38,23 @@ def coco_average_precision(images: Sequence[ImageResult], num_classes: int) -> t
 
 
 def _annotations(
-  image_id: int, boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray | None = None
+  image_id: int,
+  boxes: np.ndarray,
+  labels: np.ndarray,
+  num_classes: int,
+  scores: np.ndarray | None = None,
 ) -> list[dict]:
   sizes = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
   annotations = [
     {
       "image_id": image_id,
-      "category_id": int(label),
+      "category_id": class_id,
       "bbox": [*map(float, box[:2]), *map(float, size)],
-      "area": float(np.prod(size)),
+      "area": _IGNORED_AREA if label == UNLABELLED else float(np.prod(size)),
       "iscrowd": 0,
     }
     for box, size, label in zip(boxes, sizes, labels, strict=True)
+    for class_id in (range(num_classes) if label == UNLABELLED else (int(label),))
   ]
   if scores is not None:
     for annotation, score in zip(annotations, scores, strict=True):

@@ -4,9 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ferjax.expressions import UNLABELLED
 from ferjax.tasks.detection.coco import coco_average_precision
 from ferjax.tasks.detection.voc import ImageResult, average_precision, precision_recall, suppress
 from ferjax.typing import Detections
+
+FACE_AP = "face_ap50"  # needs no class labels
 
 
 class DetectionMetrics:
@@ -37,7 +40,7 @@ class DetectionMetrics:
         pixels. Without it, they must be in original pixels.
 
     Raises:
-      ValueError: the batches differ in size, or a label is not a class.
+      ValueError: the batches differ in size, or a label is neither a class nor `UNLABELLED`.
     """
     found_boxes, scores, labels, _, found_mask = map(np.asarray, detections)
     boxes, label, box_mask, mask = (
@@ -76,28 +79,41 @@ class DetectionMetrics:
     `expression_accuracy` the fraction of detected faces with the correct expression; for both,
     only the best of several detections of a face counts. A fraction of zero faces is 0.
 
+    Unlabelled boxes (`num_unlabelled` of the `num_boxes`) count for `face_ap50` like all others.
+    All other metrics ignore them: no box to find, and a detection that matches one is neither
+    correct nor wrong. If no box is labelled, the other metrics are not defined and have no key.
+
     Raises:
       ValueError: no ground-truth box was added, so no AP is defined.
     """
-    num_boxes = sum(len(image.truth_labels) for image in self.images)
+    truth = [label for image in self.images for label in image.truth_labels]
+    num_boxes, num_unlabelled = len(truth), truth.count(UNLABELLED)
     if num_boxes == 0:
       raise ValueError(
         f"Average precision is not defined: none of the {len(self.images)} images added has a "
         "ground-truth box. Check the annotation of the evaluation split."
       )
+    num_labelled, faces = num_boxes - num_unlabelled, self._faces()
+    values = {
+      **(self._class_metrics(num_labelled) if num_labelled else {}),
+      FACE_AP: average_precision(*_curve(faces)),
+      **({"expression_accuracy": _expression_accuracy(faces)} if num_labelled else {}),
+      "num_images": len(self.images),
+      "num_boxes": num_boxes,
+      "num_unlabelled": num_unlabelled,
+    }
+    return {name: float(value) for name, value in values.items()}
+
+  def _class_metrics(self, num_labelled: int) -> dict[str, float]:
     per_class = {f"ap50/{name}": average_precision(*curve) for name, curve in self.curves().items()}
     coco_map, coco_map50 = coco_average_precision(self.images, len(self.class_names))
-    values = {
-      "map50": np.mean(list(per_class.values())),
+    return {
+      "map50": float(np.mean(list(per_class.values()))),
       "map": coco_map,
       "coco_map50": coco_map50,
       **per_class,
-      **self._precision_recall(num_boxes),
-      **self._face_metrics(),
-      "num_images": len(self.images),
-      "num_boxes": num_boxes,
+      **self._precision_recall(num_labelled),
     }
-    return {name: float(value) for name, value in values.items()}
 
   @property
   def classes_without_boxes(self) -> tuple[str, ...]:
@@ -118,42 +134,32 @@ class DetectionMetrics:
     """Counts [k + 1, k + 1]: row is the true class, column the detected one.
 
     The last row counts detections without a face, the last column faces without a detection.
-    Only the best of several detections of a face counts.
+    Only the best of several detections of a face counts. Unlabelled faces are left out.
     """
     background = len(self.class_names)
     matrix = np.zeros((background + 1, background + 1), np.int64)
     for image in self._faces():
       image = image.select(image.scores >= self.score_threshold)
       found = image.match()
-      truth = np.append(image.truth_labels, background)  # for found = -1, the last element
-      np.add.at(matrix, (truth[found], image.labels), 1)
+      # For found = -1, the last element.
+      truth = np.append(image.truth_labels, background)[found]
+      counted = truth != UNLABELLED
+      np.add.at(matrix, (truth[counted], image.labels[counted]), 1)
       missed = np.delete(image.truth_labels, found[found >= 0])
-      np.add.at(matrix[:, background], missed, 1)
+      np.add.at(matrix[:, background], missed[missed != UNLABELLED], 1)
     return matrix
 
-  def _precision_recall(self, num_boxes: int) -> dict[str, float]:
+  def _precision_recall(self, num_labelled: int) -> dict[str, float]:
     num_correct = num_detected = 0
     for image in self.images:
       image = image.select(image.scores >= self.score_threshold)
-      num_detected += len(image.labels)
       for label in range(len(self.class_names)):
-        num_correct += np.count_nonzero(image.of_class(label).match() >= 0)
+        of_class = image.of_class(label)
+        num_detected += len(of_class.labels)
+        num_correct += np.count_nonzero(of_class.match() >= 0)
     return {
       "precision50": num_correct / max(num_detected, 1),
-      "recall50": num_correct / num_boxes,
-    }
-
-  def _face_metrics(self) -> dict[str, float]:
-    faces = self._faces()
-    num_found = num_correct = 0
-    for image in faces:
-      found = image.match()
-      hits = found >= 0
-      num_found += np.count_nonzero(hits)
-      num_correct += np.count_nonzero(image.truth_labels[found[hits]] == image.labels[hits])
-    return {
-      "face_ap50": average_precision(*_curve(faces)),
-      "expression_accuracy": num_correct / max(num_found, 1),
+      "recall50": num_correct / num_labelled,
     }
 
   def _faces(self) -> list[ImageResult]:
@@ -161,12 +167,22 @@ class DetectionMetrics:
     return [image.select(suppress(image.boxes, image.scores)) for image in self.images]
 
   def _check_labels(self, labels: np.ndarray) -> None:
-    wrong = labels[(labels < 0) | (labels >= len(self.class_names))]
+    wrong = labels[(labels < UNLABELLED) | (labels >= len(self.class_names))]
     if wrong.size:
       raise ValueError(
         f"Ground truth has the label {wrong[0]}; expected 0..{len(self.class_names) - 1} for the "
-        f"classes {', '.join(self.class_names)}."
+        f"classes {', '.join(self.class_names)}, or {UNLABELLED} for an unknown class."
       )
+
+
+def _expression_accuracy(faces: Sequence[ImageResult]) -> float:
+  num_found = num_correct = 0
+  for image in faces:
+    found = image.match()
+    truth = image.truth_labels[found[found >= 0]]
+    num_found += np.count_nonzero(truth != UNLABELLED)
+    num_correct += np.count_nonzero(truth == image.labels[found >= 0])
+  return num_correct / max(num_found, 1)
 
 
 def _curve(images: Sequence[ImageResult]) -> tuple[np.ndarray, np.ndarray]:

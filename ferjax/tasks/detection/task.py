@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ferjax.config import Config, EvalConfig
+from ferjax.expressions import UNLABELLED
 from ferjax.ops.assignment import simota
 from ferjax.ops.boxes import (
   CellGrid,
@@ -21,7 +22,7 @@ from ferjax.ops.boxes import (
 )
 from ferjax.ops.nms import nms
 from ferjax.tasks.base import Examples, Loss
-from ferjax.tasks.detection.metrics import DetectionMetrics
+from ferjax.tasks.detection.metrics import FACE_AP, DetectionMetrics
 from ferjax.tasks.detection.plots import plot_precision_recall
 from ferjax.tasks.plots import plot_confusion
 from ferjax.typing import DetectionBatch, Detections, DetectorOutput
@@ -36,8 +37,8 @@ class DetectionTask:
   class_names: tuple[str, ...]
 
   name: ClassVar[str] = "detection"
-  selection_metrics: ClassVar[tuple[str, ...]] = ("map50", "map")
-  shown_metrics: ClassVar[tuple[str, ...]] = ("map50", "map")
+  selection_metrics: ClassVar[tuple[str, ...]] = ("map50", "map", FACE_AP)
+  shown_metrics: ClassVar[tuple[str, ...]] = ("map50", "map", FACE_AP)
 
   @classmethod
   def from_config(cls, config: Config) -> "DetectionTask":
@@ -220,13 +221,14 @@ def detection_loss(
     output: raw maps.
     grid: the cells of the maps.
     boxes: ground truth, xyxy in input pixels.
-    label: classes of the boxes.
+    label: classes of the boxes; `UNLABELLED` boxes count for all parts except the class.
     box_mask: False for padding boxes.
     mask: False for excluded examples.
 
   Returns:
     The parts `iou`, `objectness` and `class`, each divided by the number of matched cells of the
-    batch, `num_matched`, or by 1 if there are none.
+    batch, `num_matched`, or by 1 if there are none. Cells of unlabelled boxes are among them, so
+    every labelled cell has the same weight in every batch.
   """
   pred_boxes, obj_logits, cls_logits = decode_cells(output, grid)
   predictions = jax.lax.stop_gradient((pred_boxes, obj_logits, cls_logits))
@@ -235,6 +237,7 @@ def detection_loss(
 
   gt_boxes = jnp.take_along_axis(boxes, gt_index[..., None], axis=1)
   gt_labels = jnp.take_along_axis(label, gt_index, axis=1)
+  is_labelled = matched & (gt_labels != UNLABELLED)
   targets = jax.nn.one_hot(gt_labels, cls_logits.shape[-1]) * target_iou[..., None]
   iou = paired_iou(pred_boxes, gt_boxes)
   sums = {
@@ -242,7 +245,7 @@ def detection_loss(
     "objectness": jnp.sum(
       _binary_cross_entropy(obj_logits, matched.astype(jnp.float32)), where=mask[:, None]
     ),
-    "class": jnp.sum(_binary_cross_entropy(cls_logits, targets), where=matched[..., None]),
+    "class": jnp.sum(_binary_cross_entropy(cls_logits, targets), where=is_labelled[..., None]),
   }
   num_matched = jnp.sum(matched, dtype=jnp.float32)
   parts = {name: value / jnp.maximum(num_matched, 1) for name, value in sums.items()}

@@ -4,12 +4,17 @@ Everingham et al., *The PASCAL Visual Object Classes (VOC) Challenge*, IJCV 2010
 correct if its IoU with a box of its class is at least 0.5 and no detection with a higher score has
 matched that box. Further detections of the same box are wrong. Boxes are xyxy, in continuous
 coordinates.
+
+A box of unknown class (`UNLABELLED`) is ignored for every class, as in COCO's evaluation: it is no
+box to find, and a detection that matches it, and no box of the class, is neither correct nor wrong.
 """
 
 import dataclasses
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+from ferjax.expressions import UNLABELLED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +41,16 @@ class ImageResult:
     )
 
   def of_class(self, label: int) -> "ImageResult":
-    """The detections and the ground truth of one class."""
-    return self.select(self.labels == label, self.truth_labels == label)
+    """The detections and the ground truth of one class, without ignored detections."""
+    result = self.select(self.labels == label, self.truth_labels == label)
+    unlabelled = self.truth_boxes[self.truth_labels == UNLABELLED]
+    if len(unlabelled) == 0:
+      return result
+    rest = np.flatnonzero(result.match() < 0)
+    ignored = match_boxes(result.boxes[rest], result.scores[rest], unlabelled) >= 0
+    kept = np.ones(len(result.labels), bool)
+    kept[rest[ignored]] = False
+    return result.select(kept)
 
   def match(self, iou_threshold: float = 0.5) -> Int[np.ndarray, "n"]:
     """See `match_boxes`; ignores classes."""

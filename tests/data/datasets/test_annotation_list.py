@@ -10,6 +10,7 @@ from ferjax.data.datasets.annotation_list import ANNOTATION_LIST
 from ferjax.data.datasets.base import Options
 from ferjax.data.image import ImageError
 from ferjax.data.loading import open_released
+from ferjax.expressions import UNLABELLED
 
 NAMES = ("neutral", "happiness", "sadness")
 
@@ -59,6 +60,13 @@ def test_reads_lines(folder):
   assert source.origin(1) == "train.txt:3 (images/my holiday photo.png)"
 
 
+def test_the_class_of_a_face_may_be_unknown(folder):
+  source = _source(folder, "images/a.jpg 10,20,30,40,-1 50,10,60,20,2\n")
+  assert source[0]["label"].tolist() == [UNLABELLED, 2]
+  assert source.labelled_boxes == 1
+  assert _source(folder, "images/a.jpg 10,20,30,40,-1\n").labelled_boxes == 0
+
+
 def test_byte_order_mark_is_ignored(folder):
   assert len(_source(folder, "\ufeffimages/a.jpg 10,20,30,40,0\n")) == 1
 
@@ -73,8 +81,11 @@ def test_byte_order_mark_is_ignored(folder):
     ("10,20,30,40,0", r"train.txt:2: no image path before '10,20,30,40,0'"),
     ("images/a.jpg 30,20,10,40,0", r"train.txt:2 .*box \(30, 20, 10, 40\) has no area"),
     ("images/a.jpg 10,20,30,20,0", r"box \(10, 20, 30, 20\) has no area; expected x1 < x2"),
-    ("images/a.jpg 10,20,30,40,3", r"class 3 is not one of .*0 neutral, 1 happiness, 2 sadness"),
-    ("images/a.jpg 10,20,30,40,-1", "class -1 is not one of"),
+    (
+      "images/a.jpg 10,20,30,40,3",
+      "class 3 is not one of -1 unknown, 0 neutral, 1 happiness, 2 sadness",
+    ),
+    ("images/a.jpg 10,20,30,40,-2", "class -2 is not one of"),
     ("images/a.jpg 10,20,30,40,1.5", "class 1.5 is not one of"),
     ("images/gone.jpg 10,20,30,40,0", r"train.txt:2 .*image file not found: .*images/gone\.jpg"),
     ("images 10,20,30,40,0", "image file not found"),

@@ -9,6 +9,7 @@ from PIL import Image
 from ferjax.data.datasets.base import Options
 from ferjax.data.datasets.coco_json import COCO_JSON
 from ferjax.data.loading import open_released
+from ferjax.expressions import UNLABELLED
 
 NAMES = ("neutral", "happiness")
 
@@ -102,3 +103,9 @@ def test_too_large_numbers_are_one_bad_record(tmp_path):
     ValueError, match=r"annotations\[0\] \(a.jpg\): bbox .*expected \[x, y, width"
   ):
     _open(tmp_path)
+
+
+def test_the_category_unknown_is_of_faces_without_a_class(tmp_path):
+  categories = [{"id": 1, "name": "unknown"}]
+  _write(tmp_path, "annotations/train.json", "images/a.jpg", categories)
+  assert _open(tmp_path)[0]["label"].tolist() == [UNLABELLED]

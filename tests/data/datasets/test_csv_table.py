@@ -10,6 +10,7 @@ from ferjax.data.datasets.base import Options
 from ferjax.data.datasets.csv_table import CSV
 from ferjax.data.image import ImageError
 from ferjax.data.loading import open_released
+from ferjax.expressions import UNLABELLED
 
 NAMES = ("neutral", "happiness", "anger")
 
@@ -27,8 +28,8 @@ def _source(folder, text, on_bad_record="error", split="train"):
   return _open(folder, "labels.csv", split, on_bad_record)
 
 
-def _open(folder, table, split="train", on_bad_record="error"):
-  options = Options(class_names=NAMES, table=table)
+def _open(folder, table, split="train", on_bad_record="error", task=""):
+  options = Options(task=task, class_names=NAMES, table=table)
   return open_released(CSV, folder, split, options, on_bad_record=on_bad_record, validates=False)
 
 
@@ -168,3 +169,57 @@ def test_a_split_of_any_name(folder):
   options = Options(class_names=NAMES, files={"train": "fold 1", "val": "fold 3"})
   labels = [open_released(CSV, folder, split, options).labels for split in ("train", "val")]
   np.testing.assert_array_equal(labels, np.eye(3)[[[2], [0]]])
+
+
+def test_a_classifier_leaves_out_faces_of_unknown_class(folder):
+  text = "image,label,split\nimages/a.png,Unknown,train\nimages/a.png,anger,train\n"
+  assert _source(folder, text).labels.tolist() == [[0, 0, 1]]
+
+
+def _boxes(folder, rows, on_bad_record="error"):
+  header = "image,label,split,x1,y1,x2,y2,person"
+  (folder / "labels.csv").write_text("\n".join([header, *rows]) + "\n")
+  return _open(folder, "labels.csv", on_bad_record=on_bad_record, task="detection")
+
+
+def test_rows_of_a_detector_are_boxes(folder):
+  source = _boxes(
+    folder,
+    [
+      "images/a.png,anger,train,1,2,11,12,",
+      '"images/b, c.png",,train,,,,,',
+      "images/a.png,anger,val,1,2,11,12,",
+      "images/a.png,unknown,train,20.5,2,30,12,p1",
+    ],
+  )
+  assert [source.origin(i) for i in range(2)] == [
+    "labels.csv:2 (images/a.png)",
+    "labels.csv:3 (images/b, c.png)",
+  ]
+  np.testing.assert_array_equal(source[0]["boxes"], [[1, 2, 11, 12], [20.5, 2, 30, 12]])
+  assert source[0]["label"].tolist() == [2, UNLABELLED]
+  assert source[1]["boxes"].shape == (0, 4)
+  assert (len(source), source.max_boxes, source.labelled_boxes) == (2, 2, 1)
+
+
+@pytest.mark.parametrize(
+  ("row", "message"),
+  [
+    ("images/a.png,fear,train,1,2,3,4,", r"labels.csv:3 .*class 'fear' is not .* anger, unknown"),
+    ("images/a.png,,train,1,2,3,4,", "labels.csv:3 .*class '' is not one of"),
+    ("images/a.png,anger,train,1,2,,4,", r"labels.csv:3 .*the column x2 is ''; expected a number"),
+    ("images/a.png,anger,train,3,2,1,4,", r"labels.csv:3 .*box \(3, 2, 1, 4\) has no area"),
+    ("images/gone.png,anger,train,1,2,3,4,", "labels.csv:3 .*image file not found"),
+    (",anger,train,1,2,3,4,", "labels.csv:3: the column image is empty"),
+  ],
+)
+def test_a_bad_box_is_named_with_its_row(folder, row, message):
+  rows = ["images/a.png,anger,train,1,2,11,12,", row]
+  with pytest.raises(ValueError, match=message):
+    _boxes(folder, rows)
+
+
+def test_a_table_without_corners_is_for_classifiers(folder):
+  (folder / "labels.csv").write_text("image,label,split\nimages/a.png,anger,train\n")
+  with pytest.raises(ValueError, match="no column 'x1', 'y1', 'x2', 'y2'; columns found: image"):
+    _open(folder, "labels.csv", task="detection")

@@ -7,6 +7,7 @@ from PIL import Image
 from ferjax.data.datasets.base import Options
 from ferjax.data.datasets.voc import VOC
 from ferjax.data.loading import open_released
+from ferjax.expressions import UNLABELLED
 
 NAMES = ("neutral", "happiness")
 OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult>
@@ -48,6 +49,14 @@ def test_reads_objects_and_converts_pixels(tmp_path):
   assert source.origin(0) == "Annotations/000001.xml (000001.jpg)"
 
 
+def test_the_name_unknown_is_a_face_without_a_class(tmp_path):
+  _write(tmp_path, "a", _object("Unknown", (1, 1, 9, 9)) + _object("neutral", (1, 1, 9, 9)))
+  assert _open(tmp_path)[0]["label"].tolist() == [UNLABELLED, 0]
+  options = Options(class_names=("Unknown", "neutral"))
+  source = open_released(VOC, tmp_path, "train", options, validates=False)
+  assert source[0]["label"].tolist() == [0, 1]  # one of the classes
+
+
 def test_image_of_another_suffix_or_name(tmp_path):
   _write(tmp_path, "a", image="a.png")
   _write(tmp_path, "b", filename=r"C:\pictures\other.jpg", image="other.jpg")
@@ -61,7 +70,7 @@ def test_image_of_another_suffix_or_name(tmp_path):
   [
     (
       _object("bored", (1, 1, 9, 9)),
-      r"bad.xml \(bad.jpg\): object 1: class 'bored' is not one of neutral, happiness",
+      r"bad.xml \(bad.jpg\): object 1: class 'bored' is not one of neutral, happiness, unknown",
     ),
     (
       _object("neutral", (1, 1, 9, 9)) + _object("neutral", (9, 1, 3, 9)),

@@ -7,6 +7,7 @@ from PIL import Image
 from ferjax.data.datasets.base import Options
 from ferjax.data.datasets.yolo_txt import YOLO_TXT
 from ferjax.data.loading import open_released
+from ferjax.expressions import UNLABELLED
 
 NAMES = ("neutral", "happiness")
 
@@ -37,6 +38,16 @@ def test_only_classes_in_use_must_be_known(folder):
   ):
     _open(folder)
   assert len(_open(folder, "skip")) == 2
+
+
+def test_the_class_of_a_face_may_be_unknown(folder):
+  (folder / "labels/train/0.txt").write_text("-1 0.5 0.5 0.5 0.5\n")
+  assert _open(folder)[0]["label"].tolist() == [UNLABELLED]
+  (folder / "classes.txt").write_text("neutral\nunknown\n")
+  assert [_open(folder)[i]["label"].tolist() for i in range(2)] == [[UNLABELLED]] * 2
+  (folder / "labels/train/0.txt").write_text("-2 0.5 0.5 0.5 0.5\n")
+  with pytest.raises(ValueError, match=r"class '-2'; expected 0..1, or -1 if it is unknown"):
+    _open(folder)
 
 
 def test_hidden_and_system_files_are_ignored(folder):

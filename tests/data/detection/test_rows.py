@@ -8,6 +8,8 @@ import pytest
 
 from ferjax.config import AugmentConfig, DataConfig
 from ferjax.data.detection import rows as detection_rows
+from ferjax.data.image import ImageError
+from ferjax.expressions import UNLABELLED
 
 PLAIN = AugmentConfig(
   scale=(1.0, 1.0), aspect_jitter=0.0, flip=0.0, hue=0.0, saturation=0.0, value=0.0, mosaic=0.0
@@ -57,6 +59,40 @@ def test_evaluation_letterboxes():
   np.testing.assert_array_equal(row["boxes"][:2], [[0, 8, 20, 32], [2, 10, 22, 36]])
   assert [int(rows.map(i)["box_mask"].sum()) for i in range(4)] == [0, 1, 2, 3]
   np.testing.assert_array_equal(row["image"][:8], np.full((8, 64, 3), 128, np.uint8))
+
+
+def test_grey_rows_have_one_channel_of_luma():
+  class Red(FakeSource):
+    def __getitem__(self, index):
+      if index == 1:
+        raise ImageError("damaged")
+      image = np.tile(np.array([255, 0, 0], np.uint8), (32, 32, 1))
+      return super().__getitem__(index) | {"image": image}
+
+  source, config = Red(1, 1), _config(grey=True, on_bad_record="skip")
+  rows = [_train_row(source, config, number) for number in range(2)]
+  rows += [detection_rows.EvalRow(source, config).map(number) for number in range(3)]
+  levels = [76, 128, 76, 128, 128]  # 0.299 * 255; damaged; damaged; padding
+  assert [row["skipped"].item() for row in rows] == [False, True, False, True, False]
+  for row, level in zip(rows, levels, strict=True):
+    np.testing.assert_array_equal(row["image"], np.full((32, 32, 1), level, np.uint8))
+
+
+def test_unlabelled_boxes_are_kept():
+  class Unlabelled(FakeSource):
+    def __getitem__(self, index):
+      return super().__getitem__(index) | {"label": np.full(2, UNLABELLED, np.int32)}
+
+  source = Unlabelled(2, 2)
+  mosaic = dataclasses.replace(PLAIN, mosaic=1.0, mixup=1.0)
+  order = [grain.MapDataset.range(2).repeat()] * detection_rows.NUM_STREAMS
+  order = grain.experimental.ZipMapDataset(order)
+  train = detection_rows.TrainRow(
+    source, _config(augment=mosaic), order=order, seed=0, mosaic_examples=9
+  )
+  for row in (train.map(0), detection_rows.EvalRow(source, _config()).map(0)):
+    assert row["box_mask"].sum() >= 2
+    np.testing.assert_array_equal(row["label"], np.where(row["box_mask"], UNLABELLED, 0))
 
 
 def test_training_keeps_the_largest_boxes_and_evaluation_all():

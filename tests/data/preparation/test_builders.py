@@ -26,6 +26,7 @@ from ferjax.data.pipeline import eval_dataset
 from ferjax.data.preparation import builders
 from ferjax.data.preparation.prepare import prepare
 from ferjax.data.prepared import find_prepared, open_prepared
+from ferjax.expressions import UNLABELLED
 
 BOXED = ("voc", "coco_json", "yolo_txt", "annotation_list")
 
@@ -199,7 +200,18 @@ def test_bad_records_can_be_left_out(make_layout, plan_of, tmp_path):
 
 def test_report_files(make_layout, plan_of, tmp_path):
   root = make_layout("voc")
-  prepared = prepare(plan_of("voc", root), root, tmp_path / "out")
+  unlabelled = root / "Annotations/train0.xml"
+  unlabelled.write_text(unlabelled.read_text().replace("neutral", "unknown"))
+  plan = plan_of("voc", root)
+  prepared = prepare(plan, root, tmp_path / "out")
+  assert [count.found for count in plan.counts if count.name == "unlabelled"] == [1]
+  report = json.loads((find_prepared(tmp_path / "out") / "report/report.json").read_text())
+  assert report["written"]["train"]["unlabelled"] == 1
+  assert "unlabelled" not in report["written"]["val"]
+  source = open_prepared(tmp_path / "out", "train")
+  names = [str(entry.image).rsplit("/", 1)[1] for entry in plan.entries["train"]]
+  assert source[names.index("train0.jpg")]["label"].tolist() == [UNLABELLED, 3]
+  assert source.labelled_boxes == sum(c >= 0 for e in plan.entries["train"] for c in e.classes)
   for name in ("classes.png", "sizes.png", "samples.png"):
     with Image.open(f"{prepared.folder}/report/{name}") as image:
       assert np.asarray(image.convert("L")).std() > 10

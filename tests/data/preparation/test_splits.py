@@ -5,7 +5,9 @@ import collections
 import numpy as np
 import pytest
 
-from ferjax.data.preparation.splits import split_validation
+from ferjax.data.datasets.entries import Entry
+from ferjax.data.preparation.splits import choose_validation, split_validation
+from ferjax.expressions import UNLABELLED
 
 
 def _records(counts):
@@ -18,6 +20,17 @@ def test_the_same_fraction_of_every_class_is_taken():
   chosen = split_validation(keys, classes, [""] * len(keys), fraction=0.1)
   taken = collections.Counter(classes[i][0] for i in np.flatnonzero(chosen))
   assert taken == {0: 10, 1: 3}  # rounded: 10, 3.1, 0.4
+
+
+def test_boxes_of_unknown_class_are_stratified():
+  labels = [(0,), (UNLABELLED,), ()] * 20
+  entries = [
+    Entry(str(i), str(i), "", "train", label, boxes=((0.0, 0.0, 1.0, 1.0),) * len(label))
+    for i, label in enumerate(labels)
+  ]
+  chosen = choose_validation(entries, 2)
+  taken = collections.Counter(labels[i] for i in np.flatnonzero(chosen))
+  assert taken == {(0,): 2, (UNLABELLED,): 2, (): 2}
 
 
 def test_the_choice_depends_on_key_and_seed_not_on_order():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ferjax.expressions import UNLABELLED
 from ferjax.tasks.detection.metrics import DetectionMetrics
 from ferjax.typing import Detections
 
@@ -77,6 +78,53 @@ def test_mixed_by_hand():
   # Faces: 0.9, 0.8 correct, 0.7 wrong, duplicate suppressed, 0.4 correct; 4 faces.
   assert result["face_ap50"] == pytest.approx(2 / 4 * 1 + 1 / 4 * 3 / 4)
   assert result["expression_accuracy"] == pytest.approx(2 / 3)
+
+
+def test_unlabelled_boxes_by_hand():
+  shifted = (55, 50, 90, 90)
+  metrics = DetectionMetrics(NAMES)
+  metrics.add(
+    _detections(
+      # On A: correct. On B, whose class is unknown: ignored, also for another class; and a
+      # duplicate, which is wrong. On C: no face.
+      [(A, 0.9, 0), (B, 0.85, 1), (B, 0.8, 0), (shifted, 0.7, 0), (C, 0.6, 0)],
+      [(A, 0.5, 0)],
+    ),
+    _truth([(A, 0), (B, UNLABELLED)], [(A, 0)]),
+  )
+  result = metrics.compute()
+  # happy: 0.9 correct, 0.7 and 0.6 wrong, 0.5 correct; 2 boxes.
+  assert result["ap50/happy"] == result["map50"] == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 4)
+  # COCO: precision 1 at the recalls 0, 0.01, ..., 0.5, then 1/2.
+  assert result["map"] == result["coco_map50"] == pytest.approx((51 + 50 / 2) / 101)
+  assert "ap50/sad" not in result
+  assert result["precision50"] == pytest.approx(2 / 4)
+  assert result["recall50"] == 1
+  # Faces: 0.9 and 0.85 correct, 0.6 wrong, 0.5 correct; 3 faces.
+  assert result["face_ap50"] == pytest.approx(2 / 3 * 1 + 1 / 3 * 3 / 4)
+  assert result["expression_accuracy"] == 1
+  assert (result["num_boxes"], result["num_unlabelled"]) == (3, 1)
+  expected = np.zeros((4, 4), int)
+  expected[0, 0], expected[3, 0] = 2, 1
+  np.testing.assert_array_equal(metrics.confusion_matrix(), expected)
+
+
+def test_a_missed_unlabelled_face_is_missed_by_no_class():
+  metrics = DetectionMetrics(NAMES)
+  metrics.add(_detections([(A, 0.9, 0)]), _truth([(A, 0), (B, UNLABELLED)]))
+  result = metrics.compute()
+  assert [result[x] for x in ("map50", "map", "recall50")] == pytest.approx([1, 1, 1])
+  assert result["face_ap50"] == pytest.approx(1 / 2)
+  assert metrics.confusion_matrix()[:, 3].tolist() == [0] * 4
+
+
+def test_faces_alone_have_no_metrics_of_classes():
+  result = _computed(
+    _detections([(A, 0.9, 0), (C, 0.8, 1)], [(B, 0.7, 2)]),
+    _truth([(A, UNLABELLED)], [(B, UNLABELLED)]),
+  )
+  assert set(result) == {"face_ap50", "num_images", "num_boxes", "num_unlabelled"}
+  assert result["face_ap50"] == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)
 
 
 def test_classes_without_ground_truth_are_named():
@@ -164,5 +212,8 @@ def test_batches_of_different_size():
 
 
 def test_invalid_label():
-  with pytest.raises(ValueError, match=r"label 3; expected 0\.\.2 for the classes happy, sad"):
-    DetectionMetrics(NAMES).add(_detections([]), _truth([(A, 3)]))
+  for label in (3, -2):
+    with pytest.raises(
+      ValueError, match=rf"label {label}; expected 0\.\.2 for the classes happy, sad, calm, or -1"
+    ):
+      DetectionMetrics(NAMES).add(_detections([]), _truth([(A, label)]))

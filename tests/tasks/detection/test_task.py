@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ferjax.expressions import UNLABELLED
 from ferjax.ops.boxes import CellGrid, cell_grid, undo_placement, xyxy_to_cxcywh
 from ferjax.tasks.base import merge_losses
 from ferjax.tasks.detection.task import DetectionTask, decode, detection_loss
@@ -225,6 +226,42 @@ def test_placement_gives_clipped_original_pixels(golden):
 def _row_of_cells(*cells: tuple[float, ...]) -> DetectorOutput:
   """One image with a map of one row; raw values per cell."""
   return DetectorOutput((jnp.array([[list(cells)]], jnp.float32),))
+
+
+def test_an_unlabelled_box_counts_for_all_but_the_class():
+  """By hand: two cells of 32x64 pixels; the second box has 3/4 of the area of its prediction."""
+  size = float(np.log(0.25))
+  output = _row_of_cells((0.5, 0.5, size, size, 0, 1, -1), (0.5, 0.5, size, size, 0, 2, 0))
+  task = DetectionTask(("a", "b"))
+  batch = {
+    "image": jnp.zeros((1, 64, 64, 3)),
+    "boxes": jnp.array([[[12.0, 24, 20, 40], [44, 28, 52, 40]]]),
+    "label": jnp.array([[0, UNLABELLED]]),
+    "box_mask": jnp.ones((1, 2), bool),
+    "mask": jnp.ones(1, bool),
+  }
+  run = jax.jit(jax.value_and_grad(lambda output, batch: _total(task, output, batch), has_aux=True))
+  (_, loss), grads = run(output, batch)
+  assert loss.weight == 2
+  np.testing.assert_allclose(loss.parts["iou"], 5 * (1 - 0.75**2) / 2, rtol=1e-5)
+  np.testing.assert_allclose(loss.parts["objectness"], np.log(2), rtol=1e-6)
+  # The first cell: targets (1, 0) for logits (1, -1), each with the loss log(1 + 1/e).
+  np.testing.assert_allclose(loss.parts["class"], np.log1p(np.exp(-1)), rtol=1e-5)
+  gradient = np.asarray(grads.levels[0])[0, 0]
+  assert gradient[0, 5:].all()
+  assert not gradient[1, 5:].any()
+  assert gradient[1, 3] != 0  # height
+  assert gradient[1, 4] != 0  # objectness
+  # The same box with a label adds its class: targets (3/4, 0) for logits (2, 0).
+  (_, labelled), _ = run(output, batch | {"label": jnp.array([[0, 0]])})
+  added = (np.log1p(np.exp(2)) - 2 * 0.75 + np.log(2)) / 2
+  np.testing.assert_allclose(labelled.parts["class"] - loss.parts["class"], added, rtol=1e-4)
+  assert labelled.parts["iou"] == loss.parts["iou"]
+
+
+def _total(task, output, batch):
+  loss = task.loss(output, batch)
+  return loss.total, loss
 
 
 def test_rectangular_input_and_boxes_outside_the_image():
