@@ -16,6 +16,7 @@ from ferjax.data.datasets.parsing import read_lines
 from ferjax.data.image_files import image_suffixes, list_images
 
 Image = UInt8[np.ndarray, "h w 3"]
+Part = UInt8[np.ndarray, "i j 3"]
 
 
 def find_backgrounds(config: ComposeConfig, split: str) -> list[str]:
@@ -91,7 +92,7 @@ def _read_named(value: str, folder: pathlib.Path, field: str) -> list[pathlib.Pa
     raise LayoutError(f"{field}: {value} is empty; expected a name below {folder} a line")
   for line, name in lines:
     if not (folder / name).is_file():
-      raise LayoutError(f"{value}:{line}: {folder / name} not found; expected a name below {folder}")
+      raise LayoutError(f"{value}:{line}: {name!r} not found; expected a name below {folder}")
   return [folder / name for _, name in lines]
 
 
@@ -110,7 +111,7 @@ def _assign(
 
 def random_part(
   rng: np.random.Generator, background: Image, size: tuple[int, int], least: float
-) -> Image:
+) -> Part:
   """A random part of a background, scaled to `size`; a small background is enlarged.
 
   Args:

@@ -46,6 +46,10 @@ class Patch:
     half_y = (self.width * sin + self.height * cos) / 2
     return np.array([self.x - half_x, self.y - half_y, self.x + half_x, self.y + half_y])
 
+  def moved(self, x: float, y: float) -> "Patch":
+    """The patch at another place."""
+    return dataclasses.replace(self, x=self.x + x, y=self.y + y)
+
   def box(self, inset: tuple[float, float, float, float]) -> BoxArray:
     """The xyxy box of the face, not clipped to the scene.
 
@@ -110,34 +114,35 @@ def place(
   """
   low, high = np.log(config.size[0]), np.log(min(config.size[1], side))
   longest = np.exp(rng.uniform(low, high, len(aspects)))
+  scene = np.array([[0.0, 0.0, side, side]])
   placed: list[Placed] = []
-  covers: list[BoxArray] = []  # windows of everything nearer
+  nearer = np.zeros((0, 4))  # windows
   for number in np.argsort(-longest, kind="stable").tolist():
-    candidate = _sample_patch(rng, aspects[number], float(longest[number]), config)
-    for _ in range(_ATTEMPTS):
-      moved = _moved(rng, candidate, side)
-      own = [moved.occluder.window] if moved.occluder else []
-      hidden = _outside(moved.box, side) + sum(_covered(moved.box, w) for w in (*covers, *own))
-      if hidden <= config.hidden:
-        placed.append(dataclasses.replace(moved, number=number))
-        covers += [moved.patch.window, *own]
-        break
+    patch = _sample_patch(rng, aspects[number], float(longest[number]), config)
+    box = patch.box(config.inset)
+    occluder = _sample_occluder(rng, box) if rng.random() < config.occlusion else None
+    windows = np.array([each.window for each in (patch, occluder) if each])
+    offsets = _sample_offsets(rng, box, side)
+    boxes = box + np.tile(offsets, 2)
+    hidden = 1 - _covered(boxes, scene) + _covered(boxes, nearer)
+    hidden += _covered(box[None], windows[1:])  # the occluder moves with the patch
+    fitting = np.flatnonzero(hidden <= config.hidden)
+    if len(fitting):
+      x, y = offsets[fitting[0]].tolist()
+      moved = occluder.moved(x, y) if occluder else None
+      placed.append(Placed(number, patch.moved(x, y), boxes[fitting[0]], moved))
+      nearer = np.concatenate([nearer, windows + np.array([x, y, x, y])])
   return placed[::-1]
 
 
 def _sample_patch(
   rng: np.random.Generator, aspect: float, longest: float, config: ComposeConfig
-) -> Placed:
+) -> Patch:
   """A patch at the origin, the longer side of whose box is `longest` before the rotation."""
   left, top, right, bottom = config.inset
-  inner = aspect * (1 - left - right), 1 - top - bottom  # of a crop of height 1
-  height = longest / max(inner)
-  limit = _MAX_ROTATION
-  angle = math.radians(config.rotation) * float(np.clip(rng.standard_normal(), -limit, limit))
-  patch = Patch(0.0, 0.0, height * aspect, height, angle)
-  box = patch.box(config.inset)
-  occluder = _sample_occluder(rng, box) if rng.random() < config.occlusion else None
-  return Placed(0, patch, box, occluder)
+  height = longest / max(aspect * (1 - left - right), 1 - top - bottom)
+  deviations = float(np.clip(rng.standard_normal(), -_MAX_ROTATION, _MAX_ROTATION))
+  return Patch(0.0, 0.0, height * aspect, height, math.radians(config.rotation) * deviations)
 
 
 def _sample_occluder(rng: np.random.Generator, box: BoxArray) -> Patch:
@@ -149,31 +154,23 @@ def _sample_occluder(rng: np.random.Generator, box: BoxArray) -> Patch:
   return Patch(float(x), float(y), float(side), float(side), float(rng.uniform(0, np.pi / 2)))
 
 
-def _moved(rng: np.random.Generator, placed: Placed, side: int) -> Placed:
-  """The patch at a random place; the border cuts some boxes."""
-  extent = placed.box[2:] - placed.box[:2]
+def _sample_offsets(
+  rng: np.random.Generator, box: BoxArray, side: int
+) -> Float[np.ndarray, "attempts 2"]:
+  """Offsets that move the box to random places of the scene; the border cuts some of them."""
+  extent = box[2:] - box[:2]
   beyond = extent * _MAX_BEYOND * (rng.random() < _ACROSS_BORDER)
   low, high = -beyond, side - extent + beyond
-  # A box as large as the scene is in the middle.
+  # A box larger than the scene is in the middle.
   low, high = np.minimum(low, (low + high) / 2), np.maximum(high, (low + high) / 2)
-  x, y = rng.uniform(low, high) - placed.box[:2]
-
-  def move(patch: Patch) -> Patch:
-    return dataclasses.replace(patch, x=patch.x + float(x), y=patch.y + float(y))
-
-  return dataclasses.replace(
-    placed,
-    patch=move(placed.patch),
-    box=placed.box + np.array((x, y, x, y)),
-    occluder=move(placed.occluder) if placed.occluder else None,
-  )
+  return rng.uniform(low, high, (_ATTEMPTS, 2)) - box[:2]
 
 
-def _covered(box: BoxArray, window: BoxArray) -> float:
-  """The fraction of the box inside a window."""
-  low, high = np.maximum(box[:2], window[:2]), np.minimum(box[2:], window[2:])
-  return float(np.prod(np.maximum(high - low, 0)) / np.prod(box[2:] - box[:2]))
-
-
-def _outside(box: BoxArray, side: int) -> float:
-  return 1 - _covered(box, np.array([0.0, 0.0, side, side]))
+def _covered(
+  boxes: Float[np.ndarray, "n 4"], windows: Float[np.ndarray, "m 4"]
+) -> Float[np.ndarray, "n"]:
+  """The fraction of each box inside the windows, summed: an upper bound if windows overlap."""
+  low = np.maximum(boxes[:, None, :2], windows[:, :2])
+  high = np.minimum(boxes[:, None, 2:], windows[:, 2:])
+  areas = np.maximum(high - low, 0).prod(axis=2).sum(axis=1)
+  return areas / (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)

@@ -13,14 +13,16 @@ from ferjax.data.composed.layout import Patch
 _MASK_SIDE = 64  # cells; a mask is resampled with its patch
 _EXPONENT = (2.5, 6.0)  # of the superellipse: an ellipse to a rounded rectangle
 _EXTENT = (0.92, 1.0)  # half axes, relative to the crop's half sides
-_FEATHER = (0.06, 0.2)  # width of the soft edge, relative to the crop's half sides
+_FEATHER = (0.1, 0.25)  # width of the soft edge, relative to the crop's half sides
 _WAVES = (2, 3, 5)  # per turn, of an irregular edge
 _MAX_WAVE = 0.03  # amplitude of each, relative to the radius
 _LEAST_DEVIATION = 4.0  # grey levels; the contrast of a plain area is not enlarged without limit
 _GAIN = (0.5, 1.6)  # of the contrast, when a patch takes over that of its surroundings
 _NON_FACE_GAIN = (0.25, 4.0)  # when a patch of background takes over that of a face
 
+Scene = UInt8[np.ndarray, "s s 3"]
 Image = UInt8[np.ndarray, "h w 3"]
+Face = UInt8[np.ndarray, "i j 3"]
 
 _X, _Y = np.meshgrid(*2 * [np.linspace(-1, 1, _MASK_SIDE, dtype=np.float32)])
 _TURN = np.arctan2(_Y, _X)
@@ -70,7 +72,7 @@ def relit(
 
 
 def match_light(
-  rng: np.random.Generator, image: Image, canvas: Image, patch: Patch, config: ComposeConfig
+  rng: np.random.Generator, image: Image, canvas: Scene, patch: Patch, config: ComposeConfig
 ) -> Image:
   """With probability `config.match`, takes over some of the light of the patch's surroundings."""
   is_matched, weight = rng.random() < config.match, float(rng.random())
@@ -81,12 +83,12 @@ def match_light(
   return relit(image, local, weight=weight, gain=_GAIN)
 
 
-def as_lit_as(image: Image, face: Image) -> Image:
+def as_lit_as(image: Image, face: Face) -> Image:
   """A patch of background with the mean and contrast of a face."""
   return relit(image, light_of(face), gain=_NON_FACE_GAIN)
 
 
-def paste(canvas: Image, image: Image, mask: Float[np.ndarray, "m m"], patch: Patch) -> None:
+def paste(canvas: Scene, image: Image, mask: Float[np.ndarray, "m m"], patch: Patch) -> None:
   """Pastes an image on the canvas, in place, scaled and rotated to the patch.
 
   Args:
@@ -117,7 +119,7 @@ def paste(canvas: Image, image: Image, mask: Float[np.ndarray, "m m"], patch: Pa
   canvas[top:bottom, left:right] = cv2.blendLinear(warped, area, opacity, 1 - opacity)
 
 
-def photograph(rng: np.random.Generator, scene: Image, config: ComposeConfig) -> Image:
+def photograph(rng: np.random.Generator, scene: Scene, config: ComposeConfig) -> Scene:
   """Simulates one camera for the whole scene: blur, sensor noise, JPEG."""
   deviation = float(rng.uniform(0, config.blur))
   if deviation > 0.3:  # less changes nothing visible
