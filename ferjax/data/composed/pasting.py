@@ -25,7 +25,7 @@ Image = UInt8[np.ndarray, "h w 3"]
 Face = UInt8[np.ndarray, "i j 3"]
 
 _X, _Y = np.meshgrid(*2 * [np.linspace(-1, 1, _MASK_SIDE, dtype=np.float32)])
-_TURN = np.arctan2(_Y, _X)
+_ABS_X, _ABS_Y, _TURN = np.abs(_X), np.abs(_Y), np.arctan2(_Y, _X)
 
 
 def random_mask(rng: np.random.Generator) -> Float[np.ndarray, "m m"]:
@@ -33,17 +33,17 @@ def random_mask(rng: np.random.Generator) -> Float[np.ndarray, "m m"]:
 
   An ellipse, or a rounded rectangle, with a soft edge; half of them are irregular.
   """
-  exponent = rng.uniform(*_EXPONENT)
-  feather = rng.uniform(*_FEATHER)
-  waves = rng.uniform(0, _MAX_WAVE, len(_WAVES)) * (rng.random() < 0.5)
+  exponent, feather = rng.uniform(*_EXPONENT), rng.uniform(*_FEATHER)
+  is_irregular = rng.random() < 0.5
+  waves = rng.uniform(0, _MAX_WAVE, len(_WAVES)) * is_irregular
   phases = rng.uniform(0, 2 * np.pi, len(_WAVES))
-  half_x, half_y = rng.uniform(*_EXTENT, 2) * (1 - waves.sum())  # no wave crosses the border
-  radius = (np.abs(_X) / half_x) ** exponent + (np.abs(_Y) / half_y) ** exponent
-  radius = radius ** (1 / exponent)
-  for count, wave, phase in zip(_WAVES, waves, phases, strict=True):
-    radius += (radius * wave) * np.cos(count * _TURN + np.float32(phase))
+  half_x, half_y = (rng.uniform(*_EXTENT, 2) * (1 - waves.sum())).tolist()  # inside the border
+  radius = ((_ABS_X / half_x) ** exponent + (_ABS_Y / half_y) ** exponent) ** (1 / exponent)
+  if is_irregular:
+    shape = zip(_WAVES, waves.tolist(), phases.tolist(), strict=True)
+    radius *= 1 + sum(wave * np.cos(count * _TURN + phase) for count, wave, phase in shape)
   inside = np.clip((1 - radius) / feather, 0, 1)
-  return (inside * inside * (3 - 2 * inside)).astype(np.float32)
+  return inside * inside * (3 - 2 * inside)
 
 
 def light_of(image: Image) -> tuple[float, float]:
@@ -126,7 +126,7 @@ def photograph(rng: np.random.Generator, scene: Scene, config: ComposeConfig) ->
     scene = cv2.GaussianBlur(scene, (0, 0), deviation)
   strength = np.float32(rng.uniform(0, config.noise))
   noise = rng.standard_normal(scene.shape[:2], np.float32) * strength
-  pixels = cv2.add(scene, cv2.merge([noise] * 3), dtype=cv2.CV_8U)
+  pixels = cv2.add(scene, cv2.cvtColor(noise, cv2.COLOR_GRAY2RGB), dtype=cv2.CV_8U)
   quality = int(rng.integers(config.quality[0], config.quality[1], endpoint=True))
   encoded = simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling="420")
   return simplejpeg.decode_jpeg(encoded)
