@@ -126,7 +126,7 @@ def test_every_visible_face_has_a_box_and_every_box_a_visible_face(dark):
     assert not face[~inside].any()
   # 60 % of a box are free of other patches; the corners of a mask are transparent.
   assert min(shares) > 0.25
-  assert max(shares) > 0.8
+  assert max(shares) > 0.7
 
 
 def test_as_many_non_faces_of_the_same_sizes(dark):
