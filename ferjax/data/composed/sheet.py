@@ -61,7 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     image_size=options.size,
     grey=options.grey,
     compose=ComposeConfig(faces=options.faces, backgrounds=options.backgrounds),
-    **{f"{options.split}_examples": COLUMNS * ROWS},
+    train_examples=COLUMNS * ROWS,
+    val_examples=COLUMNS * ROWS,
+    test_examples=COLUMNS * ROWS,
   )
   contact_sheet(load_source(config, options.split)).save(options.sheet)
 
