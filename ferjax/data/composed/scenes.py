@@ -107,8 +107,8 @@ class ComposedScenes:
     rng = np.random.default_rng((self._seed, self._checked(index)))
     num_faces, num_others = (sample_count(rng, self._config) for _ in range(2))
     total = num_faces + num_others
-    # A crop for each patch: a non-face gets the size, light and colour of a face. One more, so that
-    # scenes without patches are grey as often as the others.
+    # A crop for each patch: a non-face gets the resolution and light of a face. One more, so that
+    # scenes without patches are grey too if the faces are.
     crops = [self._draw(rng) for _ in range(total + 1)]
     is_face = rng.permutation(total) < num_faces
     scene = random_part(rng, self._background(rng), (self._size, self._size), _LEAST_SCENE)
