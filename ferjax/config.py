@@ -53,6 +53,32 @@ class FaceAugmentConfig:
 
 
 @dataclasses.dataclass
+class ComposeConfig:
+  """The source "composed_scenes": faces pasted into photographs; see docs/composed.md."""
+
+  faces: str = ""  # source of the face crops, one for classifiers; it reads `data.dir`
+  backgrounds: str = ""  # folder of photographs without faces
+  # Backgrounds of validation and test: a folder, or a file with one name below `backgrounds` a
+  # line. "": the fraction `held_out` of the others, the same in every run.
+  val_backgrounds: str = ""
+  test_backgrounds: str = ""
+  held_out: float = 0.1
+  balance: bool = False  # draw every class equally often
+  empty: float = 0.1  # probability of a scene without faces, and of one without non-faces
+  count: tuple[int, int] = (1, 4)  # faces of the other scenes, and non-faces
+  size: tuple[float, float] = (16.0, 300.0)  # longer side of a box, pixels; at most the scene's
+  rotation: float = 8.0  # standard deviation, degrees
+  # From the left, top, right and bottom edge of a crop to the face's box, as fractions of the crop.
+  inset: tuple[float, float, float, float] = (0.03, 0.08, 0.03, 0.0)
+  occlusion: float = 0.25  # probability that a patch of background hides a part of a face
+  hidden: float = 0.4  # fraction of a box that may be hidden or beyond the border
+  match: float = 0.5  # probability that a face takes over light of its surroundings
+  blur: float = 1.0  # maximum standard deviation, pixels
+  noise: float = 6.0  # maximum standard deviation, grey levels
+  quality: tuple[int, int] = (50, 95)  # of JPEG
+
+
+@dataclasses.dataclass
 class DataConfig:
   """The data set and the input pipeline."""
 
@@ -81,12 +107,12 @@ class DataConfig:
   # there; for images of one size.
   on_device: bool = False
   on_device_limit: float = 4.0  # GiB of each device that the set may take
-  train_examples: int = 0  # synthetic sources only
-  val_examples: int = 0  # synthetic sources only
+  train_examples: int = 0  # synthetic and composed images only
+  val_examples: int = 0  # synthetic and composed images only
   min_faces: int = 0  # per synthetic scene; 0: a few, sometimes none
   max_faces: int = 6
   face_scale: tuple[float, float] = (0.12, 0.8)  # of a synthetic face, relative to the image
-  test_examples: int = 0  # synthetic sources only
+  test_examples: int = 0  # synthetic and composed images only
   mean: tuple[float, float, float] = (0.485, 0.456, 0.406)  # of RGB in 0..1; subtracted
   std: tuple[float, float, float] = (0.229, 0.224, 0.225)  # of RGB in 0..1; divisor
   grey: bool = False  # convert images to grey
@@ -94,6 +120,7 @@ class DataConfig:
   balance: bool = False  # classifiers only: sample every class equally often
   augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
   face_augment: FaceAugmentConfig = dataclasses.field(default_factory=FaceAugmentConfig)
+  compose: ComposeConfig = dataclasses.field(default_factory=ComposeConfig)
 
 
 @dataclasses.dataclass

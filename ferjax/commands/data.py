@@ -124,7 +124,7 @@ def _run(action: Callable[[argparse.Namespace], int], arguments: argparse.Namesp
 
 def _list(arguments: argparse.Namespace) -> int:
   del arguments
-  from ferjax.data.datasets.catalog import DATA_SETS
+  from ferjax.data.datasets.catalog import COMPOSED, DATA_SETS
 
   for data_set in DATA_SETS.values():
     forms = ", ".join(release.name for release in data_set.releases)
@@ -133,6 +133,11 @@ def _list(arguments: argparse.Namespace) -> int:
     print(f"  for      {', '.join(data_set.tasks)}; classes: {classes}; releases: {forms}")
     print(f"  terms    {data_set.terms}")
     print(f"  get it   {data_set.request}")
+  print(f"{COMPOSED}: faces of a set for classification, pasted into photographs without faces")
+  print("  for      detection; classes: those of the faces; for training only, not for `prepare`")
+  print("  terms    those of the faces and of the photographs")
+  print("  get it   Pass the set as data.compose.faces, its folder as data.dir, and a folder of")
+  print("           photographs without faces as data.compose.backgrounds; see docs/composed.md")
   return 0
 
 

@@ -30,21 +30,23 @@ class Loaded:
   """A decoded image.
 
   Attributes:
-    file: the original encoded file.
+    file: the original encoded file, or the pixels of a table.
     image: the whole image, or the cropped face.
     boxes: xyxy pixels of `image`, clipped to it.
     is_cropped: whether `image` is a crop.
   """
 
-  file: bytes
+  file: bytes | Pixels
   image: UInt8[np.ndarray, "h w 3"]
   boxes: Float[np.ndarray, "m 4"]
   is_cropped: bool = False
 
   @property
   def encoded(self) -> bytes:
-    """The original file, or the cropped face as JPEG."""
-    return _jpeg(self.image) if self.is_cropped else self.file
+    """The original file, the pixels of a table as PNG, or the cropped face as JPEG."""
+    if self.is_cropped:
+      return _jpeg(self.image)
+    return self.file.encode() if isinstance(self.file, Pixels) else self.file
 
 
 def load(entry: Entry, *, overhang: float, margin: float) -> Loaded:
@@ -59,12 +61,7 @@ def load(entry: Entry, *, overhang: float, margin: float) -> Loaded:
     ImageError: the image is missing or cannot be read.
     RecordError: the annotation contradicts the image.
   """
-  encoded = _read(entry)
-  try:
-    image = decode(encoded, origin=entry.origin)
-  except ImageError as error:
-    # The origin names a row, but the file has to be fixed.
-    raise ImageError(f"{error}: {entry.image}" if isinstance(entry.image, str) else error) from None
+  file, image = _open(entry)
   height, width = image.shape[:2]
   if entry.size is not None and entry.size != (width, height):
     swapped = ": width and height are swapped" if entry.size == (height, width) else ""
@@ -74,21 +71,26 @@ def load(entry: Entry, *, overhang: float, margin: float) -> Loaded:
     )
   if entry.crop is not None and entry.boxes is None:
     image = _crop(image, entry.crop, margin, entry.origin)
-    return Loaded(encoded, image, np.zeros((0, 4), np.float32), is_cropped=True)
+    return Loaded(file, image, np.zeros((0, 4), np.float32), is_cropped=True)
   boxes = np.array(entry.boxes or (), np.float32).reshape(-1, 4)
   if entry.relative:
     boxes = boxes * np.array([width, height, width, height], np.float32)
   boxes = fit_boxes(boxes, width, height, origin=entry.origin, overhang=overhang)
-  return Loaded(encoded, image, boxes)
+  return Loaded(file, image, boxes)
 
 
-def _read(entry: Entry) -> bytes:
+def _open(entry: Entry) -> tuple[bytes | Pixels, UInt8[np.ndarray, "h w 3"]]:
   if isinstance(entry.image, Pixels):
-    return entry.image.encode()
+    return entry.image, entry.image.decode()
   try:
-    return pathlib.Path(entry.image).read_bytes()
+    file = pathlib.Path(entry.image).read_bytes()
   except OSError as error:
     raise ImageError(f"{entry.origin}: {entry.image} cannot be read: {error}") from error
+  try:
+    return file, decode(file, origin=entry.origin)
+  except ImageError as error:
+    # The origin names a row, but the file has to be fixed.
+    raise ImageError(f"{error}: {entry.image}") from None
 
 
 def _crop(

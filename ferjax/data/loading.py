@@ -8,8 +8,9 @@ from absl import logging
 
 from ferjax.config import DataConfig
 from ferjax.data.classification.views import short_side
+from ferjax.data.composed.scenes import ComposedScenes, open_composed
 from ferjax.data.datasets.base import SPLITS, DataSet, Options, Reading
-from ferjax.data.datasets.catalog import DATA_SETS, PREPARED, SYNTHETIC
+from ferjax.data.datasets.catalog import COMPOSED, DATA_SETS, PREPARED, SYNTHETIC
 from ferjax.data.datasets.entries import Entry, LayoutError, RecordError
 from ferjax.data.image_files import describe_ignored
 from ferjax.data.mixture import MixedFaces, MixedSource, parse_sources
@@ -17,6 +18,7 @@ from ferjax.data.preparation.plan import describe_missing_records, unique_entrie
 from ferjax.data.preparation.splits import NoSplitError, choose_validation
 from ferjax.data.prepared import contains_prepared, is_prepared, open_prepared
 from ferjax.data.sources import (
+  LabelledSource,
   Opening,
   ReleasedDetection,
   ReleasedFaces,
@@ -35,11 +37,12 @@ _WITHOUT_DATA = {
 
 
 def source_names(task: str = "") -> tuple[str, ...]:
-  """The values of `data.source`, for a task or ("") for any: synthetic, the data sets, prepared."""
+  """The values of `data.source`, for a task or ("") for any: synthetic, data sets, others."""
   tasks = dict(zip(SYNTHETIC, ("detection", "classification"), strict=True))
   synthetic = [name for name in SYNTHETIC if task in ("", tasks[name])]
   sets = [name for name, data_set in DATA_SETS.items() if not task or task in data_set.tasks]
-  return (*synthetic, *sets, PREPARED)
+  composed = [COMPOSED] if task in ("", "detection") else []
+  return (*synthetic, *sets, PREPARED, *composed)
 
 
 def load_source(
@@ -52,7 +55,8 @@ def load_source(
       folder, or value of the split column; for other sets, one of their splits. Empty means the one
       named like `split`. With `sources`, train is a mixture of them.
     split: "train", "val" or "test".
-    seed: of synthetic images; splits and seeds have no images in common.
+    seed: of synthetic images; splits and seeds have no images in common. Of composed scenes, only
+      those of train depend on it.
     task: of the model, "detection" or "classification"; "" for the set's default.
     validates: whether the validation split is used; if not, user-defined data without one keep all
       of train.
@@ -69,6 +73,8 @@ def load_source(
   class_names = tuple(config.class_names)
   if config.source in SYNTHETIC:
     return _synthetic(config, split, seed, class_names)
+  if config.source == COMPOSED:
+    return _composed(config, split, seed, validates)
   data_set = DATA_SETS.get(config.source)
   if not config.dir:
     raise ValueError(_describe_missing_dir(config.source, data_set, task))
@@ -276,3 +282,20 @@ def _synthetic(
     max_faces=config.max_faces,
     scale=config.face_scale,
   )
+
+
+def _composed(config: DataConfig, split: str, seed: int, validates: bool) -> ComposedScenes:
+  known = source_names("classification")
+  if config.compose.faces not in known:
+    raise ValueError(
+      f"data.compose.faces is {config.compose.faces!r}; expected the source of the face crops: "
+      f"--config.data.compose.faces=NAME, one of {', '.join(known)}"
+    )
+  crops = dataclasses.replace(config, source=config.compose.faces)
+  faces = load_source(crops, split, seed=seed, task="classification", validates=validates)
+  if not isinstance(faces, LabelledSource):
+    raise ValueError(
+      f"data.dir ({config.dir}) has no face crops but photographs with boxes; a detector can be "
+      "trained on them directly, with their own data.source"
+    )
+  return open_composed(config, faces, split, seed)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ferjax.config import Config
 from ferjax.data.classification import augment as classification_augment
+from ferjax.data.composed import scenes as composed_scenes
 from ferjax.data.datasets.base import RULES
 from ferjax.data.detection import augment as detection_augment
 from ferjax.data.loading import source_names
@@ -138,6 +139,7 @@ def _problems(config: Config) -> Iterator[str]:
   for check in (
     lambda: detection_augment.check_ranges(config.data.augment),
     lambda: classification_augment.check_ranges(config.data.face_augment),
+    lambda: composed_scenes.check_ranges(config.data.compose),
   ):
     try:
       check()

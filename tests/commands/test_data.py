@@ -55,6 +55,7 @@ def test_list_names_all_sets_with_terms_and_request(run):
     assert f"{data_set.name}: {data_set.title}\n" in text
     assert data_set.terms in text
     assert data_set.request in text
+  assert "composed_scenes: faces of a set for classification, pasted" in text
 
 
 def test_prepare_reports_the_result(run, folder):

@@ -16,6 +16,7 @@ from ferjax.data.datasets.yolo_txt import YOLO_TXT
 
 DATA_SETS: dict[str, DataSet] = {}
 SYNTHETIC = ("synthetic", "synthetic_faces")  # sources without files
+COMPOSED = "composed_scenes"  # the source of faces of another set, pasted into photographs
 PREPARED = "prepared"  # the source of any set that `ferjax data prepare` wrote
 
 
@@ -26,7 +27,7 @@ def register_data_set(data_set: DataSet) -> None:
     ValueError: the name is taken.
   """
   name = data_set.name
-  if name in (*SYNTHETIC, PREPARED) or DATA_SETS.get(name, data_set) is not data_set:
+  if name in (*SYNTHETIC, COMPOSED, PREPARED) or DATA_SETS.get(name, data_set) is not data_set:
     raise ValueError(f"the name {name!r} of {data_set.title} is taken; choose another")
   DATA_SETS[name] = data_set
 

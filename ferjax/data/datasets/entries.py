@@ -4,7 +4,7 @@ import dataclasses
 import io
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 _TOLERANCE = 1e-3  # for the sum of a distribution
@@ -21,10 +21,16 @@ class Pixels:
 
   def encode(self) -> bytes:
     """Encodes the image as a PNG file."""
-    grey = np.frombuffer(self.values, np.uint8).reshape(self.height, self.width)
     file = io.BytesIO()
-    Image.fromarray(grey).save(file, "PNG")
+    Image.fromarray(self._grey()).save(file, "PNG")
     return file.getvalue()
+
+  def decode(self) -> UInt8[np.ndarray, "h w 3"]:
+    """The image with three equal channels, as from the PNG file."""
+    return np.repeat(self._grey()[..., None], 3, axis=2)
+
+  def _grey(self) -> UInt8[np.ndarray, "h w"]:
+    return np.frombuffer(self.values, np.uint8).reshape(self.height, self.width)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

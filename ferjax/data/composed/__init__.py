@@ -1,0 +1,1 @@
+"""The source "composed_scenes": labelled face crops pasted into photographs without faces."""
