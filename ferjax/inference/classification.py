@@ -132,7 +132,7 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
     self.image_size = image_size
     self.batch_size = batch_size
     self.settings = {}
-    self._grey, self._resize = grey, resize
+    self._mean, self._std, self._grey, self._resize = mean, std, grey, resize
     self._normalize = functools.partial(normalize, mean=tuple(mean), std=tuple(std))
     task = ClassificationTask(self.class_names)
 
