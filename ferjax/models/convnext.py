@@ -61,10 +61,11 @@ class Stem(nn.Module):
     return LayerNorm(dtype=self.dtype, name="norm")(conv(self.features, 4, 4, self.dtype)(x))
 
 
-class ScaledDense(nn.Module):
-  """A dense layer whose outputs are multiplied by `scale`: float32, whatever the compute dtype.
+class Dense(nn.Module):
+  """A dense layer that adds products and bias in float32, and returns it.
 
-  The scale multiplies the parameters, so the gradient with respect to it needs no outputs.
+  With `scale`, the outputs are multiplied by it: in fact the parameters, so that its gradient needs
+  no outputs.
   """
 
   features: int
@@ -72,13 +73,15 @@ class ScaledDense(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: Float[Array, "n c"], scale: Float[Array, "{self.features}"]
+    self, x: Float[Array, "n c"], scale: Float[Array, "{self.features}"] | None = None
   ) -> Float[Array, "n {self.features}"]:
     kernel = self.param("kernel", _kernel_init, (x.shape[-1], self.features), jnp.float32)
     bias = self.param("bias", _zeros, (self.features,), jnp.float32)
-    kernel = (kernel * scale[None]).astype(self.dtype)
-    y = jnp.matmul(x.astype(self.dtype), kernel, preferred_element_type=jnp.float32)
-    return y + (bias * scale)[None]
+    if scale is not None:
+      kernel, bias = kernel * scale[None], bias * scale
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    sums = jnp.promote_types(self.dtype, jnp.float32)
+    return jnp.matmul(x, kernel, preferred_element_type=sums) + bias[None]
 
 
 class ConvNeXtBlock(nn.Module):
@@ -107,9 +110,10 @@ def _perceptron(block: ConvNeXtBlock, y: Float[Array, "b h w c"]) -> Float[Array
   shape, c = y.shape, y.shape[-1]
   # On CPUs, XLA's matrix products of two axes are up to twice as fast as of four.
   y = LayerNorm(dtype=block.dtype, name="norm")(y.reshape(-1, c))
-  y = gelu(dense(4 * c, "dense0", block.dtype)(y))
+  # Rounded before the GELU, so that the gradient stores it in the compute dtype.
+  y = gelu(Dense(4 * c, block.dtype, name="dense0")(y).astype(block.dtype))
   gamma = block.param("gamma", nn.initializers.constant(block.layer_scale), (c,), jnp.float32)
-  return ScaledDense(c, block.dtype, name="dense1")(y, gamma).reshape(shape)
+  return Dense(c, block.dtype, name="dense1")(y, gamma).reshape(shape)
 
 
 def gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:

@@ -78,11 +78,7 @@ def _shifted_sum_forward(x, kernel, stride, padding):
 def _shifted_sum_backward(stride, padding, residuals, cotangent):
   x, kernel = residuals
   x_gradient = _input_gradient(x.shape, kernel, cotangent, stride, padding)
-  # An identity: without it, XLA stores the padded map of the forward pass, which is up to 3 times
-  # as large.
-  precision = jnp.finfo(x.dtype)
-  unpadded = lax.reduce_precision(x, precision.nexp, precision.nmant)
-  kernel_gradient = _kernel_gradient(_pad(unpadded, padding), kernel.shape, cotangent, stride)
+  kernel_gradient = _kernel_gradient(_pad(x, padding), kernel.shape, cotangent, stride)
   return x_gradient.astype(x.dtype), kernel_gradient.astype(kernel.dtype)
 
 

@@ -11,7 +11,7 @@ import ferjax
 from ferjax.config import LossConfig
 from ferjax.expressions import SEVEN_EXPRESSIONS
 from ferjax.interop import released_names, torch_weights
-from ferjax.models.convnext import ConvNeXtBlock
+from ferjax.models.convnext import ConvNeXtBlock, LayerNorm
 from ferjax.models.emonext import SqueezeExcitation, TokenAttention
 from ferjax.ops.sampling import affine_grid
 from ferjax.tasks.classification.task import ClassificationTask
@@ -258,7 +258,7 @@ def test_epsilons(emonext_golden, model, variables, image):
   found = {}
 
   def note(module, method):
-    if isinstance(module, nn.LayerNorm | nn.BatchNorm) and method == "__call__":
+    if isinstance(module, LayerNorm | nn.BatchNorm) and method == "__call__":
       name = released_names.table_of(model)(("params", *module.path, "")).rstrip(".")
       found[name] = module.epsilon
       if isinstance(module, nn.BatchNorm):
