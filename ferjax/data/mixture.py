@@ -15,14 +15,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
-import grain
 import numpy as np
 from jaxtyping import Float
 
 from ferjax.config import DataConfig
 from ferjax.data.datasets.entries import RecordError
 from ferjax.data.image import ImageError
-from ferjax.data.samplers import BalancedOrder, MixedOrder, part_seed, shuffled
 from ferjax.data.sources import LabelledSource, Source
 
 # Fields that describe one data set; a part that is not `data.source` starts from their defaults.
@@ -102,8 +100,8 @@ def without_folders(sources: Sequence[str]) -> tuple[str, ...]:
 class MixedSource:
   """The records of several sources, one source after the other.
 
-  The length is the number of all records. `order_of` gives each source its share of the training
-  examples, whatever its number of records.
+  The length is the number of all records. `ferjax.data.samplers.order_of` gives each source its
+  share of the training examples, whatever its number of records.
 
   Attributes:
     parts: the sources.
@@ -183,34 +181,3 @@ class MixedFaces(MixedSource):
   def labels(self) -> Float[np.ndarray, "n k"]:
     """Labels of all records, in order; decodes nothing."""
     return np.concatenate([part.labels for part in self.parts])
-
-
-def order_of(
-  source: Source, seed: int, stream: int = 0, *, balance: bool = False
-) -> grain.MapDataset | BalancedOrder:
-  """Example number -> record.
-
-  In a mixture, every source has its own order, with the records of one after the other.
-
-  Args:
-    source: the records.
-    seed: not negative.
-    stream: different streams of one seed give independent orders. In a mixture, stream s at example
-      n is of the source of example n + s, so the images of a mosaic are from several sources.
-    balance: whether classes are sampled equally often (`BalancedOrder`); in a mixture, within each
-      source.
-
-  Raises:
-    ValueError: a class that cannot be balanced.
-  """
-  if isinstance(source, MixedSource):
-    orders = []
-    for number, part in enumerate(source.parts):
-      try:
-        orders.append(order_of(part, part_seed(seed, number), stream, balance=balance))
-      except ValueError as error:
-        raise ValueError(f"{source.name(number)}: {error}") from error
-    return MixedOrder(orders, source.starts, source.shares, shift=stream).as_dataset()
-  if balance:
-    return BalancedOrder(typing.cast(LabelledSource, source).labels, source.class_names, seed)
-  return shuffled(len(source), seed, stream)

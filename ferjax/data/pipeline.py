@@ -26,7 +26,7 @@ from ferjax.data.classification.stored import StoredFaces
 from ferjax.data.classification.views import short_side
 from ferjax.data.detection import augment as detection_augment
 from ferjax.data.detection import rows as detection_rows
-from ferjax.data.mixture import order_of
+from ferjax.data.samplers import order_of
 from ferjax.data.sources import LabelledSource, Source, check_on_bad_record
 
 _PREFETCH = 4  # batches prepared in parallel, one per thread; 10 MB each for 32 images of 320 px

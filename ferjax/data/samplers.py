@@ -4,10 +4,14 @@ import math
 import sys
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import cast
 
 import grain
 import numpy as np
 from jaxtyping import Float, Int
+
+from ferjax.data.mixture import MixedSource
+from ferjax.data.sources import LabelledSource, Source
 
 _CLASSES = 2**16  # random stream of the order of classes; records use streams from 0
 _PARTS = 2**17  # the first random stream of the seeds of a mixture's sources
@@ -120,3 +124,34 @@ def part_seed(seed: int, part: int) -> int:
 def _stream_seed(seed: int, stream: int) -> int:
   """Spreads seeds: grain shuffles epoch e by seed + e, so close seeds would repeat orders."""
   return int(np.random.SeedSequence((seed, stream)).generate_state(1)[0])
+
+
+def order_of(
+  source: Source, seed: int, stream: int = 0, *, balance: bool = False
+) -> grain.MapDataset | BalancedOrder:
+  """Example number -> record.
+
+  In a mixture, every source has its own order, with the records of one after the other.
+
+  Args:
+    source: the records.
+    seed: not negative.
+    stream: different streams of one seed give independent orders. In a mixture, stream s at example
+      n is of the source of example n + s, so the images of a mosaic are from several sources.
+    balance: whether classes are sampled equally often (`BalancedOrder`); in a mixture, within each
+      source.
+
+  Raises:
+    ValueError: a class that cannot be balanced.
+  """
+  if isinstance(source, MixedSource):
+    orders = []
+    for number, part in enumerate(source.parts):
+      try:
+        orders.append(order_of(part, part_seed(seed, number), stream, balance=balance))
+      except ValueError as error:
+        raise ValueError(f"{source.name(number)}: {error}") from error
+    return MixedOrder(orders, source.starts, source.shares, shift=stream).as_dataset()
+  if balance:
+    return BalancedOrder(cast(LabelledSource, source).labels, source.class_names, seed)
+  return shuffled(len(source), seed, stream)

@@ -281,4 +281,10 @@ def test_sources_by_task():
   both = {"raf_db", "expw", "csv", "prepared"}
   detection, classification = map(source_names, ("detection", "classification"))
   assert set(detection) & set(classification) == both
-  assert {*detection, *classification} == {*DATA_SETS, *both, "synthetic", "synthetic_faces"}
+  assert {*detection, *classification} == {
+    *DATA_SETS,
+    *both,
+    "synthetic",
+    "synthetic_faces",
+    "composed_scenes",
+  }

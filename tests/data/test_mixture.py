@@ -17,10 +17,10 @@ from ferjax.data.loading import load_source
 from ferjax.data.mixture import (
   MixedFaces,
   MixedSource,
-  order_of,
   parse_sources,
   without_folders,
 )
+from ferjax.data.samplers import order_of
 from ferjax.data.sources import LabelledSource, Source
 
 SHARES = (Fraction(3, 5), Fraction(2, 5))

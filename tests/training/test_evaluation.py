@@ -151,7 +151,7 @@ def test_metrics_survive_a_write_error(trained, tiny, tmp_path, monkeypatch):
 def test_data_of_another_task_are_refused(trained, tiny):
   workdir, _ = trained
   config = tiny.config()
-  config.data.source = "csv"
+  config.data.source = "image_folder"
   with pytest.raises(ValueError, match=r"the model fer_yolo_mamba is for detection; known sources"):
     eval_checkpoint(workdir, config)
 
