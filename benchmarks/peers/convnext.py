@@ -3,16 +3,20 @@
 It has no spatial transformer, squeeze-and-excitation or attention, which EmoNeXt adds.
 """
 
+import functools
 import itertools
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from peers import classifier
+from peers.classifier import CLASSES
+
 DESCRIPTION = "ConvNeXt-T body, eager"
 VARIANTS = ("channels_last", "contiguous")
 DEPTHS, WIDTHS = (3, 3, 9, 3), (96, 192, 384, 768)
-IMAGE_SIZE, CLASSES, DROP_PATH_RATE = 224, 7, 0.1
+DROP_PATH_RATE = 0.1
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -60,32 +64,5 @@ class ConvNeXt(nn.Module):
     return self.head(self.norm(self.body(x).mean((2, 3))))
 
 
-def _build(variant: str, batch_size: int):
-  torch.manual_seed(0)
-  layout = torch.channels_last if variant == "channels_last" else torch.contiguous_format
-  image = torch.rand(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE).to(memory_format=layout)
-  return ConvNeXt().to(memory_format=layout), image
-
-
-def forward(variant: str, batch_size: int):
-  model, image = _build(variant, batch_size)
-  model.eval()
-
-  def run():
-    with torch.inference_mode():
-      model(image)
-
-  return run
-
-
-def step(variant: str, batch_size: int):
-  model, image = _build(variant, batch_size)
-  label = torch.randint(CLASSES, (batch_size,))
-  optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01)
-
-  def run():
-    optimizer.zero_grad()
-    F.cross_entropy(model(image), label).backward()
-    optimizer.step()
-
-  return run
+forward = functools.partial(classifier.forward, ConvNeXt)
+step = functools.partial(classifier.step, ConvNeXt)

@@ -4,13 +4,17 @@ The corrected variant at its published size. Modules have the names that `export
 so the weights of ferjax load, and both sides compute the same logits.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from peers import classifier
+from peers.classifier import CLASSES
+
 DESCRIPTION = "FERMam, eager, its scans as loops over positions"
 VARIANTS = ("channels_last", "contiguous")
-IMAGE_SIZE, CLASSES = 224, 7
 WIDTH = 512  # of a token
 UNITS = (3, 4, 14)  # of the stages of IR-50
 BLOCKS = (4, 6, 2)  # of the stages of MobileFaceNet
@@ -277,32 +281,5 @@ class FERMam(nn.Module):
     return self.head["linear"](self.se_block(tokens.mean((1, 2))))
 
 
-def _build(variant: str, batch_size: int):
-  torch.manual_seed(0)
-  layout = torch.channels_last if variant == "channels_last" else torch.contiguous_format
-  image = torch.rand(batch_size, 3, IMAGE_SIZE, IMAGE_SIZE).to(memory_format=layout)
-  return FERMam().to(memory_format=layout), image
-
-
-def forward(variant: str, batch_size: int):
-  model, image = _build(variant, batch_size)
-  model.eval()
-
-  def run():
-    with torch.inference_mode():
-      model(image)
-
-  return run
-
-
-def step(variant: str, batch_size: int):
-  model, image = _build(variant, batch_size)
-  label = torch.randint(CLASSES, (batch_size,))
-  optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01)
-
-  def run():
-    optimizer.zero_grad()
-    F.cross_entropy(model(image), label).backward()
-    optimizer.step()
-
-  return run
+forward = functools.partial(classifier.forward, FERMam)
+step = functools.partial(classifier.step, FERMam)

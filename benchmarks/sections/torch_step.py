@@ -36,14 +36,14 @@ def run(section: Section) -> None:
 
 def _measured(device: str, mode: str, dtype: str, batch_size: int) -> dict:
   import torch
-  from peers import convnext
+  from peers import classifier, convnext
   from torch.nn import functional as F
 
   with torch.device(device):
     model = convnext.ConvNeXt().to(memory_format=torch.channels_last)
-    image = torch.rand(batch_size, 3, convnext.IMAGE_SIZE, convnext.IMAGE_SIZE)
+    image = torch.rand(batch_size, 3, classifier.IMAGE_SIZE, classifier.IMAGE_SIZE)
     image = image.to(memory_format=torch.channels_last)
-    label = torch.randint(convnext.CLASSES, (batch_size,))
+    label = torch.randint(classifier.CLASSES, (batch_size,))
   optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
 
   def loss_fn():
