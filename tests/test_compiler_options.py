@@ -25,5 +25,12 @@ def test_other_processors_have_the_defaults(compiler_options, monkeypatch, backe
 
 def test_an_unknown_option_is_left_out(compiler_options, monkeypatch):
   monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
-  monkeypatch.setattr(module, "YNNPACK", {"xla_cpu_no_such_option": "1"})
+  known = {"xla_cpu_prefer_vector_width": "256"}
+  monkeypatch.setattr(module, "X86", {"xla_cpu_no_such_option": "1", **known})
+  assert compiler_options() == known
+
+
+def test_without_a_known_option_the_defaults_apply(compiler_options, monkeypatch):
+  monkeypatch.setattr(module.platform, "machine", lambda: "x86_64")
+  monkeypatch.setattr(module, "X86", {"xla_cpu_no_such_option": "1"})
   assert compiler_options() is None
