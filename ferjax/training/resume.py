@@ -34,6 +34,7 @@ _FIXED_FIELDS = (
   "data.grey",
   "data.resize",
   "data.balance",
+  "data.balance_power",
   "train.select_on",
   "optimizer.name",
   "train.seed",
