@@ -159,9 +159,9 @@ def test_sam_equals_optax_except_for_a_zero_gradient():
   chex.assert_trees_all_equal(still.params, state.params)
 
 
-def test_sam_and_microbatches_of_mixed_pairs(jit_quickly):
-  """Both passes, over both microbatches, are of the batch that NumPy mixes."""
-  state, step = linear_step(LossConfig(label_smoothing=0.1), rho=0.5, accumulate=2)
+def test_sam_of_mixed_pairs(jit_quickly):
+  """Both passes are of the batch that NumPy mixes."""
+  state, step = linear_step(LossConfig(label_smoothing=0.1), rho=0.5)
   state, mesh = jax.device_get(state), make_mesh(2)
   batch = faces(4)
   batch["image"] = 4 * np.random.default_rng(0).integers(0, 3, (4, 1, 1, 3), np.uint8)
