@@ -87,7 +87,7 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
       resize=meta["resize"],
       flip=flip,
       logit_adjustment=logit_adjustment,
-      class_prior=meta["config"].get("loss", {}).get("class_prior", ()),
+      class_prior=meta.get("class_prior", ()),
     )
 
   @classmethod

@@ -234,7 +234,6 @@ def selection_note(config: Config) -> str:
 
 def _with_model_of(meta: Meta, config: Config) -> Config:
   """A config with the model and preprocessing of a checkpoint, and its classes' frequencies."""
-  trained = from_dict(meta["config"])
   data = dataclasses.replace(
     config.data,
     image_size=meta["image_size"],
@@ -245,10 +244,10 @@ def _with_model_of(meta: Meta, config: Config) -> Config:
   )
   loss = config.loss
   if not loss.class_prior and tuple(config.data.class_names) == tuple(meta["class_names"]):
-    loss = dataclasses.replace(loss, class_prior=trained.loss.class_prior)
+    loss = dataclasses.replace(loss, class_prior=tuple(meta.get("class_prior", ())))
   return dataclasses.replace(
     config,
-    model=trained.model,
+    model=from_dict(meta["config"]).model,
     data=data,
     loss=loss,
     optimizer=OptimizerConfig(),  # unused; today's checks might reject the stored one

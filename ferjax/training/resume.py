@@ -56,6 +56,7 @@ def describe(config: Config, *, num_examples: int) -> dict[str, Any]:
     "std": list(config.data.std),
     "grey": config.data.grey,
     "resize": config.data.resize,
+    "class_prior": list(config.loss.class_prior),
     "config": to_dict(config),
     "selection": check_selection(config.train.select_on, config.train.select_on_test_reason),
     "num_examples": num_examples,
