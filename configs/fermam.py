@@ -7,10 +7,17 @@ Variants, selected with `--config configs/fermam.py:<variant>`:
   raf_db      aligned faces of RAF-DB in folders <data.dir>/{train,val,test}/<class>/*.jpg, with the
               published recipe; the default.
   affectnet7  AffectNet with seven classes, in the same folders; affectnet8 adds contempt.
-  ferplus     FERPlus with eight classes, trained on the distributions of the votes:
-    ferjax data prepare ferplus --source DIR --out OUT --rule probability
+  ferplus_published  FERPlus with eight classes, trained on the distributions of the votes, with
+              the published recipe; reads what `ferjax data prepare ferplus --rule probability`
+              wrote.
+  ferplus     the same recipe for one GPU: bfloat16, the faces in its memory, 30 epochs instead of
+              260, as released or as prepared. Not run.
     python train.py --config configs/fermam.py:ferplus --workdir runs/ferplus \\
-        --config.data.dir=OUT/ferplus/classification_8_probability/1.0.0
+        --config.data.dir=/data/fer2013 --config.train.pretrained=image=...,landmark=...
+  ferplus_nano  the same targets, small size at 64 grey pixels, from scratch on a CPU, all classes
+              as often as they are in the set:
+    python train.py --config configs/fermam.py:ferplus_nano --workdir runs/ferplus_nano \\
+        --config.data.dir=/data/fer2013
   folder      your own faces, <data.dir>/{train,val}/<class>/*.jpg; set --config.data.class_names.
   lfw5        112-pixel grey faces and a table of labels, from scratch on a CPU; small size;
               docs/fermam.md has the results of both variants:
@@ -98,12 +105,54 @@ def _affectnet7() -> Config:
   return config
 
 
-def _ferplus() -> Config:
+def _ferplus_published() -> Config:
   config = _raf_db()
   config.data.source = "prepared"
   config.data.class_names = EXPRESSIONS
   config.data.face_augment.flip_or_noise = 0.0
   config.train.batch_size = config.train.freeze_batch_size = 200
+  return config
+
+
+def _ferplus() -> Config:
+  config = _ferplus_published()
+  config.model.dtype = "bfloat16"
+  config.data.source = "ferplus"
+  config.data.rule = "probability"
+  config.data.grey = True
+  config.data.on_device = True
+  config.data.num_workers = 0
+  config.train.epochs = config.train.freeze_epochs = 30
+  config.optimizer.epoch_decay = 0.84  # ends at the published final rate, 0.98**260
+  return config
+
+
+def _ferplus_nano() -> Config:
+  config = _lfw5()
+  config.data.source = "ferplus"
+  config.data.rule = "probability"
+  config.data.class_names = EXPRESSIONS
+  config.data.image_size = 64
+  config.data.resize = 70
+  config.data.grey = True
+  config.data.balance = False
+  config.data.face_augment = FaceAugmentConfig(
+    rotation=12.0,
+    scale=(0.9, 1.15),
+    brightness=0.3,
+    contrast=0.3,
+    erasing=0.4,
+    erasing_area=(0.02, 0.15),
+  )
+  config.optimizer.learning_rate = 2e-3
+  config.optimizer.warmup_steps = 400
+  config.loss = LossConfig()
+  config.train.epochs = 40
+  config.train.batch_size = 64
+  config.train.ema_decay = 0.999
+  config.train.eval_every = 4
+  config.train.checkpoint_every = 1
+  config.train.select_by = "accuracy"
   return config
 
 
@@ -211,7 +260,9 @@ _VARIANTS = {
   "raf_db": _raf_db,
   "affectnet7": _affectnet7,
   "affectnet8": _affectnet8,
+  "ferplus_published": _ferplus_published,
   "ferplus": _ferplus,
+  "ferplus_nano": _ferplus_nano,
   "folder": _folder,
   "lfw5": _lfw5,
   "demo": _demo,

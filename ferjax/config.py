@@ -50,6 +50,10 @@ class FaceAugmentConfig:
   noise: float = 0.0  # probability
   noise_variance: float = 30.0  # of Gaussian noise, in squared grey levels (0..255)
   flip_or_noise: float = 0.0  # probability of one of the two, instead of `flip` and `noise`
+  # Mixed pairs of a batch; see `ferjax.data.classification.mixing`.
+  mixup: float = 0.0  # alpha of the Beta(alpha, alpha) distribution of its weights; 0: none
+  cutmix: float = 0.0  # likewise of the areas it keeps; with both, each pair is mixed by one
+  mix_probability: float = 1.0  # that a pair is mixed, with `mixup` or `cutmix`
 
 
 @dataclasses.dataclass
@@ -118,6 +122,9 @@ class DataConfig:
   grey: bool = False  # convert images to grey
   resize: int = 0  # classifiers only: short side before the crop, pixels; 0: image_size
   balance: bool = False  # classifiers only: sample every class equally often
+  # With `balance`: a class of n records is sampled in proportion to n**(1 - power). 1: equally
+  # often, 0.5: by square roots.
+  balance_power: float = 1.0
   augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
   face_augment: FaceAugmentConfig = dataclasses.field(default_factory=FaceAugmentConfig)
   compose: ComposeConfig = dataclasses.field(default_factory=ComposeConfig)
@@ -184,6 +191,11 @@ class EvalConfig:
   iou_threshold: float = 0.5  # of non-maximum suppression
   max_detections: int = 100
   ten_crop: bool = False  # classifiers only: evaluate the test split with ten views per image
+  # Classifiers only: average the probabilities of an image and its mirror image. The ten views
+  # contain their mirror images, so they are not affected.
+  flip: bool = False
+  # Classifiers only: subtract this times the logarithm of `loss.class_prior` from the logits.
+  logit_adjustment: float = 0.0
 
 
 @dataclasses.dataclass
@@ -200,6 +212,11 @@ class LossConfig:
   smoothed_weight: float = 0.0  # of the smoothed cross entropy
   regularizer_weight: float = 0.0  # of the attention regulariser, for networks with attention
   class_weights: tuple[float, ...] = ()  # one per class; (): none
+  # Add this times the logarithm of `class_prior` to the logits in the loss, not in predictions; 1
+  # is the value for balanced accuracy.
+  logit_adjustment: float = 0.0
+  # Frequencies of the classes in training. (): counted, and kept in the checkpoints.
+  class_prior: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass

@@ -37,10 +37,22 @@ class ClassificationBatch(Batch):
   """A batch of the input pipeline for a classifier.
 
   Several views of an image are an axis after the first: [b views h w c].
-  `label` is a distribution over the classes (one-hot if hard).
+  `label` is a distribution over the classes (one-hot if hard). With mixup or CutMix, a training
+  batch also has `mixing`: `PairMixing`.
   """
 
   label: Float[Array, "b k"]
+
+
+class PairMixing(TypedDict):
+  """How the pairs of a training batch are mixed, drawn for each example.
+
+  `weight` is that of the example's own image and label; `box` is left, top, right and bottom of the
+  rectangle that a pair exchanges, empty if there is none.
+  """
+
+  weight: Float[Array, "b"]
+  box: Int[Array, "b 4"]
 
 
 class StoredViews(TypedDict):

@@ -1,3 +1,5 @@
+import dataclasses
+import functools
 import importlib.util
 import pathlib
 
@@ -11,8 +13,13 @@ from ferjax.training.config_checks import validate
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 VARIANTS = {
-  "emonext": ("", "fer2013", "folder", "lfw5", "demo", "tiny"),
-  "fermam": ("", "raf_db", "affectnet7", "affectnet8", "ferplus", "folder", "lfw5", "demo", "tiny"),
+  "emonext": (
+    *("", "published", "fer2013", "ferplus", "ferplus_atto", "folder", "lfw5", "demo", "tiny"),
+  ),
+  "fermam": (
+    *("", "raf_db", "affectnet7", "affectnet8", "ferplus_published", "ferplus", "ferplus_nano"),
+    *("folder", "lfw5", "demo", "tiny"),
+  ),
 }
 ALL = [(name, variant) for name, variants in VARIANTS.items() for variant in variants]
 
@@ -31,17 +38,20 @@ def get_config():
 def test_variants_are_valid_and_fit_the_model(get_config, name, variant):
   config = get_config(name, variant)
   validate(config)
-  model = create_model(
-    name, num_classes=len(config.data.class_names), size=config.model.size
-  ).clone(frozen=config.train.freeze)
-  size = config.data.image_size
-  image = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+  classes, model, size = len(config.data.class_names), config.model, config.data.image_size
+  shape = _shape_of_logits(name, model.size, model.dtype, config.train.freeze, classes, size)
+  assert shape == (2, classes)
+
+
+@functools.cache
+def _shape_of_logits(name, size, dtype, frozen, classes, image_size):
+  model = create_model(name, num_classes=classes, size=size, dtype=dtype).clone(frozen=frozen)
+  image = jax.ShapeDtypeStruct((2, image_size, image_size, 3), jnp.float32)
 
   def forward(image):
     return model.init_with_output(jax.random.key(0), image, train=False)[0]
 
-  output = jax.eval_shape(forward, image)
-  assert output.logits.shape == (2, len(config.data.class_names))
+  return jax.eval_shape(forward, image).logits.shape
 
 
 def test_variants_have_synthetic_data_or_need_files(get_config):
@@ -57,7 +67,8 @@ def test_variants_have_synthetic_data_or_need_files(get_config):
 
 def test_the_published_recipe_of_emonext(get_config):
   """spec: emonext, Loss, recipe as published."""
-  config = get_config("emonext", "fer2013")
+  config = get_config("emonext")
+  assert (config.train.epochs, config.model.dtype) == (300, "float32")
   optimizer, data, train = config.optimizer, config.data, config.train
   assert (optimizer.learning_rate, optimizer.schedule) == (1e-4, "warm_restarts")
   assert (optimizer.warmup_steps, optimizer.cycle_steps) == (128, 1024)
@@ -78,8 +89,33 @@ def test_the_published_recipe_of_fermam(get_config):
   assert (optimizer.learning_rate, optimizer.epoch_decay, optimizer.sam_rho) == (4e-5, 0.98, 0.05)
   assert (config.loss.label_smoothing, config.loss.smoothed_weight) == (0.2, 2.0)
   assert (train.epochs, train.batch_size, train.freeze) == (260, 300, "landmark")
-  assert get_config("fermam", "ferplus").train.batch_size == 200
+  assert get_config("fermam", "ferplus_published").train.batch_size == 200
   assert len(get_config("fermam", "affectnet8").data.class_names) == 8
+
+
+@pytest.mark.parametrize(
+  ("name", "variant", "published"),
+  [
+    ("emonext", "fer2013", "published"),
+    ("emonext", "ferplus", "published"),
+    ("fermam", "ferplus", "ferplus_published"),
+  ],
+)
+def test_variants_for_a_gpu_are_the_published_recipe(get_config, name, variant, published):
+  """Except for the number of epochs; the learning rate ends as published."""
+  config, other = get_config(name, variant), get_config(name, published)
+  assert (config.model.dtype, config.data.on_device) == ("bfloat16", True)
+  assert config.data.face_augment == other.data.face_augment
+  assert config.loss == other.loss
+  assert (config.train.batch_size, config.train.freeze) == (
+    other.train.batch_size,
+    other.train.freeze,
+  )
+  optimizer = dataclasses.replace(config.optimizer, epoch_decay=other.optimizer.epoch_decay)
+  assert optimizer == other.optimizer
+  ends = [c.optimizer.epoch_decay**c.train.epochs for c in (config, other)]
+  if name == "fermam":
+    assert ends[0] == pytest.approx(ends[1], rel=0.05)
 
 
 @pytest.mark.parametrize("name", VARIANTS)

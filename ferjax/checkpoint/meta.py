@@ -29,6 +29,7 @@ class Meta(TypedDict):
   std: list[float]
   grey: bool
   resize: int
+  class_prior: list[float]  # frequencies of the classes in training; [] if not known
   config: dict[str, Any]
   selection: str  # the note in every report if selected on test data; or ""
   num_examples: int  # of the training split
@@ -52,6 +53,7 @@ _DEFAULTS: dict[str, Any] = {
   "format": 1,
   "grey": False,
   "resize": 0,
+  "class_prior": [],
   "selection": "",
   "evaluations_since_best": 0,
   "skipped_records": 0,

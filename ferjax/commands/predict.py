@@ -45,6 +45,18 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     help="images per batch (default: %(default)s)",
   )
   add("--no-annotated", action="store_true", help="do not write copies with boxes and labels")
+  add(
+    "--flip",
+    action="store_true",
+    help="a classifier averages the probabilities of a face and its mirror image: twice the time",
+  )
+  add(
+    "--logit-adjustment",
+    type=float,
+    metavar="T",
+    help="a classifier subtracts T times the logarithm of the classes' frequencies in training: "
+    "above 0, rare expressions become more probable (default: 0)",
+  )
   _add_detection(command.add_argument_group("face detection").add_argument)
 
 
@@ -85,6 +97,8 @@ def _run(arguments: argparse.Namespace) -> None:
       score_threshold=arguments.score_threshold,
       iou_threshold=arguments.iou_threshold,
       max_detections=arguments.max_detections,
+      flip=arguments.flip,
+      logit_adjustment=arguments.logit_adjustment,
     )
     writer = PredictionWriter(
       arguments.output,

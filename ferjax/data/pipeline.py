@@ -48,7 +48,7 @@ def train_dataset(
 
   Args:
     source: its examples are sampled once per epoch, in a new order each epoch; with
-      `config.balance`, its classes are sampled equally often
+      `config.balance`, its classes are sampled equally often, or nearly so
       (`ferjax.data.samplers.BalancedOrder`). Each source of a mixture has its share of every
       stretch of examples (`ferjax.data.samplers.MixedOrder`).
     config: image size, augmentation and workers. `num_workers` > 0 needs parsed absl flags, that
@@ -152,7 +152,7 @@ def _classification_rows(
   source: LabelledSource, config: DataConfig, seed: int, stored: StoredFaces | None
 ) -> classification_rows.TrainRow | classification_rows.StoredTrainRow:
   classification_augment.check_ranges(config.face_augment)
-  order = order_of(source, seed, balance=config.balance)
+  order = order_of(source, seed, balance=config.balance_power if config.balance else 0.0)
   if stored is not None:
     return classification_rows.StoredTrainRow(stored, config, order=order, seed=seed)
   return classification_rows.TrainRow(source, config, order=order, seed=seed)
@@ -212,9 +212,11 @@ def _batches(
   return batches.map(_copied)
 
 
-def _copied(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _copied(batch: Any) -> Any:
   """A copy outside of the workers' shared memory, which is released when nothing refers to it."""
-  return {name: np.array(value) for name, value in batch.items()}
+  if isinstance(batch, dict):
+    return {name: _copied(value) for name, value in batch.items()}
+  return np.array(batch)
 
 
 def _disable_opencv_threads() -> None:

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from ferjax.data.mixture import MixedSource
 from ferjax.data.sources import LabelledSource, Source
 
+_BLOCK = 1000  # examples, of a partly balanced order
 _CLASSES = 2**16  # random stream of the order of classes; records use streams from 0
 _PARTS = 2**17  # the first random stream of the seeds of a mixture's sources
 
@@ -29,21 +30,31 @@ def shuffled(length: int, seed: int, stream: int = 0) -> grain.MapDataset:
 
 
 class BalancedOrder:
-  """Samples every class equally often, and the records of a class equally often.
+  """Samples every class equally often, or nearly so, and the records of a class equally often.
 
-  With k classes, each block of k examples contains every class once, in random order. The records
-  of a class are sampled in a shuffled order, which is reshuffled when all have been sampled.
+  With k classes, each block of k examples contains every class once, in random order; with a power
+  below 1, each block of about `_BLOCK` contains every class as often as `block_counts` says. The
+  records of a class are sampled in a shuffled order, which is reshuffled when all have been
+  sampled.
 
   Args:
     labels: label distributions of all records; a record counts as its most probable class.
     class_names: for the error message.
     seed: not negative.
+    power: a class of n records is sampled in proportion to n**(1 - power); 1: equally often.
 
   Raises:
     ValueError: naming the classes without a record.
   """
 
-  def __init__(self, labels: Float[np.ndarray, "n k"], class_names: Sequence[str], seed: int):
+  def __init__(
+    self,
+    labels: Float[np.ndarray, "n k"],
+    class_names: Sequence[str],
+    seed: int,
+    *,
+    power: float = 1.0,
+  ):
     classes = labels.argmax(axis=1)
     self._members = [np.flatnonzero(classes == c) for c in range(len(class_names))]
     missing = [
@@ -56,13 +67,54 @@ class BalancedOrder:
       )
     self._orders = [shuffled(len(members), seed, c) for c, members in enumerate(self._members)]
     self._seed = seed
+    self._counts = block_counts([len(members) for members in self._members], power)
+    self._block = np.repeat(np.arange(len(self._counts)), self._counts)
 
   def __getitem__(self, number: int) -> int:
-    block, place = divmod(number, len(self._members))
+    block, place = divmod(number, len(self._block))
     # grain's shuffle is biased towards some orders of so few elements.
     rng = np.random.default_rng((self._seed, _CLASSES, block))
-    class_id = int(rng.permutation(len(self._members))[place])
-    return int(self._members[class_id][self._orders[class_id][block]])
+    classes = self._block[rng.permutation(len(self._block))]
+    class_id = int(classes[place])
+    rank = np.count_nonzero(classes[:place] == class_id)  # in the block
+    own_number = block * int(self._counts[class_id]) + int(rank)
+    return int(self._members[class_id][self._orders[class_id][own_number]])
+
+
+def block_counts(sizes: Sequence[int], power: float) -> Int[np.ndarray, "k"]:
+  """How often each class is in a block of examples of `BalancedOrder`; at least once.
+
+  Args:
+    sizes: the number of records of each class, above 0.
+    power: as for `BalancedOrder`.
+  """
+  shares = np.asarray(sizes, np.float64) ** (1 - power)
+  if power == 1:
+    return shares.astype(np.int64)
+  return np.maximum(1, np.rint(_BLOCK * shares / shares.sum())).astype(np.int64)
+
+
+def class_frequencies(source: LabelledSource, power: float) -> Float[np.ndarray, "k"]:
+  """The mean label of the training examples: of all records, or as `BalancedOrder` samples them.
+
+  Args:
+    source: the records; in a mixture, each source has its share.
+    power: as for `BalancedOrder`; 0 for a source whose classes are not balanced.
+  """
+  if isinstance(source, MixedSource):
+    parts = [class_frequencies(cast(LabelledSource, part), power) for part in source.parts]
+    return sum(
+      (float(share) * part for share, part in zip(source.shares, parts, strict=True)),
+      start=np.zeros(len(source.class_names)),
+    )
+  labels = np.asarray(source.labels, np.float64)
+  if power == 0:
+    return labels.mean(axis=0)
+  classes = labels.argmax(axis=1)
+  sizes = np.bincount(classes, minlength=labels.shape[1])
+  counts = block_counts(np.maximum(sizes, 1).tolist(), power)
+  weights = (counts / np.maximum(sizes, 1))[classes]
+  return weights @ labels / weights.sum()
 
 
 class MixedOrder:
@@ -127,7 +179,7 @@ def _stream_seed(seed: int, stream: int) -> int:
 
 
 def order_of(
-  source: Source, seed: int, stream: int = 0, *, balance: bool = False
+  source: Source, seed: int, stream: int = 0, *, balance: float = 0.0
 ) -> grain.MapDataset | BalancedOrder:
   """Example number -> record.
 
@@ -138,8 +190,8 @@ def order_of(
     seed: not negative.
     stream: different streams of one seed give independent orders. In a mixture, stream s at example
       n is of the source of example n + s, so the images of a mosaic are from several sources.
-    balance: whether classes are sampled equally often (`BalancedOrder`); in a mixture, within each
-      source.
+    balance: power with which classes are balanced (`BalancedOrder`), within each source of a
+      mixture; 0: not at all.
 
   Raises:
     ValueError: a class that cannot be balanced.
@@ -153,5 +205,6 @@ def order_of(
         raise ValueError(f"{source.name(number)}: {error}") from error
     return MixedOrder(orders, source.starts, source.shares, shift=stream).as_dataset()
   if balance:
-    return BalancedOrder(cast(LabelledSource, source).labels, source.class_names, seed)
+    labels = cast(LabelledSource, source).labels
+    return BalancedOrder(labels, source.class_names, seed, power=balance)
   return shuffled(len(source), seed, stream)

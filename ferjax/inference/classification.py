@@ -6,17 +6,20 @@ accuracy.
 """
 
 import functools
+import math
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
 from ferjax.compiler_options import compiler_options
+from ferjax.config import LossConfig
 from ferjax.data.classification.views import center_view, short_side
 from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD
 from ferjax.inference.base import (
@@ -29,7 +32,7 @@ from ferjax.inference.base import (
 from ferjax.inference.results import Face
 from ferjax.models import create_model
 from ferjax.ops.normalize import normalize
-from ferjax.tasks.classification.task import ClassificationTask
+from ferjax.tasks.classification.task import ClassificationTask, log_prior
 from ferjax.typing import Classifications
 
 
@@ -49,6 +52,8 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
     *,
     step: Step = None,
     batch_size: int = 8,
+    flip: bool = False,
+    logit_adjustment: float = 0.0,
   ):
     """Loads the model, class names, preprocessing and weights.
 
@@ -56,11 +61,14 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
       checkpoint: a training workdir, one checkpoint in it, or an open checkpoint.
       step: a number, "best", "latest", or None for the best, or the latest if none was evaluated.
       batch_size: images per batch.
+      flip: averages the probabilities of an image and its mirror image; takes twice as long.
+      logit_adjustment: times the logarithm of the classes' frequencies in training, which is
+        subtracted from the logits: makes rare classes more probable.
 
     Raises:
       FileNotFoundError: the checkpoint does not exist.
-      ValueError: the batch size is not positive, the model is for another task, or this version
-        cannot read the checkpoint.
+      ValueError: the batch size is not positive, the model is for another task, this version cannot
+        read the checkpoint, or it does not know the frequencies for an adjustment.
     """
     check_count("batch_size", batch_size)
     opened = open_checkpoint(checkpoint, step=step)
@@ -77,6 +85,9 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
       std=meta["std"],
       grey=meta["grey"],
       resize=meta["resize"],
+      flip=flip,
+      logit_adjustment=logit_adjustment,
+      class_prior=meta.get("class_prior", ()),
     )
 
   @classmethod
@@ -92,11 +103,15 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
     grey: bool = False,
     resize: int = 0,
     batch_size: int = 8,
+    flip: bool = False,
+    logit_adjustment: float = 0.0,
+    class_prior: Sequence[float] = (),
   ) -> "ExpressionClassifier":
     """Like the constructor, with a model and its variables instead of a checkpoint.
 
     `class_names` are in the order of the model's outputs; `image_size` is the side of the
-    model's input in pixels; the others are as in `ferjax.config.DataConfig`.
+    model's input in pixels; `class_prior` are the classes' frequencies in training; the others are
+    as in `ferjax.config.DataConfig`, or as for the constructor.
     """
     check_count("batch_size", batch_size)
     short_side(image_size, resize)
@@ -112,6 +127,9 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
       grey=grey,
       resize=resize,
       batch_size=batch_size,
+      flip=flip,
+      logit_adjustment=logit_adjustment,
+      class_prior=class_prior,
     )
     return classifier
 
@@ -127,19 +145,31 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
     grey: bool,
     resize: int,
     batch_size: int,
+    flip: bool,
+    logit_adjustment: float,
+    class_prior: Sequence[float],
   ) -> None:
     self.class_names = tuple(class_names)
     self.image_size = image_size
     self.batch_size = batch_size
-    self.settings = {}
+    settings = {"flip": flip, "logit_adjustment": logit_adjustment}
+    self.settings = {name: value for name, value in settings.items() if value}
     self._mean, self._std, self._grey, self._resize = mean, std, grey, resize
     self._normalize = functools.partial(normalize, mean=tuple(mean), std=tuple(std))
-    task = ClassificationTask(self.class_names)
+    task = ClassificationTask(self.class_names, LossConfig(class_prior=tuple(class_prior)))
+    if not math.isfinite(logit_adjustment):
+      raise ValueError(f"logit_adjustment is {logit_adjustment}; expected a finite number")
+    if logit_adjustment:
+      log_prior(task.loss_config)  # raises an error if it is not known
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
     def classify(variables: dict[str, Any], image: UInt8[Array, "b h w c"]) -> Classifications:
+      if flip:
+        image = jnp.stack([image, image[:, :, ::-1]], axis=1).reshape(-1, *image.shape[1:])
       output: Any = model.apply(variables, self._normalize(image), train=False)
-      return task.postprocess(output)
+      if flip:
+        output = task.merge_views(output, 2, probabilities=True)
+      return task.postprocess(output, logit_adjustment=logit_adjustment)
 
     self._classify = classify
     self._model = model

@@ -19,6 +19,8 @@ def load_predictor(
   score_threshold: float | None = None,
   iou_threshold: float | None = None,
   max_detections: int | None = None,
+  flip: bool = False,
+  logit_adjustment: float | None = None,
 ) -> ImagePredictor:
   """A `Predictor`, an `ExpressionClassifier` or a `DetectAndClassify`, depending on the task.
 
@@ -32,6 +34,7 @@ def load_predictor(
     crop_scale: with `detector` only, as for `DetectAndClassify`.
     batch_size: images per batch.
     score_threshold, iou_threshold, max_detections: if faces are detected, as for `Predictor`.
+    flip, logit_adjustment: for a classifier, as for `ExpressionClassifier`.
 
   Raises:
     FileNotFoundError: a checkpoint does not exist.
@@ -44,6 +47,7 @@ def load_predictor(
     score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections
   )
   cropping = _given(crop_scale=crop_scale)
+  classification = _given(flip=flip or None, logit_adjustment=logit_adjustment)
   if task == "detection":
     if detector is not None:
       raise ValueError(
@@ -51,7 +55,7 @@ def load_predictor(
         f"detector {detector}, or pass a classifier as the checkpoint"
       )
     _refuse(
-      cropping,
+      cropping | classification,
       f"{checkpoint.folder} is a detector without a classifier; pass a classifier's checkpoint",
     )
     return Predictor(checkpoint, batch_size=batch_size, **detection)
@@ -61,7 +65,7 @@ def load_predictor(
       f"{checkpoint.folder} is a classifier, which treats every image as a face; pass a detector "
       "to detect faces",
     )
-    return ExpressionClassifier(checkpoint, batch_size=batch_size)
+    return ExpressionClassifier(checkpoint, batch_size=batch_size, **classification)
   detector = open_checkpoint(detector)
   if _task(detector) != "detection":
     raise ValueError(
@@ -70,7 +74,7 @@ def load_predictor(
     )
   return DetectAndClassify(
     Predictor(detector, batch_size=batch_size, **detection),
-    ExpressionClassifier(checkpoint, batch_size=batch_size),
+    ExpressionClassifier(checkpoint, batch_size=batch_size, **classification),
     **cropping,
   )
 

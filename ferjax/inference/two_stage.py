@@ -57,6 +57,7 @@ class DetectAndClassify(ImagePredictor[Any]):
     self.settings = {
       "detector_step": detector.step,
       **detector.settings,
+      **classifier.settings,
       "crop_scale": crop_scale,
     }
     self._detector = detector

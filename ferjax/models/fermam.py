@@ -41,9 +41,10 @@ class Size(NamedTuple):
   blocks: tuple[int, int, int]
 
 
-# The paper has one size, "base"; "nano" is for tests.
+# The paper has one size, "base"; "nano" and "tiny" are for small images, CPUs and tests.
 SIZES = {
   "nano": Size(128, (1, 1, 2), (1, 1, 1)),
+  "tiny": Size(256, (2, 2, 2), (1, 2, 1)),
   "base": Size(512, (3, 4, 14), (4, 6, 2)),
 }
 VARIANTS = ("corrected", "released")

@@ -158,8 +158,10 @@ class Task(Protocol[Output, TaskBatch, Predictions, Accumulator]):
     """
     ...
 
-  def merge_views(self, output: Output, num_views: int) -> Output:
+  def merge_views(self, output: Output, num_views: int, *, probabilities: bool = False) -> Output:
     """Merges `num_views` consecutive rows, the views of an image, to one row per image.
+
+    With `probabilities`, these are averaged, otherwise the raw outputs.
 
     ValueError for a task that uses only one view of an image.
     """

@@ -57,6 +57,8 @@ _NOT_NEGATIVE = (
   "optimizer.warmup_steps",
   "loss.smoothed_weight",
   "loss.regularizer_weight",
+  "loss.logit_adjustment",
+  "eval.logit_adjustment",
   "train.patience",
   "optimizer.min_learning_rate",
   "train.seed",
@@ -71,7 +73,20 @@ _POSITIVE = (
   "train.ema_ramp",
 )
 _BELOW_ONE = ("optimizer.momentum", "train.ema_decay", "loss.label_smoothing")
-_FRACTIONS = ("eval.score_threshold", "eval.iou_threshold", "optimizer.final_fraction")
+_FRACTIONS = (
+  "data.balance_power",
+  "eval.score_threshold",
+  "eval.iou_threshold",
+  "optimizer.final_fraction",
+)
+# Fields that change only the training or evaluation of classifiers.
+_OF_CLASSIFIERS = (
+  "data.face_augment.mixup",
+  "data.face_augment.cutmix",
+  "loss.logit_adjustment",
+  "eval.flip",
+  "eval.logit_adjustment",
+)
 
 
 def validate(config: Config) -> None:
@@ -192,6 +207,14 @@ def _task_problems(config: Config) -> Iterator[str]:
         f"{', '.join(sources)}"
       )
   yield from _on_device_problems(config, task.name)
+  if task.name != "classification":
+    values = flatten(to_dict(config))
+    for field in _OF_CLASSIFIERS:
+      if values[field]:
+        yield (
+          f"{field} is {values[field]}, which is for classifiers, but the model "
+          f"{config.model.name} is for {task.name}; leave it out"
+        )
   if config.train.select_by not in ("", *task.selection_metrics):
     yield (
       f"train.select_by is {config.train.select_by!r}; known: {', '.join(task.selection_metrics)}"

@@ -233,7 +233,7 @@ def selection_note(config: Config) -> str:
 
 
 def _with_model_of(meta: Meta, config: Config) -> Config:
-  """A config with the model and preprocessing of a checkpoint."""
+  """A config with the model and preprocessing of a checkpoint, and its classes' frequencies."""
   data = dataclasses.replace(
     config.data,
     image_size=meta["image_size"],
@@ -242,9 +242,13 @@ def _with_model_of(meta: Meta, config: Config) -> Config:
     grey=meta["grey"],
     resize=meta["resize"],
   )
+  loss = config.loss
+  if not loss.class_prior and tuple(config.data.class_names) == tuple(meta["class_names"]):
+    loss = dataclasses.replace(loss, class_prior=tuple(meta.get("class_prior", ())))
   return dataclasses.replace(
     config,
     model=from_dict(meta["config"]).model,
     data=data,
+    loss=loss,
     optimizer=OptimizerConfig(),  # unused; today's checks might reject the stored one
   )

@@ -8,10 +8,12 @@ import jax
 import numpy as np
 
 from ferjax.config import Config, DataConfig
+from ferjax.data.classification.mixing import mixes
 from ferjax.data.classification.stored import StoredFaces, decode_all
 from ferjax.data.classification.views import scaled_size, short_side
 from ferjax.data.pipeline import train_dataset
 from ferjax.data.sources import LabelledSource, Source
+from ferjax.ops.mixing import mixed_pairs
 from ferjax.ops.normalize import normalize
 from ferjax.ops.stored_views import Augmentation, stored_views
 from ferjax.training.sharding import data_sharding, replicated, to_global
@@ -52,7 +54,8 @@ class TrainingData:
   """The training set of a run: batches from the host, or images on the devices.
 
   With `data.on_device`, the first use decodes the whole set and copies its bytes to every device.
-  Batches are then indices and parameters of views, and the compiled step makes the images.
+  Batches are then indices and parameters of views, and the compiled step makes the images. It also
+  mixes pairs of a classifier's images (mixup, CutMix).
 
   Args:
     source: the records.
@@ -80,6 +83,8 @@ class TrainingData:
 
   def compile(self, train_step: TrainStep) -> TrainStep:
     """Compiles a step for these batches; see `compile_step`."""
+    if self._source.task == "classification" and mixes(self._config.data.face_augment):
+      train_step = self._with_mixing(train_step)
     if not self._config.data.on_device:
       return compile_step(train_step, self._mesh)
     pixels, stored = self._stored
@@ -93,6 +98,17 @@ class TrainingData:
       return train_step(state, cast(Batch, {**rest, "image": image}), key)
 
     return compile_step(step, self._mesh, pixels)
+
+  def _with_mixing(self, train_step: TrainStep) -> TrainStep:
+    """The step for batches whose pairs are to be mixed."""
+
+    def step(state, batch, key):
+      rest = dict(batch)
+      mixed = mixed_pairs(batch["image"], batch["label"], batch["mask"], rest.pop("mixing"))
+      image, label = jax.lax.with_sharding_constraint(mixed, data_sharding(self._mesh))
+      return train_step(state, cast(Batch, {**rest, "image": image, "label": label}), key)
+
+    return step
 
   @functools.cached_property
   def _stored(self) -> tuple[jax.Array, StoredFaces]:

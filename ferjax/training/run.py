@@ -5,7 +5,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -14,7 +14,8 @@ from ferjax.checkpoint import open_checkpoint
 from ferjax.config import Config, DataConfig
 from ferjax.data.loading import load_source
 from ferjax.data.mixture import MixedSource
-from ferjax.data.sources import Source
+from ferjax.data.samplers import class_frequencies
+from ferjax.data.sources import LabelledSource, Source
 from ferjax.models import create_model
 from ferjax.models.options import model_arguments
 from ferjax.output import check_writable
@@ -58,9 +59,10 @@ def _train_once(
   config: Config, workdir: str | os.PathLike
 ) -> tuple[dict[str, float], dict[str, float]]:
   """The metrics of the last evaluation of one run, and those of the test split."""
+  train_source = _load(config, "train")
+  config = with_class_prior(config, train_source)
   task = create_task(config)
   model = create_model(num_classes=len(task.class_names), **model_arguments(config.model))
-  train_source = _load(config, "train")
   val_source = _load(config, config.train.select_on)
   check_source(train_source, config)
   note = selection_note(config)
@@ -87,6 +89,15 @@ def _load(config: Config, split: str) -> Source:
     task=task_name(config),
     validates=config.train.select_on == "val",
   )
+
+
+def with_class_prior(config: Config, source: Source) -> Config:
+  """The config with the classes' frequencies in training, if it does not set them itself."""
+  if config.loss.class_prior or source.task != "classification":
+    return config
+  balance = config.data.balance_power if config.data.balance else 0.0
+  prior = tuple(class_frequencies(cast(LabelledSource, source), balance).tolist())
+  return dataclasses.replace(config, loss=dataclasses.replace(config.loss, class_prior=prior))
 
 
 def has_test(config: DataConfig) -> bool:

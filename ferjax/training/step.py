@@ -194,15 +194,19 @@ def make_eval_step(
   ([b views h w c]) are passed to the model one by one, and `task.merge_views` merges the results.
   `truth` is the batch without its images. All results are replicated on every host, so each host
   can accumulate all metrics. `preprocess` is applied to the images; without it they are the
-  network's input.
+  network's input. With `config.flip`, the probabilities of single views are averaged with those of
+  their mirror images.
   """
 
   def eval_step(variables, batch):
     images = batch["image"]
+    flips = config.flip and images.ndim == 4
+    if flips:
+      images = jnp.stack([images, images[:, :, ::-1]], axis=1)
     single = images.reshape(-1, *images.shape[-3:])
     output = model.apply(variables, preprocess(single), train=False)
     if images.ndim == 5:
-      output = task.merge_views(output, images.shape[1])
+      output = task.merge_views(output, images.shape[1], probabilities=flips)
     loss = task.loss(output, batch)
     predictions = task.predict(output, batch, image_size=image_size, config=config)
     truth = {name: value for name, value in batch.items() if name != "image"}

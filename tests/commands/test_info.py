@@ -48,7 +48,7 @@ def test_sizes_and_variations_of_their_defaults(info, free):
   assert header[:4] == ["size", "variant", "mode", "parameters"]
   assert [line[:4] for line in lines] == [
     [size, *choices]
-    for size in ("nano", "base")
+    for size in ("nano", "tiny", "base")
     for choices in (
       ("corrected", "both", "13,000,000"),
       ("released", "both", "12,000,000"),
@@ -117,8 +117,8 @@ def test_compiled_costs(info, free, monkeypatch):
   options = ["fermam", "--variant", "corrected", "--mode", "both", "--image-size", "32"]
   _, header, *lines, _ = info(*options, "--compile")
   assert header[-4:] == ["XLA", "FLOPs/M", "memory/MB", "gradient/MB"]
-  assert [line[-3:] for line in lines] == [["1,234.6", "2.5", "30.0"]] * 2
-  assert shapes == [("nano", (1, 32, 32, 3)), ("base", (1, 32, 32, 3))]
+  assert [line[-3:] for line in lines] == [["1,234.6", "2.5", "30.0"]] * 3
+  assert shapes == [(size, (1, 32, 32, 3)) for size in ("nano", "tiny", "base")]
   *_, compiled, _ = info(*options, "--size", "base", "--compile")
   expected = "Compiled: XLA FLOPs/M 1,234.6, memory/MB 2.5, gradient/MB 30.0"
   assert " ".join(compiled) == expected

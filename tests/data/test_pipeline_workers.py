@@ -9,7 +9,7 @@ import os
 import signal
 import numpy as np
 from absl import app
-from ferjax.config import DataConfig
+from ferjax.config import DataConfig, FaceAugmentConfig
 from ferjax.data import image, pipeline
 from ferjax.data.loading import load_source
 
@@ -33,6 +33,7 @@ def batches(name, workers):
     num_workers=workers,
     balance=name == "synthetic_faces",
     grey=name == "synthetic_faces",
+    face_augment=FaceAugmentConfig(mixup=0.5),
   )
   source = load_source(config, "train", seed=1)
   iterator = iter(pipeline.train_dataset(source, config, batch_size=2, seed=0, epochs=2))
@@ -46,7 +47,7 @@ def batches(name, workers):
   iterator.set_state(state)
   again = [next(iterator) for _ in range(2)]
   pipeline.close(iterator, config)
-  return first + rest + again
+  return [{**batch.pop("mixing", {}), **batch} for batch in first + rest + again]
 
 kept = []  # until the program ends
 

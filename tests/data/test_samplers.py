@@ -7,7 +7,14 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from ferjax.data.samplers import BalancedOrder, interleaved, shuffled
+from ferjax.data.mixture import MixedFaces
+from ferjax.data.samplers import (
+  BalancedOrder,
+  block_counts,
+  class_frequencies,
+  interleaved,
+  shuffled,
+)
 
 NAMES = ("a", "b", "c")
 CLASSES = np.array([0, 0, 0, 0, 0, 0, 1, 2, 2, 0])  # 7, 1, 2
@@ -62,6 +69,57 @@ def test_a_distribution_counts_as_its_most_probable_class():
   labels = np.array([[0.4, 0.6, 0], [0.5, 0.2, 0.3], [0.1, 0.2, 0.7]], np.float32)
   order = BalancedOrder(labels, NAMES, 0)
   assert sorted(order[i] for i in range(3)) == [0, 1, 2]
+
+
+def test_partial_balance():
+  """Square roots of 400, 100 and 4 records: 20 to 10 to 2."""
+  np.testing.assert_array_equal(block_counts((400, 100, 4), 0.5), [625, 312, 62])
+  np.testing.assert_array_equal(block_counts((400, 100, 4), 1.0), [1, 1, 1])
+  np.testing.assert_array_equal(block_counts((10**6, 1, 1), 0.0), [1000, 1, 1])
+  classes = np.repeat(np.arange(3), (400, 100, 4))
+  order = BalancedOrder(np.eye(3, dtype=np.float32)[classes], NAMES, 0, power=0.5)
+  drawn = np.array([order[i] for i in range(999 + 60)])
+  block, following = drawn[:999], drawn[999:]
+  np.testing.assert_array_equal(np.bincount(classes[block]), [625, 312, 62])
+  # The records of a class take turns.
+  assert set(np.bincount(block)[:400]) == {1, 2}
+  assert set(np.bincount(block)[400:500]) == {3, 4}
+  assert set(np.bincount(block)[500:]) == {15, 16}
+  assert (classes[block[:60]] != classes[following]).any()  # another order in the next block
+
+
+class Labels:
+  """A source of which only the labels are used."""
+
+  task, class_names, skipped = "classification", NAMES, ()
+
+  def __init__(self, labels):
+    self.labels = np.asarray(labels, np.float32)
+
+  def __len__(self):
+    return len(self.labels)
+
+  def __getitem__(self, index):
+    raise IndexError(index)
+
+  def origin(self, index):
+    return f"record {index}"
+
+
+def test_frequencies_by_hand():
+  """Two records of a with the mean (0.8, 0.2, 0), one of b, one of c."""
+  first = Labels([[1, 0, 0], [0.6, 0.4, 0], [0, 1, 0], [0, 0, 1]])
+  for power, expected in (
+    (0.0, [0.4, 0.35, 0.25]),
+    (1.0, [0.8 / 3, 1.2 / 3, 1 / 3]),
+    (0.5, [0.8 * 0.414, 0.2 * 0.414 + 0.293, 0.293]),  # a is sampled 414 times in 1000
+  ):
+    np.testing.assert_allclose(class_frequencies(first, power), expected, rtol=1e-5)
+  mixture = MixedFaces(
+    [first, Labels([[0, 1, 0]] * 9)], [Fraction(3, 4), Fraction(1, 4)], ["first", "second"]
+  )
+  expected = [0.3, 0.2625 + 0.25, 0.1875]
+  np.testing.assert_allclose(class_frequencies(mixture, 0.0), expected, rtol=1e-5)
 
 
 def test_classes_without_a_record_are_named():

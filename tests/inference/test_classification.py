@@ -74,6 +74,32 @@ def test_the_probabilities_are_the_softmax():
   assert (face.box, face.detection) == (None, None)
 
 
+def test_flips_are_averaged(side):
+  """Left and right halves of 0 and 1: the logits 0, 10, 5, 5, and mirrored 10, 0, 5, 5."""
+  image = _plain(8, 8, 0)
+  image[:, 4:] = 255
+  flips = ExpressionClassifier.from_model(Side(), {}, SIDES, 8, batch_size=3, flip=True, **PLAIN)
+  logits = np.array([[0, 10, 5, 5], [10, 0, 5, 5]])
+  expected = np.mean([_softmax(row) for row in logits], axis=0)
+  assert list(_classified(flips, image).scores.values()) == pytest.approx(expected, abs=1e-6)
+  assert _classified(side, image).expression == "right"
+  assert (flips.settings, side.settings) == ({"flip": True}, {})
+
+
+def test_scores_are_shifted_by_the_frequencies():
+  prior = np.array([0.7, 0.2, 0.1])
+  adjusted = _colours(**PLAIN, class_prior=tuple(prior), logit_adjustment=0.5)
+  expected = _softmax([0.2, 1.0, 0.4] - 0.5 * np.log(prior))
+  scores = _classified(adjusted, _plain(8, 8, (51, 255, 102))).scores
+  assert list(scores.values()) == pytest.approx(expected, abs=1e-6)
+  with pytest.raises(
+    ValueError, match="the classes' frequencies in training, is \\(\\), but an adj"
+  ):
+    _colours(logit_adjustment=0.5)
+  with pytest.raises(ValueError, match="logit_adjustment is nan; expected a finite number"):
+    _colours(logit_adjustment=float("nan"))
+
+
 @pytest.mark.parametrize(
   ("settings", "mean", "std"),
   [

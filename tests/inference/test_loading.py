@@ -75,6 +75,8 @@ def test_settings_of_a_detector_for_a_classifier_alone(classifier_checkpoint, na
 def test_a_detector_takes_no_crop_scale(tiny_checkpoint):
   with pytest.raises(ValueError, match=r"crop_scale is 1\.2, but does not apply here"):
     load_predictor(tiny_checkpoint, crop_scale=1.2)
+  with pytest.raises(ValueError, match=r"flip is True, but does not apply here"):
+    load_predictor(tiny_checkpoint, flip=True)
 
 
 def test_another_task(tiny_checkpoint):

@@ -230,7 +230,7 @@ def test_frozen_branches_get_no_gradient_and_keep_statistics(nano, jit_quickly, 
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    ({"size": "s"}, "unknown size 's' of fermam; known: nano, base"),
+    ({"size": "s"}, "unknown size 's' of fermam; known: nano, tiny, base"),
     ({"variant": "fixed"}, "unknown variant 'fixed'.*known: corrected, released"),
     ({"mode": "ssm"}, "unknown mode 'ssm' of fermam; known: both, conv_only, ssm_only"),
     ({"frozen": "backbone"}, "unknown frozen 'backbone' of fermam; known: none, landmark"),

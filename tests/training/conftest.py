@@ -102,7 +102,7 @@ class TinyTask:
     assert batch["placement"].shape == (len(output), 6)
     return output
 
-  def merge_views(self, output, num_views):
+  def merge_views(self, output, num_views, *, probabilities=False):
     return output.reshape(-1, num_views).mean(axis=1)
 
   def write_report(self, metrics, source, folder):

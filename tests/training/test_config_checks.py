@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from ferjax.config import AugmentConfig, Config, ModelConfig
+from ferjax.config import AugmentConfig, Config, FaceAugmentConfig, ModelConfig
 from ferjax.training.config_checks import flatten, from_dict, to_dict, validate
 
 
@@ -57,6 +57,9 @@ def test_model_name_is_required():
     ("data.sources", ("sfew=1",), "data.sources has 'sfew'; the model fer_yolo_mamba is for detec"),
     ("loss.regularizer_weight", 1.0, "fer_yolo_mamba has no attention to regularise"),
     ("data.class_names", (), "at least one name"),
+    ("data.balance_power", 2.0, r"data.balance_power is 2.0; it must be in 0\.\.1"),
+    ("data.face_augment", FaceAugmentConfig(mixup=0.2), "mixup is 0.2, which is for classifiers"),
+    ("eval.flip", True, "eval.flip is True, which is for classifiers, but the model fer_yolo_ma"),
   ],
 )
 def test_invalid_values(field, value, message):

@@ -75,12 +75,40 @@ def test_weighted_loss_is_over_all_records(tiny, classifier):
 
   (batch,) = eval_dataset(source, config.data, batch_size=7)
   images = normalize(batch["image"])
-  logits = np.asarray(model.apply(variables, images, train=False).logits, np.float64)
+  apply = jax.jit(lambda image: model.apply(variables, image, train=False).logits)
+  logits = np.asarray(apply(images), np.float64)
   log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
   losses = -np.sum(weights * (0.9 * batch["label"] + 0.05) * log_p, axis=1)
   divisor = np.sum(weights * batch["label"])
   assert metrics["num_weighted_examples"] == pytest.approx(divisor)
   assert metrics["loss"] == pytest.approx(losses.sum() / divisor, rel=1e-5)
+
+
+def test_flips_are_averaged_and_scores_shifted(tiny, classifier):
+  """The mean of the probabilities of images and mirror images, in NumPy; then a prior's shift."""
+  names, prior = ("neutral", "surprise"), np.array([0.9, 0.1])
+  config, mesh, model = tiny.config(), make_mesh(1), classifier(num_classes=2)
+  config.eval = dataclasses.replace(config.eval, flip=True, logit_adjustment=0.5)
+  source = SyntheticFaces(4, image_size=32, seed=0, class_names=names)
+  task = ClassificationTask(names, LossConfig(class_prior=tuple(prior)))
+  variables = jax.device_put(init_variables(model, jax.random.key(0), 32), replicated(mesh))
+  step = make_eval_step(model, task, config.eval, 32, mesh, preprocess=IMAGENET)
+  metrics, accumulator = evaluate(step, variables, source, config, task, mesh)
+
+  (batch,) = eval_dataset(source, config.data, batch_size=4)
+  views = [normalize(batch["image"]), normalize(batch["image"])[:, :, ::-1]]
+  apply = jax.jit(lambda image: model.apply(variables, image, train=False).logits)
+  logits = [np.asarray(apply(x), np.float64) for x in views]
+  each = [np.exp(x) / np.exp(x).sum(1, keepdims=True) for x in logits]
+  assert np.abs(each[0] - each[1]).max() > 1e-3
+  mean = (each[0] + each[1]) / 2
+  assert metrics["loss"] == pytest.approx(-np.mean(np.sum(batch["label"] * np.log(mean), 1)), 1e-5)
+  shifted = mean / np.sqrt(prior)
+  expected = (shifted / shifted.sum(1, keepdims=True)).max(1)
+  found = [mistake.probability for mistake in accumulator.mistakes(4)]
+  wrong = shifted.argmax(1) != batch["label"].argmax(1)
+  assert found == pytest.approx(sorted(expected[wrong], reverse=True), rel=1e-5)
+  assert metrics["accuracy"] == pytest.approx(1 - wrong.mean())
 
 
 def test_skipped_records_are_counted_and_named(tiny, caplog):

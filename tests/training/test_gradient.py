@@ -11,9 +11,18 @@ import numpy as np
 import optax
 import pytest
 
-from ferjax.config import LossConfig, OptimizerConfig, TrainConfig
+from ferjax.config import (
+  Config,
+  DataConfig,
+  FaceAugmentConfig,
+  LossConfig,
+  OptimizerConfig,
+  TrainConfig,
+)
+from ferjax.data.synthetic.faces import SyntheticFaces
 from ferjax.tasks.base import Loss
 from ferjax.tasks.classification.task import ClassificationTask
+from ferjax.training.inputs import TrainingData
 from ferjax.training.optimizers import make_optimizer
 from ferjax.training.sharding import make_mesh, replicated, to_global
 from ferjax.training.state import create_state, init_variables
@@ -148,6 +157,35 @@ def test_sam_equals_optax_except_for_a_zero_gradient():
   still, metrics = step(state, batch, jax.random.key(1))
   assert metrics.finite
   chex.assert_trees_all_equal(still.params, state.params)
+
+
+def test_sam_of_mixed_pairs(jit_quickly):
+  """Both passes are of the batch that NumPy mixes."""
+  state, step = linear_step(LossConfig(label_smoothing=0.1), rho=0.5)
+  state, mesh = jax.device_get(state), make_mesh(2)
+  batch = faces(4)
+  batch["image"] = 4 * np.random.default_rng(0).integers(0, 3, (4, 1, 1, 3), np.uint8)
+  weight = np.array([0.25, 0.5, 0.5, 0.25], np.float32).reshape(4, 1)
+  shares = weight[:, :, None, None]
+  mixed = batch | {
+    "image": (shares * batch["image"] + (1 - shares) * batch["image"][::-1]).astype(np.uint8),
+    "label": weight * batch["label"] + (1 - weight) * batch["label"][::-1],
+  }
+  key = jax.random.key(1)
+  expected, metrics = jit_quickly(step)(state, mixed, key)
+
+  data = DataConfig(face_augment=FaceAugmentConfig(mixup=1.0))
+  source = SyntheticFaces(4, image_size=32, seed=0, class_names=("neutral", "fear", "anger"))
+  # The second of a pair has a weight of its own, which is not used.
+  mixing = {
+    "weight": np.array([0.25, 0.5, 0.9, 0.1], np.float32),
+    "box": np.zeros((4, 4), np.int32),
+  }
+  compiled = TrainingData(source, Config(data=data), mesh).compile(step)
+  state, key = jax.device_put((state, key), replicated(mesh))
+  found, found_metrics = compiled(state, to_global(batch | {"mixing": mixing}, mesh), key)
+  chex.assert_trees_all_close(found.params, expected.params, rtol=1e-5, atol=1e-6)
+  assert float(found_metrics.loss.total) == pytest.approx(float(metrics.loss.total), rel=1e-5)
 
 
 def test_sam_is_compiled_once():

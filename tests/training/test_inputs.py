@@ -23,7 +23,7 @@ from ferjax.training.interruption import Interruption
 from ferjax.training.loop import Interrupted, Trainer
 from ferjax.training.sharding import make_mesh
 
-FACES = FaceAugmentConfig(rotation=0.0, erasing=0.5)
+FACES = FaceAugmentConfig(rotation=0.0, erasing=0.5, mixup=0.3, cutmix=1.0)
 
 
 def make_config(*, on_device, **data):
@@ -111,7 +111,7 @@ def test_resumed_run_on_the_device_equals_an_uninterrupted_one(
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_the_step_gets_the_images_of_the_host(devices):
-  """Within the interpolation error, and each device makes its own part of the batch."""
+  """Within the interpolation error, and each device makes its own part of the batch; mixed."""
   results, states = [], []
   for on_device in (False, True):
     config = make_config(on_device=on_device, rotation=10.0, erasing=0.0)
@@ -123,6 +123,10 @@ def test_the_step_gets_the_images_of_the_host(devices):
     assert ("image" in arrays) == (not on_device)
     step = data.compile(lambda state, batch, key: (state, batch))
     _, batch = step({}, arrays, jax.random.key(0))
+    assert "mixing" in arrays
+    assert "mixing" not in batch
+    if not on_device:
+      unmixed = jax.device_get(arrays)
     results.append((jax.device_get(batch), host["index"]))
   (expected, indices), (batch, stored_indices) = results
   np.testing.assert_array_equal(stored_indices, indices)
@@ -130,6 +134,12 @@ def test_the_step_gets_the_images_of_the_host(devices):
   assert batch.keys() == expected.keys()
   assert (batch["image"].dtype, batch["image"].shape) == (np.uint8, (4, 32, 32, 1))
   errors = np.abs(batch["image"].astype(int) - expected["image"])
-  assert errors.max() <= 2
+  assert errors.max() <= 3
   assert errors.mean() < 0.3
   np.testing.assert_array_equal(batch["label"], expected["label"])
+  for i, j in ((0, 3), (1, 2), (2, 1), (3, 0)):
+    weight = unmixed["mixing"]["weight"][min(i, j)]
+    soft = weight * unmixed["label"][i] + (1 - weight) * unmixed["label"][j]
+    np.testing.assert_allclose(expected["label"][i], soft, atol=1e-6)
+  mixed_labels = np.count_nonzero((expected["label"] > 0.01).sum(1) > 1)
+  assert mixed_labels >= 2

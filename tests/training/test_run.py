@@ -13,6 +13,7 @@ from ferjax.config import (
   OptimizerConfig,
   TrainConfig,
 )
+from ferjax.data.loading import load_source
 from ferjax.training import evaluation, run
 
 
@@ -63,9 +64,14 @@ def test_best_checkpoint_is_tested(small, tmp_path):
   small.data.test_examples = 10
   small.eval.ten_crop = True
   small.data.resize = 40
+  small.loss.logit_adjustment = 1.0
   metrics = run.train(small, tmp_path)
   report = json.loads((tmp_path / "test" / "eval.json").read_text())
-  assert report["step"] == load_meta(tmp_path, step="best")["step"]
+  meta = load_meta(tmp_path, step="best")
+  assert report["step"] == meta["step"]
+  labels = load_source(small.data, "train").labels
+  assert small.loss.class_prior == ()  # the caller's config stays as it is
+  assert meta["class_prior"] == pytest.approx(labels.mean(axis=0))
   assert (report["split"], report["ten_crop"], report["num_images"]) == ("test", True, 10)
   assert metrics["test/accuracy"] == report["accuracy"]
   assert (metrics["num_images"], metrics["test/num_images"]) == (6, 10)

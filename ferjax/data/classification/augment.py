@@ -61,10 +61,14 @@ class View:
 
 def check_ranges(config: FaceAugmentConfig) -> None:
   """Raises a ValueError for a probability or range that cannot be sampled from."""
-  for name in ("flip", "vertical_flip", "erasing", "noise", "flip_or_noise"):
+  probabilities = ("flip", "vertical_flip", "erasing", "noise", "flip_or_noise", "mix_probability")
+  for name in probabilities:
     _check(config, name, 0 <= getattr(config, name) <= 1, "a probability, 0..1")
   for name in ("brightness", "contrast"):
     _check(config, name, 0 <= getattr(config, name) <= 1, "in 0..1: gains are 1 - x to 1 + x")
+  for name in ("mixup", "cutmix"):
+    good = 0 <= getattr(config, name) < math.inf
+    _check(config, name, good, "alpha of a Beta distribution, above 0, or 0 for none")
   _check(config, "rotation", 0 <= config.rotation <= 180, "in 0..180 degrees")
   _check(config, "noise_variance", 0 <= config.noise_variance < math.inf, "not negative")
   low, high = config.scale

@@ -16,6 +16,7 @@ from ferjax.data.classification.augment import (
   rotation_matrix,
   training_view,
 )
+from ferjax.data.classification.mixing import draw_mixing, mixes
 from ferjax.data.classification.stored import StoredFaces
 from ferjax.data.classification.views import (
   NUM_VIEWS,
@@ -28,7 +29,7 @@ from ferjax.data.image import GREY
 from ferjax.data.samplers import BalancedOrder
 from ferjax.data.sources import Source, load_example
 
-Row = dict[str, np.ndarray]
+Row = dict[str, Any]
 
 
 class TrainRow(grain.transforms.Map):
@@ -58,8 +59,9 @@ class TrainRow(grain.transforms.Map):
     index = cast(int, self._order[number])
     config = self._config
     example = load_example(self._source, index, config.on_bad_record)
+    mixing = _mixing(config, self._seed, number)
     if example is None:
-      return _filling(self._source, config, (), index=index, skipped=True)
+      return _filling(self._source, config, (), index=index, skipped=True) | mixing
     view = training_view(
       example["image"],
       np.random.default_rng((self._seed, number)),
@@ -68,7 +70,7 @@ class TrainRow(grain.transforms.Map):
       grey=config.grey,
       config=config.face_augment,
     )
-    return _row(view, example["label"], index=index)
+    return _row(view, example["label"], index=index) | mixing
 
 
 class StoredTrainRow(grain.transforms.Map):
@@ -91,7 +93,7 @@ class StoredTrainRow(grain.transforms.Map):
     self._order = order
     self._seed = seed
 
-  def map(self, number: int) -> dict[str, Any]:
+  def map(self, number: int) -> Row:
     index = cast(int, self._order[number])
     skipped = bool(self._stored.skipped[index])
     view = self._whole() if skipped else self._drawn(number)
@@ -101,6 +103,7 @@ class StoredTrainRow(grain.transforms.Map):
       "mask": np.array(not skipped),
       "skipped": np.array(skipped),
       "index": np.array(index, np.int32),
+      **_mixing(self._config, self._seed, number),
     }
 
   def _drawn(self, number: int) -> View:
@@ -120,6 +123,13 @@ class StoredTrainRow(grain.transforms.Map):
     short = short_side(self._config.image_size, self._config.resize)
     width, height = scaled_size(self._stored.width, self._stored.height, short)
     return View(width=width, height=height)
+
+
+def _mixing(config: DataConfig, seed: int, number: int) -> Row:
+  """The field of a training row for mixup and CutMix, if pairs are mixed."""
+  if not mixes(config.face_augment):
+    return {}
+  return {"mixing": draw_mixing(seed, number, config.image_size, config.face_augment)}
 
 
 def _as_arrays(view: View, number: int) -> Row:

@@ -22,7 +22,7 @@ class ClassificationTask:
 
   Attributes:
     class_names: names in the order of the class ids.
-    loss_config: the terms of the loss.
+    loss_config: the terms of the loss, and the frequencies of the classes for `logit_adjustment`.
     primary_metric: one of `selection_metrics`.
 
   Raises:
@@ -78,14 +78,25 @@ class ClassificationTask:
       output, label=batch["label"], mask=batch["mask"], config=self.loss_config
     )
 
-  def postprocess(self, output: ClassifierOutput) -> Classifications:
+  def postprocess(
+    self, output: ClassifierOutput, *, logit_adjustment: float = 0.0
+  ) -> Classifications:
     """Logits to probabilities and the most probable class. Runs under `jit`.
 
+    Args:
+      output: of the model.
+      logit_adjustment: times the logarithm of the classes' frequencies in training, which is
+        subtracted from the logits.
+
     Raises:
-      ValueError: the logits do not match the classes of the task.
+      ValueError: the logits do not match the classes of the task, or an adjustment without these
+        frequencies.
     """
     self._check(output)
-    probabilities = jax.nn.softmax(output.logits.astype(jnp.float32), axis=-1)
+    logits = output.logits.astype(jnp.float32)
+    if logit_adjustment:
+      logits = logits - logit_adjustment * log_prior(self.loss_config)
+    probabilities = jax.nn.softmax(logits, axis=-1)
     return Classifications(probabilities, jnp.argmax(probabilities, axis=-1).astype(jnp.int32))
 
   def predict(
@@ -97,12 +108,14 @@ class ClassificationTask:
     config: EvalConfig,
   ) -> Classifications:
     """`postprocess`, in the interface that evaluation uses for every task."""
-    del batch, image_size, config
-    return self.postprocess(output)
+    del batch, image_size
+    return self.postprocess(output, logit_adjustment=config.logit_adjustment)
 
-  def merge_views(self, output: ClassifierOutput, num_views: int) -> ClassifierOutput:
+  def merge_views(
+    self, output: ClassifierOutput, num_views: int, *, probabilities: bool = False
+  ) -> ClassifierOutput:
     """See `average_views`."""
-    return average_views(output, num_views)
+    return average_views(output, num_views, probabilities=probabilities)
 
   def write_report(
     self, metrics: ClassificationMetrics, source: Examples, folder: str | os.PathLike[str]
@@ -140,22 +153,39 @@ def check_loss_config(config: LossConfig, class_names: tuple[str, ...]) -> None:
   """Raises a ValueError for an invalid value, with the valid ones."""
   if not 0 <= config.label_smoothing <= 1:
     raise ValueError(f"loss.label_smoothing is {config.label_smoothing}; it must be in 0..1.")
-  for name in ("smoothed_weight", "regularizer_weight"):
+  for name in ("smoothed_weight", "regularizer_weight", "logit_adjustment"):
     value = getattr(config, name)
     if not (math.isfinite(value) and value >= 0):
       raise ValueError(f"loss.{name} is {value}; it must not be negative or infinite.")
-  weights = tuple(config.class_weights)
-  if not weights:
-    return
-  if len(weights) != len(class_names):
+  for name, kind in (("class_weights", "weights"), ("class_prior", "frequencies")):
+    values = getattr(config, name)
+    if values and len(values) != len(class_names):
+      raise ValueError(
+        f"loss.{name} has {len(values)} values; expected {len(class_names)}, one for each "
+        f"of the classes {', '.join(class_names)}, or none."
+      )
+    if values and not (all(math.isfinite(x) and x >= 0 for x in values) and any(values)):
+      raise ValueError(
+        f"loss.{name} is {tuple(values)}; {kind} must not be negative or infinite, nor all 0."
+      )
+  if config.logit_adjustment > 0 and 0 in config.class_prior:
+    absent = [name for name, x in zip(class_names, config.class_prior, strict=True) if x == 0]
     raise ValueError(
-      f"loss.class_weights has {len(weights)} values; expected {len(class_names)}, one for each "
-      f"of the classes {', '.join(class_names)}, or none."
+      f"loss.logit_adjustment is {config.logit_adjustment}, but there is no training example of "
+      f"{', '.join(absent)}; remove these from data.class_names, or set it to 0."
     )
-  if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
+
+
+def log_prior(config: LossConfig) -> Float[Array, "1 k"]:
+  """The logarithm of the classes' frequencies in training; ValueError if they are not known."""
+  if not config.class_prior or 0 in config.class_prior:
+    problem = f"loss.class_prior, the classes' frequencies in training, is {config.class_prior}"
     raise ValueError(
-      f"loss.class_weights is {weights}; weights must not be negative or infinite, nor all 0."
+      f"{problem}, but an adjustment of the logits needs one above 0 for each class: set it, or "
+      "set logit_adjustment to 0. Checkpoints of older versions do not have it."
     )
+  prior = jnp.asarray(config.class_prior, jnp.float32)[None]
+  return jnp.log(prior / prior.sum())
 
 
 def classification_loss(
@@ -176,6 +206,10 @@ def classification_loss(
   mixture of hard labels. So hard labels written as distributions give the same loss, and rare
   classes do not scale the gradient.
 
+  With `config.logit_adjustment` t and the classes' frequencies f, t * log f is added to the logits,
+  so the logits themselves, which predict, do not depend on the frequencies (Menon et al., ICLR
+  2021, arXiv:2007.07314, equation 10).
+
   Args:
     output: logits; `attention` is set when EmoNeXt is trained. Its first axis is the
       examples, also in the released variant, which attends over the batch.
@@ -193,6 +227,8 @@ def classification_loss(
   logits, label = (
     jnp.where(mask[:, None], x.astype(jnp.float32), 0) for x in (output.logits, label)
   )
+  if config.logit_adjustment > 0:
+    logits = logits + config.logit_adjustment * log_prior(config)
   log_p = jax.nn.log_softmax(logits, axis=-1)
   if config.class_weights:
     weights = jnp.asarray(config.class_weights, jnp.float32)
@@ -218,11 +254,14 @@ def classification_loss(
   return Loss.of_parts(parts, divisor, divisor_name)
 
 
-def average_views(output: ClassifierOutput, num_views: int) -> ClassifierOutput:
+def average_views(
+  output: ClassifierOutput, num_views: int, *, probabilities: bool = False
+) -> ClassifierOutput:
   """The mean of logits and features over every `num_views` consecutive rows.
 
   Used to classify an image from several views (spec: emonext, Loss, recipe as published). The
-  result has no attention, which belongs to views, not to images.
+  result has no attention, which belongs to views, not to images. With `probabilities`, their mean
+  is taken instead of that of the logits; the logits of the result are its logarithm.
 
   Raises:
     ValueError: the number of rows is not divisible by `num_views`.
@@ -234,9 +273,14 @@ def average_views(output: ClassifierOutput, num_views: int) -> ClassifierOutput:
       "views in the batch."
     )
   logits, features = (
-    jnp.mean(x.reshape(-1, num_views, x.shape[1]), axis=1) for x in (output.logits, output.features)
+    x.reshape(-1, num_views, x.shape[1]) for x in (output.logits, output.features)
   )
-  return ClassifierOutput(logits, features)
+  if probabilities:
+    log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    merged = jax.nn.logsumexp(log_p, axis=1) - math.log(num_views)
+  else:
+    merged = jnp.mean(logits, axis=1)
+  return ClassifierOutput(merged, jnp.mean(features, axis=1))
 
 
 def _variance(weights: Float[Array, "*g t t"], mask: Bool[Array, "b"]) -> Float[Array, ""]:

@@ -163,10 +163,13 @@ class DetectionTask:
       max_detections=config.max_detections,
     )
 
-  def merge_views(self, output: DetectorOutput, num_views: int) -> DetectorOutput:
+  def merge_views(
+    self, output: DetectorOutput, num_views: int, *, probabilities: bool = False
+  ) -> DetectorOutput:
     """Raises a ValueError: boxes of several views cannot be merged."""
+    field = "flip" if probabilities else "ten_crop"
     raise ValueError(
-      f"A detector uses one view of an image, not {num_views}; set eval.ten_crop=False."
+      f"A detector uses one view of an image, not {num_views}; set eval.{field}=False."
     )
 
   def write_report(self, metrics: DetectionMetrics, source: Examples, folder: pathlib.Path) -> None:

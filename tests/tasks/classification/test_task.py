@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ferjax.config import LossConfig
+from ferjax.config import EvalConfig, LossConfig
 from ferjax.tasks.classification.task import ClassificationTask, average_views, classification_loss
 from ferjax.training.sharding import data_sharding, make_mesh
 from ferjax.typing import ClassifierOutput
@@ -253,6 +253,57 @@ def test_average_views():
     average_views(ClassifierOutput(logits, logits), 4)
 
 
+def test_average_probabilities():
+  """p = (1/2, 1/2) and (1/4, 3/4)."""
+  logits = jnp.log(jnp.array([[3.0, 3.0], [1.0, 3.0]]))
+  averaged = average_views(ClassifierOutput(logits, logits), 2, probabilities=True)
+  np.testing.assert_allclose(np.exp(averaged.logits), [[0.375, 0.625]], rtol=1e-6)
+  np.testing.assert_allclose(averaged.features, [[np.log(3) / 2, np.log(3)]], rtol=1e-6)
+
+
+PRIOR = (0.5, 0.25, 0.25)
+
+
+def test_logit_adjusted_loss_by_hand():
+  """Logits 0: p is the prior, or for 2 its squares (4, 1, 1) / 6; and p with other logits."""
+  label = jnp.array([[0.0, 1.0, 0.0], [0.75, 0.25, 0.0]])
+  batch = {"label": label, "mask": jnp.ones(2, bool)}
+  for factor, logits, expected in (
+    (0.0, (0.0, 0.0, 0.0), np.log(3)),
+    (1.0, (0.0, 0.0, 0.0), (np.log(4) + 0.75 * np.log(2) + 0.25 * np.log(4)) / 2),
+    (2.0, (0.0, 0.0, 0.0), (np.log(6) + 0.75 * np.log(6 / 4) + 0.25 * np.log(6)) / 2),
+    (1.0, (0.0, np.log(2), np.log(2)), np.log(3)),
+  ):
+    task = ClassificationTask(
+      ("a", "b", "c"), LossConfig(logit_adjustment=factor, class_prior=PRIOR)
+    )
+    loss = task.loss(_output([logits] * 2), batch)
+    np.testing.assert_allclose(loss.total, expected, rtol=1e-6)
+
+
+def test_scores_shifted_afterwards_by_hand():
+  """Logits of the prior become equal; shifted by half, p is that of the square root."""
+  task = ClassificationTask(("a", "b", "c"), LossConfig(logit_adjustment=1.0, class_prior=PRIOR))
+  output = _output([np.log(PRIOR)])
+  for factor, expected in (
+    (0.0, PRIOR),
+    (1.0, (1 / 3, 1 / 3, 1 / 3)),
+    (0.5, np.sqrt(PRIOR) / np.sum(np.sqrt(PRIOR))),
+  ):
+    found = task.postprocess(output, logit_adjustment=factor).probabilities[0]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+  batch = {"label": jnp.eye(3)[:1], "mask": jnp.ones(1, bool)}
+  found = task.predict(output, batch, image_size=8, config=EvalConfig(logit_adjustment=1.0))
+  np.testing.assert_allclose(found.probabilities[0], 1 / 3, rtol=1e-6)
+
+
+def test_adjustment_without_the_frequencies():
+  for prior in ((), (0.0, 0.5, 0.5)):
+    task = ClassificationTask(("a", "b", "c"), LossConfig(class_prior=prior))
+    with pytest.raises(ValueError, match="needs one above 0 for each class: set it, or"):
+      task.postprocess(_output([[0.0] * 3]), logit_adjustment=1.0)
+
+
 @pytest.mark.parametrize("method", ["loss", "postprocess"])
 def test_logits_with_wrong_number_of_classes(method):
   arguments = (_batch([0]),) if method == "loss" else ()
@@ -277,6 +328,12 @@ def test_labels_with_wrong_number_of_classes():
     ({"class_weights": (1.0, 2.0)}, "loss.class_weights has 2 values; expected 7, one for each"),
     ({"class_weights": (1.0,) * 6 + (-1.0,)}, "weights must not be negative"),
     ({"class_weights": (0.0,) * 7}, "nor all 0"),
+    ({"class_prior": (0.5, 0.5)}, "loss.class_prior has 2 values; expected 7"),
+    ({"logit_adjustment": -1.0}, "loss.logit_adjustment is -1.0; it must not be negative"),
+    (
+      {"logit_adjustment": 1.0, "class_prior": (0.5,) + (0.0,) + (0.1,) * 5},
+      "there is no training example of happiness; remove",
+    ),
   ],
 )
 def test_invalid_loss_config(values, message):
