@@ -15,7 +15,16 @@ from ferjax.commands.images import (
   warn_about_fonts,
   writing,
 )
-from ferjax.commands.options import Add, add_detection_options, add_image_options
+from ferjax.commands.options import (
+  Add,
+  add_detection_options,
+  add_image_options,
+  crop_margin,
+)
+from ferjax.weights.defaults import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR
+
+OUTPUT = "predictions"
+_FEW_IMAGES = 8
 
 if TYPE_CHECKING:
   from ferjax.inference.base import ImagePredictor
@@ -31,18 +40,22 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     "predict",
     help="detect faces and classify their expressions, or classify face images",
     description="Detects faces and classifies their expressions with a detector, or with a "
-    "classifier and --detector. A classifier alone treats each image as a cropped face. "
-    "Writes predictions.json, predictions.csv and annotated copies of the images.",
+    "classifier and --detector. A classifier alone treats each image as a cropped face. Without "
+    "--checkpoint, the weights that come with ferjax are used. Writes predictions.json, "
+    "predictions.csv and annotated copies of the images.",
   )
   command.set_defaults(run=_run)
   add = command.add_argument
-  add_image_options(add)
+  add_image_options(
+    add,
+    checkpoint="the weights of a classifier and a detector that come with ferjax",
+    output=OUTPUT,
+  )
   add(
     "--batch-size",
     type=int,
-    default=8,
     metavar="N",
-    help="images per batch (default: %(default)s)",
+    help="images per batch (default: 1 for up to 8 images, otherwise 8)",
   )
   add("--no-annotated", action="store_true", help="do not write copies with boxes and labels")
   _add_detection(command.add_argument_group("face detection").add_argument)
@@ -51,15 +64,22 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
 def _add_detection(add: Add) -> None:
   add(
     "--detector",
-    metavar="DIR",
-    help="checkpoint of a detector, if --checkpoint is a classifier",
+    metavar="WEIGHTS",
+    help="a detector, if --checkpoint is a classifier; named like --checkpoint",
   )
   add(
     "--crop-scale",
     type=float,
     metavar="S",
     help="side of the classifier's square crop, relative to the longer side of the detector's box "
-    "(default: 1.2)",
+    "(default: the margins of the classifier's weights, or 1.2)",
+  )
+  add(
+    "--crop-margin",
+    type=crop_margin,
+    metavar="M",
+    help="margins of the classifier's crop around the box instead, relative to the box: one "
+    "number, or left,top,right,bottom",
   )
   add_detection_options(add, max_detections=100)
 
@@ -81,17 +101,19 @@ def _run(arguments: argparse.Namespace) -> None:
       step=arguments.step,
       detector=arguments.detector,
       crop_scale=arguments.crop_scale,
-      batch_size=arguments.batch_size,
+      crop_margin=arguments.crop_margin,
+      batch_size=_batch_size(arguments, len(found.files)),
       score_threshold=arguments.score_threshold,
       iou_threshold=arguments.iou_threshold,
       max_detections=arguments.max_detections,
+      per_class_nms=arguments.per_class_nms,
     )
     writer = PredictionWriter(
       arguments.output,
       header=_header(arguments, predictor),
       class_names=predictor.class_names,
       annotated=not arguments.no_annotated,
-      with_detections=arguments.detector is not None,
+      with_detections=_detector(arguments) is not None,
     )
   except (ValueError, OSError) as error:
     raise CommandError(error) from error
@@ -104,14 +126,27 @@ def _run(arguments: argparse.Namespace) -> None:
   _print_summary(writer, found, time.perf_counter() - start)
 
 
+def _batch_size(arguments: argparse.Namespace, images: int) -> int:
+  """As given; a few images are not padded to a batch, but do not get a program each either."""
+  if arguments.batch_size is not None:
+    return arguments.batch_size
+  return 1 if images <= _FEW_IMAGES else _FEW_IMAGES
+
+
+def _detector(arguments: argparse.Namespace) -> str | None:
+  if arguments.checkpoint is None and arguments.detector is None:
+    return DEFAULT_DETECTOR
+  return arguments.detector
+
+
 def _header(arguments: argparse.Namespace, predictor: "ImagePredictor") -> dict[str, Any]:
   """The header of predictions.json."""
-  detector = {} if arguments.detector is None else {"detector": arguments.detector}
+  detector = _detector(arguments)
   return {
     "ferjax": __version__,
-    "checkpoint": arguments.checkpoint,
+    "checkpoint": arguments.checkpoint or DEFAULT_CLASSIFIER,
     "step": predictor.step,
-    **detector,
+    **({} if detector is None else {"detector": detector}),
     **predictor.settings,
   }
 
@@ -130,7 +165,19 @@ def _write_predictions(
       advance()
 
 
+def _print_faces(writer: "PredictionWriter") -> None:
+  """Prints the faces of a few images."""
+  for image in writer.images:
+    if not image["faces"]:
+      print(f"{image['image']}: no face found")
+    for face in image["faces"]:
+      place = "" if face["box"] is None else f" at {', '.join(f'{x:.0f}' for x in face['box'])}"
+      print(f"{image['image']}: {face['expression']} {face['score']:.2f}{place}")
+
+
 def _print_summary(writer: "PredictionWriter", found: "FoundImages", seconds: float) -> None:
+  if len(writer.images) <= _FEW_IMAGES:
+    _print_faces(writer)
   faces = [face for image in writer.images for face in image["faces"]]
   counts = collections.Counter(face["expression"] for face in faces)
   searched = all(face["box"] is not None for face in faces)

@@ -79,6 +79,7 @@ class DetectionTask:
     score_threshold: float | Float[Array, ""],
     iou_threshold: float | Float[Array, ""],
     max_detections: int,
+    per_class_nms: bool = True,
   ) -> Detections:
     """Raw maps to boxes (spec: fer_yolo_mamba, Post-processing and metrics). Runs under `jit`.
 
@@ -90,8 +91,10 @@ class DetectionTask:
         in input pixels and not clipped.
       score_threshold: minimum objectness * class probability. An array is traced, so a new value
         compiles nothing; a Python number is compiled in.
-      iou_threshold: boxes with a higher IoU with a better box of their class are dropped.
+      iou_threshold: boxes with a higher IoU with a better box are dropped.
       max_detections: maximum number of detections per image.
+      per_class_nms: whether boxes only drop boxes of the same class, as average precision per
+        class needs. Otherwise a face gets one box, of its most probable class.
 
     Raises:
       ValueError: a threshold is not in 0..1, `max_detections` is below 1, or the maps do not
@@ -104,6 +107,7 @@ class DetectionTask:
       score_threshold=score_threshold,
       iou_threshold=iou_threshold,
       max_detections=max_detections,
+      per_class_nms=per_class_nms,
     )
     return detections
 
@@ -116,6 +120,7 @@ class DetectionTask:
     score_threshold: float | Float[Array, ""],
     iou_threshold: float | Float[Array, ""],
     max_detections: int,
+    per_class_nms: bool = True,
   ) -> tuple[Detections, Int[Array, "b d"]]:
     """Like `postprocess`, with the cell of each detection, in the order of `decode`."""
     self._check(output)
@@ -140,7 +145,7 @@ class DetectionTask:
       return nms(
         boxes,
         scores,
-        labels,
+        labels if per_class_nms else None,
         iou_threshold=iou_threshold,
         score_threshold=score_threshold,
         max_detections=max_detections,
