@@ -3,6 +3,8 @@
   python eval.py --workdir runs/demo
   python eval.py --checkpoint runs/raf_db --step latest --output results \\
       --config configs/fer_yolo_mamba.py:voc --config.data.dir=/data/faces
+  python eval.py --checkpoint NAME --output results \\
+      --config configs/emonext.py:folder --config.data.dir=/data/faces
 """
 
 import jax
@@ -20,7 +22,11 @@ _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config with the validation data (default: the data of the training run)."
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Workdir of a run; evaluates its best checkpoint.")
-_CHECKPOINT = flags.DEFINE_string("checkpoint", None, "Folder of one or several checkpoints.")
+_CHECKPOINT = flags.DEFINE_string(
+  "checkpoint",
+  None,
+  "Folder of one or several checkpoints, weights file, or name of known weights.",
+)
 _STEP = flags.DEFINE_string(
   "step", None, "Which of several checkpoints: a step, 'best' or 'latest'."
 )

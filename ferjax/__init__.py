@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 from ferjax._version import __version__
 
 if TYPE_CHECKING:
-  from ferjax.checkpoint import load_variables
   from ferjax.inference.detection import Predictor
   from ferjax.inference.loading import load_predictor
   from ferjax.models import create_model
+  from ferjax.weights.opening import load_variables
 
 __all__ = ["Predictor", "__version__", "create_model", "load_predictor", "load_variables"]
 
 _HOME = {
   "create_model": "ferjax.models",
   "load_predictor": "ferjax.inference.loading",
-  "load_variables": "ferjax.checkpoint",
+  "load_variables": "ferjax.weights.opening",
   "Predictor": "ferjax.inference.detection",
 }
 

@@ -169,10 +169,11 @@ class TrainConfig:
   ema_ramp: float = 2000.0  # updates, for the rule "ramp"
   ema_every: int = 16  # updates, for the rule "power"
   patience: int = 0  # stop after this many evaluations without a better score; 0: never
-  # State dict with the released names (.safetensors, .npz, .pth), or one for each part:
-  # "image=FILE,landmark=FILE".
+  # Weights to start from: the name of known weights, a weights file or a checkpoint, of which the
+  # variables that fit are taken. Or a state dict with the released names (.safetensors, .npz,
+  # .pth), or one for each part: "image=FILE,landmark=FILE".
   pretrained: str = ""
-  pretrained_parts: tuple[str, ...] = ("backbone",)  # parts to load; others stay as initialised
+  pretrained_parts: tuple[str, ...] = ("backbone",)  # parts to load from released weights
   log_every: int = 50  # steps
   eval_every: int = 1  # epochs
   select_by: str = ""  # validation metric that selects the best checkpoint; "": the task's default

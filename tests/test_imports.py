@@ -16,7 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 NAMES = [file.relative_to(ROOT).as_posix() for file in FILES]
 
 # What each package may import of ferjax; the neutral modules are open to all.
-NEUTRAL = {"typing", "config", "expressions", "hints", "output", "_version"}
+NEUTRAL = {"typing", "config", "expressions", "hints", "output", "trained", "_version"}
 ALLOWED = {
   "ops": {"ops"},
   "models": {"models", "ops"},
@@ -30,20 +30,22 @@ ALLOWED = {
     "models",
     "data",
     "interop",
+    "weights",
     "compilation_cache",
     "compiler_options",
   },
   "interop": {"interop", "models"},
   "checkpoint": {"checkpoint"},
+  "weights": {"weights", "checkpoint"},
   "inference": {
     "inference",
+    "weights",
     "models",
     "ops",
     "tasks",
     "data.image",
     "data.image_files",
     "data.classification.views",
-    "checkpoint",
     "compiler_options",
     "fonts",
   },
@@ -53,6 +55,7 @@ ALLOWED = {
     "inference",
     "models",
     "interop",
+    "weights",
     "data",
     "compilation_cache",
     "fonts",
@@ -67,7 +70,13 @@ FORBIDDEN = {
 HOMES = {"orbax": {"checkpoint/reading.py", "checkpoint/writing.py"}}
 # The networks, and where they may be named: their modules, released names and importers.
 NETWORKS = re.compile("fer_?yolo_?mamba|emonext|fermam", re.IGNORECASE)
-OF_NETWORKS = ("models/*.py", "interop/*_names.py", "interop/branches.py", "interop/convnext.py")
+OF_NETWORKS = (
+  "models/*.py",
+  "interop/*_names.py",
+  "interop/branches.py",
+  "interop/convnext.py",
+  "weights/defaults.py",
+)
 ONLY_IN_FUNCTIONS = {"torch", "onnx", "gradio", "tensorflow"}
 
 
@@ -222,6 +231,8 @@ def test_the_architecture_page_has_these_rules_and_existing_names():
       "import ferjax.data.detection.augment, ferjax.data.loading",
       "jax jaxlib flax orbax grain tensorflow",
     ),
+    # A start for one photograph: weights files need no orbax, and only plots need Matplotlib.
+    ("import ferjax.inference.loading, ferjax.weights.saving", "orbax grain optax matplotlib"),
     ("from ferjax import create_model", "orbax grain tensorflow tensorflow_datasets torch"),
   ],
 )

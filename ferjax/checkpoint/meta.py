@@ -3,33 +3,23 @@
 import dataclasses
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any, TypedDict
+from typing import Any
 
-from ferjax._version import __version__
 from ferjax.config import Config
+from ferjax.trained import NetworkMeta, version_error
 
 FORMAT = 2
 
 
-class Meta(TypedDict):
+class Meta(NetworkMeta):
   """The JSON item `meta` of a checkpoint.
 
-  `model` has the arguments of `create_model` except the number of classes; `mean` and `std` are of
-  RGB in 0..1; `image_size` and `resize` are pixels. `config` is the run's, as nested dicts.
-  `metrics` are from evaluating this step, or empty; `metric` names the one that selects the best
-  checkpoint. The fields from `step` on are the position of the run.
+  `config` is the run's, as nested dicts. `metrics` are from evaluating this step, or empty;
+  `metric` names the one that selects the best checkpoint. The fields from `step` on are the
+  position of the run.
   """
 
   format: int
-  model: dict[str, Any]
-  task: str
-  class_names: list[str]
-  image_size: int
-  mean: list[float]
-  std: list[float]
-  grey: bool
-  resize: int
-  class_prior: list[float]  # frequencies of the classes in training; [] if not known
   config: dict[str, Any]
   selection: str  # the note in every report if selected on test data; or ""
   num_examples: int  # of the training split
@@ -84,15 +74,6 @@ def read_meta(saved: Mapping[str, Any], name: str) -> Meta:
   else:
     return typing.cast(Meta, meta)
   raise version_error(meta, name, problem)
-
-
-def version_error(meta: Mapping[str, Any], name: str, problem: str) -> ValueError:
-  """The error for a checkpoint that another version of the package wrote; it names both."""
-  writer = meta.get("versions", {}).get("ferjax", "of an unknown version")
-  return ValueError(
-    f"the checkpoint {name} was written by ferjax {writer}, and ferjax {__version__} cannot read "
-    f"it: {problem}. Use the ferjax that wrote it, or a newer one"
-  )
 
 
 def _unknown(meta: Mapping[str, Any]) -> Iterator[str]:

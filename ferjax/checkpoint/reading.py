@@ -4,18 +4,18 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from ferjax.checkpoint.meta import Meta, read_meta, version_error
+from ferjax.checkpoint.meta import Meta, read_meta
+from ferjax.trained import TrainedNetwork
 
 FOLDER = "checkpoints"
 
-Model = TypeVar("Model")
 Step = int | Literal["best", "latest"] | None
 
 
@@ -30,7 +30,7 @@ class CheckpointRemovedError(FileNotFoundError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Checkpoint:
+class Checkpoint(TrainedNetwork):
   """The checkpoint of exactly one step.
 
   Attributes:
@@ -42,9 +42,9 @@ class Checkpoint:
   meta: Meta
 
   @property
-  def step(self) -> int:
-    """The number of the step."""
-    return self.meta["step"]
+  def name(self) -> str:
+    """The folder."""
+    return str(self.folder)
 
   def variables(self) -> dict[str, Any]:
     """Reads the variables for `model.apply`, as arrays on the default device.
@@ -65,28 +65,6 @@ class Checkpoint:
       if item.is_dir():
         raise
       raise CheckpointRemovedError(self.folder) from error
-
-  def build_model(self, create_model: Callable[..., Model]) -> Model:
-    """The network that the checkpoint describes.
-
-    Args:
-      create_model: `ferjax.create_model`.
-
-    Raises:
-      ValueError: this version does not have the network; the message names both versions.
-    """
-    names = self.meta["class_names"]
-    try:
-      return create_model(num_classes=len(names), **self.meta["model"])
-    except (TypeError, ValueError) as error:
-      raise version_error(self.meta, str(self.folder), str(error)) from error
-
-  def check_task(self, task: str) -> None:
-    """Raises a ValueError if the model is for another task."""
-    if self.meta["task"] != task:
-      raise ValueError(
-        f"the checkpoint's model is for the task {self.meta['task']!r}; expected {task!r}"
-      )
 
 
 def open_checkpoint(path: str | os.PathLike | Checkpoint, *, step: Step = None) -> Checkpoint:

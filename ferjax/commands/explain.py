@@ -35,7 +35,7 @@ def add_explain(commands: argparse._SubParsersAction) -> None:
   )
   command.set_defaults(run=_run)
   add = command.add_argument
-  add_image_options(add)
+  add_image_options(add, checkpoint=None, output=None)
   add(
     "--class", dest="target", metavar="NAME", help="class to explain (default: the predicted class)"
   )
@@ -61,6 +61,7 @@ def _run(arguments: argparse.Namespace) -> None:
       score_threshold=arguments.score_threshold,
       iou_threshold=arguments.iou_threshold,
       max_detections=arguments.max_detections,
+      per_class_nms=arguments.per_class_nms,
     )
     predictor = explainer.predictor
     header = {

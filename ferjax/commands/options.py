@@ -23,13 +23,19 @@ def _step(text: str) -> int | str:
     raise argparse.ArgumentTypeError(error) from error
 
 
-def add_image_options(add: Add) -> None:
-  """Adds the images, the checkpoint and the output folder."""
-  add("paths", nargs="+", metavar="PATH", help="image or folder of images")
-  add(
-    "--checkpoint", required=True, metavar="DIR", help="training workdir, or one checkpoint in it"
-  )
-  add("--output", required=True, metavar="DIR", help="folder for the results")
+def crop_margin(text: str) -> float | list[float]:
+  """The numbers of "0.1" or "0.1,0.3,0.1,0"; raises an ArgumentTypeError for other text."""
+  try:
+    margins = [float(number) for number in text.split(",")]
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(
+      f"the margin is {text!r}; expected one number, or left,top,right,bottom"
+    ) from error
+  return margins[0] if len(margins) == 1 else margins
+
+
+def add_step(add: Add) -> None:
+  """Adds the step of a checkpoint."""
   add(
     "--step",
     type=_step,
@@ -37,6 +43,32 @@ def add_image_options(add: Add) -> None:
     help="step of the checkpoint, 'best' or 'latest' (default: best, or latest if none was "
     "evaluated)",
   )
+
+
+def add_image_options(add: Add, *, checkpoint: str | None, output: str | None) -> None:
+  """Adds the images, the checkpoint and the output folder.
+
+  Args:
+    add: `add_argument` of a parser or a group.
+    checkpoint: describes the default checkpoint; None if there is none.
+    output: the default output folder; None if there is none.
+  """
+  add("paths", nargs="+", metavar="PATH", help="image or folder of images")
+  add(
+    "--checkpoint",
+    required=checkpoint is None,
+    metavar="WEIGHTS",
+    help="name of known weights (`ferjax weights` lists them), weights file, training workdir, or "
+    f"one checkpoint in it{'' if checkpoint is None else f' (default: {checkpoint})'}",
+  )
+  add(
+    "--output",
+    required=output is None,
+    default=output,
+    metavar="DIR",
+    help=f"folder for the results{'' if output is None else ' (default: %(default)s)'}",
+  )
+  add_step(add)
   add(
     "--on-bad-image",
     choices=("error", "skip"),
@@ -47,19 +79,19 @@ def add_image_options(add: Add) -> None:
 
 
 def add_detection_options(add: Add, *, max_detections: int) -> None:
-  """Adds the thresholds of a detector; `max_detections` is the default shown in the help."""
+  """Adds the settings of a detector; `max_detections` is the default shown in the help."""
   add(
     "--score-threshold",
     type=float,
     metavar="P",
-    help="minimum score of a detected face, 0..1 (default: 0.3)",
+    help="minimum score of a detected face, 0..1 (default: that of the weights, or 0.3)",
   )
   add(
     "--iou-threshold",
     type=float,
     metavar="P",
-    help="of two boxes with the same expression and a higher IoU, the one with the lower score is "
-    "dropped (default: 0.3)",
+    help="of two boxes with a higher IoU, the one with the lower score is dropped (default: that "
+    "of the weights, or 0.3)",
   )
   add(
     "--max-detections",
@@ -67,4 +99,11 @@ def add_detection_options(add: Add, *, max_detections: int) -> None:
     metavar="N",
     help=f"maximum number of faces per image, in order of decreasing score (default: "
     f"{max_detections})",
+  )
+  add(
+    "--per-class-nms",
+    action="store_true",
+    default=None,
+    help="never drop boxes of other expressions, as in evaluation: a face can then get two boxes; "
+    "for a detector alone",
   )

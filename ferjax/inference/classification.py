@@ -1,4 +1,4 @@
-"""Classifies face images with a checkpoint.
+"""Classifies face images with a trained network.
 
 Preprocessing (`ferjax.data.classification.views.center_view`) and post-processing
 (`ClassificationTask.postprocess`) are those of evaluation, so predictions match the measured
@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
 from ferjax.compiler_options import compiler_options
 from ferjax.config import LossConfig
 from ferjax.data.classification.views import center_view, short_side
@@ -33,48 +32,60 @@ from ferjax.inference.results import Face
 from ferjax.models import create_model
 from ferjax.ops.normalize import normalize
 from ferjax.tasks.classification.task import ClassificationTask, log_prior
+from ferjax.trained import TrainedNetwork
 from ferjax.typing import Classifications
+from ferjax.weights.opening import Step, open_weights
+from ferjax.weights.settings import Margin, check_margin
 
 
 class ExpressionClassifier(ImagePredictor[np.ndarray]):
-  """Classifies the expression of face images with the model of a checkpoint.
+  """Classifies the expression of face images with a trained network.
 
   Every image gives one `Face` without a box: the image is treated as a cropped face, resized, and
   its central square is classified.
 
   Attributes (besides those of `ImagePredictor`):
     image_size: side of the model's input, pixels.
+    crop_margin: (left, top, right, bottom) of the weights' crops around a detected face; None if
+      they have none. See `ferjax.weights.settings.check_margin`.
   """
+
+  crop_margin: Margin | None = None
 
   def __init__(
     self,
-    checkpoint: str | os.PathLike | Checkpoint,
+    checkpoint: str | os.PathLike | TrainedNetwork,
     *,
     step: Step = None,
     batch_size: int = 8,
-    flip: bool = False,
-    logit_adjustment: float = 0.0,
+    flip: bool | None = None,
+    logit_adjustment: float | None = None,
   ):
     """Loads the model, class names, preprocessing and weights.
 
     Args:
-      checkpoint: a training workdir, one checkpoint in it, or an open checkpoint.
-      step: a number, "best", "latest", or None for the best, or the latest if none was evaluated.
+      checkpoint: the name of known weights, a weights file, a training workdir, one checkpoint in
+        it, or an open one; see `ferjax.weights.open_weights`.
+      step: of a checkpoint: a number, "best", "latest", or None for the best, or the latest if none
+        was evaluated.
       batch_size: images per batch.
       flip: averages the probabilities of an image and its mirror image; takes twice as long.
       logit_adjustment: times the logarithm of the classes' frequencies in training, which is
-        subtracted from the logits: makes rare classes more probable.
+        subtracted from the logits: makes rare classes more probable. None for the weights' own
+        settings of both, or neither.
 
     Raises:
-      FileNotFoundError: the checkpoint does not exist.
+      FileNotFoundError: the checkpoint does not exist, and is not the name of known weights.
       ValueError: the batch size is not positive, the model is for another task, this version cannot
         read the checkpoint, or it does not know the frequencies for an adjustment.
     """
     check_count("batch_size", batch_size)
-    opened = open_checkpoint(checkpoint, step=step)
+    opened = open_weights(checkpoint, step=step)
     opened.check_task("classification")
     meta = opened.meta
     self.step = opened.step
+    if (margin := opened.settings.get("crop_margin")) is not None:
+      self.crop_margin = check_margin(margin)
     self._build(
       opened.build_model(create_model),
       opened.variables(),
@@ -85,8 +96,10 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
       std=meta["std"],
       grey=meta["grey"],
       resize=meta["resize"],
-      flip=flip,
-      logit_adjustment=logit_adjustment,
+      flip=opened.settings.get("flip", False) if flip is None else flip,
+      logit_adjustment=opened.settings.get("logit_adjustment", 0.0)
+      if logit_adjustment is None
+      else logit_adjustment,
       class_prior=meta.get("class_prior", ()),
     )
 

@@ -1,7 +1,7 @@
-"""Detects faces and classifies their expressions with a checkpoint.
+"""Detects faces and classifies their expressions with a trained network.
 
 Preprocessing (`ferjax.data.image`) and post-processing (`DetectionTask.postprocess`) are those of
-evaluation, so predictions match the measured accuracy.
+evaluation, except that a face gets one box, and evaluation one per class.
 """
 
 import functools
@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
 from ferjax.compiler_options import compiler_options
 from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, letterbox, luma
 from ferjax.inference.base import ImagePredictor, Prepared, check_count, stack_padded
@@ -22,11 +21,16 @@ from ferjax.inference.results import Face
 from ferjax.models import create_model
 from ferjax.ops.normalize import normalize
 from ferjax.tasks.detection.task import DetectionTask
+from ferjax.trained import TrainedNetwork
 from ferjax.typing import Detections
+from ferjax.weights.opening import Step, open_weights
+from ferjax.weights.settings import check_fraction
+
+_SCORE_THRESHOLD, _IOU_THRESHOLD = 0.3, 0.3
 
 
 class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
-  """Detects faces and classifies their expressions with the model of a checkpoint.
+  """Detects faces and classifies their expressions with a trained network.
 
   Attributes (besides those of `ImagePredictor`):
     image_size: side of the model's input, pixels.
@@ -34,34 +38,42 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
 
   def __init__(
     self,
-    checkpoint: str | os.PathLike | Checkpoint,
+    checkpoint: str | os.PathLike | TrainedNetwork,
     *,
     step: Step = None,
     batch_size: int = 8,
-    score_threshold: float = 0.3,
-    iou_threshold: float = 0.3,
+    score_threshold: float | None = None,
+    iou_threshold: float | None = None,
     max_detections: int = 100,
+    per_class_nms: bool = False,
   ):
     """Loads the model, class names, image size and weights.
 
     Args:
-      checkpoint: a training workdir, one checkpoint in it, or an open checkpoint.
-      step: a number, "best", "latest", or None for the best, or the latest if none was evaluated.
+      checkpoint: the name of known weights, a weights file, a training workdir, one checkpoint in
+        it, or an open one; see `ferjax.weights.open_weights`.
+      step: of a checkpoint: a number, "best", "latest", or None for the best, or the latest if none
+        was evaluated.
       batch_size: images per batch.
-      score_threshold: faces below this score are dropped (0..1).
-      iou_threshold: of two boxes with the same expression and a higher IoU, the one with the lower
-        score is dropped (0..1).
+      score_threshold: faces below this score are dropped (0..1); None for that of the weights, or
+        0.3.
+      iou_threshold: of two boxes with a higher IoU, the one with the lower score is dropped (0..1);
+        None for that of the weights, or 0.3.
       max_detections: maximum number of faces per image.
+      per_class_nms: whether boxes of other expressions are never dropped, as in evaluation. A face
+        with two likely expressions can then get two boxes.
 
     Raises:
-      FileNotFoundError: the checkpoint does not exist.
+      FileNotFoundError: the checkpoint does not exist, and is not the name of known weights.
       ValueError: a setting is out of range, the model is for another task, or this version
         cannot read the checkpoint.
     """
     _check_settings(batch_size, score_threshold, iou_threshold, max_detections)
-    opened = open_checkpoint(checkpoint, step=step)
+    opened = open_weights(checkpoint, step=step)
     opened.check_task("detection")
     meta = opened.meta
+    settings = {"score_threshold": _SCORE_THRESHOLD, "iou_threshold": _IOU_THRESHOLD}
+    settings |= opened.settings
     self.step = opened.step
     self._build(
       opened.build_model(create_model),
@@ -72,9 +84,10 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       std=meta["std"],
       grey=meta["grey"],
       batch_size=batch_size,
-      score_threshold=score_threshold,
-      iou_threshold=iou_threshold,
+      score_threshold=(settings["score_threshold"] if score_threshold is None else score_threshold),
+      iou_threshold=settings["iou_threshold"] if iou_threshold is None else iou_threshold,
       max_detections=max_detections,
+      per_class_nms=per_class_nms,
     )
 
   @classmethod
@@ -89,9 +102,10 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     std: Sequence[float] = IMAGENET_STD,
     grey: bool = False,
     batch_size: int = 8,
-    score_threshold: float = 0.3,
-    iou_threshold: float = 0.3,
+    score_threshold: float = _SCORE_THRESHOLD,
+    iou_threshold: float = _IOU_THRESHOLD,
     max_detections: int = 100,
+    per_class_nms: bool = False,
   ) -> "Predictor":
     """Like the constructor, with a model and its variables instead of a checkpoint.
 
@@ -113,6 +127,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       score_threshold=score_threshold,
       iou_threshold=iou_threshold,
       max_detections=max_detections,
+      per_class_nms=per_class_nms,
     )
     return predictor
 
@@ -130,6 +145,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     score_threshold: float,
     iou_threshold: float,
     max_detections: int,
+    per_class_nms: bool,
   ) -> None:
     self.class_names = tuple(class_names)
     self.image_size = image_size
@@ -138,6 +154,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       "score_threshold": score_threshold,
       "iou_threshold": iou_threshold,
       "max_detections": max_detections,
+      "per_class_nms": per_class_nms,
     }
     self._grey = grey
     self._normalize = functools.partial(normalize, mean=tuple(mean), std=tuple(std))
@@ -161,6 +178,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
         score_threshold=score_threshold,
         iou_threshold=iou_threshold,
         max_detections=max_detections,
+        per_class_nms=per_class_nms,
       )
 
     self._detect = detect
@@ -196,10 +214,14 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
 
 
 def _check_settings(
-  batch_size: int, score_threshold: float, iou_threshold: float, max_detections: int
+  batch_size: int,
+  score_threshold: float | None,
+  iou_threshold: float | None,
+  max_detections: int,
 ) -> None:
+  """Raises a ValueError for a setting out of range; None is the default of the weights."""
   check_count("batch_size", batch_size)
   check_count("max_detections", max_detections)
   for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
-    if not 0 <= value <= 1:
-      raise ValueError(f"{name} is {value}; expected 0..1")
+    if value is not None:
+      check_fraction(name, value)

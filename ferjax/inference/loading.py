@@ -1,75 +1,90 @@
-"""Loads the predictor for a checkpoint."""
+"""Loads the predictor for a trained network."""
 
 import os
+from collections.abc import Sequence
+from typing import Any
 
-from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
 from ferjax.inference.base import ImagePredictor
 from ferjax.inference.classification import ExpressionClassifier
 from ferjax.inference.detection import Predictor
 from ferjax.inference.two_stage import DetectAndClassify
+from ferjax.trained import TrainedNetwork
+from ferjax.weights.defaults import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR
+from ferjax.weights.opening import Step, open_weights
+
+Source = str | os.PathLike | TrainedNetwork
 
 
 def load_predictor(
-  checkpoint: str | os.PathLike | Checkpoint,
+  checkpoint: Source | None = None,
   *,
   step: Step = None,
-  detector: str | os.PathLike | Checkpoint | None = None,
+  detector: Source | None = None,
   crop_scale: float | None = None,
+  crop_margin: float | Sequence[float] | None = None,
   batch_size: int = 8,
   score_threshold: float | None = None,
   iou_threshold: float | None = None,
   max_detections: int | None = None,
-  flip: bool = False,
+  per_class_nms: bool | None = None,
+  flip: bool | None = None,
   logit_adjustment: float | None = None,
 ) -> ImagePredictor:
   """A `Predictor`, an `ExpressionClassifier` or a `DetectAndClassify`, depending on the task.
 
   Args:
-    checkpoint: of a detector or a classifier: a training workdir, one checkpoint in it, or an open
-      checkpoint.
+    checkpoint: of a detector or a classifier: the name of known weights, a weights file, a training
+      workdir, one checkpoint in it, or an open one; see `ferjax.weights.open_weights`. None for the
+      default classifier, and the default detector unless another is given.
     step: of `checkpoint`: a number, "best", "latest", or None for the best, or the latest if none
       was evaluated.
-    detector: for a classifier: checkpoint of a face detector, at its best step, or the latest if
-      none was evaluated. Without it, images are treated as cropped faces.
-    crop_scale: with `detector` only, as for `DetectAndClassify`.
+    detector: for a classifier: a face detector, as for `checkpoint`, at its best step, or the
+      latest if none was evaluated. Without it, images are treated as cropped faces.
+    crop_scale, crop_margin: with a classifier and a detector only, as for `DetectAndClassify`.
     batch_size: images per batch.
     score_threshold, iou_threshold, max_detections: if faces are detected, as for `Predictor`.
+    per_class_nms: for a detector alone, as for `Predictor`.
     flip, logit_adjustment: for a classifier, as for `ExpressionClassifier`.
 
   Raises:
-    FileNotFoundError: a checkpoint does not exist.
+    FileNotFoundError: a checkpoint does not exist, and is not the name of known weights.
     ValueError: a setting is out of range or does not apply to this model, one of the models
       is for another task, or this version cannot read a checkpoint.
   """
-  checkpoint = open_checkpoint(checkpoint, step=step)
+  if checkpoint is None:
+    checkpoint = DEFAULT_CLASSIFIER
+    detector = DEFAULT_DETECTOR if detector is None else detector
+  checkpoint = open_weights(checkpoint, step=step)
   task = _task(checkpoint)
   detection = _given(
     score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections
   )
-  cropping = _given(crop_scale=crop_scale)
-  classification = _given(flip=flip or None, logit_adjustment=logit_adjustment)
+  cropping = _given(crop_scale=crop_scale, crop_margin=crop_margin)
+  suppression = _given(per_class_nms=per_class_nms)
+  classification = _given(flip=flip, logit_adjustment=logit_adjustment)
   if task == "detection":
     if detector is not None:
       raise ValueError(
-        f"{checkpoint.folder} is a detector, which classifies expressions itself; omit the "
+        f"{checkpoint.name} is a detector, which classifies expressions itself; omit the "
         f"detector {detector}, or pass a classifier as the checkpoint"
       )
     _refuse(
       cropping | classification,
-      f"{checkpoint.folder} is a detector without a classifier; pass a classifier's checkpoint",
+      f"{checkpoint.name} is a detector without a classifier; pass a classifier's checkpoint",
     )
-    return Predictor(checkpoint, batch_size=batch_size, **detection)
+    return Predictor(checkpoint, batch_size=batch_size, **detection, **suppression)
   if detector is None:
     _refuse(
-      detection | cropping,
-      f"{checkpoint.folder} is a classifier, which treats every image as a face; pass a detector "
+      detection | cropping | suppression,
+      f"{checkpoint.name} is a classifier, which treats every image as a face; pass a detector "
       "to detect faces",
     )
     return ExpressionClassifier(checkpoint, batch_size=batch_size, **classification)
-  detector = open_checkpoint(detector)
+  _refuse(suppression, f"{checkpoint.name} is a classifier, which gives every face one expression")
+  detector = open_weights(detector)
   if _task(detector) != "detection":
     raise ValueError(
-      f"the detector {detector.folder} is a classifier, which does not detect faces; expected the "
+      f"the detector {detector.name} is a classifier, which does not detect faces; expected the "
       "checkpoint of a detector"
     )
   return DetectAndClassify(
@@ -79,16 +94,16 @@ def load_predictor(
   )
 
 
-def _task(checkpoint: Checkpoint) -> str:
+def _task(checkpoint: TrainedNetwork) -> str:
   task = checkpoint.meta["task"]
   if task not in ("detection", "classification"):
     raise ValueError(
-      f"{checkpoint.folder} is for the task {task!r}; expected 'detection' or 'classification'"
+      f"{checkpoint.name} is for the task {task!r}; expected 'detection' or 'classification'"
     )
   return task
 
 
-def _given(**settings: float | int | None) -> dict:
+def _given(**settings: Any) -> dict:
   return {name: value for name, value in settings.items() if value is not None}
 
 

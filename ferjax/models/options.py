@@ -55,6 +55,13 @@ def model_arguments(config: ModelConfig) -> dict[str, Any]:
   return arguments | options
 
 
+def model_config(arguments: Mapping[str, Any]) -> ModelConfig:
+  """The inverse of `model_arguments`, also after JSON."""
+  given = dict(arguments)
+  fields = {name: given.pop(name) for name in ("name", "size", "variant", "dtype") if name in given}
+  return ModelConfig(**fields, options=",".join(f"{name}={_text(x)}" for name, x in given.items()))
+
+
 def option_types(module: type[nn.Module]) -> dict[str, Any]:
   """Field of a network -> its type, for the fields that `config.model.options` can set."""
   hints = typing.get_type_hints(module)
@@ -139,6 +146,13 @@ def _parse_value(text: str) -> Any:
     return ast.literal_eval(literal)
   except (ValueError, SyntaxError, TypeError):
     return text
+
+
+def _text(value: Any) -> str:
+  """A value as `parse_options` reads it."""
+  if isinstance(value, str):
+    return value
+  return repr(tuple(value) if isinstance(value, list) else value)
 
 
 def _fits(value: Any, hint: Any) -> bool:

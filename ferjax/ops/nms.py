@@ -10,13 +10,13 @@ from ferjax.ops.boxes import pairwise_iou
 def nms(
   boxes: Float[Array, "n 4"],
   scores: Float[Array, "n"],
-  labels: Int[Array, "n"],
+  labels: Int[Array, "n"] | None,
   *,
   iou_threshold: float | Float[Array, ""],
   score_threshold: float | Float[Array, ""],
   max_detections: int,
 ) -> tuple[Int[Array, "d"], Bool[Array, "d"]]:
-  """Exact greedy suppression within each class.
+  """Exact greedy suppression within each class, or across classes if `labels` is None.
 
   The remaining box with the highest score is kept, and boxes of its class with an IoU above
   `iou_threshold` are dropped, until `max_detections` are kept. Only boxes with a score of at least
@@ -30,8 +30,9 @@ def nms(
     best = jnp.argmax(remaining).astype(jnp.int32)
     found = remaining[best] > -jnp.inf
     overlaps = pairwise_iou(boxes[best][None], boxes)[0] > iou_threshold
-    # An empty box does not overlap itself, so it is dropped explicitly.
-    dropped = (overlaps & (labels == labels[best])).at[best].set(True)
+    if labels is not None:
+      overlaps &= labels == labels[best]
+    dropped = overlaps.at[best].set(True)  # an empty box does not overlap itself
     return jnp.where(dropped, -jnp.inf, remaining), (jnp.where(found, best, 0), found)
 
   eligible = jnp.where(scores >= score_threshold, scores, -jnp.inf)

@@ -14,12 +14,12 @@ from ferjax.data.detection import augment as detection_augment
 from ferjax.data.loading import source_names
 from ferjax.data.mixture import parse_sources
 from ferjax.data.sources import ON_BAD_RECORD
-from ferjax.interop.pretrained import check_pretrained
 from ferjax.models.options import model_arguments
 from ferjax.models.registry import ModelSpec, model_spec
 from ferjax.tasks import TASKS, task_name
 from ferjax.training.config_types import type_problems
 from ferjax.training.optimizers import BY_EPOCH, BY_STEP, check_group_rates, decay_rules
+from ferjax.training.pretrained import check_pretrained
 from ferjax.training.selection import check_selection
 
 _CHOICES = {

@@ -13,15 +13,17 @@ import jax
 import numpy as np
 from absl import logging
 
-from ferjax.checkpoint import FOLDER, Checkpoint, Meta, Step, open_checkpoint
+from ferjax.checkpoint import FOLDER, Checkpoint, Step
 from ferjax.config import Config, OptimizerConfig
 from ferjax.data.loading import load_source
 from ferjax.data.pipeline import close, eval_dataset
 from ferjax.data.sources import Source
 from ferjax.models import create_model
+from ferjax.models.options import model_config
 from ferjax.output import atomic_writer, check_writable
 from ferjax.tasks import create_task, task_name
 from ferjax.tasks.base import Accumulator, Loss, Task, merge_losses
+from ferjax.trained import NetworkMeta, TrainedNetwork
 from ferjax.training.config_checks import from_dict, validate
 from ferjax.training.inputs import device_batches, preprocess_of
 from ferjax.training.metric_writer import Progress
@@ -29,6 +31,7 @@ from ferjax.training.selection import check_selection
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated
 from ferjax.training.state import Variables
 from ferjax.training.step import EvalStep, make_eval_step
+from ferjax.weights.opening import open_weights
 
 
 def evaluate(
@@ -143,7 +146,7 @@ class ReportError(OSError):
 
 
 def eval_checkpoint(
-  checkpoint: str | os.PathLike | Checkpoint,
+  checkpoint: str | os.PathLike | TrainedNetwork,
   config: Config | None = None,
   *,
   output: str | os.PathLike = "",
@@ -153,24 +156,29 @@ def eval_checkpoint(
   """Evaluates a checkpoint and writes eval.json and the plots of its task.
 
   Args:
-    checkpoint: as for `open_checkpoint`; by default the best of several steps.
-    config: gives `data` and `eval`; None: those of the training run. Model and preprocessing are
-      always the checkpoint's.
-    output: folder for the files; empty: `eval` (or the split's name) in the workdir.
-    step: as for `open_checkpoint`.
+    checkpoint: as for `ferjax.weights.open_weights`; by default the best of several steps.
+    config: gives `data` and `eval`; None: those of the training run, which known weights and
+      weights files do not have. Model and preprocessing are always the checkpoint's.
+    output: folder for the files; empty: `eval` (or the split's name) in the workdir, or here for
+      known weights and weights files.
+    step: as for `ferjax.weights.open_weights`.
     split: "val" or "test".
 
   Raises:
-    ValueError: the config's class names are not the model's, its data are for another task, or
-      this version cannot read the checkpoint.
+    ValueError: the config's class names are not the model's, its data are for another task, weights
+      without a config, or this version cannot read the checkpoint.
     FileNotFoundError: the checkpoint does not exist.
     OSError: the output folder is not writable; this is checked before the evaluation.
     ReportError: writing failed after the evaluation.
   """
-  opened = open_checkpoint(checkpoint, step=step)
-  path, meta = opened.folder, opened.meta
-  workdir = path.parent.parent if path.parent.name == FOLDER else path.parent
-  folder = pathlib.Path(output or pathlib.Path(workdir) / ("eval" if split == "val" else split))
+  opened = open_weights(checkpoint, step=step)
+  path, meta = opened.name, opened.meta
+  if config is None and not isinstance(opened, Checkpoint):
+    raise ValueError(
+      f"{path} does not contain the data of its training; name data to evaluate it on, with "
+      "--config and --config.data.dir"
+    )
+  folder = pathlib.Path(output or _workdir(opened) / ("eval" if split == "val" else split))
   if jax.process_index() == 0:
     check_writable(folder, ["eval.json"])
   config = _with_model_of(meta, from_dict(meta["config"]) if config is None else config)
@@ -216,6 +224,14 @@ def eval_checkpoint(
   return report
 
 
+def _workdir(opened: TrainedNetwork) -> pathlib.Path:
+  """The workdir of a checkpoint; for other weights, the current folder."""
+  if not isinstance(opened, Checkpoint):
+    return pathlib.Path()
+  parent = pathlib.Path(opened.folder).parent
+  return parent.parent if parent.name == FOLDER else parent
+
+
 def check_source(source: Source, config: Config) -> None:
   """Raises a ValueError if the records, such as prepared ones, are for another task."""
   task = task_name(config)
@@ -232,7 +248,7 @@ def selection_note(config: Config) -> str:
   return check_selection(config.train.select_on, config.train.select_on_test_reason)
 
 
-def _with_model_of(meta: Meta, config: Config) -> Config:
+def _with_model_of(meta: NetworkMeta, config: Config) -> Config:
   """A config with the model and preprocessing of a checkpoint, and its classes' frequencies."""
   data = dataclasses.replace(
     config.data,
@@ -247,7 +263,7 @@ def _with_model_of(meta: Meta, config: Config) -> Config:
     loss = dataclasses.replace(loss, class_prior=tuple(meta.get("class_prior", ())))
   return dataclasses.replace(
     config,
-    model=from_dict(meta["config"]).model,
+    model=model_config(meta["model"]),
     data=data,
     loss=loss,
     optimizer=OptimizerConfig(),  # unused; today's checks might reject the stored one

@@ -1,4 +1,4 @@
-"""The initial state of a run: from scratch, from released weights, or from a checkpoint."""
+"""The initial state of a run: from scratch, from trained weights, or from a checkpoint."""
 
 import importlib.metadata
 import platform
@@ -13,10 +13,12 @@ from ferjax._version import __version__
 from ferjax.checkpoint import FOLDER, Checkpoint
 from ferjax.config import Config
 from ferjax.data.mixture import without_folders
-from ferjax.interop.pretrained import import_pretrained, read_pretrained
+from ferjax.interop.pretrained import import_pretrained
 from ferjax.models.options import model_arguments
 from ferjax.models.registry import model_spec
+from ferjax.trained import TrainedNetwork
 from ferjax.training.config_checks import flatten, from_dict, to_dict
+from ferjax.training.pretrained import read_pretrained, transfer
 from ferjax.training.selection import check_selection
 from ferjax.training.sharding import replicated
 from ferjax.training.state import TrainState, create_state, init_variables
@@ -84,7 +86,7 @@ def initial_state(
   optimizer: optax.GradientTransformation,
   mesh: jax.sharding.Mesh,
 ) -> TrainState:
-  """The state before the first step, with pretrained parts, replicated over the mesh."""
+  """The state before the first step, with pretrained weights, replicated over the mesh."""
   # Read first: an unreadable file is reported before anything is compiled.
   pretrained = read_pretrained(config.train.pretrained)
   everywhere = replicated(mesh)
@@ -98,8 +100,11 @@ def initial_state(
   )
   variables = initialise(jax.random.key(config.train.seed))
   if pretrained:
-    parts = tuple(config.train.pretrained_parts)
-    variables, lines = import_pretrained(model, pretrained, variables, parts)
+    if isinstance(pretrained, TrainedNetwork):
+      variables, lines = transfer(pretrained, model, config, variables)
+    else:
+      parts = tuple(config.train.pretrained_parts)
+      variables, lines = import_pretrained(model, pretrained, variables, parts)
     for line in lines:
       logging.warning("%s", line)
     variables = jax.device_get(variables)  # its arrays are local to this host; the state is global

@@ -1,4 +1,4 @@
-"""Explains the predictions of a checkpoint's network."""
+"""Explains the predictions of a trained network."""
 
 import abc
 import os
@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8
 
-from ferjax.checkpoint import Checkpoint, Step, open_checkpoint
 from ferjax.data.classification.views import center_placement
 from ferjax.inference.base import Image, OnBadImage, Prepared, read_ahead
 from ferjax.inference.classification import ExpressionClassifier
@@ -32,6 +31,8 @@ from ferjax.inference.loading import load_predictor
 from ferjax.models.registry import spec_of
 from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.tasks.detection.task import DetectionTask, decode
+from ferjax.trained import TrainedNetwork
+from ferjax.weights.opening import Step, open_weights
 
 _IMAGES_AHEAD = 4
 _MAX_FACES = 6
@@ -197,6 +198,7 @@ class DetectorExplainer(Explainer):
     layer = default_layer(model, predictor.image_size) if layer is None else layer
     self.layer = layer
     size, max_faces = predictor.image_size, predictor.settings["max_detections"]
+    per_class_nms = predictor.settings["per_class_nms"]
     task = DetectionTask(predictor.class_names)
 
     @jax.jit
@@ -217,6 +219,7 @@ class DetectorExplainer(Explainer):
         score_threshold=score_threshold,
         iou_threshold=iou_threshold,
         max_detections=max_faces,
+        per_class_nms=per_class_nms,
       )
       detections, cells = jax.tree.map(lambda rows: rows[0], (detections, cells))
       classes = jnp.where(target == _PREDICTED, detections.labels, target)
@@ -265,18 +268,19 @@ class DetectorExplainer(Explainer):
 
 
 def load_explainer(
-  checkpoint: str | os.PathLike | Checkpoint,
+  checkpoint: str | os.PathLike | TrainedNetwork,
   *,
   step: Step = None,
   target: str | None = None,
   score_threshold: float | None = None,
   iou_threshold: float | None = None,
   max_detections: int | None = None,
+  per_class_nms: bool | None = None,
 ) -> Explainer:
   """A `ClassifierExplainer` or a `DetectorExplainer`, depending on the task.
 
   Args:
-    checkpoint, step, score_threshold, iou_threshold: as for `ferjax.load_predictor`.
+    checkpoint, step, score_threshold, iou_threshold, per_class_nms: as for `ferjax.load_predictor`.
     target: the class to explain; None for the predicted one.
     max_detections: detectors only: maximum number of faces to explain, by decreasing score; None
       for 6.
@@ -285,7 +289,7 @@ def load_explainer(
     FileNotFoundError: the checkpoint does not exist.
     ValueError: an unknown class, or a setting is out of range or does not apply here.
   """
-  checkpoint = open_checkpoint(checkpoint, step=step)
+  checkpoint = open_weights(checkpoint, step=step)
   if max_detections is None and checkpoint.meta["task"] == "detection":
     max_detections = _MAX_FACES
   predictor = load_predictor(
@@ -294,6 +298,7 @@ def load_explainer(
     score_threshold=score_threshold,
     iou_threshold=iou_threshold,
     max_detections=max_detections,
+    per_class_nms=per_class_nms,
   )
   if isinstance(predictor, Predictor):
     return DetectorExplainer(predictor, target=target)

@@ -23,8 +23,6 @@ from ferjax.ops.boxes import (
 from ferjax.ops.nms import nms
 from ferjax.tasks.base import Examples, Loss
 from ferjax.tasks.detection.metrics import FACE_AP, DetectionMetrics
-from ferjax.tasks.detection.plots import plot_precision_recall
-from ferjax.tasks.plots import plot_confusion
 from ferjax.typing import DetectionBatch, Detections, DetectorOutput
 
 IOU_LOSS_WEIGHT = 5.0
@@ -79,6 +77,7 @@ class DetectionTask:
     score_threshold: float | Float[Array, ""],
     iou_threshold: float | Float[Array, ""],
     max_detections: int,
+    per_class_nms: bool = True,
   ) -> Detections:
     """Raw maps to boxes (spec: fer_yolo_mamba, Post-processing and metrics). Runs under `jit`.
 
@@ -90,8 +89,10 @@ class DetectionTask:
         in input pixels and not clipped.
       score_threshold: minimum objectness * class probability. An array is traced, so a new value
         compiles nothing; a Python number is compiled in.
-      iou_threshold: boxes with a higher IoU with a better box of their class are dropped.
+      iou_threshold: boxes with a higher IoU with a better box are dropped.
       max_detections: maximum number of detections per image.
+      per_class_nms: whether boxes only drop boxes of the same class, as average precision per
+        class needs. Otherwise a face gets one box, of its most probable class.
 
     Raises:
       ValueError: a threshold is not in 0..1, `max_detections` is below 1, or the maps do not
@@ -104,6 +105,7 @@ class DetectionTask:
       score_threshold=score_threshold,
       iou_threshold=iou_threshold,
       max_detections=max_detections,
+      per_class_nms=per_class_nms,
     )
     return detections
 
@@ -116,6 +118,7 @@ class DetectionTask:
     score_threshold: float | Float[Array, ""],
     iou_threshold: float | Float[Array, ""],
     max_detections: int,
+    per_class_nms: bool = True,
   ) -> tuple[Detections, Int[Array, "b d"]]:
     """Like `postprocess`, with the cell of each detection, in the order of `decode`."""
     self._check(output)
@@ -140,7 +143,7 @@ class DetectionTask:
       return nms(
         boxes,
         scores,
-        labels,
+        labels if per_class_nms else None,
         iou_threshold=iou_threshold,
         score_threshold=score_threshold,
         max_detections=max_detections,
@@ -174,6 +177,10 @@ class DetectionTask:
 
   def write_report(self, metrics: DetectionMetrics, source: Examples, folder: pathlib.Path) -> None:
     """Writes precision_recall.png and confusion.png."""
+    # Imported here because inference needs this module, but not Matplotlib.
+    from ferjax.tasks.detection.plots import plot_precision_recall
+    from ferjax.tasks.plots import plot_confusion
+
     del source
     plot_precision_recall(metrics, folder / "precision_recall.png")
     plot_confusion(metrics.confusion_matrix(), metrics.class_names, folder / "confusion.png")

@@ -1,0 +1,84 @@
+"""Saves a trained network as a weights file."""
+
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from ferjax._version import __version__
+from ferjax.trained import NetworkMeta, TrainedNetwork
+from ferjax.weights.file import FORMAT, SUFFIX, Description, WeightsFile, write_weights
+from ferjax.weights.opening import Step, open_weights
+from ferjax.weights.settings import check_settings
+
+_VALIDATION = "validation"  # the metrics in a checkpoint
+
+
+def save_weights(
+  source: str | os.PathLike | TrainedNetwork,
+  output: str | os.PathLike,
+  *,
+  step: Step = None,
+  name: str | None = None,
+  data: str | None = None,
+  licence: str | None = None,
+  metrics: Mapping[str, Mapping[str, float]] | None = None,
+  settings: Mapping[str, Any] | None = None,
+) -> WeightsFile:
+  """Saves the variables of inference, which are the moving averages if there are any.
+
+  What is not given is taken from the source: a checkpoint has validation metrics, a weights file
+  has everything.
+
+  Args:
+    source, step: as for `open_weights`.
+    output: the file, which is replaced if it exists; its name ends in `.safetensors`.
+    name: of the weights; None for the name of the file without the suffix.
+    data: the training data.
+    licence: of the weights.
+    metrics: evaluated set -> name -> value; added to those of the source. Values that are not
+      finite are left out.
+    settings: of prediction, which replace its defaults: `score_threshold` and `iou_threshold`
+      (0..1) of a detector; of a classifier `crop_margin`, as for
+      `ferjax.weights.settings.check_margin`, `flip` and `logit_adjustment`, as for
+      `ferjax.inference.classification.ExpressionClassifier`.
+
+  Raises:
+    FileNotFoundError, ValueError: as `open_weights`.
+    ValueError: another suffix, or a setting of another task or out of range.
+    OSError: the file cannot be written.
+  """
+  output = pathlib.Path(output)
+  if output.suffix != SUFFIX:
+    raise ValueError(f"the weights file is {str(output)!r}; expected a name that ends in {SUFFIX}")
+  opened = open_weights(source, step=step)
+  meta = opened.meta
+  check_settings(meta["task"], settings or {})
+  known = meta["metrics"] if isinstance(opened, WeightsFile) else {_VALIDATION: meta["metrics"]}
+  described: NetworkMeta = {field: meta[field] for field in NetworkMeta.__annotations__}  # pyright: ignore
+  description: Description = {
+    **described,
+    "format": FORMAT,
+    "name": name or output.stem,
+    "settings": {**opened.settings, **(settings or {})},
+    "data": meta.get("data", "") if data is None else data,
+    "licence": meta.get("licence", "") if licence is None else licence,
+    "metrics": _finite({**known, **(metrics or {})}),
+    "selection": meta["selection"],
+    "step": meta["step"],
+    "epoch": meta["epoch"],
+    "versions": {"ferjax": __version__},
+  }
+  return write_weights(output, description, jax.device_get(opened.variables()))
+
+
+def _finite(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+  """Sets with at least one finite value; JSON has no others, such as the recall of no examples."""
+  found = {
+    of: {name: float(value) for name, value in values.items() if math.isfinite(value)}
+    for of, values in metrics.items()
+  }
+  return {of: values for of, values in found.items() if values}
