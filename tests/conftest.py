@@ -15,9 +15,11 @@ from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Most programs run once. LLVM's optimisations take longer than they save; those of XLA are left on.
-jax.config.update("jax_disable_most_optimizations", True)
-os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # of programs that tests start
+# Most programs run once: LLVM's optimisations take longer than they save. XLA's own stay on.
+# In the environment too, for the programs that tests start.
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+  os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+  jax.config.update("jax_disable_most_optimizations", True)
 
 _GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -102,8 +104,7 @@ def trim_memory():
 def freed_programs(trim_memory):
   """Frees the programs of finished files if they take much memory; the cache on disk has them.
 
-  Not after each file: loading the small programs that most files share again, and collecting
-  garbage, took a minute of all tests.
+  Not after each file: collecting garbage takes 0.1 s, and most files share many small programs.
   """
   yield
   if _resident_memory() > _MEMORY_LIMIT:
@@ -125,7 +126,7 @@ def _resident_memory() -> float:
 
 @pytest.fixture(scope="session")
 def quick_options():
-  """XLA options for programs that run once: they compile in a third of the time, but run slowly."""
+  """XLA options for networks that run once: they compile fastest, but run slowly."""
   options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
   # The older emitters compile faster, but later versions of XLA may not have them.
   faster = options | {"xla_cpu_use_fusion_emitters": False}

@@ -175,7 +175,7 @@ def _clip_by_global_norm(limit: float) -> optax.GradientTransformation:
     factor = jnp.minimum(1, limit / global_norm(updates))
     return jax.tree.map(lambda x: factor * x, updates), state
 
-  return optax.GradientTransformation(lambda _: optax.EmptyState(), update)
+  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def parse_group_rates(text: str) -> dict[str, float]:
