@@ -5,6 +5,8 @@ import ctypes
 import functools
 import gc
 import importlib.util
+import math
+import os
 import pathlib
 
 import jax
@@ -13,6 +15,11 @@ from jax.experimental.compilation_cache import compilation_cache
 
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Most programs run once: LLVM's optimisations take longer than they save. XLA's own stay on.
+# In the environment too, for the programs that tests start.
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
+  os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+  jax.config.update("jax_disable_most_optimizations", True)
 
 _GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -21,12 +28,16 @@ _GOLDEN = pathlib.Path(__file__).parent / "golden"
 _LONG = (
   "training/test_command_line.py",
   "models/test_fer_yolo_mamba_parity.py",
-  "models/test_fermam_parity.py",
   "models/test_fer_yolo_mamba.py",
+  "models/test_fermam_parity.py",
   "models/test_fermam_modules_parity.py",
   "models/test_emonext_parity.py",
+  "commands/test_predict.py",
   "models/test_fermam.py",
   "models/test_emonext.py",
+  "models/test_export.py",
+  "commands/test_explain.py",
+  "training/test_loop_interruption.py",
 )
 
 
@@ -91,15 +102,31 @@ def trim_memory():
 
 @pytest.fixture(scope="module", autouse=True)
 def freed_programs(trim_memory):
-  """Frees the programs of a finished file; they stay in the cache on disk."""
+  """Frees the programs of finished files if they take much memory; the cache on disk has them.
+
+  Not after each file: collecting garbage takes 0.1 s, and most files share many small programs.
+  """
   yield
-  jax.clear_caches()
-  trim_memory()
+  if _resident_memory() > _MEMORY_LIMIT:
+    jax.clear_caches()
+    trim_memory()
+
+
+_MEMORY_LIMIT = 1.2e9  # bytes
+
+
+def _resident_memory() -> float:
+  """Bytes that the process has in memory; infinite where this is unknown."""
+  try:
+    pages = pathlib.Path("/proc/self/statm").read_text().split()[1]
+  except OSError:
+    return math.inf
+  return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture(scope="session")
 def quick_options():
-  """XLA options for programs that run once: they compile in a third of the time, but run slowly."""
+  """XLA options for networks that run once: they compile fastest, but run slowly."""
   options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
   # The older emitters compile faster, but later versions of XLA may not have them.
   faster = options | {"xla_cpu_use_fusion_emitters": False}
@@ -114,6 +141,13 @@ def quick_options():
 def jit_quickly(quick_options):
   """`jax.jit` with `quick_options`."""
   return functools.partial(jax.jit, compiler_options=quick_options)
+
+
+@pytest.fixture(scope="session")
+def jit_fully():
+  """`jax.jit` with all optimisations, for programs of large maps."""
+  options = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+  return functools.partial(jax.jit, compiler_options=options)
 
 
 @pytest.fixture(scope="session")

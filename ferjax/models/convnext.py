@@ -147,7 +147,11 @@ def _in_chunks(
 
 
 def _number_of_chunks(x: Float[Array, "b h w c"]) -> int:
-  """As few equal chunks of whole images as keep them within `CHUNK_SIZE`, if an image is."""
+  """As few equal chunks of whole images as keep them within `CHUNK_SIZE`, if an image is.
+
+  The backend that traces the program decides, not the one that it is lowered for: the results are
+  the same, and tracing each block for both would double the time to trace a network.
+  """
   batch_size = x.shape[0]
   if jax.default_backend() != "cpu" or not isinstance(batch_size, int):  # symbolic, for exports
     return 1

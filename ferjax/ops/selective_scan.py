@@ -101,15 +101,15 @@ def selective_scan(
     B32 = B32 * prepare(input_step, length, states)
   h0 = jnp.zeros((channels, states)) if initial_state is None else initial_state
   h0 = prepare(h0, channels, states)
-  D32 = prepare(jnp.zeros((1, channels)) if D is None else D[..., None, :], 1, channels)
+  D32 = None if D is None else jnp.broadcast_to(D.astype(jnp.float32), (*lead, channels))
   chunks = {"chunk_size": chunk_size or CHUNK_SIZES[method], "reverse": reverse}
   if method == "sequential":
-    scaled, D32 = input_step is not None, D32[..., 0, :]
+    scaled = input_step is not None
     y, final = sequential_scan(u32, dt32, A32, B32, C32, D32, h0, input_is_scaled=scaled, **chunks)
   else:
     v = dt32 * u32 if input_step is None else u32
     y, final = chunked_scan(dt32, A32, v, B32, C32, h0, **chunks)
-    y = y + D32 * u32
+    y = y if D32 is None else y + D32[..., None, :] * u32
   y = y.astype(u.dtype)
   return (y, final) if return_final_state else y
 

@@ -30,7 +30,7 @@ def sequential_scan(
   A: Float[Array, "... d n"],
   B: Float[Array, "... l n"],
   C: Float[Array, "... l n"],
-  D: Float[Array, "... d"],
+  D: Float[Array, "... d"] | None,
   h0: Float[Array, "... d n"],
   *,
   input_is_scaled: bool,
@@ -39,8 +39,8 @@ def sequential_scan(
 ) -> tuple[Float[Array, "... l d"], Float[Array, "... d n"]]:
   """C_l . h_l + D u_l with h_l = exp(dt_l A) h_{l-1} + B_l dt_l u_l, and the final state.
 
-  All arguments are float32 and have the same leading axes. If `input_is_scaled`, the state gets
-  B_l u_l. `chunk_size` and `reverse` are as in `selective_scan`.
+  Without D, there is no skip. All arguments are float32 and have the same leading axes. If
+  `input_is_scaled`, the state gets B_l u_l. `chunk_size` and `reverse` are as in `selective_scan`.
   """
   length, lead = u.shape[-2], u.shape[:-2]
   size = chunk_size
@@ -59,7 +59,7 @@ def sequential_scan(
     return jnp.swapaxes(x, -1, -2).reshape(groups, scans, x.shape[-1], x.shape[-2])
 
   u, dt, B, C = map(by_position, (u, dt, B, C))
-  D = D.reshape(groups, scans, D.shape[-1])
+  D = None if D is None else D.reshape(groups, scans, D.shape[-1])
   y, final = _scan(u, dt, by_state(A), B, C, D, by_state(h0), input_is_scaled, size)
   y = y[:, :, :length].reshape(*lead, length, y.shape[-1])
   final = jnp.swapaxes(final, -1, -2).reshape(h0.shape)
@@ -78,7 +78,7 @@ def _groups(lead: tuple[DimSize, ...], state_size: int) -> tuple[DimSize, DimSiz
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(7, 8))
 def _scan(u, dt, A, B, C, D, h0, scaled: bool, size: int):
-  """A and h0 are [g s n d], D is [g s d], the other arrays [g s l d] or [g s l n]."""
+  """A and h0 are [g s n d], D is [g s d] or None, the other arrays [g s l d] or [g s l n]."""
   y, final, _ = _forward(u, dt, A, B, C, D, h0, scaled, size)
   return y, final
 
@@ -98,7 +98,8 @@ def _forward(u, dt, A, B, C, D, h0, scaled, size):
       u_t, dt_t, B_t, C_t = (_at(x, t, 2) for x in (u, dt, B, C))
       v_t = u_t if scaled else dt_t * u_t
       h = _exp2(dt_t[..., None, :] * A) * h + _outer(v_t, B_t)
-      return h, _put(y, _sum_over_states(C_t, h) + D * u_t, t, 2)
+      y_t = _sum_over_states(C_t, h)
+      return h, _put(y, y_t if D is None else y_t + D * u_t, t, 2)
 
     h, y = lax.fori_loop(0, size, step, (h, y))
     return h, y, starts
@@ -131,8 +132,11 @@ def _scan_bwd(scaled, size, residuals, gradients):
     group, i = k // chunks, chunks - 1 - k % chunks
     scratch, carried, dA, *totals = carry
     arguments = [rows(x, group, i) for x in (u, dt, B, C, dy)]
-    fixed = [_at(x, group, 0) for x in (A, D, _at(starts, i, 0), carried, dA)]
-    scratch, carried_i, dA_i, parts = _chunk_gradients(scratch, *fixed, *arguments, scaled=scaled)
+    fixed = [_at(x, group, 0) for x in (A, _at(starts, i, 0), carried, dA)]
+    D_i = None if D is None else _at(D, group, 0)
+    scratch, carried_i, dA_i, parts = _chunk_gradients(
+      scratch, D_i, *fixed, *arguments, scaled=scaled
+    )
     carried, dA = _put(carried, carried_i, group, 0), _put(dA, dA_i, group, 0)
     totals = (
       lax.dynamic_update_slice(x, part[None], (group, 0, i * size, 0))
@@ -147,13 +151,14 @@ def _scan_bwd(scaled, size, residuals, gradients):
   _, d_h0, dA, du, d_dt, dB, dC = lax.fori_loop(
     0, groups * chunks, chunk, (scratch, d_final, *empty)
   )
-  return du, d_dt, dA, dB, dC, jnp.sum(dy * u, axis=2), d_h0
+  dD = None if D is None else jnp.sum(dy * u, axis=2)
+  return du, d_dt, dA, dB, dC, dD, d_h0
 
 
 _scan.defvjp(_scan_fwd, _scan_bwd)
 
 
-def _chunk_gradients(scratch, A, D, start, carried, dA, u, dt, B, C, dy, *, scaled):
+def _chunk_gradients(scratch, D, A, start, carried, dA, u, dt, B, C, dy, *, scaled):
   """Gradients of one chunk of one group: of the state before it, of A, and of u, dt, B and C.
 
   `scratch` is memory for the chunk's states and two gradients; its values are of no use.
@@ -183,7 +188,7 @@ def _chunk_gradients(scratch, A, D, start, carried, dA, u, dt, B, C, dy, *, scal
   dv = _sum_over_states(B, g)
   d_dt = _add(A[:, None, n] * d_log_a[:, :, n] for n in range(A.shape[-2]))
   du, d_dt = (dv, d_dt) if scaled else (dv * dt, d_dt + dv * u)
-  du = du + D[:, None] * dy
+  du = du if D is None else du + D[:, None] * dy
   parts = du, d_dt, _sum_over_channels(g, v), _sum_over_channels(states[:, 1:], dy)
   return (states, g, d_log_a), carried, dA, parts
 

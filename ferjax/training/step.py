@@ -12,13 +12,13 @@ import optax
 from ferjax.compiler_options import compiler_options
 from ferjax.config import EvalConfig, TrainConfig
 from ferjax.tasks.base import Loss, Task
+from ferjax.training.joined import all_finite, global_norm
 from ferjax.training.optimizers import Schedule
 from ferjax.training.sharding import data_sharding, replicated
 from ferjax.training.state import TrainState, Variables, update_ema
 from ferjax.typing import Batch
 
 Params = Any  # a pytree of arrays
-_SMALL = 2**16  # elements
 
 
 @flax.struct.dataclass
@@ -88,8 +88,8 @@ def make_train_step(
     metrics = StepMetrics(
       loss=loss,
       learning_rate=schedule(state.step),
-      grad_norm=optax.tree.norm(grads),
-      finite=_all_finite((loss.total, variables, opt_state)),
+      grad_norm=global_norm(grads),
+      finite=all_finite((loss.total, variables, opt_state)),
     )
     return TrainState(step=step, opt_state=opt_state, ema=ema, **variables), metrics
 
@@ -152,7 +152,7 @@ def _over_microbatches(gradient: Gradient, count: int) -> Gradient:
 def _ascend(params: Params, grads: Params, rho: float) -> Params:
   """The point at distance `rho` along the gradient (Foret et al. 2021, equation 2)."""
   # optax.contrib.sam does this too, but returns NaN for a zero gradient, as of a masked batch.
-  scale = rho / (optax.tree.norm(grads) + 1e-12)
+  scale = rho / (global_norm(grads) + 1e-12)
   return jax.tree.map(lambda value, grad: value + scale * grad, params, grads)
 
 
@@ -219,17 +219,3 @@ def make_eval_step(
     out_shardings=everywhere,
     compiler_options=compiler_options(),
   )
-
-
-def _all_finite(tree: Any) -> jax.Array:
-  """Whether all values are finite.
-
-  Small arrays are joined: a network has hundreds, and the operations of each take longer to load
-  and to start than to run.
-  """
-  leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)]
-  small = [leaf for leaf in leaves if leaf.size <= _SMALL]
-  large = [leaf for leaf in leaves if leaf.size > _SMALL]
-  # The barrier keeps XLA from moving the operations back into the parts.
-  joined = [jax.lax.optimization_barrier(jnp.concatenate(small))] if small else []
-  return jnp.all(jnp.stack([jnp.isfinite(leaf).all() for leaf in joined + large]))

@@ -1,4 +1,4 @@
-"""With `Spot`, whose output can be computed by hand, and with a real checkpoint."""
+"""With `Spot`, whose output can be computed by hand."""
 
 import dataclasses
 
@@ -10,13 +10,9 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from PIL import Image
 
-from ferjax.checkpoint import load_variables, open_checkpoint
-from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, ImageError, letterbox, luma, normalize
-from ferjax.expressions import SEVEN_EXPRESSIONS
+from ferjax.checkpoint import open_checkpoint
+from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, ImageError, luma
 from ferjax.inference.detection import Predictor
-from ferjax.inference.results import Face
-from ferjax.models import create_model
-from ferjax.tasks.detection.task import DetectionTask
 from ferjax.typing import DetectorOutput
 
 NAMES = ("red", "green", "blue")
@@ -317,55 +313,6 @@ def test_class_names_must_fit_the_model():
     predictor.predict([np.zeros((8, 8, 3), np.uint8)])
 
 
-@pytest.fixture(scope="module")
-def real(tiny_checkpoint):
-  return Predictor(tiny_checkpoint, batch_size=3, score_threshold=0.5)
-
-
-def test_a_checkpoint_describes_itself(real, tiny_checkpoint):
-  assert real.class_names == SEVEN_EXPRESSIONS
-  assert (real.image_size, real.step) == (64, 3)
-  with pytest.raises(FileNotFoundError, match="no checkpoint of step 4"):
-    Predictor(tiny_checkpoint, step=4)
-
-
-def test_predictions_match_model_and_postprocessing(
-  real, tiny_checkpoint, photographs, check_same_faces
-):
-  """Without the predictor's own batches and threads."""
-  model = create_model("fer_yolo_mamba", num_classes=7, size="nano")
-  task = DetectionTask(SEVEN_EXPRESSIONS)
-  square, placement = letterbox(photographs[1], 64)
-
-  @jax.jit
-  def detect(variables, image, placement):
-    return task.postprocess(
-      model.apply(variables, image, train=False),
-      image_size=64,
-      placement=placement,
-      score_threshold=0.5,
-      iou_threshold=0.3,
-      max_detections=100,
-      per_class_nms=False,
-    )
-
-  expected = detect(load_variables(tiny_checkpoint), normalize(square)[None], placement[None])
-  found = [
-    Face(
-      box=tuple(map(float, expected.boxes[0, row])),
-      score=float(expected.scores[0, row]),
-      expression=SEVEN_EXPRESSIONS[expected.labels[0, row]],
-      scores=dict(zip(SEVEN_EXPRESSIONS, map(float, expected.class_scores[0, row]), strict=True)),
-    )
-    for row in range(int(expected.mask[0].sum()))
-  ]
-  (prediction,) = real.predict([photographs[1]])
-  assert len(prediction.faces) > 0
-  check_same_faces(prediction.faces, found, score_threshold=0.5)
-  for face in prediction.faces:
-    assert face.score == max(face.scores.values())
-
-
 def test_images_are_normalised_with_the_checkpoint_statistics(monkeypatch, tiny_checkpoint):
   mean, std = [0.4, 0.4, 0.4], [2 * deviation for deviation in IMAGENET_STD]
   opened = open_checkpoint(tiny_checkpoint)
@@ -376,22 +323,3 @@ def test_images_are_normalised_with_the_checkpoint_statistics(monkeypatch, tiny_
   (face,) = prediction.faces
   # Spot undoes the usual normalisation, so red becomes (1 - 0.4) / 2 + 0.485.
   assert face.score == pytest.approx((1 / (1 + np.exp(-40 * (0.785 - 0.75)))) ** 2, abs=1e-4)
-
-
-def test_a_batch_equals_single_images(real, photographs, check_same_faces):
-  together = real.predict(photographs)
-  alone = [real.predict([photograph])[0] for photograph in photographs]
-  assert sum(len(prediction.faces) for prediction in alone) > 5
-  for a, b in zip(together, alone, strict=True):
-    assert (a.width, a.height) == (b.width, b.height)
-    check_same_faces(a.faces, b.faces, score_threshold=0.5)
-
-
-def test_another_task_is_an_error(classifier_checkpoint):
-  with pytest.raises(ValueError, match="task 'classification'; expected 'detection'"):
-    Predictor(classifier_checkpoint)
-
-
-def test_a_folder_without_checkpoint(tmp_path):
-  with pytest.raises(FileNotFoundError, match="no checkpoint in"):
-    Predictor(tmp_path)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.extend.random import define_prng_impl
 
 import ferjax
 from ferjax.interop import released_names, torch_weights
@@ -109,13 +110,47 @@ def check_statistics(golden_rules):
 
 
 @pytest.fixture(scope="session")
+def quick_key():
+  """A random key for the initial values of a whole network.
+
+  Its numbers are hashes of their positions ("lowbias32", Wellons 2018): random enough for means and
+  spreads, and one loop for each parameter. JAX's generators are about ten, and compile much longer.
+  """
+
+  def mix(x):
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)
+
+  def numbers(key, shape):
+    position = jnp.arange(np.prod(shape, dtype=int), dtype=jnp.uint32)
+    return mix(mix(position) + key[0]).reshape(shape)
+
+  def random_bits(key, bit_width, shape):
+    assert bit_width == 32
+    return numbers(key, shape)
+
+  hashing = define_prng_impl(
+    key_shape=(1,),
+    seed=lambda seed: mix(seed.astype(jnp.uint32))[None],
+    split=lambda key, shape: mix(numbers(key, shape))[..., None],
+    random_bits=random_bits,
+    fold_in=lambda key, data: mix(key + mix(jnp.uint32(data) + jnp.uint32(1))[None]),
+    name="hashing",
+  )
+  return jax.random.key(0, impl=hashing)
+
+
+@pytest.fixture(scope="session")
 def abstract():
   """Shapes of a network's variables and of its output for one image."""
 
   def shapes(model, height=64, width=None):
     image = jnp.zeros((1, height, width or height, 3))
-    variables = jax.eval_shape(lambda: model.init(jax.random.key(0), image, train=False))
-    return variables, jax.eval_shape(lambda v: model.apply(v, image, train=False), variables)
+    output, variables = jax.eval_shape(
+      lambda: model.init_with_output(jax.random.key(0), image, train=False)
+    )
+    return variables, output
 
   return shapes
 
@@ -155,11 +190,11 @@ def keeps_products():
 
 
 @pytest.fixture(scope="session")
-def compiled(trim_memory):
+def compiled(jit_fully, trim_memory):
   """Compiles a function for its arguments, and returns the compiler's memory before it runs."""
 
   def compile_for(function, *arguments):
-    program = jax.jit(function).lower(*arguments).compile()
+    program = jit_fully(function).lower(*arguments).compile()
     trim_memory()
     return program
 

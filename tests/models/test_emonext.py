@@ -152,12 +152,10 @@ def test_parameter_paths_are_an_interface(abstract):
   }
 
 
-def test_initial_values_follow_the_released_distributions(emonext_golden, jit_quickly):
+def test_initial_values_follow_the_released_distributions(emonext_golden, jit_quickly, quick_key):
   """Mean and spread of each tensor, within its sampling error."""
   model, image = create(), jnp.zeros((1, 224, 224, 3))
-  variables = jit_quickly(lambda key: model.init(key, image, train=False))(
-    jax.random.key(0, impl="rbg")
-  )
+  variables = jit_quickly(lambda key: model.init(key, image, train=False))(quick_key)
   ours = export_state_dict(model, variables)
   for entry in emonext_golden.manifest["params"]:
     if entry["kind"] != "param":
@@ -169,10 +167,10 @@ def test_initial_values_follow_the_released_distributions(emonext_golden, jit_qu
   np.testing.assert_array_equal(ours["fc_loc.2.bias"], [1, 0, 0, 0, 1, 0])
 
 
-def test_the_initial_transformer_is_the_identity(image, jit_quickly):
+def test_the_initial_transformer_is_the_identity(image, jit_quickly, quick_key):
   out, _ = jit_quickly(
     functools.partial(emonext.SpatialTransformer().init_with_output, train=False)
-  )(jax.random.key(0, impl="rbg"), image)
+  )(quick_key, image)
   np.testing.assert_allclose(out, image, atol=1e-5)
 
 

@@ -68,11 +68,11 @@ def test_shapes_follow_the_symbols(name, variant, shapes):
     ("fermam", (2, 128, 160, 3)),  # in a row of 5 tokens, a cell of 4 leaves one over
   ],
 )
-def test_the_exported_program_computes_the_same(name, shape):
+def test_the_exported_program_computes_the_same(name, shape, jit_quickly):
   model, variables, exported = _exported(name)
   image = jnp.asarray(np.random.default_rng(1).standard_normal(shape), jnp.float32)
   found, expected = (
-    jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})(variables, image)
+    jit_quickly(function)(variables, image)
     for function in (exported.call, functools.partial(model.apply, train=False))
   )
   # The two programs add up in different orders: float32 holds 6e-8 of a number, and errors of

@@ -9,24 +9,59 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import ferjax
+from ferjax.models import fer_yolo_mamba
 from ferjax.models.fer_yolo_mamba import PARTS
 
 create = functools.partial(ferjax.create_model, "fer_yolo_mamba", num_classes=7)
 
 
-@pytest.fixture(scope="module")
-def nano(abstract, random_values):
-  """With positive attention kernels: their two hidden units at this width may all be dead."""
-  model = create(size="nano")
-  variables = jax.tree_util.tree_map_with_path(
-    lambda path, x: jnp.abs(x) if "attention" in jax.tree_util.keystr(path) else x,
-    random_values(abstract(model)[0]),
-  )
-  return model, variables
+@pytest.fixture(scope="module", autouse=True)
+def mini_size():
+  """A network that compiles fast: narrow, and without the depthwise convolutions of "nano"."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setitem(fer_yolo_mamba.SIZES, "mini", (0.33, 0.125))
+    patch.setitem(fer_yolo_mamba.CHOICES, "size", tuple(fer_yolo_mamba.SIZES))
+    yield
 
 
 @pytest.fixture(scope="module")
-def initial_params(jit_quickly):
+def filled(abstract, random_values):
+  """A network of a size, with random variables.
+
+  The attention's kernels are positive: its one or two hidden units may otherwise all be dead.
+  """
+
+  def fill(size):
+    model = create(size=size)
+    variables = jax.tree_util.tree_map_with_path(
+      lambda path, x: jnp.abs(x) if "attention" in jax.tree_util.keystr(path) else x,
+      random_values(abstract(model)[0]),
+    )
+    return model, variables
+
+  return fill
+
+
+@pytest.fixture(scope="module")
+def nano(filled):
+  return filled("nano")
+
+
+@pytest.fixture(scope="module")
+def mini(filled):
+  return filled("mini")
+
+
+@pytest.fixture(scope="module")
+def forward(mini, image, jit_quickly):
+  """The compiled network and its output for all images."""
+  model, variables = mini
+  run = jit_quickly(functools.partial(model.apply, train=False))
+  return run, run(variables, image)
+
+
+@pytest.fixture(scope="module")
+def initial_params(jit_quickly, quick_key):
   """Initial parameters of one block and of one level of the head: all take long to compile."""
   model, image = create(size="nano"), jnp.zeros((1, 32, 32, 3))
 
@@ -34,7 +69,7 @@ def initial_params(jit_quickly):
     params = model.init(key, image, train=False)["params"]
     return params["neck"]["vss_p3"]["ss2d"], params["head"]["level1"]
 
-  return jit_quickly(init)(jax.random.key(0, impl="rbg"))
+  return jit_quickly(init)(quick_key)
 
 
 @pytest.fixture(scope="module")
@@ -138,12 +173,11 @@ def test_prior_probability(initial_params):
   assert np.abs(head["reg_pred"]["bias"]).max() <= 64**-0.5
 
 
-def test_a_batch_equals_its_images_one_by_one(nano, image, jit_quickly, check_same):
-  model, variables = nano
-  forward = jit_quickly(functools.partial(model.apply, train=False))
-  whole = forward(variables, image)
+def test_a_batch_equals_its_images_one_by_one(mini, image, forward, check_same):
+  _, variables = mini
+  run, whole = forward
   for i in range(3):
-    one = forward(variables, image[i : i + 1])
+    one = run(variables, image[i : i + 1])
     for a, b in zip(whole.levels, one.levels, strict=True):
       check_same(a[i], b[0])
 
@@ -173,8 +207,8 @@ def test_every_parameter_gets_a_gradient(nano, image, jit_quickly):
 
 
 @pytest.mark.parametrize("frozen", ["backbone", "backbone+neck"])
-def test_frozen_parts_keep_statistics_and_get_no_gradient(nano, image, frozen, jit_quickly):
-  model, variables = nano
+def test_frozen_parts_keep_statistics_and_get_no_gradient(mini, image, frozen, jit_quickly):
+  model, variables = mini
   model = model.clone(frozen=frozen)
 
   def loss_fn(params):
@@ -195,15 +229,15 @@ def test_frozen_parts_keep_statistics_and_get_no_gradient(nano, image, frozen, j
     assert all(jax.tree.leaves(same)) == is_frozen
 
 
-def test_bfloat16_follows_float32(nano, image, jit_quickly):
+def test_bfloat16_follows_float32(mini, image, forward, jit_quickly):
   """Outputs stay float32, and the maps agree as far as bfloat16 carries."""
-  model, variables = nano
+  _, variables = mini
   # Kernels about as small as initial ones, so that no error grows from layer to layer.
   variables = jax.tree_util.tree_map_with_path(
     lambda path, x: 0.5 * x if path[-1].key == "kernel" else x, variables
   )
-  half = create(size="nano", dtype="bfloat16")
-  full_output = jit_quickly(functools.partial(model.apply, train=False))(variables, image)
+  half = create(size="mini", dtype="bfloat16")
+  full_output = forward[0](variables, image)
   half_output = jit_quickly(functools.partial(half.apply, train=False))(variables, image)
   for a, b in zip(full_output.levels, half_output.levels, strict=True):
     assert b.dtype == jnp.float32
@@ -211,13 +245,13 @@ def test_bfloat16_follows_float32(nano, image, jit_quickly):
     assert 0 < error < 3e-2
 
 
-def test_pure_function_under_the_transformations(nano, jit_quickly, check_same):
+def test_pure_function_under_the_transformations(mini, image, forward, jit_quickly, check_same):
   """`jit`, `vmap`, `grad`, `pmap` and `shard_map` of `model.apply`."""
-  model, variables = nano
-  images = jax.random.normal(jax.random.key(2), (2, 1, 32, 32, 3))
+  model, variables = mini
+  images = image[:2, None]
   apply = functools.partial(model.apply, train=False)
   score = lambda x: sum(level.sum() for level in apply(variables, x).levels)  # noqa: E731
-  expected = jit_quickly(apply)(variables, images[:, 0])
+  expected = jax.tree.map(lambda x: x[:2], forward[1])
   mapped = jit_quickly(jax.vmap(apply, in_axes=(None, 0)))(variables, images)
   parallel = jax.pmap(apply, in_axes=(None, 0))(variables, images)
   mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -231,7 +265,7 @@ def test_pure_function_under_the_transformations(nano, jit_quickly, check_same):
   ):
     for got in (a[:, 0], b[:, 0], c):
       check_same(got, want)
-  assert jit_quickly(jax.grad(score))(images[0]).shape == (1, 32, 32, 3)
+  assert jax.eval_shape(jax.grad(score), images[0]).shape == images[0].shape
 
 
 @pytest.mark.parametrize(

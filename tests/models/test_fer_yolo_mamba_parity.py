@@ -54,8 +54,10 @@ def tap_paths():
   return paths
 
 
-def test_every_intermediate_and_output(golden, released_model, released_variables, golden_image):
-  @jax.jit
+def test_every_intermediate_and_output(
+  golden, released_model, released_variables, golden_image, jit_fully
+):
+  @jit_fully
   def forward(variables, image):
     output, state = released_model.apply(variables, image, train=False, capture_intermediates=True)
     taps = flatten_dict(state["intermediates"], sep="/")
@@ -235,13 +237,13 @@ def test_module_and_its_gradients(
     )
 
 
-def test_initial_values_follow_the_released_distributions(golden, released_model, jit_quickly):
+def test_initial_values_follow_the_released_distributions(
+  golden, released_model, jit_quickly, quick_key
+):
   """Mean and spread of each tensor, within its sampling error."""
   model = released_model.clone(prior_probability=None)
   image = jnp.zeros((1, 32, 32, 3))
-  variables = jit_quickly(lambda key: model.init(key, image, train=False))(
-    jax.random.key(0, impl="rbg")
-  )
+  variables = jit_quickly(lambda key: model.init(key, image, train=False))(quick_key)
   ours = torch_weights.export_state_dict(model, variables)
   for entry in golden.manifest["params"]:
     if entry["kind"] != "param" or np.prod(entry["shape"]) < 64:

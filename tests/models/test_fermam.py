@@ -18,13 +18,11 @@ create = functools.partial(ferjax.create_model, "fermam", num_classes=7)
 
 
 @pytest.fixture(scope="module")
-def nano(jit_quickly):
+def nano(jit_quickly, quick_key):
   """A small network whose running statistics and norms differ from channel to channel."""
   model = create(size="nano", dropout_rate=0.0)
   image = jnp.zeros((1, 64, 64, 3))
-  variables = jit_quickly(lambda key: model.init(key, image, train=False))(
-    jax.random.key(0, impl="rbg")
-  )
+  variables = jit_quickly(lambda key: model.init(key, image, train=False))(quick_key)
   rng = np.random.default_rng(0)
 
   def vary(path, x):

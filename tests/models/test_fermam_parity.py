@@ -180,12 +180,12 @@ def test_train_step(
   assert all(x.startswith(heads) for x in unseen)
 
 
-def test_initial_values_follow_the_released_distributions(fermam_golden, model, jit_quickly):
+def test_initial_values_follow_the_released_distributions(
+  fermam_golden, model, jit_quickly, quick_key
+):
   """Mean and spread of each tensor, within its sampling error."""
   image = jnp.zeros((1, 32, 32, 3))
-  variables = jit_quickly(lambda key: model.init(key, image, train=False))(
-    jax.random.key(0, impl="rbg")
-  )
+  variables = jit_quickly(lambda key: model.init(key, image, train=False))(quick_key)
   ours = torch_weights.export_state_dict(model, variables)
   naming = released_names.table_of(model)
   checked = 0

@@ -3,6 +3,8 @@
 The parity tests compare their outputs with recorded numbers.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,11 +20,15 @@ from ferjax.models.ssm import (
 )
 
 
-def gradients(jit, dtype, train):
+@pytest.fixture(scope="module")
+def block_variables(jit_quickly, quick_key):
+  x = jnp.zeros((1, 6, 6, 64))
+  return jit_quickly(lambda key: VSSBlock().init(key, x, train=False))(quick_key)
+
+
+def gradients(jit, variables, dtype, train):
   x = jax.random.normal(jax.random.key(0), (2, 6, 6, 64))
   cotangent = jax.random.normal(jax.random.key(1), x.shape)
-  init = jit(lambda key: VSSBlock().init(key, x, train=False))
-  variables = init(jax.random.key(2))
 
   def loss(params, x):
     output, _ = VSSBlock(dtype=dtype).apply(
@@ -38,8 +44,10 @@ def gradients(jit, dtype, train):
 
 # The gradient of BatchNorm's own statistics subtracts means, where half precision loses digits.
 @pytest.mark.parametrize(("train", "cosine"), [(False, 0.9995), (True, 0.99)])
-def test_bfloat16_gradients_follow_those_of_float32(jit_quickly, train, cosine):
-  half, full = (gradients(jit_quickly, dtype, train) for dtype in (jnp.bfloat16, jnp.float32))
+def test_bfloat16_gradients_follow_those_of_float32(jit_quickly, block_variables, train, cosine):
+  half, full = (
+    gradients(jit_quickly, block_variables, dtype, train) for dtype in (jnp.bfloat16, jnp.float32)
+  )
   leaves = jax.tree.leaves(half)
   assert {x.dtype for x in leaves} == {jnp.dtype(jnp.float32)}
   a, b = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(g)]) for g in (half, full))
@@ -69,7 +77,7 @@ def rotated_and_transposed(x, variables):
 
 
 @pytest.mark.parametrize("shape", [(6, 6), (5, 7)])
-def test_turning_the_map_exchanges_the_paths(shape):
+def test_turning_the_map_exchanges_the_paths(shape, jit_quickly):
   """This holds only if every output returns to its position.
 
   A flip is no such turn (tests/ops/test_scan_paths.py).
@@ -78,16 +86,16 @@ def test_turning_the_map_exchanges_the_paths(shape):
   # With steps near 1 the states matter; paths that skip alike would hide how they are merged.
   normal = jax.nn.initializers.normal(1.0)
   module = SS2D(num_paths=4, conv_init=normal, dt_bias_init=normal)
-  variables = module.init(jax.random.key(1), x)
+  variables = jit_quickly(module.init)(jax.random.key(1), x)
+  by_position, by_visit = (jit_quickly(module.clone(merge=x).apply) for x in ("position", "visit"))
   skip = normal(jax.random.key(2), variables["params"]["D"].shape)
   variables = {"params": {**variables["params"], "D": skip}}
   for turn, turned, turned_variables in rotated_and_transposed(x, variables):
-    expected = turn(module.apply(variables, x))
+    expected = turn(by_position(variables, x))
     np.testing.assert_allclose(
-      module.apply(turned_variables, turned), expected, rtol=1e-3, atol=1e-5
+      by_position(turned_variables, turned), expected, rtol=1e-3, atol=1e-5
     )
-    visit = module.clone(merge="visit")
-    difference = visit.apply(turned_variables, turned) - turn(visit.apply(variables, x))
+    difference = by_visit(turned_variables, turned) - turn(by_visit(variables, x))
     assert jnp.linalg.norm(difference) > 0.1 * jnp.linalg.norm(expected)
 
 
@@ -102,15 +110,14 @@ def test_initial_step_sizes_of_both_variants():
   np.testing.assert_allclose(released, dt + 1e-4, rtol=1e-4)
 
 
-def test_asfr_in_bfloat16_scans_in_float32():
+def test_asfr_in_bfloat16_scans_in_float32(jit_quickly):
   x = jax.random.normal(jax.random.key(0), (2, 7, 7, 64))
-  variables = ASFR().init(jax.random.key(1), x, train=False)
+  variables = jit_quickly(lambda key: ASFR().init(key, x, train=False))(jax.random.key(1))
   wanted = lambda module, name: name == "scan"  # noqa: E731
   outputs, scans = {}, {}
   for dtype in (jnp.float32, jnp.bfloat16):
-    outputs[dtype], state = ASFR(dtype=dtype).apply(
-      variables, x.astype(dtype), train=False, capture_intermediates=wanted
-    )
+    run = functools.partial(ASFR(dtype=dtype).apply, train=False, capture_intermediates=wanted)
+    outputs[dtype], state = jit_quickly(run)(variables, x.astype(dtype))
     scans[dtype] = state["intermediates"]["scan"][0]
   assert outputs[jnp.bfloat16].dtype == jnp.bfloat16
   assert scans[jnp.bfloat16].dtype == jnp.float32

@@ -75,10 +75,11 @@ def test_gradients_by_numeric_differences(method, reverse):
   inputs = make_inputs(length=7, channels=2, states=3)
   h0 = jax.random.normal(jax.random.key(1), (2, 2, 3))
 
+  @jax.jit
   def scan(h0, *args):
     return selective_scan(
-      *map(jnp.asarray, args),
-      initial_state=jnp.asarray(h0),
+      *args,
+      initial_state=h0,
       method=method,
       chunk_size=3,
       reverse=reverse,
@@ -103,11 +104,11 @@ def test_gradients_equal_those_of_plain_autodiff(method):
     return jnp.moveaxis(jax.lax.scan(step, jnp.zeros_like(A), time_first)[1], 0, 1)
 
   loss = lambda scan, *args: jnp.sum(scan(*args) * cotangent)  # noqa: E731
-  ours = jax.grad(
-    functools.partial(loss, functools.partial(selective_scan, method=method, chunk_size=4)),
-    argnums=range(6),
-  )(*inputs.values())
-  expected = jax.grad(functools.partial(loss, plain), argnums=range(6))(*inputs.values())
+  scan = functools.partial(selective_scan, method=method, chunk_size=4)
+  ours, expected = (
+    jax.jit(jax.grad(functools.partial(loss, f), argnums=range(6)))(*inputs.values())
+    for f in (scan, plain)
+  )
   for name, a, b in zip(inputs, ours, expected, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5, err_msg=name)
 
@@ -208,7 +209,7 @@ def test_gradients_for_input_step_and_shared_decay(method):
     y = selective_scan(**inputs, method=method, chunk_size=3)
     return jnp.sum(y * jnp.asarray(cotangent, jnp.float32))
 
-  grads = jax.grad(loss)(inputs)
+  grads = jax.jit(jax.grad(loss))(inputs)
   exact = {name: np.asarray(x, np.float64) for name, x in inputs.items()}
   for name, x in exact.items():
     direction, h = rng.standard_normal(x.shape), 1e-6

@@ -106,7 +106,9 @@ def test_resumed_run_on_the_device_equals_an_uninterrupted_one(
   # On one device, after two.
   metrics, variables = train(tmp_path, config, classifier, devices=1)
   assert metrics == pytest.approx(on_device[0], rel=1e-4)
-  chex.assert_trees_all_close(variables, on_device[1], atol=1e-5)
+  # The two programs round a value between two grey levels differently: up to 3 of 4096 pixels of a
+  # batch differ by one level.
+  chex.assert_trees_all_close(variables, on_device[1], atol=1e-4)
 
 
 @pytest.mark.parametrize("devices", [1, 2])

@@ -3,7 +3,7 @@
 Images are uint8, with one channel if grey; the device normalises them.
 """
 
-from typing import Any, cast
+from typing import Any, Generic, TypeVar, cast
 
 import grain
 import numpy as np
@@ -30,13 +30,14 @@ from ferjax.data.samplers import BalancedOrder
 from ferjax.data.sources import Source, load_example
 
 Row = dict[str, Any]
+Records = TypeVar("Records", Source, StoredFaces)
 
 
-class TrainRow(grain.transforms.Map):
-  """Example number -> an augmented row.
+class _TrainingRow(grain.transforms.Map, Generic[Records]):
+  """What the rows of a training set are made from.
 
   Args:
-    source: the examples.
+    records: the source of the examples, or the stored set.
     config: image size and augmentation.
     order: example number -> record.
     seed: of the augmentation.
@@ -44,24 +45,28 @@ class TrainRow(grain.transforms.Map):
 
   def __init__(
     self,
-    source: Source,
+    records: Records,
     config: DataConfig,
     *,
     order: grain.MapDataset | BalancedOrder,
     seed: int,
   ):
-    self._source = source
+    self._records = records
     self._config = config
     self._order = order
     self._seed = seed
 
+
+class TrainRow(_TrainingRow[Source]):
+  """Example number -> an augmented row; arguments as for `_TrainingRow`."""
+
   def map(self, number: int) -> Row:
     index = cast(int, self._order[number])
     config = self._config
-    example = load_example(self._source, index, config.on_bad_record)
+    example = load_example(self._records, index, config.on_bad_record)
     mixing = _mixing(config, self._seed, number)
     if example is None:
-      return _filling(self._source, config, (), index=index, skipped=True) | mixing
+      return _filling(self._records, config, (), index=index, skipped=True) | mixing
     view = training_view(
       example["image"],
       np.random.default_rng((self._seed, number)),
@@ -73,33 +78,19 @@ class TrainRow(grain.transforms.Map):
     return _row(view, example["label"], index=index) | mixing
 
 
-class StoredTrainRow(grain.transforms.Map):
+class StoredTrainRow(_TrainingRow[StoredFaces]):
   """Example number -> the view of a stored image: `ferjax.typing.StoredBatch` without an axis.
 
-  The same record and the same view as `TrainRow` gives. Arguments as for it, with the stored set
-  instead of the source.
+  The same record and the same view as `TrainRow` gives; arguments as for `_TrainingRow`.
   """
-
-  def __init__(
-    self,
-    stored: StoredFaces,
-    config: DataConfig,
-    *,
-    order: grain.MapDataset | BalancedOrder,
-    seed: int,
-  ):
-    self._stored = stored
-    self._config = config
-    self._order = order
-    self._seed = seed
 
   def map(self, number: int) -> Row:
     index = cast(int, self._order[number])
-    skipped = bool(self._stored.skipped[index])
+    skipped = bool(self._records.skipped[index])
     view = self._whole() if skipped else self._drawn(number)
     return {
       "view": _as_arrays(view, number),
-      "label": self._stored.labels[index],
+      "label": self._records.labels[index],
       "mask": np.array(not skipped),
       "skipped": np.array(skipped),
       "index": np.array(index, np.int32),
@@ -107,7 +98,7 @@ class StoredTrainRow(grain.transforms.Map):
     }
 
   def _drawn(self, number: int) -> View:
-    stored, config = self._stored, self._config
+    stored, config = self._records, self._config
     return draw_view(
       np.random.default_rng((self._seed, number)),
       stored.width,
@@ -121,7 +112,7 @@ class StoredTrainRow(grain.transforms.Map):
   def _whole(self) -> View:
     """Without augmentation, so that the view of a grey image is grey everywhere."""
     short = short_side(self._config.image_size, self._config.resize)
-    width, height = scaled_size(self._stored.width, self._stored.height, short)
+    width, height = scaled_size(self._records.width, self._records.height, short)
     return View(width=width, height=height)
 
 

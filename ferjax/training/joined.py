@@ -1,0 +1,32 @@
+"""Sums over all values of a tree, with its small arrays joined.
+
+A network has hundreds of small arrays, and the operations of each take longer to compile, to load
+and to start than to run.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+_SMALL = 2**16  # elements
+
+
+def all_finite(tree: Any) -> Bool[Array, ""]:
+  """Whether all values are finite."""
+  return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in _vectors(tree)]))
+
+
+def global_norm(tree: Any) -> Float[Array, ""]:
+  """The square root of the sum of all squares."""
+  return jnp.sqrt(jnp.sum(jnp.stack([jnp.square(x).sum() for x in _vectors(tree)])))
+
+
+def _vectors(tree: Any) -> list[jax.Array]:
+  leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)]
+  small = [leaf for leaf in leaves if leaf.size <= _SMALL]
+  large = [leaf for leaf in leaves if leaf.size > _SMALL]
+  # The barrier keeps XLA from moving the operations back into the parts.
+  joined = [jax.lax.optimization_barrier(jnp.concatenate(small))] if small else []
+  return joined + large
