@@ -2,7 +2,8 @@
 
 Exact duplicates have the same pixels. The perceptual hashes of near duplicates (256 bits, package
 ImageHash) differ in at most `NEAR_BITS` bits. All pairs are compared, so none is missed.
-`ferjax data check` reports both; `prepare --drop-duplicates` drops them by the same definition.
+`ferjax data check` reports both; `prepare --drop-duplicates` and `prepare --leak-free` drop them by
+the same definition.
 """
 
 import dataclasses
@@ -14,7 +15,8 @@ from jaxtyping import Int, UInt8, UInt64
 
 from ferjax.data.datasets.entries import Entry
 
-DROP_DUPLICATES = ("none", "across-splits", "conflicting", "all")
+LEAK_FREE = "leak-free"
+DROP_DUPLICATES = ("none", "across-splits", "conflicting", "all", LEAK_FREE)
 NEAR_BITS = 32  # of 256 that may differ; see docs/datasets.md
 HASH_SIDE = 16  # bits of a hash: this squared
 _PRIORITY = ("test", "val", "train")  # an image stays in the first of these that contains it
@@ -134,9 +136,11 @@ def find_dropped(seen: Iterable[HashedEntry], mode: str) -> list[tuple[HashedEnt
     splits; if the labels differ within val or within train, none of them is kept there.
   - "all": both; and of images within one split that are the same or look alike, only the first is
     kept.
+  - "leak-free": the other way round: every record of train is kept, and those of val and test that
+    are the same as, or look like, one of train are dropped.
 
-  So only "all" drops records of test. After "across-splits" and "all", `check` would report no pair
-  across splits.
+  So only "all" and "leak-free" drop records of test. After "across-splits" and "all", `check` would
+  report no pair across splits, after "leak-free" none with train.
 
   Args:
     seen: in the order of the set.
@@ -146,6 +150,8 @@ def find_dropped(seen: Iterable[HashedEntry], mode: str) -> list[tuple[HashedEnt
     ValueError: unknown mode.
   """
   check_mode(mode)
+  if mode == LEAK_FREE:
+    return list(_leaked(seen))
   ordered = sorted(seen, key=lambda one: _PRIORITY.index(one.split))  # stable
   dropped: dict[int, str] = {}  # index in `ordered` -> why
   if mode in ("conflicting", "all"):
@@ -153,6 +159,19 @@ def find_dropped(seen: Iterable[HashedEntry], mode: str) -> list[tuple[HashedEnt
   if mode in ("across-splits", "all"):
     _drop_later(ordered, dropped, within=mode == "all")
   return [(ordered[number], dropped[number]) for number in sorted(dropped)]
+
+
+def _leaked(seen: Iterable[HashedEntry]) -> Iterator[tuple[HashedEntry, str]]:
+  """The records of val and test that are the same as, or look like, a record of train."""
+  ordered = sorted(seen, key=lambda one: one.split != "train")  # stable
+  dropped: set[int] = set()
+  for i, others, bits in neighbours(_hashes(ordered), NEAR_BITS):
+    if ordered[i].split != "train":
+      return
+    for j, number in zip(others.tolist(), bits.tolist(), strict=True):
+      if ordered[j].split != "train" and j not in dropped:
+        dropped.add(j)
+        yield ordered[j], describe_pair(ordered[j], ordered[i], number)
 
 
 def _conflicting(ordered: Sequence[HashedEntry]) -> Iterator[tuple[int, str]]:
