@@ -27,15 +27,17 @@ def enable_compilation_cache() -> str | None:
   folder = pathlib.Path(chosen).expanduser() if chosen else _default_folder()
   try:
     folder.mkdir(parents=True, exist_ok=True)
-  except (FileExistsError, NotADirectoryError) as error:
-    raise ValueError(
-      f"{VARIABLE}={chosen}: cannot be a folder ({error}); expected a folder, or 'off'"
-    ) from error
-  except OSError:
-    # Without write permission (as in containers), compile again instead of failing.
-    if chosen:
-      raise
-    return None
+  except OSError as error:
+    # Without a home that can be written (as in containers), compile again instead of failing.
+    if not chosen:
+      return None
+    if isinstance(error, FileExistsError | NotADirectoryError):
+      raise ValueError(
+        f"{VARIABLE}={chosen}: cannot be a folder ({error}); expected a folder, or 'off'"
+      ) from error
+    raise
+  if not chosen and not os.access(folder, os.W_OK):
+    return None  # JAX would warn about every program that it cannot save
   jax.config.update("jax_compilation_cache_dir", str(folder))
   return str(folder)
 

@@ -57,8 +57,11 @@ def lettering(class_names: Sequence[str], fonts: Sequence[str] | None = None) ->
 @functools.cache
 def _lettering(class_names: tuple[str, ...], fonts: tuple[str, ...] | None) -> Lettering:
   font, rendered = "", {name for name in class_names if _ASCII.issuperset(name)}
+  everything = set(class_names)
+  if rendered == everything:  # without importing Matplotlib, which takes 0.2 s
+    fonts = ()
   for path in _installed_fonts() if fonts is None else fonts:
-    if len(rendered) == len(set(class_names)):
+    if rendered == everything:
       break
     covered = _covered_names(path, class_names)
     if len(covered) > len(rendered):

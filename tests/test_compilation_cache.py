@@ -61,3 +61,18 @@ def test_a_read_only_home_is_not_an_error(monkeypatch, tmp_path):
 
   monkeypatch.setattr("pathlib.Path.mkdir", refuse)
   assert enable_compilation_cache() is None
+
+
+def test_no_home_is_not_an_error(monkeypatch):
+  monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+  monkeypatch.setenv("HOME", "/dev/null")
+  assert enable_compilation_cache() is None
+  assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_an_existing_read_only_folder_is_not_used(monkeypatch, tmp_path):
+  """JAX would warn about every program that it cannot save."""
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+  monkeypatch.setattr("os.access", lambda *_: False)
+  assert enable_compilation_cache() is None
+  assert jax.config.jax_compilation_cache_dir is None

@@ -231,6 +231,8 @@ def test_the_architecture_page_has_these_rules_and_existing_names():
       "import ferjax.data.detection.augment, ferjax.data.loading",
       "jax jaxlib flax orbax grain tensorflow",
     ),
+    # A start for one photograph: weights files need no orbax, and only plots need Matplotlib.
+    ("import ferjax.inference.loading, ferjax.weights.saving", "orbax grain optax matplotlib"),
     ("from ferjax import create_model", "orbax grain tensorflow tensorflow_datasets torch"),
   ],
 )

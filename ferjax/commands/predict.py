@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ferjax._version import __version__
 from ferjax.commands.errors import CommandError
 from ferjax.commands.images import (
+  paused_collection,
   print_ignored,
   progress_bar,
   resolve_paths,
@@ -87,14 +88,29 @@ def _add_detection(add: Add) -> None:
 def _run(arguments: argparse.Namespace) -> None:
   # Imported here so that `ferjax --help` does not load JAX.
   from ferjax.allocator import keep_freed_memory
-  from ferjax.compilation_cache import enable_compilation_cache
-  from ferjax.inference.files import ANNOTATED, PREDICTION_FILES, PredictionWriter
-  from ferjax.inference.loading import load_predictor
+  from ferjax.inference.files import ANNOTATED, PREDICTION_FILES
 
   try:
     folders = () if arguments.no_annotated else (ANNOTATED,)
     found = resolve_paths(arguments, files=PREDICTION_FILES, folders=folders)
+  except (ValueError, OSError) as error:
+    raise CommandError(error) from error
+  if len(found.files) <= _FEW_IMAGES:
+    with paused_collection():
+      _predict(arguments, found)
+  else:
+    # Many batches take less time with it, but compiling takes a third more: 10.1 instead of 7.6
+    # seconds for one image.
     keep_freed_memory()
+    _predict(arguments, found)
+
+
+def _predict(arguments: argparse.Namespace, found: "FoundImages") -> None:
+  from ferjax.compilation_cache import enable_compilation_cache
+  from ferjax.inference.files import PredictionWriter
+  from ferjax.inference.loading import load_predictor
+
+  try:
     enable_compilation_cache()
     predictor = load_predictor(
       arguments.checkpoint,

@@ -72,10 +72,8 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     opened = open_weights(checkpoint, step=step)
     opened.check_task("detection")
     meta = opened.meta
-    if score_threshold is None:
-      score_threshold = opened.settings.get("score_threshold", _SCORE_THRESHOLD)
-    if iou_threshold is None:
-      iou_threshold = opened.settings.get("iou_threshold", _IOU_THRESHOLD)
+    settings = {"score_threshold": _SCORE_THRESHOLD, "iou_threshold": _IOU_THRESHOLD}
+    settings |= opened.settings
     self.step = opened.step
     self._build(
       opened.build_model(create_model),
@@ -86,8 +84,8 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       std=meta["std"],
       grey=meta["grey"],
       batch_size=batch_size,
-      score_threshold=score_threshold,
-      iou_threshold=iou_threshold,
+      score_threshold=(settings["score_threshold"] if score_threshold is None else score_threshold),
+      iou_threshold=settings["iou_threshold"] if iou_threshold is None else iou_threshold,
       max_detections=max_detections,
       per_class_nms=per_class_nms,
     )

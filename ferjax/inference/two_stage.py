@@ -103,7 +103,8 @@ def _crop_margin(
 
 def scale_margin(scale: float) -> Margin:
   """The margins of a square whose side is `scale` times the longer side of the box."""
-  return ((scale - 1) / 2,) * 4
+  side = (scale - 1) / 2
+  return side, side, side, side
 
 
 def square_crop(

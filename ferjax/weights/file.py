@@ -12,7 +12,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any, NotRequired, Protocol
+from typing import Any, NotRequired, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -52,6 +52,7 @@ class Description(NetworkMeta):
   sha256: NotRequired[str]
 
 
+@runtime_checkable
 class Bytes(Protocol):
   """A path, or a file of an installed package (`importlib.resources.abc.Traversable`)."""
 

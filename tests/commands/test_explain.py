@@ -128,7 +128,10 @@ def test_a_detector_explains_the_strongest_faces(tiny_checkpoint):
     "score_threshold": 0.5,
     "iou_threshold": 0.3,
     "max_detections": 6,
+    "per_class_nms": False,
   }
+  explainer = load_explainer(tiny_checkpoint, per_class_nms=True)
+  assert explainer.predictor.settings["per_class_nms"]
 
 
 def test_a_broken_image_stops_and_keeps_earlier_results(

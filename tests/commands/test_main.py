@@ -15,7 +15,9 @@ from ferjax.commands.main import main
   [
     ([], "required"),
     (["unknown"], "invalid choice: 'unknown'"),
-    (["predict", "a.jpg"], "--checkpoint"),
+    (["explain", "a.jpg", "--output", "o"], "--checkpoint"),
+    (["predict", "a.jpg", "--crop-margin", "wide"], "the margin is 'wide'; expected one number"),
+    (["weights", "save", "c"], "--output"),
     (["predict", "a.jpg", "--checkpoint", "c", "--output", "o", "--step", "x"], "--step"),
   ],
 )

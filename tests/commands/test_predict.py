@@ -12,6 +12,7 @@ from ferjax import __version__
 from ferjax.commands.main import main
 from ferjax.expressions import SEVEN_EXPRESSIONS
 from ferjax.inference.detection import Predictor
+from ferjax.weights import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, save_weights
 
 # Every run uses the same program, so all but the first find it in the cache.
 SETTINGS = ["--batch-size", "3", "--score-threshold", "0.5"]
@@ -57,6 +58,7 @@ def test_predict(photographs, tiny_checkpoint, tmp_path, capsys):
     "score_threshold": 0.5,
     "iou_threshold": 0.3,
     "max_detections": 100,
+    "per_class_nms": False,
     "class_names": list(SEVEN_EXPRESSIONS),
     "complete": True,
     "skipped": [],
@@ -147,6 +149,7 @@ def test_detect_and_classify(photographs, classifier_checkpoint, tiny_checkpoint
     "score_threshold": 0.5,
     "iou_threshold": 0.3,
     "max_detections": 100,
+    "per_class_nms": False,
     "crop_scale": 1.5,
     "class_names": ["happiness", "anger", "surprise"],
     "complete": True,
@@ -164,6 +167,63 @@ def test_detect_and_classify(photographs, classifier_checkpoint, tiny_checkpoint
     assert float(row["x1"]) == fields["box"][0]
 
 
+@pytest.fixture
+def default_weights(classifier_checkpoint, tiny_checkpoint, tmp_path, monkeypatch):
+  """The folder of weights that have the names of the default ones."""
+  folder = tmp_path / "weights"
+  folder.mkdir()
+  for checkpoint, name, settings in (
+    (tiny_checkpoint, DEFAULT_DETECTOR, {"score_threshold": 0.5}),
+    (classifier_checkpoint, DEFAULT_CLASSIFIER, {"crop_margin": (0.1, 0.3, 0.1, 0.0)}),
+  ):
+    save_weights(checkpoint, folder / f"{name}.safetensors", settings=settings)
+  monkeypatch.setenv("FERJAX_WEIGHTS", str(folder))
+  return folder
+
+
+@pytest.fixture
+def difficult_images(tmp_path):
+  """One of each kind that needs care, and an ordinary one."""
+  noise = np.random.default_rng(3).integers(0, 256, (64, 64, 3), np.uint8)
+  folder = tmp_path / "difficult"
+  folder.mkdir()
+  Image.fromarray(noise).save(folder / "a.png")
+  Image.fromarray(noise[:1, :1]).save(folder / "dot.png")
+  Image.fromarray(np.repeat(noise[:, :4], 200, axis=0)).save(folder / "long.png")
+  Image.fromarray(noise[..., 0]).save(folder / "grey.png")
+  Image.fromarray(noise).convert("CMYK").save(folder / "cmyk.jpg")
+  Image.fromarray(noise[..., 0].astype(np.uint16) << 8).save(folder / "deep.png")
+  return folder
+
+
+def test_the_default_weights(default_weights, difficult_images, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  assert main(["predict", "difficult", "--batch-size", "3"]) == 0
+  document, _ = _results(tmp_path / "predictions")
+  images = document.pop("images")
+  assert document == {
+    "ferjax": __version__,
+    "checkpoint": DEFAULT_CLASSIFIER,
+    "step": 5,
+    "detector": DEFAULT_DETECTOR,
+    "detector_step": 3,
+    "score_threshold": 0.5,
+    "iou_threshold": 0.3,
+    "max_detections": 100,
+    "per_class_nms": False,
+    "crop_margin": [0.1, 0.3, 0.1, 0.0],
+    "class_names": ["happiness", "anger", "surprise"],
+    "complete": True,
+    "skipped": [],
+  }
+  assert len(images) == 6
+  printed = capsys.readouterr().out
+  for image in images:
+    for face in image["faces"]:
+      assert f"{image['image']}: {face['expression']} {face['score']:.2f} at " in printed
+  assert any(image["faces"] for image in images)
+
+
 def _run(tiny_checkpoint, output, *paths):
   arguments = ["--checkpoint", tiny_checkpoint, "--output", output, *paths]
   return main(["predict", *SETTINGS, "--no-annotated", *map(str, arguments)])
@@ -175,7 +235,10 @@ def test_images_without_faces_are_listed(tiny_checkpoint, photographs, tmp_path,
   document, rows = _results(tmp_path / "out")
   assert [image["faces"] for image in document["images"]] == [[], []]
   assert rows == []
-  assert "without a face" in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  assert "  without a face          2\n" in printed
+  for name in ("a.png", "b.png"):
+    assert f"{photographs / name}: no face found\n" in printed
 
 
 @pytest.fixture

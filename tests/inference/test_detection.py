@@ -137,6 +137,28 @@ def test_no_images_no_predictions(spot):
   assert spot.predict([]) == []
 
 
+def test_one_box_a_face_by_default():
+  """Cells of 16 pixels at a distance of 8: neighbours have an IoU of 1/3."""
+
+  class Twice(nn.Module):
+    @nn.compact
+    def __call__(self, image, *, train):
+      (level,) = Spot()(image, train=train).levels
+      return DetectorOutput((level.at[..., 2:4].set(jnp.log(2.0)),))
+
+  image = _scene(64, 64, (8, 16, 16, 24), (255, 0, 0))
+  image[16:24, 16:24] = (0, 240, 0)
+
+  def faces(**settings):
+    predictor = Predictor.from_model(Twice(), {}, NAMES, 64, batch_size=1, **settings)
+    return predictor.predict([image])[0].faces
+
+  (face,) = faces()
+  assert (face.expression, list(face.scores)) == ("red", list(NAMES))
+  assert [face.expression for face in faces(per_class_nms=True)] == ["red", "green"]
+  assert len(faces(iou_threshold=0.4)) == 2
+
+
 def test_settings_reach_the_postprocessing():
   image = _scene(64, 64, (0, 0, 16, 16), (200, 0, 0))  # four cells
   score = float(1 / (1 + np.exp(-40 * (200 / 255 - 0.75)))) ** 2
@@ -324,6 +346,7 @@ def test_predictions_match_model_and_postprocessing(
       score_threshold=0.5,
       iou_threshold=0.3,
       max_detections=100,
+      per_class_nms=False,
     )
 
   expected = detect(load_variables(tiny_checkpoint), normalize(square)[None], placement[None])

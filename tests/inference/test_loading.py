@@ -12,6 +12,7 @@ from ferjax.inference.classification import ExpressionClassifier
 from ferjax.inference.detection import Predictor
 from ferjax.inference.loading import load_predictor
 from ferjax.inference.two_stage import DetectAndClassify
+from ferjax.weights import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, save_weights
 
 
 def test_it_is_a_public_name():
@@ -24,7 +25,12 @@ def test_a_detector(tiny_checkpoint):
   )
   assert isinstance(predictor, Predictor)
   assert (predictor.step, predictor.batch_size) == (3, 2)
-  assert predictor.settings == {"score_threshold": 0, "iou_threshold": 0.25, "max_detections": 7}
+  assert predictor.settings == {
+    "score_threshold": 0,
+    "iou_threshold": 0.25,
+    "max_detections": 7,
+    "per_class_nms": False,
+  }
   assert load_predictor(tiny_checkpoint).settings == Predictor(tiny_checkpoint).settings
 
 
@@ -65,7 +71,14 @@ def test_a_classifier_as_the_detector(classifier_checkpoint):
 
 @pytest.mark.parametrize(
   ("name", "value"),
-  [("score_threshold", 0.0), ("iou_threshold", 0.5), ("max_detections", 3), ("crop_scale", 1.2)],
+  [
+    ("score_threshold", 0.0),
+    ("iou_threshold", 0.5),
+    ("max_detections", 3),
+    ("crop_scale", 1.2),
+    ("crop_margin", 0.1),
+    ("per_class_nms", True),
+  ],
 )
 def test_settings_of_a_detector_for_a_classifier_alone(classifier_checkpoint, name, value):
   with pytest.raises(ValueError, match=f"{name} is {value}, but does not apply here"):
@@ -75,6 +88,46 @@ def test_settings_of_a_detector_for_a_classifier_alone(classifier_checkpoint, na
 def test_a_detector_takes_no_crop_scale(tiny_checkpoint):
   with pytest.raises(ValueError, match=r"crop_scale is 1\.2, but does not apply here"):
     load_predictor(tiny_checkpoint, crop_scale=1.2)
+
+
+def test_suppression_per_class(tiny_checkpoint, classifier_checkpoint):
+  assert load_predictor(tiny_checkpoint, per_class_nms=True).settings["per_class_nms"]
+  with pytest.raises(ValueError, match="per_class_nms is True, but does not apply here"):
+    load_predictor(classifier_checkpoint, detector=tiny_checkpoint, per_class_nms=True)
+
+
+def test_the_default_weights(tiny_checkpoint, classifier_checkpoint, tmp_path, monkeypatch):
+  monkeypatch.setenv("FERJAX_WEIGHTS", str(tmp_path))
+  detector, classifier = (
+    tmp_path / f"{name}.safetensors" for name in (DEFAULT_DETECTOR, DEFAULT_CLASSIFIER)
+  )
+  settings = {"score_threshold": 0.6, "iou_threshold": 0.4}
+  save_weights(tiny_checkpoint, detector, settings=settings)
+  save_weights(classifier_checkpoint, classifier, settings={"crop_margin": (0.1, 0.3, 0.1, 0.0)})
+  default = load_predictor()
+  assert isinstance(default, DetectAndClassify)
+  assert default.class_names == ("happiness", "anger", "surprise")
+  assert default.settings == {
+    "detector_step": 3,
+    "score_threshold": 0.6,
+    "iou_threshold": 0.4,
+    "max_detections": 100,
+    "per_class_nms": False,
+    "crop_margin": [0.1, 0.3, 0.1, 0.0],
+  }
+  assert load_predictor(score_threshold=0.2, crop_scale=1.5).settings == {
+    "detector_step": 3,
+    "score_threshold": 0.2,
+    "iou_threshold": 0.4,
+    "max_detections": 100,
+    "per_class_nms": False,
+    "crop_scale": 1.5,
+  }
+  # Another detector, with the default classifier.
+  assert load_predictor(detector=tiny_checkpoint).settings["score_threshold"] == 0.3
+  alone = load_predictor(DEFAULT_CLASSIFIER)
+  assert isinstance(alone, ExpressionClassifier)
+  assert alone.crop_margin == (0.1, 0.3, 0.1, 0.0)
 
 
 def test_another_task(tiny_checkpoint):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ferjax.inference.classification import ExpressionClassifier
 from ferjax.inference.detection import Predictor
-from ferjax.inference.two_stage import DetectAndClassify, square_crop
+from ferjax.inference.two_stage import DetectAndClassify, scale_margin, square_crop
 from ferjax.typing import ClassifierOutput, DetectorOutput
 
 COLOURS = ("red", "green", "blue")
@@ -40,14 +40,15 @@ class Colour(nn.Module):
     return ClassifierOutput(logits, logits)
 
 
-def _predictor(*squares, crop_scale=1.0, crop_side=16, iou_threshold=0.3):
+def _predictor(*squares, crop_side=16, iou_threshold=0.3, weights_margin=None, **cropping):
   detector = Predictor.from_model(
     FixedDetector(squares), {}, ("one", "two"), 64, batch_size=3, iou_threshold=iou_threshold
   )
   classifier = ExpressionClassifier.from_model(
     Colour(), {}, COLOURS, crop_side, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), batch_size=2
   )
-  return DetectAndClassify(detector, classifier, crop_scale=crop_scale)
+  classifier.crop_margin = weights_margin
+  return DetectAndClassify(detector, classifier, **(cropping or {"crop_scale": 1.0}))
 
 
 def _softmax(logits):
@@ -77,13 +78,30 @@ def test_the_square_around_a_box(box, scale, left, top, side):
   edge = 100
   padded = np.pad(image, ((edge, edge), (edge, edge), (0, 0)), mode="edge")
   expected = padded[top + edge :, left + edge :][:side, :side]
-  np.testing.assert_array_equal(square_crop(image, tuple(map(float, box)), scale), expected)
+  crop = square_crop(image, tuple(map(float, box)), scale_margin(scale))
+  np.testing.assert_array_equal(crop, expected)
+
+
+@pytest.mark.parametrize(
+  ("margin", "left", "top", "side"),
+  [
+    ((0.1, 0.1, 0.1, 0.1), 18, 8, 24),
+    ((0.25, 0.5, 0.25, 0.0), 15, 0, 30),  # 30 x 30: from (15, 0) to (45, 30)
+    ((0.0, 0.5, 0.0, 0.0), 15, 0, 30),  # 20 x 30, centred on (30, 15)
+    ((-0.25, 0.0, 0.0, 0.0), 23, 10, 20),  # 15 x 20, centred on (32.5, 20): 22.5 is rounded up
+    ((0.0, 0.0, 0.5, 1.0), 15, 10, 40),  # 30 x 40, centred on (35, 30)
+  ],
+)
+def test_the_square_around_a_box_with_margins(margin, left, top, side):
+  image = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+  expected = image[top : top + side, left : left + side]
+  np.testing.assert_array_equal(square_crop(image, (20.0, 10.0, 40.0, 30.0), margin), expected)
 
 
 def test_the_square_around_a_very_long_box():
   """A side of 1.2 times its length would need 172 gigabytes."""
   image = np.random.default_rng(0).integers(0, 256, (1, 200000, 3), np.uint8)
-  crop = square_crop(image, (0.0, 0.0, 200000.0, 1.0), 1.2)
+  crop = square_crop(image, (0.0, 0.0, 200000.0, 1.0), scale_margin(1.2))
   assert crop.shape == (3577, 3577, 3)  # the root of 64 * 200000
   np.testing.assert_array_equal(crop[::1788], np.repeat(image[:, 98212 : 98212 + 3577], 3, axis=0))
 
@@ -147,7 +165,6 @@ def test_one_face_detected_as_two_expressions_is_listed_once():
   squares = ((20, 20, 16, 0, 1.0), (21, 20, 16, 1, 3.0), (50, 50, 16, 0, 2.0))
   image = np.zeros((64, 64, 3), np.uint8)
   predictor = _predictor(*squares)
-  assert len(predictor._detector.predict([image])[0].faces) == 3
   (prediction,) = predictor.predict([image])
   assert [face.box[0] for face in prediction.faces] == pytest.approx([13, 42], abs=1e-3)
   (prediction,) = _predictor(*squares, iou_threshold=0.95).predict([image])
@@ -158,6 +175,52 @@ def test_images_without_faces():
   images = [np.zeros((64, 64, 3), np.uint8)] * 4
   assert [p.faces for p in _predictor().predict(images)] == [()] * 4
   assert _predictor().predict([]) == []
+
+
+def test_margins_of_the_weights_and_given_ones():
+  """From the bottom half of the box to twice its height below the top: a quarter is red."""
+  image = np.zeros((64, 64, 3), np.uint8)
+  image[20:40, 20:40] = (255, 0, 0)
+  square = (30, 30, 20, 0, 2.0)
+  margin = (0.0, 0.0, 1.0, 1.0)  # from (20, 20) to (60, 60)
+
+  def scores(**cropping):
+    (prediction,) = _predictor(square, **cropping).predict([image])
+    return list(prediction.faces[0].scores.values())
+
+  whole, quarter = _softmax([1, 0, 0]), _softmax([0.25, 0, 0])
+  assert scores(crop_margin=margin) == pytest.approx(quarter, abs=0.01)
+  assert scores(crop_margin=0.5) == pytest.approx(quarter, abs=0.01)
+  assert scores(weights_margin=margin, crop_scale=None) == pytest.approx(quarter, abs=0.01)
+  assert scores(weights_margin=margin, crop_scale=1.0) == pytest.approx(whole, abs=0.01)
+  assert scores(weights_margin=margin, crop_margin=0.0) == pytest.approx(whole, abs=0.01)
+
+
+def test_the_setting_of_the_crops():
+  assert _predictor(crop_scale=None).settings["crop_scale"] == 1.2
+  settings = _predictor(weights_margin=(0.0, 0.5, 0.0, 0.0), crop_scale=None).settings
+  assert settings["crop_margin"] == [0.0, 0.5, 0.0, 0.0]
+  assert "crop_scale" not in settings
+
+
+@pytest.mark.parametrize("margin", [-0.5, 1.6, float("nan"), (0.1, 0.1), (0.1, 0.1, 0.1, 2.0)])
+def test_wrong_margins(margin):
+  with pytest.raises(ValueError, match=r"crop_margin is .*; expected one number, or four"):
+    _predictor(crop_margin=margin)
+
+
+def test_a_scale_and_margins():
+  with pytest.raises(
+    ValueError, match=r"crop_scale is 1\.0 and crop_margin is 0\.1; give only one"
+  ):
+    _predictor(crop_scale=1.0, crop_margin=0.1)
+
+
+def test_a_detector_with_several_boxes_a_face():
+  both = _predictor()
+  detector = Predictor.from_model(FixedDetector(()), {}, ("one",), 64, per_class_nms=True)
+  with pytest.raises(ValueError, match="per_class_nms=True, which gives a face several boxes"):
+    DetectAndClassify(detector, both._classifier)
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, 4.1, float("nan"), float("inf")])
@@ -214,6 +277,7 @@ def test_names_and_settings(real):
     "score_threshold": 0.5,
     "iou_threshold": 0.3,
     "max_detections": 100,
+    "per_class_nms": False,
     "crop_scale": 1.2,
   }
 

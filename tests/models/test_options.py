@@ -6,7 +6,7 @@ import pytest
 
 import ferjax
 from ferjax.config import ModelConfig
-from ferjax.models.options import model_arguments, option_types, parse_options
+from ferjax.models.options import model_arguments, model_config, option_types, parse_options
 from ferjax.models.registry import MODELS, ModelSpec, register_model
 
 
@@ -110,6 +110,21 @@ def test_arguments_include_the_defaults():
     "mode": "both",
     "dropout_rate": 0.1,
   }
+
+
+@pytest.mark.parametrize(
+  "config",
+  [
+    ModelConfig(name="fermam", size="nano", options="mode=conv_only,dropout_rate=0.2"),
+    ModelConfig(name="fer_yolo_mamba", size="s", variant="released", dtype="bfloat16"),
+    ModelConfig(name="emonext", size="tiny"),
+    ModelConfig(name="everything", options="required=1,rate=0.25"),
+  ],
+)
+def test_a_config_from_the_arguments(config):
+  arguments = model_arguments(config)
+  stored = json.loads(json.dumps(arguments))  # as in a checkpoint: tuples are lists
+  assert model_arguments(model_config(stored)) == arguments
 
 
 def test_a_config_reaches_every_field_of_every_network():

@@ -29,7 +29,7 @@ def _greedy(boxes, scores, labels, iou_threshold, score_threshold, max_detection
   for i in sorted(range(len(boxes)), key=lambda i: (-scores[i], i)):
     if len(kept) == max_detections or scores[i] < score_threshold:
       break
-    same = [j for j in kept if labels[j] == labels[i]]
+    same = [j for j in kept if labels is None or labels[j] == labels[i]]
     if all(_iou(boxes[i], boxes[j]) <= iou_threshold for j in same):
       kept.append(i)
   return kept
@@ -37,7 +37,7 @@ def _greedy(boxes, scores, labels, iou_threshold, score_threshold, max_detection
 
 def _run(boxes, scores, labels, **thresholds):
   run = jax.jit(functools.partial(nms, **thresholds))
-  index, mask = run(*map(jnp.asarray, (boxes, scores, labels)))
+  index, mask = run(*(x if x is None else jnp.asarray(x) for x in (boxes, scores, labels)))
   return np.asarray(index), np.asarray(mask)
 
 
@@ -51,6 +51,14 @@ def test_equals_a_plain_greedy_loop(seed, iou_threshold):
   # Real rows come first, and padding is index 0.
   assert mask.tolist() == [True] * len(expected) + [False] * (30 - len(expected))
   assert not index[~mask].any()
+
+
+def test_across_classes():
+  boxes, scores, labels = _scene(5, 120)
+  expected = _greedy(boxes, scores, None, 0.3, 0.1, 30)
+  assert expected != _greedy(boxes, scores, labels, 0.3, 0.1, 30)
+  index, mask = _run(boxes, scores, None, iou_threshold=0.3, score_threshold=0.1, max_detections=30)
+  assert index[mask].tolist() == expected
 
 
 def test_more_detections_than_boxes():

@@ -1,4 +1,5 @@
 import dataclasses
+import pathlib
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from ferjax.training.inputs import preprocess_of
 from ferjax.training.sharding import make_mesh, replicated
 from ferjax.training.state import init_variables
 from ferjax.training.step import make_eval_step
+from ferjax.weights import save_weights
 
 IMAGENET = preprocess_of(DataConfig())
 
@@ -122,6 +124,23 @@ def test_images_have_the_size_of_the_training(trained, tiny, tmp_path, monkeypat
   assert sizes == [32]
   assert (tmp_path / "report.txt").read_text() == "6 of 6"
   assert config.data.image_size == 64
+
+
+def test_weights_are_evaluated_on_data_of_a_config(trained, tiny, tmp_path, monkeypatch):
+  workdir, metrics = trained
+  file = tmp_path / "own.safetensors"
+  save_weights(workdir, file)
+  monkeypatch.setattr(evaluation, "create_model", lambda **_: tiny.Model())
+  monkeypatch.setattr(evaluation, "create_task", lambda config: tiny.Task())
+  monkeypatch.setattr(evaluation, "load_source", lambda *_, **__: tiny.Source(6))
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(ValueError, match="does not contain the data of its training; name data to"):
+    eval_checkpoint(file)
+  report = eval_checkpoint(file, tiny.config())
+  # The outputs are near 1, and float16 has a relative error of 5e-4.
+  assert report.metrics["map50"] == pytest.approx(metrics["map50"], abs=5e-3)
+  assert (report.checkpoint, report.folder) == (file, pathlib.Path("eval"))
+  assert (tmp_path / "eval" / "report.txt").read_text() == "6 of 6"
 
 
 def test_unwritable_folder_is_refused_before_the_evaluation(trained, tiny, monkeypatch):

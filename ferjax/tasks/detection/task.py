@@ -23,8 +23,6 @@ from ferjax.ops.boxes import (
 from ferjax.ops.nms import nms
 from ferjax.tasks.base import Examples, Loss
 from ferjax.tasks.detection.metrics import FACE_AP, DetectionMetrics
-from ferjax.tasks.detection.plots import plot_precision_recall
-from ferjax.tasks.plots import plot_confusion
 from ferjax.typing import DetectionBatch, Detections, DetectorOutput
 
 IOU_LOSS_WEIGHT = 5.0
@@ -176,6 +174,10 @@ class DetectionTask:
 
   def write_report(self, metrics: DetectionMetrics, source: Examples, folder: pathlib.Path) -> None:
     """Writes precision_recall.png and confusion.png."""
+    # Imported here because inference needs this module, but not Matplotlib.
+    from ferjax.tasks.detection.plots import plot_precision_recall
+    from ferjax.tasks.plots import plot_confusion
+
     del source
     plot_precision_recall(metrics, folder / "precision_recall.png")
     plot_confusion(metrics.confusion_matrix(), metrics.class_names, folder / "confusion.png")

@@ -296,6 +296,23 @@ def test_box_outside_the_image_suppresses_nothing():
   np.testing.assert_allclose(kept.boxes[0], [[0, 0, 6, 64], [0, 0, 0, 0]], rtol=1e-6)
 
 
+def test_one_box_for_a_face_with_two_likely_expressions():
+  size = float(np.log(0.5))
+  # Boxes 32 wide around x = 32 and x = 40, of IoU 24 / 40, with different best classes.
+  output = _row_of_cells((0.5, 0.5, size, 0, 9, 3, 1), (-0.375, 0.5, size, 0, 9, 1, 2))
+  task = DetectionTask(("happiness", "surprise"))
+  thresholds = {"score_threshold": 0.5, "iou_threshold": 0.5, "max_detections": 3}
+  kept = _postprocess(output, task, image_size=(64, 128), **thresholds)
+  assert kept.labels[0, :2].tolist() == [0, 1]
+  assert kept.mask[0].tolist() == [True, True, False]
+  kept = _postprocess(output, task, image_size=(64, 128), per_class_nms=False, **thresholds)
+  assert kept.mask[0].tolist() == [True, False, False]
+  assert kept.labels[0, 0] == 0
+  np.testing.assert_allclose(kept.boxes[0, 0], [16, 0, 48, 64], rtol=1e-6)
+  expected = 1 / (1 + np.exp(-9)) / (1 + np.exp([-3, -1]))
+  np.testing.assert_allclose(kept.class_scores[0, 0], expected, rtol=1e-6)
+
+
 def test_cells_of_detections():
   # Two maps, of two and of three cells: the first and the last of the second are faces.
   levels = (
