@@ -98,7 +98,7 @@ def shrink_photograph(image: Pixels, boxes: Boxes, side: float) -> tuple[Pixels,
 
 
 def rotate_photograph(image: Pixels, boxes: Boxes, degrees: float) -> tuple[Pixels, Boxes]:
-  """Rotated clockwise about its centre, in a grey frame in which all of it fits.
+  """Rotated clockwise about its centre, in a grey frame around all of it.
 
   The new box encloses the rotated ellipse in the old box: a head is rounder than its box, whose
   rotated corners would give a box that is too large.
@@ -106,8 +106,8 @@ def rotate_photograph(image: Pixels, boxes: Boxes, degrees: float) -> tuple[Pixe
   height, width = image.shape[:2]
   angle = math.radians(degrees)
   cos, sin = math.cos(angle), math.sin(angle)
-  new_width = math.ceil(width * abs(cos) + height * abs(sin))
-  new_height = math.ceil(width * abs(sin) + height * abs(cos))
+  new_width = round(width * abs(cos) + height * abs(sin))
+  new_height = round(width * abs(sin) + height * abs(cos))
   # Continuous coordinates: the centre of the first pixel is at 0.5, in OpenCV at 0.
   matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -degrees, 1.0)
   matrix[:, 2] += ((new_width - width) / 2, (new_height - height) / 2)

@@ -6,7 +6,10 @@ from ferjax.inference.results import Face, Prediction
 
 
 def prediction(*faces: tuple[tuple[float, ...], float]) -> Prediction:
-  scored = (Face(box, score, "happiness", {"happiness": score / 2}) for box, score in faces)
+  scored = (
+    Face(tuple(map(float, box)), score, "happiness", {"happiness": score / 2})
+    for box, score in faces
+  )
   return Prediction(None, 100, 100, tuple(scored))
 
 
