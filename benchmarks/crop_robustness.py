@@ -18,6 +18,7 @@ import argparse
 import json
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -78,7 +79,7 @@ def collect(
   """The predictions for these faces; `truth` has class ids."""
   metrics, count = ClassificationMetrics(names), len(truth)
   metrics.add(
-    Classifications(probabilities, probabilities.argmax(axis=1).astype(np.int32)),
+    Classifications(cast(Any, probabilities), probabilities.argmax(axis=1).astype(np.int32)),
     {
       "label": np.eye(len(names), dtype=np.float32)[truth],
       "mask": np.ones(count, bool),
@@ -129,12 +130,12 @@ def open_table(table: pathlib.Path, split: str, class_names: tuple[str, ...]) ->
 
 
 def evaluate(
-  classifier: ExpressionClassifier, source: LabelledSource, names: Sequence[str]
+  classifier: ExpressionClassifier, source: LabelledSource, names: Sequence[str], *, step: int = 1
 ) -> Iterator[tuple[str, bool, dict[str, float]]]:
-  """Yields (crop, whether flips are averaged, metrics) of the faces of the classes `names`."""
+  """Yields (crop, whether flips are averaged, metrics) of every `step`-th face of the classes."""
   subset = [classifier.class_names.index(name) for name in names]
   labels = np.asarray(source.labels).argmax(axis=1)
-  rows = np.flatnonzero(np.isin(labels, subset))
+  rows = np.flatnonzero(np.isin(labels, subset))[::step]
   truth = np.array([subset.index(label) for label in labels[rows]])
   images = [source[int(row)]["image"] for row in rows]
   plain: dict[bool, np.ndarray] = {}  # hits with the set's own crop

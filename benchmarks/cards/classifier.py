@@ -86,23 +86,8 @@ def measure_news(
   """
   source = open_table(table, "", classifier.class_names)
   names = tuple(name for name in NEWS_CLASSES if name in classifier.class_names)
-  step = step_of(len(source), limit)
-  rows = evaluate(classifier, _Every(source, step), names)
+  rows = evaluate(classifier, source, names, step=step_of(len(source), limit))
   return [{"crop": crop, "flip": flip, **metrics} for crop, flip, metrics in rows]
-
-
-class _Every:
-  """Every `step`-th face of a source."""
-
-  def __init__(self, source: Any, step: int):
-    self._source, self._step = source, step
-    self.class_names, self.labels = source.class_names, source.labels[::step]
-
-  def __len__(self) -> int:
-    return len(self.labels)
-
-  def __getitem__(self, index: int) -> Any:
-    return self._source[index * self._step]
 
 
 def predict_portraits(

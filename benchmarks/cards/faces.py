@@ -10,7 +10,7 @@ from ferjax.data.datasets.base import Options
 from ferjax.data.datasets.catalog import find_data_set
 from ferjax.data.datasets.entries import Entry
 from ferjax.data.examples import load
-from ferjax.data.preparation.duplicates import HashedEntry, find_dropped, signature
+from ferjax.data.preparation.duplicates import LEAK_FREE, HashedEntry, find_dropped, signature
 from ferjax.expressions import EXPRESSIONS
 
 
@@ -52,11 +52,11 @@ def validation_faces(root: pathlib.Path, class_names: tuple[str, ...]) -> Faces:
     LayoutError: a table is missing, or has other content.
   """
   data_set = find_data_set("ferplus" if len(class_names) == len(EXPRESSIONS) else "fer2013")
-  rule = {"rule": "probability"} if "rule" in data_set.takes else {}
-  options = Options(class_names=class_names, splits=("train", "val"), **rule)
+  rule = "probability" if "rule" in data_set.takes else Options.rule
+  options = Options(class_names=class_names, splits=("train", "val"), rule=rule)
   _, reading = data_set.read(root, data_set.complete(options))
   seen = [HashedEntry(entry.split, entry, signature(_image(entry))) for entry in reading.entries]
-  dropped = {one.entry.key for one, _ in find_dropped(seen, "leak-free")}
+  dropped = {one.entry.key for one, _ in find_dropped(seen, LEAK_FREE)}
   own = [entry for entry in reading.entries if entry.split == "val"]
   return Faces(
     images=[_image(entry) for entry in own],

@@ -188,7 +188,7 @@ def _by_class(metrics: Mapping[str, float], names: Sequence[str]) -> str:
       f"{metrics[f'count/{name}']:.0f}",
       f"{metrics[f'precision/{name}']:.3f}",
       tables.interval(
-        *(metrics[f"{key}/{name}"] for key in ("recall", "recall_low", "recall_high"))
+        metrics[f"recall/{name}"], metrics[f"recall_low/{name}"], metrics[f"recall_high/{name}"]
       ),
       f"{metrics[f'f1/{name}']:.3f}",
     )

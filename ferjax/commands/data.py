@@ -54,17 +54,28 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     default="error",
     help="stop at a bad record, or leave it out and list it in the report (default: %(default)s)",
   )
-  prepare.add_argument(
+  duplicates = prepare.add_mutually_exclusive_group()
+  duplicates.add_argument(
     "--drop-duplicates",
-    choices=("none", "across-splits", "conflicting", "all"),
+    choices=("none", "across-splits", "conflicting", "all", "leak-free"),
     default="none",
     help="an image that is in several splits stays in the first of test, val and train that "
     "contains it. across-splits: drops images from later splits that are the same as an image of "
     "an earlier split, or look like it (as `check` reports). conflicting: of the same images with "
     "different labels, drops those in later splits, and those of val or train if labels differ "
     "within that split; test keeps its own. all: both, and keeps only the first of images within "
-    "one split that are the same or look alike. The report lists the dropped images (default: "
-    "%(default)s)",
+    "one split that are the same or look alike. leak-free: keeps train as released, and drops from "
+    "val and test the images that are the same as an image of train, or look like it. The report "
+    "lists the dropped images (default: %(default)s)",
+  )
+  duplicates.add_argument(
+    "--leak-free",
+    action="store_const",
+    dest="drop_duplicates",
+    const="leak-free",
+    default="none",
+    help="the same as --drop-duplicates leak-free: for the evaluation of models that were trained "
+    "on all of train",
   )
 
 

@@ -183,6 +183,22 @@ def test_prepare_lists_dropped_duplicates(run, folder):
   ]
   with pytest.raises(SystemExit):
     run(*given, "--drop-duplicates", "some")
+  with pytest.raises(SystemExit):
+    run(*given, "--drop-duplicates", "all", "--leak-free")
+
+
+def test_leak_free_is_a_mode_to_drop_duplicates(run, folder, monkeypatch):
+  modes = []
+
+  def prepare(plan, source, out, *, drop_duplicates, **rest):
+    modes.append(drop_duplicates)
+    raise ValueError("nothing is written")
+
+  monkeypatch.setattr("ferjax.data.preparation.prepare.prepare", prepare)
+  for option in ("--leak-free", "--drop-duplicates=leak-free", "--validation=0"):
+    with pytest.raises(CommandError, match="nothing is written"):
+      run("prepare", "csv", "--source", folder, "--out", folder / "out", option)
+  assert modes == ["leak-free", "leak-free", "none"]
 
 
 def test_every_mode_to_drop_duplicates_is_a_choice(capsys):

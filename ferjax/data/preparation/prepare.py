@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from ferjax.data.preparation.builders import Config, builder_of
-from ferjax.data.preparation.duplicates import check_mode
+from ferjax.data.preparation.duplicates import LEAK_FREE, check_mode
 from ferjax.data.preparation.plan import Plan
 from ferjax.data.preparation.report import write_report
 from ferjax.data.prepared import INCOMPLETE, open_prepared
@@ -114,7 +114,8 @@ def variant(plan: Plan, drop_duplicates: str = "none") -> str:
   if "rule" in plan.data_set.takes:
     parts.append(options.rule)
   if drop_duplicates != "none":
-    parts.append(f"drop_{drop_duplicates.replace('-', '_')}")
+    name = drop_duplicates.replace("-", "_")
+    parts.append(name if drop_duplicates == LEAK_FREE else f"drop_{name}")
   return "_".join(parts)
 
 

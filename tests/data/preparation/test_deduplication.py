@@ -78,6 +78,20 @@ def test_each_mode_has_its_own_folder(plan, doubled, tmp_path):
       }
 
 
+def test_leak_free(plan, doubled, tmp_path):
+  """Train keeps its copies; test loses the images that train has."""
+  prepared = prepare(plan, doubled, tmp_path / "out", drop_duplicates="leak-free")
+  assert prepared.folder == str(tmp_path / "out/csv/classification_7_leak_free/1.0.0")
+  assert origins(prepared.folder) == {
+    "train": [origin(i) for i in range(46)],
+    "test": [origin(i) for i in range(46, 60) if i not in (51, 55)],
+  }
+  assert prepared.duplicates["test"] == [
+    f"test: {origin(51)} is the same image as train: {origin(0)}: across splits",
+    f"test: {origin(55)} is the same image as train: {origin(20)}: across splits",
+  ]
+
+
 def test_the_report_lists_the_dropped_records(plan, doubled, tmp_path):
   prepared = prepare(plan, doubled, tmp_path / "out", drop_duplicates="across-splits")
   report = json.loads(pathlib.Path(prepared.folder, "report/report.json").read_text())

@@ -86,6 +86,9 @@ def see(text):
     ("train:a0:x val:a1:x test:a2:x test:a3:x test:a2:y", "all", [0, 1, 3, 4]),
     ("train:a0:x train:a0:y train:a1:x train:b0:x", "all", [0, 1]),
     ("train:a0:x test:a0:y", "none", []),
+    # Leak-free: train keeps everything, val and test what is not in train.
+    ("val:a0:x train:a0:y test:a1:x train:a1:x val:b0:x test:b0:x", "leak-free", [0, 2]),
+    ("val:a0:x val:a0:x val:a1:x test:a0:x train:b0:x train:b0:y", "leak-free", []),
   ],
 )
 def test_what_is_dropped(images, mode, dropped):
@@ -108,6 +111,13 @@ def test_why_it_is_dropped():
 
 def _drop(seen, mode):
   return sorted(find_dropped(seen, mode), key=lambda pair: int(pair[0].entry.key))
+
+
+def test_a_leaked_record_is_dropped_once_with_its_first_twin():
+  seen = see("test:a1:x train:a0:x train:a1:y")
+  ((one, reason),) = find_dropped(seen, "leak-free")
+  assert one is seen[0]
+  assert reason == ("test: t.csv:0 looks like train: t.csv:1 (4 of 256 bits differ): across splits")
 
 
 @pytest.mark.parametrize("mode", ["across-splits", "all"])
