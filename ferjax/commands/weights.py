@@ -74,17 +74,17 @@ def _add_save(actions: argparse._SubParsersAction) -> None:
 
 def _list(arguments: argparse.Namespace) -> None:
   del arguments
-  from ferjax.weights import known_weights, open_weights
+  from ferjax.weights.known import known_weights, read_known
 
   try:
-    weights = [open_weights(name) for name in known_weights()]
+    weights = [read_known(name) for name in known_weights()]
   except (ValueError, OSError) as error:
     raise CommandError(error) from error
   if not weights:
     print("No weights are known by name; `ferjax weights save` writes weights files")
     return
   header = ["name", "network", "pixels", "parameters", "MB", "classes", "measured"]
-  rows = [header, *(_row(one) for one in weights)]  # pyright: ignore[reportArgumentType]
+  rows = [header, *map(_row, weights)]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   for row in rows:
     print("  ".join(x.ljust(width) for x, width in zip(row, widths, strict=True)).rstrip())

@@ -94,7 +94,7 @@ class WeightsFile(TrainedNetwork):
 def write_weights(
   path: str | os.PathLike, description: Description, variables: Mapping[str, Any]
 ) -> WeightsFile:
-  """Writes a weights file, atomically, and returns it as read back.
+  """Writes a weights file, atomically, and returns it as read back; creates its folder.
 
   Args:
     path: of the file.
@@ -115,6 +115,7 @@ def write_weights(
   described["sha256"] = _checksum(described, tensors)
   data = safetensors.numpy.save(tensors, {_KEY: json.dumps(described, allow_nan=False)})
   partial = path.with_name(f".{path.name}.partial")
+  path.parent.mkdir(parents=True, exist_ok=True)
   try:
     partial.write_bytes(data)
     os.replace(partial, path)

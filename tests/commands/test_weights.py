@@ -14,8 +14,8 @@ from ferjax.weights import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR, known_weights, 
 @pytest.fixture(scope="module")
 def folder(classifier_checkpoint, tiny_checkpoint, tmp_path_factory):
   """The default weights of these tests: small random networks."""
-  folder = tmp_path_factory.mktemp("weights")
-  metrics = folder / "eval.json"
+  folder = tmp_path_factory.mktemp("weights") / "new" / "folder"
+  metrics = tmp_path_factory.mktemp("results") / "eval.json"
   metrics.write_text(json.dumps({"accuracy": 0.25, "step": 9, "split": "val", "ten_crop": False}))
   options = ["--data", "noise", "--licence", "CC0", "--metrics", f"london={metrics}"]
   detector, classifier = (
