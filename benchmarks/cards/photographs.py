@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Float
 
 LONDON_CREDIT = (
-  "Face Research Lab London Set, DeBruine & Jones 2017, doi 10.6084/m9.figshare.5047666, CC BY 4.0"
+  "Face Research Lab London Set, DeBruine & Jones 2017, doi 10.6084/m9.figshare.5047666, "
+  "CC BY 4.0; reduced, boxes and labels added"
 )
 
 
