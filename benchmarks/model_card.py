@@ -108,7 +108,8 @@ def _command(name: str, arguments: argparse.Namespace) -> str:
   """The command of the card, with names in capitals instead of paths."""
   options = [f"python benchmarks/model_card.py {name} --data DATA"]
   options += ["--ferplus FER2013"] if arguments.ferplus else []
-  options += [f"--classifier {arguments.classifier}"] if arguments.classifier else []
+  if arguments.classifier:
+    options.append(f"--classifier {pathlib.PurePath(arguments.classifier).stem}")
   return " ".join(options)
 
 

@@ -215,7 +215,8 @@ def measure_left_out(
   }
   if classifier:
     both = predict_london(detector.predictor(open_weights(classifier)), portraits)
-    figures |= {"classifier": classifier, "london_two_stage": summarize_london(both, portraits)}
+    name = pathlib.PurePath(classifier).stem
+    figures |= {"classifier": name, "london_two_stage": summarize_london(both, portraits)}
   return figures, alone, portraits
 
 
