@@ -31,7 +31,7 @@ from ferjax.output import check_writable
 from ferjax.tasks.classification.plots import plot_reliability
 from ferjax.tasks.plots import plot_confusion
 from ferjax.trained import TrainedNetwork
-from ferjax.weights import open_weights
+from ferjax.weights import WeightsFile, open_weights
 
 _OVERVIEW = "README.md"
 Figures = dict[str, Any]
@@ -96,6 +96,8 @@ def _described(name: str, opened: TrainedNetwork, arguments: argparse.Namespace)
     "grey": meta["grey"],
     "classes": list(meta["class_names"]),
     "parameters": sum(x.size for x in jax.tree.leaves(opened.variables()["params"])),
+    "megabytes": round(opened.size / 1e6, 1) if isinstance(opened, WeightsFile) else None,
+    "settings": dict(opened.settings),
     "step": meta["step"],
     "epoch": round(meta["epoch"], 2),
     "limit": arguments.limit,
@@ -172,9 +174,11 @@ def _measure_detector(
 
 def _failures(predictions: Any, portraits: Any, place: Place) -> Mapping[str, int]:
   """Counts wrong portraits, and writes a sheet of them."""
-  wrong = failures.failures(predictions, portraits)
+  wrong, sheet = failures.failures(predictions, portraits), place("-failures.jpg")
   if wrong:
-    plots.plot_portraits(failures.drawn(predictions, portraits, wrong), place("-failures.jpg"))
+    plots.plot_portraits(failures.drawn(predictions, portraits, wrong), sheet)
+  else:
+    sheet.unlink(missing_ok=True)  # of earlier weights
   return {"failures": len(wrong), "num_portraits": len(portraits)}
 
 

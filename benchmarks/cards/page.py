@@ -136,7 +136,10 @@ def _head(card: Mapping[str, Any], texts: Texts, arguments: str, option: str) ->
     ("classes", ", ".join(card["classes"])),
     ("parameters", f"{card['parameters']:,}"),
     ("training", f"{card['epoch']:g} epochs, {card['step']:,} steps"),
+    *((name, str(value)) for name, value in card["settings"].items()),
   ]
+  if card["megabytes"]:
+    facts.append(("file", f"{card['megabytes']:g} MB"))
   limit = card["limit"]
   return [
     f"# {card['name']}",

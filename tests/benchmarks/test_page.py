@@ -16,6 +16,8 @@ def described(**fields):
     "grey": True,
     "classes": NAMES,
     "parameters": 1234567,
+    "megabytes": 6.5,
+    "settings": {"crop_margin": 0.1},
     "step": 10,
     "epoch": 2.5,
     "limit": 0,
@@ -50,6 +52,7 @@ def test_the_card_of_a_classifier_has_its_figures():
   text = page.classifier_page(card, page.read_texts(card["name"]))
   assert text.startswith("# emonext-atto-ferplus\n")
   assert "| parameters | 1,234,567 |" in text
+  assert "| crop_margin | 0.1 |\n| file | 6.5 MB |" in text
   assert "| happiness | 2 | 1.000 | 0.500 (0.095 to 0.905) | 0.667 |" in text
   assert "3 of 4: 0.750 (0.301 to 0.954)" in text
   assert "![Known failures](emonext-atto-ferplus-failures.jpg)" in text
