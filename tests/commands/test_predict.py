@@ -173,7 +173,7 @@ def default_weights(classifier_checkpoint, tiny_checkpoint, tmp_path, monkeypatc
   folder = tmp_path / "weights"
   folder.mkdir()
   for checkpoint, name, settings in (
-    (tiny_checkpoint, DEFAULT_DETECTOR, {"score_threshold": 0.5}),
+    (tiny_checkpoint, DEFAULT_DETECTOR, {"score_threshold": 0.9}),
     (classifier_checkpoint, DEFAULT_CLASSIFIER, {"crop_margin": (0.1, 0.3, 0.1, 0.0)}),
   ):
     save_weights(checkpoint, folder / f"{name}.safetensors", settings=settings)
@@ -207,7 +207,7 @@ def test_the_default_weights(default_weights, difficult_images, tmp_path, monkey
     "step": 5,
     "detector": DEFAULT_DETECTOR,
     "detector_step": 3,
-    "score_threshold": 0.5,
+    "score_threshold": 0.9,
     "iou_threshold": 0.3,
     "max_detections": 100,
     "per_class_nms": False,
@@ -221,7 +221,7 @@ def test_the_default_weights(default_weights, difficult_images, tmp_path, monkey
   for image in images:
     for face in image["faces"]:
       assert f"{image['image']}: {face['expression']} {face['score']:.2f} at " in printed
-  assert any(image["faces"] for image in images)
+  assert 0 < sum(len(image["faces"]) for image in images) < 100  # of noise, at 0.9
 
 
 def _run(tiny_checkpoint, output, *paths):
