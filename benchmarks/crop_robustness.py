@@ -73,10 +73,10 @@ def classify(
   return rows / rows.sum(axis=1, keepdims=True)
 
 
-def metrics_of(
+def collect(
   probabilities: Float[np.ndarray, "n k"], truth: np.ndarray, names: Sequence[str]
-) -> dict[str, float]:
-  """The metrics of the package for these faces."""
+) -> ClassificationMetrics:
+  """The predictions for these faces; `truth` has class ids."""
   metrics, count = ClassificationMetrics(names), len(truth)
   metrics.add(
     Classifications(cast(Any, probabilities), probabilities.argmax(axis=1).astype(np.int32)),
@@ -86,7 +86,7 @@ def metrics_of(
       "index": np.arange(count, dtype=np.int32),
     },
   )
-  return metrics.compute()
+  return metrics
 
 
 def difference(
@@ -115,9 +115,13 @@ def open_faces(arguments: argparse.Namespace, class_names: tuple[str, ...]) -> L
     if not isinstance(source, LabelledSource):
       raise SystemExit(f"{arguments.prepared} has no faces for classification")
     return source
-  table = pathlib.Path(arguments.csv).expanduser()
+  return open_table(pathlib.Path(arguments.csv).expanduser(), arguments.split, class_names)
+
+
+def open_table(table: pathlib.Path, split: str, class_names: tuple[str, ...]) -> ReleasedFaces:
+  """The faces of a table with the columns image and label; of all splits if `split` is ""."""
   data_set = DATA_SETS["csv"]
-  splits = (arguments.split,) if arguments.split else ()
+  splits = (split,) if split else ()
   options = data_set.complete(Options(class_names=class_names, table=table.name, splits=splits))
   _, reading = data_set.read(table.parent, options)
   if reading.problems:
@@ -126,12 +130,12 @@ def open_faces(arguments: argparse.Namespace, class_names: tuple[str, ...]) -> L
 
 
 def evaluate(
-  classifier: ExpressionClassifier, source: LabelledSource, names: Sequence[str]
+  classifier: ExpressionClassifier, source: LabelledSource, names: Sequence[str], *, step: int = 1
 ) -> Iterator[tuple[str, bool, dict[str, float]]]:
-  """Yields (crop, whether flips are averaged, metrics) of the faces of the classes `names`."""
+  """Yields (crop, whether flips are averaged, metrics) of every `step`-th face of the classes."""
   subset = [classifier.class_names.index(name) for name in names]
   labels = np.asarray(source.labels).argmax(axis=1)
-  rows = np.flatnonzero(np.isin(labels, subset))
+  rows = np.flatnonzero(np.isin(labels, subset))[::step]
   truth = np.array([subset.index(label) for label in labels[rows]])
   images = [source[int(row)]["image"] for row in rows]
   plain: dict[bool, np.ndarray] = {}  # hits with the set's own crop
@@ -142,7 +146,7 @@ def evaluate(
     for flip, probabilities in ((False, single), (True, (single + mirrored) / 2)):
       hits = probabilities.argmax(axis=1) == truth
       paired = difference(hits, plain.setdefault(flip, hits), truth)
-      yield name, flip, {**metrics_of(probabilities, truth, names), **paired}
+      yield name, flip, {**collect(probabilities, truth, names).compute(), **paired}
 
 
 def show(name: str, flip: bool, metrics: dict[str, float], names: Sequence[str]) -> str:
