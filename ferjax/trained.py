@@ -13,8 +13,8 @@ class NetworkMeta(TypedDict):
   """Describes a trained network and its input.
 
   `model` has the arguments of `create_model` except the number of classes; `mean` and `std` are of
-  RGB in 0..1; `image_size` and `resize` are pixels; `class_prior` has the frequencies of the classes in
-  training, or nothing if they are not known.
+  RGB in 0..1; `image_size` and `resize` are pixels; `class_prior` are the classes' frequencies
+  in training, or [] if they are not known.
   """
 
   model: dict[str, Any]

@@ -35,9 +35,9 @@ class Description(NetworkMeta):
 
   `settings` replace defaults of prediction: `score_threshold` and `iou_threshold` of a detector;
   `crop_margin`, `flip` and `logit_adjustment` of a classifier. `data` names the training data.
-  `metrics` has those of each evaluated set. `selection` is the note if the step was selected on test
-  data, or "". `step` and `epoch` are the position in the training run. `sha256` is of the tensors
-  and the other fields.
+  `metrics` has those of each evaluated set. `selection` is the note if the step was selected on
+  test data, or "". `step` and `epoch` are the position in the training run. `sha256` is of the
+  tensors and the other fields.
   """
 
   format: int
