@@ -4,6 +4,7 @@ The folder has `scenes/faces` and `dlib_faces` with a table `boxes.csv` (image, 
 `scenes/backgrounds`, and `london` with `annotations.txt` and `labels.csv` (image, label, person).
 """
 
+import argparse
 import csv
 import dataclasses
 import pathlib
@@ -38,11 +39,11 @@ def number_range(text: str) -> range:
   """The numbers of "194-260", both ends included.
 
   Raises:
-    ValueError: other text, or an empty range.
+    ArgumentTypeError: other text, or an empty range.
   """
   first, dash, last = text.partition("-")
   if not (dash and first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
-    raise ValueError(f"the range is {text!r}; expected two numbers, such as 194-260")
+    raise argparse.ArgumentTypeError(f"{text!r} is no range; expected numbers, such as 194-260")
   return range(int(first), int(last) + 1)
 
 

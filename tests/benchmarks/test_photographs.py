@@ -1,3 +1,5 @@
+import argparse
+
 import numpy as np
 import pytest
 from cards import photographs
@@ -10,7 +12,7 @@ def test_ranges_include_both_ends():
 
 @pytest.mark.parametrize("text", ["5", "5-3", "a-b", "-3"])
 def test_a_bad_range_is_named(text):
-  with pytest.raises(ValueError, match=f"the range is '{text}'"):
+  with pytest.raises(argparse.ArgumentTypeError, match=f"'{text}' is no range"):
     number_range(text)
 
 
