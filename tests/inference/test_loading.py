@@ -105,7 +105,8 @@ def test_the_default_weights(tiny_checkpoint, classifier_checkpoint, tmp_path, m
   )
   settings = {"score_threshold": 0.6, "iou_threshold": 0.4}
   save_weights(tiny_checkpoint, detector, settings=settings)
-  save_weights(classifier_checkpoint, classifier, settings={"crop_margin": (0.1, 0.3, 0.1, 0.0)})
+  settings = {"crop_margin": (0.1, 0.3, 0.1, 0.0), "flip": True}
+  save_weights(classifier_checkpoint, classifier, settings=settings)
   default = load_predictor()
   assert isinstance(default, DetectAndClassify)
   assert default.class_names == ("happiness", "anger", "surprise")
@@ -115,9 +116,10 @@ def test_the_default_weights(tiny_checkpoint, classifier_checkpoint, tmp_path, m
     "iou_threshold": 0.4,
     "max_detections": 100,
     "per_class_nms": False,
+    "flip": True,
     "crop_margin": [0.1, 0.3, 0.1, 0.0],
   }
-  assert load_predictor(score_threshold=0.2, crop_scale=1.5).settings == {
+  assert load_predictor(score_threshold=0.2, crop_scale=1.5, flip=False).settings == {
     "detector_step": 3,
     "score_threshold": 0.2,
     "iou_threshold": 0.4,

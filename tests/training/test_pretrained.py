@@ -33,6 +33,7 @@ class Trained(TrainedNetwork):
       "std": [0.229, 0.224, 0.225],
       "grey": True,
       "resize": 0,
+      "class_prior": [],
       "selection": "",
       "step": 1,
       "epoch": 1.0,

@@ -27,6 +27,7 @@ class SmallNetwork(TrainedNetwork):
       "std": (0.25, 0.2, 0.1),
       "grey": True,
       "resize": 40,
+      "class_prior": [0.75, 0.25],
       "selection": "",
       "step": 7,
       "epoch": 1.5,

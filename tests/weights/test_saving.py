@@ -21,6 +21,7 @@ def test_the_description(saved):
     "std": [0.25, 0.2, 0.1],
     "grey": True,
     "resize": 40,
+    "class_prior": [0.75, 0.25],
     "settings": {},
     "data": "two photographs",
     "licence": "CC0",
@@ -54,7 +55,7 @@ def test_a_checkpoint(checkpoint, tmp_path):
   opened = open_weights(checkpoint)
   assert weights.step == 5
   assert weights.meta["metrics"] == {"validation": {"accuracy": 0.75}}
-  for field in ("model", "task", "image_size", "resize", "grey"):
+  for field in ("model", "task", "image_size", "resize", "grey", "class_prior"):
     assert weights.meta[field] == opened.meta[field]
   expected = opened.variables()["params"]["head"]["kernel"]
   found = weights.variables()["params"]["head"]["kernel"]

@@ -14,3 +14,17 @@ def test_a_task_without_settings():
     ValueError, match=r"x is 1, but does not apply .* regression; its settings: none"
   ):
     check_settings("regression", {"x": 1})
+
+
+@pytest.mark.parametrize(
+  ("name", "value", "problem"),
+  [
+    ("flip", 1, "flip is 1; expected True or False"),
+    ("logit_adjustment", float("nan"), "logit_adjustment is nan; expected a finite number"),
+    ("score_threshold", 0.5, "score_threshold is 0.5, but does not apply"),
+  ],
+)
+def test_settings_of_a_classifier(name, value, problem):
+  check_settings("classification", {"flip": True, "logit_adjustment": 0.5, "crop_margin": 0.1})
+  with pytest.raises(ValueError, match=problem):
+    check_settings("classification", {name: value})
