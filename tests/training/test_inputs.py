@@ -89,6 +89,15 @@ def test_errors_of_the_pipeline_reach_the_program():
   iterator.close()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def all_optimisations():
+  """Without LLVM's, programs for one and for two devices round grey levels differently."""
+  before = jax.config.read("jax_disable_most_optimizations")
+  jax.config.update("jax_disable_most_optimizations", False)
+  yield
+  jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="module")
 def on_device(tmp_path_factory, classifier):
   return train(tmp_path_factory.mktemp("whole"), make_config(on_device=True), classifier)
@@ -106,9 +115,7 @@ def test_resumed_run_on_the_device_equals_an_uninterrupted_one(
   # On one device, after two.
   metrics, variables = train(tmp_path, config, classifier, devices=1)
   assert metrics == pytest.approx(on_device[0], rel=1e-4)
-  # The two programs round a value between two grey levels differently: up to 3 of 4096 pixels of a
-  # batch differ by one level.
-  chex.assert_trees_all_close(variables, on_device[1], atol=1e-4)
+  chex.assert_trees_all_close(variables, on_device[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("devices", [1, 2])
