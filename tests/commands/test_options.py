@@ -14,7 +14,7 @@ def test_steps():
 
 def test_image_options(capsys):
   parser = argparse.ArgumentParser()
-  add_image_options(parser.add_argument)
+  add_image_options(parser.add_argument, checkpoint=None, output=None)
   needed = ["a.jpg", "b", "--checkpoint", "c", "--output", "o"]
   arguments = parser.parse_args([*needed, "--step", "7"])
   assert (arguments.paths, arguments.step, arguments.on_bad_image) == (["a.jpg", "b"], 7, "error")

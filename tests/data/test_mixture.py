@@ -172,13 +172,13 @@ def test_classes_are_balanced_within_each_source():
     def labels(self):
       return np.eye(3, dtype=np.float32)[[0, 0, 0, 1, 2]]
 
-  order = order_of(_mixed(Rare(5), Rare(5), kind=MixedFaces), seed=0, balance=True)
+  order = order_of(_mixed(Rare(5), Rare(5), kind=MixedFaces), seed=0, balance=1.0)
   labels = np.tile(Rare(5).labels.argmax(1), 2)
   indices = np.array([order[i] for i in range(30)])
   for members in (indices[indices < 5], indices[indices >= 5]):
     assert np.bincount(labels[members]).tolist() == [len(members) // 3] * 3
   with pytest.raises(ValueError, match=r"^csv: data.balance .* no example of c"):
-    order_of(_mixed(Faces(3), Faces(2), kind=MixedFaces), seed=0, balance=True)
+    order_of(_mixed(Faces(3), Faces(2), kind=MixedFaces), seed=0, balance=1.0)
 
 
 def _take(dataset, count):

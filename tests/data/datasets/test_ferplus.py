@@ -34,7 +34,7 @@ def config(make_layout, tmp_path):
   spec = importlib.util.spec_from_file_location("config_fermam", CONFIG)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  config = module.get_config("ferplus")
+  config = module.get_config("ferplus_published")
   config.data.dir, config.data.image_size, config.data.num_workers = str(tmp_path / "out"), 32, 0
   return config
 
