@@ -10,7 +10,7 @@ from ferjax.models import create_model
 from ferjax.training.config_checks import validate
 
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
-VARIANTS = ("", "sfew", "voc", "demo", "tiny")
+VARIANTS = ("", "sfew", "voc", "scenes", "demo", "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,6 @@ def test_variants_that_need_files_report_it(get_config):
 
 
 def test_unknown_variant(get_config):
-  message = "unknown variant 'demo2' of fer_yolo_mamba; known: '', 'sfew', 'voc', 'demo', 'tiny'"
+  message = "unknown variant 'demo2' of fer_yolo_mamba; known: " + ", ".join(map(repr, VARIANTS))
   with pytest.raises(ValueError, match=message):
     get_config("demo2")
