@@ -144,10 +144,13 @@ def normalized(dataset: grain.IterDataset, config: DataConfig) -> grain.IterData
 
 
 def batches(side: str, source: Encoded, config: DataConfig):
-  """An endless iterator over a side's batches, as dicts of arrays."""
-  if side == "ferjax":
+  """An endless iterator over a side's batches, as dicts of arrays.
+
+  The side "training" is ferjax without the normalisation, which the device does in training.
+  """
+  if side in ("ferjax", "training"):
     dataset = pipeline.train_dataset(source, config, batch_size=BATCH, seed=0, epochs=10**6)
-    return iter(normalized(dataset, config))
+    return iter(normalized(dataset, config) if side == "ferjax" else dataset)
   import torch
   import torch_input
 
@@ -169,7 +172,7 @@ def cpu_seconds() -> float:
 
 def statistics(side: str, rows: list) -> dict:
   images = np.concatenate([np.asarray(batch["image"]) for batch in rows])
-  channels = 3 if side == "ferjax" else 1
+  channels = 1 if side == "torch" else 3
   axes = tuple(axis for axis in range(4) if axis != channels)
   boxes = [np.asarray(batch["box_mask"]).sum(1).mean() for batch in rows if "box_mask" in batch]
   return {

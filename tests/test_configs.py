@@ -36,7 +36,8 @@ def test_variants_are_valid_and_fit_the_model(get_config, variant):
     return output
 
   levels = jax.eval_shape(forward, image).levels
-  assert [x.shape for x in levels] == [(1, size // s, size // s, 12) for s in (8, 16, 32)]
+  channels = 5 + len(config.data.class_names)
+  assert [x.shape for x in levels] == [(1, size // s, size // s, channels) for s in (8, 16, 32)]
 
 
 def test_every_call_returns_a_new_config(get_config):

@@ -1,6 +1,7 @@
 """Images per second of the recipes' input pipelines, to compare with what a training step eats."""
 
 import functools
+import math
 import os
 import pathlib
 import pickle
@@ -8,6 +9,7 @@ import sys
 import tempfile
 
 import input_pipeline
+import numpy as np
 from absl import flags
 from report import Section
 
@@ -29,7 +31,7 @@ def run(section: Section) -> None:
         path = pathlib.Path(folder, f"{index}.pickle")
         if not path.exists():
           path.write_bytes(pickle.dumps(input_pipeline.make_source(task)))
-        options = {"side": "ferjax", "source": str(path), "task": index, "workers": workers}
+        options = {"side": "training", "source": str(path), "task": index, "workers": workers}
         options |= {"size": SIZES[task.recipe], "seconds": 0.1 if section.tiny else SECONDS}
         section.attempt(label, functools.partial(_measured, options))
 
@@ -39,12 +41,5 @@ def _measured(options: dict) -> dict:
   return {
     "images/s": result["per_second"],
     "images per CPU second": result["per_cpu_second"],
-    "kB per image": _kilobytes(result),
+    "kB per image": math.prod(result["shape"]) * np.dtype(result["dtype"]).itemsize / 1e3,
   }
-
-
-def _kilobytes(result: dict) -> float:
-  """Of an image as it is sent to the device."""
-  width = 1 if result["dtype"] == "uint8" else 4
-  height, columns, channels = sorted(result["shape"])[::-1]
-  return height * columns * channels * width / 1e3
