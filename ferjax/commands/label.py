@@ -18,7 +18,7 @@ from ferjax.commands.data_sets import (
   run_action,
 )
 from ferjax.commands.options import add_step, crop_margin
-from ferjax.expressions import UNKNOWN, UNLABELLED, index_of_spelling
+from ferjax.expressions import SEVEN_EXPRESSIONS, UNKNOWN, UNLABELLED, index_of_spelling
 from ferjax.output import check_writable
 from ferjax.weights.defaults import DEFAULT_CLASSIFIER
 
@@ -98,20 +98,20 @@ def _label(arguments: argparse.Namespace) -> int:
   check_fraction("--threshold", arguments.threshold)
   out = pathlib.Path(arguments.out)
   _check_new(out)
-  enable_compilation_cache()
   opened = open_weights(arguments.weights, step=arguments.step)
-  classifier = ExpressionClassifier(opened)
-  margin = _margin(arguments.crop_margin, classifier)
+  opened.check_task("classification")
   plan = open_plan(arguments)
   print_counts(plan)
   plan.require_no_problems(arguments.on_bad_record)
-  _check_plan(plan, classifier)
+  _check_plan(plan, tuple(opened.meta["class_names"]))
+  enable_compilation_cache()
+  classifier = ExpressionClassifier(opened)
   table = BoxTable(plan, pathlib.Path(arguments.source))
   labeller = _Labeller(
     table,
     plan,
     classifier,
-    margin=margin,
+    margin=_margin(arguments.crop_margin, classifier),
     threshold=arguments.threshold,
     weights=opened.name,
     skip=arguments.on_bad_record == "skip",
@@ -121,7 +121,7 @@ def _label(arguments: argparse.Namespace) -> int:
   out.parent.mkdir(parents=True, exist_ok=True)
   table.write(out)
   labeller.print_summary()
-  _print_use(out, pathlib.Path(arguments.source))
+  _print_use(out, pathlib.Path(arguments.source), plan.options.class_names)
   return 0
 
 
@@ -142,16 +142,17 @@ def _margin(margin: float | list[float] | None, classifier: "ExpressionClassifie
   return classifier.crop_margin or scale_margin(CROP_SCALE)
 
 
-def _check_plan(plan: "Plan", classifier: "ExpressionClassifier") -> None:
+def _check_plan(plan: "Plan", known: tuple[str, ...]) -> None:
+  """Raises a ValueError if weights with the classes `known` can label no box of the plan."""
   names = plan.options.class_names
   if any(name.casefold() == UNKNOWN for name in names):
     raise ValueError(
       f"--class-names {','.join(names)} has {UNKNOWN!r}, which in a table is the label of a box "
       "whose expression nobody labelled; give this class another name"
     )
-  if not set(_set_names(classifier.class_names, names).values()) - {None}:
+  if not set(_set_names(known, names).values()) - {None}:
     raise ValueError(
-      f"the classes of the weights are {', '.join(classifier.class_names)}; none is one of the "
+      f"the classes of the weights are {', '.join(known)}; none is one of the "
       f"set's: {', '.join(names)}; choose other weights, or name the classes with --class-names"
     )
   entries = [entry for members in plan.entries.values() for entry in members]
@@ -263,9 +264,12 @@ class _Labeller:
       print_first(left_out)
 
 
-def _print_use(out: pathlib.Path, root: pathlib.Path) -> None:
+def _print_use(out: pathlib.Path, root: pathlib.Path, class_names: tuple[str, ...]) -> None:
+  from ferjax.data.prepared import class_names_flag
+
   inside = out.resolve().is_relative_to(root.resolve())
   table = out.resolve().relative_to(root.resolve()) if inside else out.resolve()
   flags = [f"--config.data.{name}={value}" for name, value in (("dir", root), ("csv", table))]
+  classes = [] if class_names == SEVEN_EXPRESSIONS else [class_names_flag(class_names)]
   print(f"Table in {out}; {WEIGHTS} is empty where a person gave the label")
-  print(f"Train with --config.data.source=csv {shlex.join(flags)}")
+  print("Train with", " ".join(["--config.data.source=csv", shlex.join(flags), *classes]))
