@@ -19,8 +19,9 @@ GROUP = "group"
 class BoxTable:
   """Collects the rows of a data set's records.
 
-  The rows of a `csv` table keep all of their cells, and their order. Those of other sets have the
-  boxes in pixels, clipped to the image, and paths relative to the folder of the set.
+  The rows of a `csv` table keep all of their cells, and their order; only paths relative to the
+  folder of the table become relative to the folder of the set. The rows of other sets have such
+  paths, and boxes in pixels, clipped to the image.
 
   Args:
     plan: of the data set, for detection.
@@ -43,6 +44,9 @@ class BoxTable:
     """Adds the rows of a record, and returns those of its boxes, in order; they can be changed."""
     if self._cells:
       placed = [(line, self._cells[line]) for line in entry.lines]
+      for _, row in placed:
+        if not (self._root / row["image"]).is_file():  # the new table may be in another folder
+          row["image"] = self._path(entry)
     else:
       placed = [(len(self._rows) + i, row) for i, row in enumerate(self._new_rows(entry, loaded))]
     self._rows += placed
