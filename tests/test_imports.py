@@ -34,7 +34,7 @@ ALLOWED = {
     "compilation_cache",
     "compiler_options",
   },
-  "interop": {"interop", "models"},
+  "interop": {"interop", "models", "checkpoint"},
   "checkpoint": {"checkpoint"},
   "weights": {"weights", "checkpoint"},
   "inference": {
