@@ -90,14 +90,12 @@ def atomic_writer(path: pathlib.Path) -> Iterator[TextIO]:
 
 @contextlib.contextmanager
 def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A path with the same suffix, whose file becomes `path` if the block ends without an error.
+  """A path with the same name, whose file becomes `path` if the block ends without an error.
 
   After an error, neither file is there, or the earlier `path` is unchanged.
   """
-  partial = path.with_name(f".partial.{path.name}")
   path.parent.mkdir(parents=True, exist_ok=True)
-  try:
+  with tempfile.TemporaryDirectory(prefix=".partial.", dir=path.parent) as folder:
+    partial = pathlib.Path(folder) / path.name
     yield partial
     os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any, NotRequired
+from typing import Any
 
 from ferjax.config import Config
 from ferjax.trained import NetworkMeta, version_error
@@ -16,8 +16,7 @@ class Meta(NetworkMeta):
 
   `config` is the run's, as nested dicts. `metrics` are from evaluating this step, or empty;
   `metric` names the one that selects the best checkpoint. The fields from `step` to
-  `training_seconds` are the position of the run. An imported network has an empty `config`, and
-  `initialised` names its modules that have random values, if any.
+  `training_seconds` are the position of the run. An imported network has an empty `config`.
   """
 
   format: int
@@ -34,7 +33,6 @@ class Meta(NetworkMeta):
   evaluations_since_best: int
   skipped_records: int
   training_seconds: float
-  initialised: NotRequired[list[str]]
 
 
 # Format 1 had no format number, and another name for one field.

@@ -47,6 +47,12 @@ def add_export(commands: argparse._SubParsersAction) -> None:
     metavar="PATH",
     help="onnx: images or folders on which the file is compared with JAX (default: drawings)",
   )
+  add(
+    "--dtype",
+    choices=("float32", "float16"),
+    default="float32",
+    help="safetensors: of the kernels in the file (default: %(default)s)",
+  )
   _add_settings(command.add_argument_group("settings of prediction in the program").add_argument)
 
 
@@ -73,6 +79,7 @@ def _run(arguments: argparse.Namespace) -> None:
     flip=arguments.flip,
     logit_adjustment=arguments.logit_adjustment,
     images=tuple(arguments.images),
+    dtype=arguments.dtype,
   )
   output = pathlib.Path(arguments.out)
   try:

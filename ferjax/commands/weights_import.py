@@ -27,7 +27,7 @@ def add_import(actions: argparse._SubParsersAction) -> None:
   )
   command.set_defaults(run=_import)
   add = command.add_argument
-  add("model", metavar="MODEL", help="network, such as fermam")
+  add("model", metavar="MODEL", help="network; `ferjax info` lists them")
   add(
     "files",
     metavar="FILE",
@@ -149,11 +149,10 @@ def _import(arguments: argparse.Namespace) -> None:
     raise CommandError(error) from error
   if not arguments.json:
     print(f"written to {folder}")
-  if imported.match.initialised:
-    modules = ", ".join(imported.match.modules(imported.match.initialised))
+  if modules := imported.initialised():
     print(
-      f"ferjax: warning: {modules} have random values: train the network before you use it, with "
-      f"--config.train.pretrained={arguments.out}",
+      f"ferjax: warning: {', '.join(modules)} have random values: train the network before you use "
+      f"it, with --config.train.pretrained={arguments.out}",
       file=sys.stderr,
     )
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ferjax._version import __version__
-from ferjax.trained import NetworkMeta, TrainedNetwork, version_error
+from ferjax.trained import NetworkMeta, TrainedNetwork, network_meta, version_error
 
 FORMAT = 1
 KEY = "ferjax"  # under which files with named metadata have the description
@@ -46,8 +46,8 @@ def describe(opened: TrainedNetwork, kind: str, **fields: Any) -> ExportDescript
     fields: others, such as `settings`, `raw`, `inputs` and `outputs`.
   """
   meta = opened.meta
-  description: dict[str, Any] = {field: meta[field] for field in NetworkMeta.__annotations__}
-  description |= {
+  description: dict[str, Any] = {
+    **network_meta(meta),
     "format": FORMAT,
     "kind": kind,
     "name": str(opened.name),
@@ -93,7 +93,7 @@ def read_description(text: str | bytes | None, name: str) -> ExportDescription:
       f"its format is {description['format']}, and this version reads formats up to {FORMAT}"
     )
     raise version_error(description, name, problem)
-  missing = ExportDescription.__annotations__.keys() - description.keys()
+  missing = ExportDescription.__required_keys__ - description.keys()
   if missing:
     raise damaged(name, f"its description lacks {', '.join(sorted(missing))}")
   return description  # pyright: ignore[reportReturnType]

@@ -18,6 +18,7 @@ class ExportOptions:
     flip, logit_adjustment: of a classifier, as for
       `ferjax.inference.classification.ExpressionClassifier`.
     images: files or folders on which the exported file is compared with JAX; empty for drawings.
+    dtype: of the kernels in the file: "float32" or "float16".
   """
 
   raw: bool = False
@@ -28,6 +29,7 @@ class ExportOptions:
   flip: bool | None = None
   logit_adjustment: float | None = None
   images: tuple[str, ...] = ()
+  dtype: str = "float32"
 
   def given(self) -> dict[str, Any]:
     """The options that differ from their defaults."""
@@ -76,6 +78,6 @@ FORMATS = {
     (*PREDICTION, "raw", "images"),
     "ferjax.export.onnx.reader:read",
   ),
-  "safetensors": Format("ferjax.export.safetensors:write", ".safetensors"),
+  "safetensors": Format("ferjax.export.safetensors:write", ".safetensors", ("dtype",)),
   "torch": Format("ferjax.export.torch:write", ".pth"),
 }

@@ -62,11 +62,13 @@ class Description(NamedTuple):
     meta: the network and its input.
     assumed: whether the class names are those of the released program, which the file cannot show.
     problem: why the class names are not known; "" if they are. They are numbers then.
+    exported: the description in a file of `ferjax export`; empty for other files.
   """
 
   meta: NetworkMeta
   assumed: bool = False
   problem: str = ""
+  exported: Mapping[str, Any] = {}
 
 
 def describe(
@@ -113,7 +115,7 @@ def describe(
     "class_prior": [] if options.class_names else list(exported.get("class_prior", ())),
   }
   _check_input(meta, spec)
-  return Description(meta, assumed, problem)
+  return Description(meta, assumed, problem, exported)
 
 
 def _image_size(naming: Naming, spec: ModelSpec, entries: StateDict, options: ImportOptions) -> int:

@@ -81,7 +81,7 @@ class Import:
     return reverse_channels(self.model, values) if self.options.bgr else values
 
   def write(self, folder: str | os.PathLike) -> Checkpoint:
-    """Writes the checkpoint of step 0 to a new workdir.
+    """Writes a checkpoint to a new workdir, of step 0 unless `ferjax export` wrote the file.
 
     Raises:
       FileExistsError: the folder has checkpoints.
@@ -97,20 +97,29 @@ class Import:
       **_BEFORE_TRAINING,
       "versions": {"ferjax": __version__},
     }
-    if self.match.initialised:
-      meta["initialised"] = self.match.modules(self.match.initialised)
+    exported = self.description.exported
+    meta |= {field: exported[field] for field in _OF_RUN if field in exported}
+    if initialised := self.initialised():
+      meta["initialised"] = initialised
     checkpoints = Checkpoints(folder, keep=1, metric="")
     try:
-      checkpoints.save(0, variables=variables, meta=meta)
+      checkpoints.save(meta["step"], variables=variables, meta=meta)
     finally:
       checkpoints.close()
-    return checkpoints.open(0)
+    return checkpoints.open(meta["step"])
+
+  def initialised(self) -> list[str]:
+    """The modules with random values, also those of a network that was exported with them."""
+    before = self.description.exported.get("initialised", ())
+    return sorted({*self.match.modules(self.match.initialised), *before})
 
   def _pretrained(self) -> str:
     """The files as `config.train.pretrained`."""
     return ",".join(f"{part}={x.path}" if part else x.path for part, x in self.files.items())
 
 
+# Fields of a checkpoint's `meta` that `ferjax export` keeps.
+_OF_RUN = ("selection", "step", "epoch")
 # Fields of a checkpoint's `meta` for a network that was not trained here.
 _BEFORE_TRAINING = {
   "config": {},
@@ -213,14 +222,13 @@ def _size(naming: Naming, entries: StateDict, path: str) -> str:
 
 def _exported(name: str, read: Mapping[str, StateDictFile]) -> Mapping[str, Any]:
   """The description in a file of `ferjax export`; empty for other files."""
-  found = [file for file in read.values() if file.description is not None]
-  if not found:
-    return {}
-  (file,) = found[:1]
-  theirs = file.description["model"]["name"]
-  if theirs != name:
-    raise ValueError(f"{file.path} has a network {theirs}, not {name}")
-  return file.description
+  for file in read.values():
+    if file.description is not None:
+      theirs = file.description["model"]["name"]
+      if theirs != name:
+        raise ValueError(f"{file.path} has a network {theirs}, not {name}")
+      return file.description
+  return {}
 
 
 def _paths(files: Mapping[str, StateDictFile]) -> str:

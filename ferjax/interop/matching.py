@@ -157,7 +157,7 @@ def matched_variables(
 
 def reverse_channels(model: nn.Module, variables: Variables) -> Variables:
   """`variables` for images whose three channels are in the reverse order."""
-  flat = flatten_dict(variables)
+  flat: dict[Path, Any] = dict(flatten_dict(variables))
   for module in released_names.table_of(model).first_kernels:
     path = ("params", *module.split("."), "kernel")
     height, width, inputs, features = flat[path].shape

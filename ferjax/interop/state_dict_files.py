@@ -20,9 +20,12 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from ferjax.trained import NetworkMeta, version_error
+
 StateDict = Mapping[str, np.ndarray]
 
 DESCRIPTION = "ferjax"  # the entry that `ferjax export` adds
+FORMAT = 1  # of the description
 # Names under which programs save moving averages, and the weights themselves.
 _AVERAGES = ("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "model_ema_state")
 _WEIGHTS = ("state_dict", "model_state_dict", "model", "net", "network", "module")
@@ -93,7 +96,7 @@ def read_state_dict(path: str | os.PathLike, *, averages: bool = True) -> StateD
 
 def _find(path: str, content: Any, averages: bool) -> StateDictFile:
   """The state dict in the content of a file; its values are tensors of any library."""
-  description = content.get(DESCRIPTION) if isinstance(content, Mapping) else None
+  description = _description(path, content)
   place, others = [], {}
   keys = (*_AVERAGES, *_WEIGHTS) if averages else (*_WEIGHTS, *_AVERAGES)
   while isinstance(content, Mapping):
@@ -110,6 +113,20 @@ def _find(path: str, content: Any, averages: bool) -> StateDictFile:
     place.append(f"{prefix}*")
   others |= {"/".join((*place[: -1 if prefix else None], x)): why for x, why in dropped.items()}
   return StateDictFile(path, _arrays(entries), "/".join(place), others, description)
+
+
+def _description(path: str, content: Any) -> Mapping[str, Any] | None:
+  """What `ferjax export` adds to a file; None in other files."""
+  found = content.get(DESCRIPTION) if isinstance(content, Mapping) else None
+  if not isinstance(found, Mapping):
+    return None
+  if found.get("format", 0) > FORMAT:
+    problem = f"its format is {found['format']}, and this version reads formats up to {FORMAT}"
+  elif missing := NetworkMeta.__required_keys__ - found.keys():
+    problem = f"its description lacks {', '.join(sorted(missing))}"
+  else:
+    return found
+  raise version_error(found, path, problem)
 
 
 def _reason(name: Any) -> str:

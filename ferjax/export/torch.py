@@ -1,0 +1,40 @@
+"""torch: a state dict with the names and layouts of the network's authors.
+
+The file is `{"state_dict": ..., "ferjax": description}`. The released program loads its state dict
+with `strict=True`, and `ferjax weights import` makes the same variables of it again.
+"""
+
+import pathlib
+
+import jax
+import numpy as np
+
+from ferjax.export.description import describe
+from ferjax.export.options import ExportOptions
+from ferjax.interop.state_dict_files import DESCRIPTION, FORMAT
+from ferjax.interop.torch_weights import export_state_dict
+from ferjax.models import create_model
+from ferjax.trained import TrainedNetwork
+
+KIND = "torch"
+
+
+def write(opened: TrainedNetwork, file: pathlib.Path, options: ExportOptions) -> str:
+  """Writes the variables as float32, and the description.
+
+  Errors are those of `ferjax.export.export_network`.
+  """
+  del options  # the format has none
+  try:
+    import torch  # pyright: ignore[reportMissingImports]
+  except ImportError as error:
+    raise ImportError("writing a torch file needs PyTorch: pip install 'ferjax[torch]'") from error
+  model = opened.build_model(create_model)
+  try:
+    state_dict = export_state_dict(model, jax.device_get(opened.variables()))
+  except TypeError as error:  # a network of another package
+    raise ValueError(f"{opened.name} has no form in torch: {error}") from error
+  # Copies: torch takes no arrays that are read-only.
+  tensors = {name: torch.from_numpy(np.array(x, order="C")) for name, x in state_dict.items()}
+  torch.save({"state_dict": tensors, DESCRIPTION: describe(opened, KIND, format=FORMAT)}, file)
+  return f"{len(tensors)} entries with the released names"
