@@ -129,8 +129,9 @@ def _import(arguments: argparse.Namespace) -> None:
   try:
     check_writable(arguments.out)
     from ferjax.interop.import_options import ImportOptions
-    from ferjax.interop.importing import compare_files
+    from ferjax.interop.importing import check_new, compare_files
 
+    check_new(arguments.out)
     given = {name: getattr(arguments, name) for name in _OPTIONS}
     options = ImportOptions(class_names=arguments.classes, **given)
     imported = compare_files(arguments.model, arguments.files, options)

@@ -62,12 +62,14 @@ class Description(NamedTuple):
     meta: the network and its input.
     assumed: whether the class names are those of the released program, which the file cannot show.
     problem: why the class names are not known; "" if they are. They are numbers then.
+    num_classes: of the head in the file; None if it has none.
     exported: the description in a file of `ferjax export`; empty for other files.
   """
 
   meta: NetworkMeta
   assumed: bool = False
   problem: str = ""
+  num_classes: int | None = None
   exported: Mapping[str, Any] = {}
 
 
@@ -115,7 +117,8 @@ def describe(
     "class_prior": [] if options.class_names else list(exported.get("class_prior", ())),
   }
   _check_input(meta, spec)
-  return Description(meta, assumed, problem, exported)
+  num_classes = len(entries[naming.classes]) if naming.classes in entries else None
+  return Description(meta, assumed, problem, num_classes, exported)
 
 
 def _image_size(naming: Naming, spec: ModelSpec, entries: StateDict, options: ImportOptions) -> int:

@@ -52,15 +52,7 @@ class Import:
     """Raises a ValueError if the network cannot be filled; the message has the way out."""
     name, match, file = self.description.meta["model"]["name"], self.match, _paths(self.files)
     if match.missing:
-      modules = match.modules(match.missing)
-      misfits = [why for why in match.missing.values() if not why.endswith(ABSENT)]
-      raise ValueError(
-        f"{file} lacks {len(match.missing)} of the {match.num_variables} variables of {name}: "
-        f"{_first_few(misfits or modules)}. Get the whole file. If this is a backbone, start a "
-        f"training from it with --config.train.pretrained={self._pretrained()}, or initialise the "
-        f"rest at random with --initialise {','.join((*self.options.initialise, *modules))}"
-        f"{' and --classes NAMES' * bool(self.description.problem)}"
-      )
+      raise ValueError(f"{file} lacks {self._missing()}")
     if self.description.problem:
       raise ValueError(f"{file}: {self.description.problem}")
     if match.unknown:
@@ -68,6 +60,23 @@ class Import:
         f"{file} has {len(match.unknown)} entries of layers that {name} does not have: "
         f"{_first_few(match.unknown)}. If its network works without them, pass --ignore PATTERN"
       )
+
+  def _missing(self) -> str:
+    """What is missing, and the ways out."""
+    match, description = self.match, self.description
+    modules = match.modules(match.missing)
+    misfits = [why for why in match.missing.values() if not why.endswith(ABSENT)]
+    files = ",".join(f"{part}={x.path}" if part else x.path for part, x in self.files.items())
+    count, named = description.num_classes, len(description.meta["class_names"])
+    return (
+      f"{len(match.missing)} of the {match.num_variables} variables of "
+      f"{description.meta['model']['name']}: {_first_few(misfits or modules)}. "
+      + (f"Its head is for {count} classes, not {named}. " if count not in (None, named) else "")
+      + f"Get the whole file. If this is a backbone, start a training from it with "
+      f"--config.train.pretrained={files}, or initialise the rest at random with --initialise "
+      f"{','.join((*self.options.initialise, *modules))}"
+      + (" and --classes NAMES" if description.problem else "")
+    )
 
   def variables(self) -> Variables:
     """The variables for `model.apply`.
@@ -84,13 +93,12 @@ class Import:
     """Writes a checkpoint to a new workdir, of step 0 unless `ferjax export` wrote the file.
 
     Raises:
-      FileExistsError: the folder has checkpoints.
+      FileExistsError: as `check_new`.
       ValueError: as `variables`.
       OSError: the checkpoint cannot be written.
     """
     folder = pathlib.Path(folder).expanduser()
-    if (folder / FOLDER).exists():
-      raise FileExistsError(f"{folder} has checkpoints already; name another folder")
+    check_new(folder)
     variables = self.variables()
     meta: dict[str, Any] = {
       **self.description.meta,
@@ -113,9 +121,12 @@ class Import:
     before = self.description.exported.get("initialised", ())
     return sorted({*self.match.modules(self.match.initialised), *before})
 
-  def _pretrained(self) -> str:
-    """The files as `config.train.pretrained`."""
-    return ",".join(f"{part}={x.path}" if part else x.path for part, x in self.files.items())
+
+def check_new(folder: str | os.PathLike) -> None:
+  """Raises a FileExistsError for a folder with checkpoints."""
+  folder = pathlib.Path(folder).expanduser()
+  if (folder / FOLDER).exists():
+    raise FileExistsError(f"{folder} has checkpoints already; name another folder")
 
 
 # Fields of a checkpoint's `meta` that `ferjax export` keeps.
@@ -207,6 +218,8 @@ def _part_of(name: str, naming: Naming, file: StateDictFile) -> str:
 
 
 def _unknown_network(name: str, file: StateDictFile) -> str:
+  if any(entry.startswith("params/") for entry in file.entries):
+    return f"{file.path} has the variables of ferjax itself, and needs no import: use it as it is"
   return (
     f"{file.path} is not a checkpoint of {name}: its {len(file.entries)} entries have other names, "
     f"such as {_first_few(list(file.entries))}"

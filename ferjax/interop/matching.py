@@ -2,6 +2,7 @@
 
 import dataclasses
 import fnmatch
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -135,11 +136,7 @@ def matched_variables(
   """
   naming = released_names.table_of(model)
   shapes: dict[Path, Any] = dict(flatten_dict(abstract_variables(model, image_size)))
-  values: dict[Path, Any] = {}
-  if match.initialised:
-    image = jnp.zeros((1, image_size, image_size, 3))
-    initialise = jax.jit(lambda key: model.init(key, image, train=False))
-    values |= flatten_dict(initialise(jax.random.key(seed)))
+  values = _random_values(model, list(match.initialised), image_size, seed)
   for entry, variable in match.used.items():
     path = tuple(variable.split("/"))
     value = state_dict[entry]
@@ -153,6 +150,25 @@ def matched_variables(
       raise ValueError(f"{entry!r} has values that are not finite; get another checkpoint")
     values[path] = jnp.asarray(array)
   return unflatten_dict(values)
+
+
+def _random_values(
+  model: nn.Module, variables: Sequence[str], image_size: int, seed: int
+) -> dict[Path, Any]:
+  """The initial values of some variables."""
+  paths = [tuple(variable.split("/")) for variable in variables]
+  # Many small programs of random numbers take longer to optimise than to run.
+  options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
+
+  @functools.partial(jax.jit, compiler_options=options)
+  def initialise(key):
+    image = jnp.zeros((1, image_size, image_size, 3))
+    flat = flatten_dict(model.init(key, image, train=False))
+    # Nothing else is compiled: neither the other variables nor the network.
+    return {"/".join(path): flat[path] for path in paths}
+
+  values = initialise(jax.random.key(seed)) if paths else {}
+  return {tuple(variable.split("/")): x for variable, x in values.items()}
 
 
 def reverse_channels(model: nn.Module, variables: Variables) -> Variables:

@@ -217,8 +217,8 @@ def _refusal(error: Exception) -> str:
       f"it contains {name}, which is no tensor: loading it could run code, so it is refused. Save "
       "the network's state_dict() alone, or convert the file to .safetensors"
     )
-  lines = str(error).splitlines() or [type(error).__name__]
-  return f"it is damaged, or not a file of torch.save ({lines[0].split('. ')[0]})"
+  reason = "".join(str(error).splitlines()[:1]).split(". ")[0]
+  return f"it is damaged, or not a file of torch.save ({type(error).__name__}: {reason})"
 
 
 _READERS = {

@@ -4,8 +4,9 @@ A state dict is a flat dict of NumPy arrays under the released program's names. 
 match a variable or be listed as ignored, and every variable must get a value.
 """
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -114,8 +115,12 @@ def _module(name: str) -> str:
   return ".".join(name.split(".")[:2])
 
 
-def abstract_variables(model: nn.Module, image_size: int) -> Variables:
-  """The shapes of a network's variables for images of `image_size` pixels."""
+@functools.lru_cache(maxsize=8)
+def abstract_variables(model: nn.Module, image_size: int) -> Mapping[str, Any]:
+  """The shapes of a network's variables for images of `image_size` pixels.
+
+  Kept for the next calls, because tracing a network takes a second.
+  """
   image = jnp.zeros((1, image_size, image_size, 3))
   init = lambda key: model.init(key, image, train=False)  # noqa: E731
   return jax.eval_shape(init, jax.random.key(0))
