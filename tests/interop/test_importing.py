@@ -13,6 +13,8 @@ from ferjax.interop.torch_weights import import_state_dict
 from ferjax.models import create_model
 from ferjax.weights import save_weights
 
+# Embeddings, and the fourth stage of an IR-50.
+UNUSED = ("ir_back.output_layer.", "ir_back.body.21.", "face_landback.output_layer.")
 REST = ("image_proj", "conv_ssm", "fusion", "gate", "head")
 
 
@@ -61,6 +63,11 @@ def test_a_part_of_a_network(tmp_path, ir50_nano, mobilefacenet_nano):
   both.check()
   assert both.initialised() == sorted(REST)
   assert both.description.meta["model"]["variant"] == "corrected"
+  unused = {x: why for x, why in both.match.ignored.items() if "counter" not in why}
+  assert set(unused.values()) == {"a layer whose output is not used"}
+  assert unused.keys() == {
+    x for x in both.entries if x.startswith(UNUSED) and not x.endswith("num_batches_tracked")
+  }
   entry = "face_landback.conv_34.conv.conv.weight"
   assert both.match.used[entry] == "params/landmark/down1/expand/conv/kernel"
   assert both.entries[entry] is both.files["landmark"].entries["conv_34.conv.conv.weight"]

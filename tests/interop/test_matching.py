@@ -20,11 +20,6 @@ def detector():
   return create_model("fer_yolo_mamba", num_classes=7, size="nano")
 
 
-@pytest.fixture(scope="module")
-def classifier():
-  return create_model("fermam", num_classes=7, size="nano")
-
-
 def test_a_whole_network(emonext, emonext_atto):
   match = match_entries(emonext, emonext_atto, 32)
   assert match.missing == match.initialised == {}
@@ -107,22 +102,6 @@ def test_the_layers_of_a_backbone_are_all_needed(detector, yolox_nano):
   deeper = yolox_nano | {"backbone.backbone.dark5.2.m.1.conv1.conv.weight": np.zeros(1)}
   match = match_entries(detector, deeper, 320, initialise=("neck", "head"))
   assert match.unknown == ("backbone.backbone.dark5.2.m.1.conv1.conv.weight",)
-
-
-def test_faces_branches(classifier, ir50_nano, mobilefacenet_nano):
-  entries = {f"ir_back.{x}": y for x, y in ir50_nano.items()}
-  entries |= {f"face_landback.{x}": y for x, y in mobilefacenet_nano.items()}
-  rest = ("image_proj", "conv_ssm", "fusion", "gate", "head")
-  match = match_entries(classifier, entries, 224, initialise=rest)
-  assert match.missing == {}
-  assert match.unknown == ()
-  assert match.modules(match.initialised) == sorted(rest)
-  unused = {x: why for x, why in match.ignored.items() if "counter" not in why}
-  assert set(unused.values()) == {"a layer whose output is not used"}
-  prefixes = ("ir_back.output_layer.", "ir_back.body.21.", "face_landback.output_layer.")
-  assert unused.keys() == {
-    x for x in entries if x.startswith(prefixes) and not x.endswith("num_batches_tracked")
-  }
 
 
 def test_random_values_only_where_there_are_no_entries(emonext, convnext_atto):
