@@ -70,7 +70,7 @@ class Import:
     count, named = description.num_classes, len(description.meta["class_names"])
     return (
       f"{len(match.missing)} of the {match.num_variables} variables of "
-      f"{description.meta['model']['name']}: {_first_few(misfits or modules)}. "
+      f"{description.meta['model']['name']}: {_first_few(misfits[:3] or modules)}. "
       + (f"Its head is for {count} classes, not {named}. " if count not in (None, named) else "")
       + f"Get the whole file. If this is a backbone, start a training from it with "
       f"--config.train.pretrained={files}, or initialise the rest at random with --initialise "
