@@ -140,8 +140,8 @@ def check_same_run(checkpoint: Checkpoint, config: Config, num_examples: int) ->
   if not meta["config"]:
     workdir = checkpoint.folder.parent.parent
     raise ValueError(
-      f"{workdir} contains an imported network, not a run; choose another --workdir, and start from "
-      f"the network with --config.train.pretrained={workdir}"
+      f"{workdir} contains an imported network, not a run; choose another --workdir, and start "
+      f"from the network with --config.train.pretrained={workdir}"
     )
   before, now = _fixed_settings(from_dict(meta["config"])), _fixed_settings(config)
   before["number of training examples"] = meta["num_examples"]
