@@ -114,6 +114,7 @@ class Graph:
         node.operator,
         node.inputs,
         node.outputs,
+        name=f"{node.operator}_{node.outputs[0]}",
         **{key: attribute(value) for key, value in node.attributes.items()},
       )
       for node in self.nodes

@@ -53,11 +53,22 @@ def translate(
   graph.inputs = [TensorInfo(name, dtype, shape) for name, (shape, dtype) in inputs.items()]
   first = graph.inputs[0].name
   builder = Builder(graph, batch, graph.add("Shape", first, start=0, end=1))
-  values = [builder.tensor(name, shapes[name], dtype) for name, (_, dtype) in inputs.items()]
+  values = [
+    _channels_first(builder, builder.tensor(name, shapes[name], dtype))
+    for name, (_, dtype) in inputs.items()
+  ]
   outputs = _run_closed(builder, traced.jaxpr, values)
   avals = [variable.aval for variable in traced.jaxpr.jaxpr.outvars]
   full = [builder.full(x, aval.shape) for x, aval in zip(outputs, avals, strict=True)]
   return builder, jax.tree.unflatten(jax.tree.structure(traced.out_info), full)
+
+
+def _channels_first(builder: Builder, value: Value) -> Value:
+  """An image is transposed as bytes: a quarter of what it would be later."""
+  if len(value.shape) != 4:
+    return value
+  order = (0, 3, 1, 2)
+  return builder.tensor(builder.name_of(value, order), value.shape, value.dtype, order)
 
 
 def _run_closed(builder: Builder, closed: ClosedJaxpr, values: Sequence[Value]) -> list[Value]:

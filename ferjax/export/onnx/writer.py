@@ -10,6 +10,7 @@ from ferjax._version import __version__
 from ferjax.export.description import KEY, describe
 from ferjax.export.onnx.comparison import DTYPE, compare
 from ferjax.export.onnx.libraries import require
+from ferjax.export.onnx.simplification import simplify
 from ferjax.export.onnx.suppression import suppress
 from ferjax.export.onnx.translate import BATCH, translate
 from ferjax.export.onnx.values import Builder, Value
@@ -72,4 +73,6 @@ def _graph(
   for name, value in outputs.items():
     shape = [size if isinstance(size, int) else BATCH for size in value.shape]
     builder.graph.add_output(name, builder.name_of(value), value.dtype, shape)
-  return builder, {name: builder.name_of(value) for name, value in candidates.items()}
+  cells = {name: builder.name_of(value) for name, value in candidates.items()}
+  simplify(builder.graph)
+  return builder, cells
