@@ -5,7 +5,7 @@ batch normalisation; computed in float64, because the file should answer like th
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -14,16 +14,17 @@ from ferjax.export.onnx.graph import Graph, Node
 _AFFINE = ("Add", "Sub", "Mul", "Div")
 
 
-def simplify(graph: Graph) -> None:
-  """Simplifies a graph in place; its inputs and outputs stay."""
-  _Simplifier(graph).run()
+def simplify(graph: Graph, kept: Iterable[str] = ()) -> None:
+  """Simplifies a graph in place; its inputs, its outputs and the tensors `kept` stay."""
+  _Simplifier(graph, set(kept)).run()
 
 
 class _Simplifier:
-  def __init__(self, graph: Graph):
-    self.graph = graph
+  def __init__(self, graph: Graph, kept: set[str]):
+    self.graph, self.kept = graph, kept
     self.producers: dict[str, Node] = {}
     self.uses = _uses(graph)
+    self.uses.update(kept)
     defaults = {x.name for x in graph.inputs}
     self.constants = {name: x for name, x in graph.constants.items() if name not in defaults}
 
@@ -33,13 +34,15 @@ class _Simplifier:
     nodes, self.graph.nodes = self.graph.nodes, []
     for node in nodes:
       node.inputs = [replaced.get(name, name) for name in node.inputs]
-      source = self._absorbed(node) or self._prelu(node)
+      source = None
+      if self.kept.isdisjoint(node.outputs):
+        source = self._absorbed(node) or self._prelu(node)
       if source is not None:
         replaced[node.outputs[0]] = source
         continue
       self.graph.nodes.append(node)
       self.producers.update(dict.fromkeys(node.outputs, node))
-    remove_unused(self.graph)
+    _remove_unused(self.graph, self.kept)
 
   def _absorbed(self, node: Node) -> str | None:
     """The convolution that does what the node does; None if there is none."""
@@ -138,8 +141,8 @@ def _all_nodes(graph: Graph) -> list[Node]:
   return nodes
 
 
-def remove_unused(graph: Graph, kept: tuple[str, ...] = ()) -> None:
-  """Removes nodes and constants that no output depends on."""
+def _remove_unused(graph: Graph, kept: set[str]) -> None:
+  """Removes nodes and constants that neither an output nor a kept tensor depends on."""
   needed = {*_output_names(graph), *kept}
   nodes = []
   for node in reversed(graph.nodes):

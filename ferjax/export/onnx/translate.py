@@ -21,7 +21,7 @@ _HANDLERS: dict[str, Callable[..., Any]] = {
 # Jitted functions that have an ONNX form of their own.
 _FUNCTIONS = {selective_scan.NAME: selective_scan.selective_scan}
 # Constants are broadcast without repeating them, also to symbolic sizes.
-_LAZY = ("broadcast_in_dim", "iota")
+_LAZY = ("broadcast_in_dim", "iota", "reshape", "transpose")
 _ELEMENTWISE = frozenset(elementwise.HANDLERS)
 
 

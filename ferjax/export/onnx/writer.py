@@ -74,5 +74,5 @@ def _graph(
     shape = [size if isinstance(size, int) else BATCH for size in value.shape]
     builder.graph.add_output(name, builder.name_of(value), value.dtype, shape)
   cells = {name: builder.name_of(value) for name, value in candidates.items()}
-  simplify(builder.graph)
+  simplify(builder.graph, cells.values())
   return builder, cells
