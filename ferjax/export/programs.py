@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from ferjax.export.options import ExportOptions
+from ferjax.export.options import PREDICTION, ExportOptions
 from ferjax.inference.classification import classification_program
 from ferjax.inference.detection import (
   IOU_THRESHOLD,
@@ -15,6 +18,8 @@ from ferjax.inference.detection import (
   detection_program,
 )
 from ferjax.models import create_model
+from ferjax.ops.normalize import normalize
+from ferjax.tasks.detection.task import DetectionTask
 from ferjax.trained import TrainedNetwork
 
 Shape = tuple[int | str, ...]  # "b" is the batch
@@ -25,29 +30,98 @@ class Program(NamedTuple):
 
   Attributes:
     function: (variables, *arguments) -> name of each output -> array, for `jax.jit`.
-    arguments: shape and type of each argument after the variables.
+    arguments: name -> shape and type of each argument after the variables.
     settings: of prediction; those in the program and, for a detector, the defaults of its
       thresholds.
     inputs, outputs: text for people on each argument and each output.
   """
 
   function: Callable[..., Any]
-  arguments: tuple[tuple[Shape, type[np.generic]], ...]
+  arguments: dict[str, tuple[Shape, type[np.generic]]]
   settings: dict[str, Any]
   inputs: dict[str, str]
   outputs: dict[str, str]
 
 
-def prediction_program(opened: TrainedNetwork, options: ExportOptions) -> Program:
+def prediction_program(
+  opened: TrainedNetwork, options: ExportOptions, dtype: str | None = None
+) -> Program:
   """The program of `ferjax predict` for a detector or a classifier.
+
+  Args:
+    opened: the network.
+    options: of the export.
+    dtype: replaces the network's, if it is not None.
 
   Raises:
     ValueError: the network is for another task, or a setting is out of range or does not apply.
   """
+  _check_task(opened)
+  return _PROGRAMS[opened.meta["task"]](opened, options, dtype)
+
+
+def raw_program(
+  opened: TrainedNetwork, options: ExportOptions, dtype: str | None = None
+) -> Program:
+  """The network's own outputs; arguments and errors are those of `prediction_program`.
+
+  The cells of a detector's maps are one after the other, map by map, in row-major order.
+  """
+  _check_task(opened)
+  settings = {name: getattr(options, name) for name in PREDICTION}
+  for name, value in settings.items():
+    if value is not None:
+      raise ValueError(f"{name} is {value}, but does not apply to raw outputs; omit it, or raw")
+  meta = opened.meta
+  model = _network(opened, dtype)
+
+  def raw(variables: dict[str, Any], image: Array) -> dict[str, Array]:
+    image = normalize(image, meta["mean"], meta["std"])
+    output: Any = model.apply(variables, image, train=False)
+    if meta["task"] == "classification":
+      return {"logits": output.logits}
+    levels = [x.reshape(x.shape[0], -1, x.shape[-1]) for x in output.levels]
+    return {"cells": jnp.concatenate(levels, axis=1)}
+
+  arguments = {"image": (_image_shape(meta), np.uint8)}
+  return Program(raw, arguments, {}, {"image": _image_text(meta)}, _RAW[meta["task"]])
+
+
+_RAW = {
+  "detection": {
+    "cells": "float32 [b, a, 5 + k]: for each cell of the maps, finest first, x, y, w, h, and the "
+    "logits of objectness and of each class. The centre of the box is ((x, y) + (column, row)) * "
+    "stride, and its size is exp((w, h)) * stride, in pixels of the image"
+  },
+  "classification": {"logits": "float32 [b, k]: of each class"},
+}
+
+
+def candidates_program(
+  opened: TrainedNetwork, dtype: str | None = None
+) -> Callable[..., dict[str, Array]]:
+  """(variables, image, placement) -> the fields of `Candidates`, of a detector."""
+  meta = opened.meta
+  model, task = _network(opened, dtype), DetectionTask(tuple(meta["class_names"]))
+
+  def candidates(variables: dict[str, Any], image: Array, placement: Array) -> dict[str, Array]:
+    image = normalize(image, meta["mean"], meta["std"])
+    output: Any = model.apply(variables, image, train=False)
+    size = meta["image_size"]
+    return task.candidates(output, image_size=size, placement=placement)._asdict()
+
+  return candidates
+
+
+def _check_task(opened: TrainedNetwork) -> None:
   task = opened.meta["task"]
   if task not in _PROGRAMS:
     raise ValueError(f"{opened.name} is for the task {task!r}; expected {' or '.join(_PROGRAMS)}")
-  return _PROGRAMS[task](opened, options)
+
+
+def _network(opened: TrainedNetwork, dtype: str | None) -> nn.Module:
+  change = {} if dtype is None else {"dtype": dtype}
+  return opened.build_model(lambda **arguments: create_model(**{**arguments, **change}))
 
 
 def _refuse(opened: TrainedNetwork, task: str, **settings: Any) -> None:
@@ -56,7 +130,7 @@ def _refuse(opened: TrainedNetwork, task: str, **settings: Any) -> None:
       raise ValueError(f"{name} is {value}, but {opened.name} is for {task}; omit {name}")
 
 
-def _detector(opened: TrainedNetwork, options: ExportOptions) -> Program:
+def _detector(opened: TrainedNetwork, options: ExportOptions, dtype: str | None) -> Program:
   _refuse(opened, "detection", flip=options.flip, logit_adjustment=options.logit_adjustment)
   given = options.given()
   settings = {
@@ -70,7 +144,7 @@ def _detector(opened: TrainedNetwork, options: ExportOptions) -> Program:
   meta = opened.meta
   size = meta["image_size"]
   function = detection_program(
-    opened.build_model(create_model),
+    _network(opened, dtype),
     meta["class_names"],
     size,
     mean=meta["mean"],
@@ -78,12 +152,12 @@ def _detector(opened: TrainedNetwork, options: ExportOptions) -> Program:
     max_detections=settings["max_detections"],
     per_class_nms=False,
   )
-  arguments = (
-    (_image_shape(meta), np.uint8),
-    (("b", 6), np.float32),
-    ((), np.float32),
-    ((), np.float32),
-  )
+  arguments = {
+    "image": (_image_shape(meta), np.uint8),
+    "placement": (("b", 6), np.float32),
+    "score_threshold": ((), np.float32),
+    "iou_threshold": ((), np.float32),
+  }
   inputs = {
     "image": f"{_image_text(meta)}: the image, reduced or enlarged to fit, and padded",
     "placement": "float32 [b, 6]: scale x, scale y, left, top, width and height. A pixel of the "
@@ -104,7 +178,7 @@ _DETECTIONS = {
 }
 
 
-def _classifier(opened: TrainedNetwork, options: ExportOptions) -> Program:
+def _classifier(opened: TrainedNetwork, options: ExportOptions, dtype: str | None) -> Program:
   detection = ("score_threshold", "iou_threshold", "max_detections")
   _refuse(opened, "classification", **{name: getattr(options, name) for name in detection})
   meta = opened.meta
@@ -113,7 +187,7 @@ def _classifier(opened: TrainedNetwork, options: ExportOptions) -> Program:
     if getattr(options, name) is not None:
       settings[name] = getattr(options, name)
   function = classification_program(
-    opened.build_model(create_model),
+    _network(opened, dtype),
     meta["class_names"],
     mean=meta["mean"],
     std=meta["std"],
@@ -126,7 +200,7 @@ def _classifier(opened: TrainedNetwork, options: ExportOptions) -> Program:
     "probabilities": "float32 [b, k]: of each class",
     "labels": "int32 [b]: index of the most probable class",
   }
-  arguments = ((_image_shape(meta), np.uint8),)
+  arguments = {"image": (_image_shape(meta), np.uint8)}
   return Program(_named(function), arguments, settings, inputs, outputs)
 
 

@@ -64,7 +64,7 @@ def _arguments(program: Program) -> tuple[jax.ShapeDtypeStruct, ...]:
   (batch,) = export.symbolic_shape("b")
   return tuple(
     jax.ShapeDtypeStruct(tuple(batch if size == "b" else size for size in shape), dtype)
-    for shape, dtype in program.arguments
+    for shape, dtype in program.arguments.values()
   )
 
 
