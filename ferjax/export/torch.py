@@ -34,7 +34,12 @@ def write(opened: TrainedNetwork, file: pathlib.Path, options: ExportOptions) ->
     state_dict = export_state_dict(model, jax.device_get(opened.variables()))
   except TypeError as error:  # a network of another package
     raise ValueError(f"{opened.name} has no form in torch: {error}") from error
-  # Copies: torch takes no arrays that are read-only.
-  tensors = {name: torch.from_numpy(np.array(x, order="C")) for name, x in state_dict.items()}
+
+  def tensor(value: np.ndarray):
+    if value.size > 1 and not value.any():  # layers without use, of up to 50 MB: one zero for all
+      return torch.from_numpy(np.zeros((), value.dtype)).expand(value.shape)
+    return torch.from_numpy(np.array(value, order="C"))  # a copy: torch takes nothing read-only
+
+  tensors = {name: tensor(value) for name, value in state_dict.items()}
   torch.save({"state_dict": tensors, DESCRIPTION: describe(opened, KIND, format=FORMAT)}, file)
   return f"{len(tensors)} entries with the released names"

@@ -106,7 +106,7 @@ class Import:
       "versions": {"ferjax": __version__},
     }
     exported = self.description.exported
-    meta |= {field: exported[field] for field in _OF_RUN if field in exported}
+    meta |= {field: exported[field] for field in _KEPT if field in exported}
     if initialised := self.initialised():
       meta["initialised"] = initialised
     checkpoints = Checkpoints(folder, keep=1, metric="")
@@ -130,7 +130,7 @@ def check_new(folder: str | os.PathLike) -> None:
 
 
 # Fields of a checkpoint's `meta` that `ferjax export` keeps.
-_OF_RUN = ("selection", "step", "epoch")
+_KEPT = ("selection", "step", "epoch", "settings", "data", "licence")
 # Fields of a checkpoint's `meta` for a network that was not trained here.
 _BEFORE_TRAINING = {
   "config": {},

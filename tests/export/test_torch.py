@@ -4,6 +4,7 @@ import functools
 import sys
 
 import chex
+import jax
 import numpy as np
 import pytest
 
@@ -18,6 +19,7 @@ class Network(TrainedNetwork):
   """A small network for 32 pixels, with random variables."""
 
   name = "small"
+  settings = {}
 
   def __init__(self, model, task, random_values):
     self.meta = {
@@ -35,7 +37,10 @@ class Network(TrainedNetwork):
       "epoch": 1.5,
       "metrics": {},
       "versions": {"ferjax": "0.0.9"},
+      "data": "two photographs",
+      "licence": "CC0",
     }
+    self.settings = {"flip": True} if task == "classification" else {"score_threshold": 0.5}
     self.values = random_values(abstract_variables(self.build_model(create_model), 32))
 
   def variables(self):
@@ -80,13 +85,14 @@ def test_import_is_the_exact_inverse(make, name, tmp_path):
   assert imported.model == network.build_model(create_model)
 
 
-def test_the_position_in_the_training_is_kept(make, tmp_path):
+def test_what_is_known_of_the_training_is_kept(make, tmp_path):
   pytest.importorskip("torch")
   network = make("emonext")
   export_network(network, "torch", tmp_path / "w.pth")
   checkpoint = compare_files("emonext", str(tmp_path / "w.pth")).write(tmp_path / "run")
   assert checkpoint.folder.name == "7"
-  for field in ("selection", "step", "epoch"):
+  assert checkpoint.settings == network.settings
+  for field in ("selection", "step", "epoch", "data", "licence"):
     assert checkpoint.meta[field] == network.meta[field], field
   chex.assert_trees_all_equal(checkpoint.variables(), network.variables())
 
@@ -102,6 +108,18 @@ def test_programs_of_torch_read_it_without_running_code(make, tmp_path):
   assert (kernel.dtype, kernel.is_contiguous()) == (torch.float32, True)
   ours = network.values["params"]["stage0"]["block1"]["conv"]["kernel"]
   np.testing.assert_array_equal(kernel.numpy(), ours.transpose(3, 2, 0, 1))
+
+
+def test_layers_without_use_take_no_space(make, tmp_path):
+  """The released FERMam has 13 million values in layers whose output it does not use."""
+  torch = pytest.importorskip("torch")
+  network, file = make("fermam"), tmp_path / "w.pth"
+  export_network(network, "torch", file)
+  values = sum(x.size for x in jax.tree.leaves(network.values))
+  assert file.stat().st_size < 1.2 * 4 * values
+  unused = torch.load(file, weights_only=True)["state_dict"]["ir_back.output_layer.3.weight"]
+  assert (unused.shape, unused.dtype) == ((512, 512 * 7 * 7), torch.float32)
+  assert not unused.any()
 
 
 def test_without_torch(make, tmp_path, monkeypatch):
