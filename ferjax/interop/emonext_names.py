@@ -40,7 +40,7 @@ def size(state_dict: Mapping[str, np.ndarray]) -> str:
     return ""
   depth = len({match[1] for name in state_dict if (match := _DEPTH.match(name))})
   sizes = {(x.widths[0], x.depths[2]): name for name, x in SIZES.items()}
-  return size_by_shape(_STEM, (np.shape(state_dict[_STEM])[0], depth), sizes)
+  return size_by_shape(_STEM, (*np.shape(state_dict[_STEM])[:1], depth), sizes)
 
 
 NAMING = Naming(

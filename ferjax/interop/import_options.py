@@ -93,7 +93,7 @@ def describe(
     ValueError: an option is out of range, or contradicts the file.
   """
   spec = model_spec(name)
-  size = naming.size(entries)
+  size = options.size if naming.size is None else naming.size(entries)
   if options.size not in (None, size):
     raise ValueError(f"size is {options.size!r}, but the shapes are those of {size!r}; omit it")
   data = {field: getattr(DataConfig(), field) for field in _INPUT} | dict(naming.input)
@@ -117,8 +117,7 @@ def describe(
     "class_prior": [] if options.class_names else list(exported.get("class_prior", ())),
   }
   _check_input(meta, spec)
-  num_classes = len(entries[naming.classes]) if naming.classes in entries else None
-  return Description(meta, assumed, problem, num_classes, exported)
+  return Description(meta, assumed, problem, _num_classes(naming, entries), exported)
 
 
 def _image_size(naming: Naming, spec: ModelSpec, entries: StateDict, options: ImportOptions) -> int:
@@ -135,7 +134,7 @@ def _image_size(naming: Naming, spec: ModelSpec, entries: StateDict, options: Im
 def _arguments(
   name: str,
   spec: ModelSpec,
-  size: str,
+  size: str | None,
   options: ImportOptions,
   exported: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -146,9 +145,15 @@ def _arguments(
     config = ModelConfig(name=name, options=options.model_options)
     if "variant" in spec.choices and not options.initialise:
       config.variant = "released"
-  config.size = size
+  config.size = size or config.size
   config.variant = options.variant or config.variant
   return model_arguments(config)
+
+
+def _num_classes(naming: Naming, entries: StateDict) -> int | None:
+  """The number of classes of the head in the file; None if it has none."""
+  shape = entries[naming.classes].shape if naming.classes in entries else ()
+  return shape[0] if shape else None
 
 
 def _class_names(
@@ -163,11 +168,13 @@ def _class_names(
   if exported:
     return list(exported["class_names"]), False, ""
   names = list(naming.input.get("class_names", ()))
-  has_head = naming.classes in entries
-  found = len(entries[naming.classes]) if has_head else len(names or SEVEN_EXPRESSIONS)
+  in_head = _num_classes(naming, entries)
+  found = len(names or SEVEN_EXPRESSIONS) if in_head is None else in_head
   if found == len(names):
     return names, True, ""
-  head = f"a head for {found} classes, whose names it does not contain" if has_head else "no head"
+  head = f"a head for {found} classes, whose names it does not contain"
+  if in_head is None:
+    head = "no head"
   problem = (
     f"it has {head}; pass --classes with the names in the order of the outputs, or with other "
     "classes and --initialise head"

@@ -125,7 +125,8 @@ class Import:
 def check_new(folder: str | os.PathLike) -> None:
   """Raises a FileExistsError for a folder with checkpoints."""
   folder = pathlib.Path(folder).expanduser()
-  if (folder / FOLDER).exists():
+  steps = folder / FOLDER
+  if steps.is_dir() and any(x.name.isdecimal() for x in steps.iterdir()):
     raise FileExistsError(f"{folder} has checkpoints already; name another folder")
 
 
@@ -196,20 +197,23 @@ def _whole_names(
       raise ValueError(f"{name} has no file for the part {part!r}; expected {known or 'FILE'}")
     prefix = naming.branches[part] if part else ""
     files[part] = file
-    entries |= {prefix + entry: value for entry, value in file.entries.items()}
-    if not _size(naming, entries, file.path):
+    own = {prefix + entry: value for entry, value in file.entries.items()}
+    if not _recognises(naming, own, file.path):
       raise ValueError(_unknown_network(f"{name}, part {part}", file))
+    entries |= own
   return files, entries
 
 
 def _part_of(name: str, naming: Naming, file: StateDictFile) -> str:
   """The part whose released names the entries have; "" for the whole network."""
   for part, prefix in {"": "", **naming.branches}.items():
-    if _size(naming, {prefix + entry: x for entry, x in file.entries.items()}, file.path):
+    if _recognises(naming, {prefix + entry: x for entry, x in file.entries.items()}, file.path):
       return part
-  for other in MODELS:
-    table = MODELS[other].released_names.get(MODELS[other].module)
-    if other != name and table is not None and _size(resolve(table), file.entries, file.path):
+  for other, spec in MODELS.items():
+    table = (
+      resolve(spec.released_names[spec.module]) if spec.module in spec.released_names else None
+    )
+    if other != name and table and table.size and _recognises(table, file.entries, file.path):
       raise ValueError(
         f"{file.path} is a checkpoint of {other}, not of {name}; import it with `ferjax weights "
         f"import {other}`"
@@ -226,9 +230,10 @@ def _unknown_network(name: str, file: StateDictFile) -> str:
   )
 
 
-def _size(naming: Naming, entries: StateDict, path: str) -> str:
+def _recognises(naming: Naming, entries: StateDict, path: str) -> bool:
+  """Whether the entries have names of the network."""
   try:
-    return naming.size(entries)
+    return naming.size is None or naming.size(entries) != ""
   except ValueError as error:
     raise ValueError(f"{path}: {error}") from error
 

@@ -35,7 +35,8 @@ class Naming:
     ignored: pattern of entries without a counterpart in the model, besides torch's counters.
     unused: ignored entries that the released program expects -> their shapes; exported as zeros.
     size: the network's size for the shapes of a state dict; "" if it is not of this network. Raises
-      a ValueError if no size has these shapes.
+      a ValueError if no size has these shapes. None for a network without sizes, whose state dicts
+      are not recognised before they are compared with it.
     classes: an entry whose first axis is the classes.
     branches: part of the network that is also released separately -> the prefix of its names.
     first_kernels: paths (joined by dots) of the convolutions whose input is the image, or its
@@ -50,7 +51,7 @@ class Naming:
   image_size: Callable[[Mapping[str, np.ndarray]], int] = lambda state_dict: 32
   ignored: str = "$^"
   unused: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-  size: Callable[[Mapping[str, np.ndarray]], str] = lambda state_dict: ""
+  size: Callable[[Mapping[str, np.ndarray]], str] | None = None
   classes: str = ""
   branches: Mapping[str, str] = dataclasses.field(default_factory=dict)
   first_kernels: tuple[str, ...] = ()

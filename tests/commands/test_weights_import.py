@@ -115,7 +115,7 @@ def test_wrong_input(file, tmp_path, arguments, message, capsys):
 
 
 def test_a_folder_with_checkpoints(file, tmp_path, capsys):
-  (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+  (tmp_path / "run" / "checkpoints" / "3").mkdir(parents=True)
   assert main(["weights", "import", "emonext", file, "--out", str(tmp_path / "run")]) == 2
   out, error = capsys.readouterr()
   assert "has checkpoints already; name another folder" in error

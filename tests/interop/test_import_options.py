@@ -8,6 +8,7 @@ from ferjax.interop.emonext_names import NAMING as EMONEXT
 from ferjax.interop.fer_yolo_mamba_names import NAMING as DETECTOR
 from ferjax.interop.fermam_names import FERMAM
 from ferjax.interop.import_options import ImportOptions, describe
+from ferjax.interop.naming import Naming
 
 
 def entries(**shapes):
@@ -47,6 +48,7 @@ def detector(classes=7, channels=32):
     (FERMAM, fermam(), "base"),
     (FERMAM, entries(face_landback__conv1__conv__weight=(16, 3, 3, 3)), "nano"),
     (FERMAM, emonext(), ""),
+    (EMONEXT, fermam(), ""),
   ],
 )  # fmt: skip
 def test_the_size_follows_from_the_shapes(naming, found, size):
@@ -169,6 +171,16 @@ def test_the_description_of_an_export_comes_before_the_released_program():
 def test_options_that_cannot_be(options, message):
   with pytest.raises(ValueError, match=message):
     describe("emonext", EMONEXT, emonext(), ImportOptions(**options), {})
+
+
+def test_a_network_without_sizes():
+  """The size is not looked for in the shapes."""
+  naming = Naming(rules=(), classes="head.weight")
+  found = describe("emonext", naming, entries(head__weight=(7, 8)), ImportOptions(), {})
+  assert found.meta["model"]["size"] == "tiny"
+  found = describe("emonext", naming, entries(head__weight=()), ImportOptions(size="base"), {})
+  assert found.meta["model"]["size"] == "base"
+  assert found.num_classes is None
 
 
 def test_sides_that_the_network_cannot_take():
