@@ -36,7 +36,8 @@ def write(opened: TrainedNetwork, file: pathlib.Path, options: ExportOptions) ->
     raise ValueError(f"{opened.name} has no form in torch: {error}") from error
 
   def tensor(value: np.ndarray):
-    if value.size > 1 and not value.any():  # layers without use, of up to 50 MB: one zero for all
+    # The layers that the released program does not use are 50 MB of zeros; one stands for all.
+    if value.size > 1 and not value.any():
       return torch.from_numpy(np.zeros((), value.dtype)).expand(value.shape)
     return torch.from_numpy(np.array(value, order="C"))  # a copy: torch takes nothing read-only
 

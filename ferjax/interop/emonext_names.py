@@ -73,7 +73,7 @@ NAMING = Naming(
     "std": (1.0, 1.0, 1.0),
     "grey": True,
     "resize": 236,
-    # The program reads folders, angry to surprise, in alphabetical order: as of these names.
+    # The order of the folders angry, disgust, fear, happy, neutral, sad, surprise.
     "class_names": tuple(sorted(FER2013_CODES.values())),
   },
 )

@@ -97,10 +97,10 @@ def describe(
   if options.size not in (None, size):
     raise ValueError(f"size is {options.size!r}, but the shapes are those of {size!r}; omit it")
   data = {field: getattr(DataConfig(), field) for field in _INPUT} | dict(naming.input)
-  data["image_size"] = _image_size(naming, spec, entries, options)
-  if data["image_size"] != spec.image_size:
+  image_size = _image_size(naming, spec, entries, options, exported)
+  if image_size != spec.image_size:
     data["resize"] = 0
-  for field in (*_INPUT, "image_size"):
+  for field in _INPUT:
     given = getattr(options, field)
     data[field] = exported.get(field, data[field]) if given is None else given
   names, assumed, problem = _class_names(naming, entries, options, exported)
@@ -109,7 +109,7 @@ def describe(
     "model": _arguments(name, spec, size, options, exported),
     "task": spec.task,
     "class_names": names,
-    "image_size": data["image_size"],
+    "image_size": image_size,
     "mean": [float(x) for x in data["mean"]][::order],
     "std": [float(x) for x in data["std"]][::order],
     "grey": data["grey"],
@@ -120,9 +120,16 @@ def describe(
   return Description(meta, assumed, problem, _num_classes(naming, entries), exported)
 
 
-def _image_size(naming: Naming, spec: ModelSpec, entries: StateDict, options: ImportOptions) -> int:
+def _image_size(
+  naming: Naming,
+  spec: ModelSpec,
+  entries: StateDict,
+  options: ImportOptions,
+  exported: Mapping[str, Any],
+) -> int:
   if not naming.fixes_image_size(entries):
-    return spec.image_size
+    default = exported.get("image_size", spec.image_size)
+    return default if options.image_size is None else options.image_size
   size = naming.image_size(entries)
   if options.image_size not in (None, size):
     raise ValueError(

@@ -120,13 +120,29 @@ def _description(path: str, content: Any) -> Mapping[str, Any] | None:
   found = content.get(DESCRIPTION) if isinstance(content, Mapping) else None
   if not isinstance(found, Mapping):
     return None
-  if found.get("format", 0) > FORMAT:
+  if not _is_description(found):
+    raise ValueError("its description is damaged; export it again")
+  if found["format"] > FORMAT:
     problem = f"its format is {found['format']}, and this version reads formats up to {FORMAT}"
   elif missing := NetworkMeta.__required_keys__ - found.keys():
     problem = f"its description lacks {', '.join(sorted(missing))}"
   else:
     return found
   raise version_error(found, path, problem)
+
+
+def _is_description(found: Mapping[str, Any]) -> bool:
+  """Whether the fields on which reading depends have the right types."""
+  model, lists = found.get("model"), [found.get(x) for x in ("class_names", "mean", "std")]
+  return (
+    isinstance(found.get("format"), int)
+    and isinstance(found.get("image_size"), int)
+    and isinstance(model, Mapping)
+    and isinstance(model.get("name"), str)
+    and all(isinstance(x, list) for x in lists)
+    and all(isinstance(x, str) for x in found["class_names"])
+    and all(isinstance(x, int | float) for x in (*found["mean"], *found["std"]))
+  )
 
 
 def _reason(name: Any) -> str:

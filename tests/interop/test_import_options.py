@@ -113,6 +113,14 @@ def test_options_replace_defaults():
   assert (meta["mean"], meta["std"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
 
 
+def test_the_short_side_is_that_of_the_paper_for_its_images_only():
+  convnext = {x: y for x, y in emonext().items() if not x.startswith("fc_loc")}
+  for size, resize in ((224, 236), (96, 0)):
+    options = ImportOptions(image_size=size)
+    meta = describe("emonext", EMONEXT, convnext, options, {}).meta
+    assert (meta["image_size"], meta["resize"]) == (size, resize)
+
+
 def test_images_in_the_order_blue_green_red():
   options = ImportOptions(bgr=True, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
   meta = describe("fermam", FERMAM, fermam(), options, {}).meta

@@ -130,15 +130,25 @@ def test_other_entries_have_a_reason(torch_file):
 
 
 def test_the_description_of_an_export(torch_file):
-  description = dict.fromkeys(NetworkMeta.__required_keys__, "x") | {"format": 1}
+  description = dict.fromkeys(NetworkMeta.__required_keys__, "x") | {
+    "format": 1,
+    "model": {"name": "small"},
+    "class_names": ["a", "b"],
+    "image_size": 32,
+    "mean": [0.5, 0.5, 0.5],
+    "std": [1, 1, 1],
+  }
   found = read_state_dict(torch_file({"state_dict": NETWORK, "ferjax": description}))
   assert found.description == description
   newer = description | {"format": 2, "versions": {"ferjax": "9.9"}}
   message = r"w.pth was written by ferjax 9.9, and .* its format is 2, and this version reads"
   with pytest.raises(ValueError, match=message):
     read_state_dict(torch_file({"state_dict": NETWORK, "ferjax": newer}))
-  del description["image_size"]
-  with pytest.raises(ValueError, match="its description lacks image_size"):
+  for change in ({"format": "1"}, {"model": {}}, {"class_names": [1]}, {"mean": None}):
+    with pytest.raises(ValueError, match="its description is damaged; export it again"):
+      read_state_dict(torch_file({"state_dict": NETWORK, "ferjax": description | change}))
+  del description["grey"]
+  with pytest.raises(ValueError, match="its description lacks grey"):
     read_state_dict(torch_file({"state_dict": NETWORK, "ferjax": description}))
 
 
