@@ -10,7 +10,6 @@ import pathlib
 import zipfile
 
 import jax
-import numpy as np
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
@@ -35,7 +34,7 @@ def write(opened: TrainedNetwork, file: pathlib.Path, options: ExportOptions) ->
   Errors are those of `ferjax.export.export_network`.
   """
   program = prediction_program(opened, options)
-  variables = jax.device_get(opened.variables())
+  variables = opened.variables()
   function, arguments = program.function, _arguments(program)
   if options.parameters == "inside":
     function = lambda *inputs: program.function(variables, *inputs)  # noqa: E731
@@ -55,7 +54,7 @@ def write(opened: TrainedNetwork, file: pathlib.Path, options: ExportOptions) ->
     archive.writestr(_DESCRIPTION, json.dumps(description, indent=2, allow_nan=False))
     archive.writestr(_PROGRAM, bytes(exported.serialize()))
     if options.parameters == "arguments":
-      flat = flatten_dict(variables, sep=_SEPARATOR)
+      flat = flatten_dict(jax.device_get(variables), sep=_SEPARATOR)
       archive.writestr(_VARIABLES, safetensors.numpy.save(flat))
   return f"platforms {', '.join(PLATFORMS)}; parameters: {options.parameters}"
 
@@ -68,7 +67,7 @@ def _arguments(program: Program) -> tuple[jax.ShapeDtypeStruct, ...]:
   )
 
 
-def _shape_of(x: np.ndarray) -> jax.ShapeDtypeStruct:
+def _shape_of(x: jax.Array) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(x.shape, x.dtype)
 
 

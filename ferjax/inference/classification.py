@@ -67,7 +67,7 @@ def classification_program(
 
   def classify(variables: dict[str, Any], image: UInt8[Array, "b h w c"]) -> Classifications:
     if flip:
-      image = jnp.stack([image, image[:, :, ::-1]], axis=1).reshape(-1, *image.shape[1:])
+      image = jnp.stack([image, jnp.flip(image, axis=2)], axis=1).reshape(-1, *image.shape[1:])
     output: Any = model.apply(variables, normalize(image, tuple(mean), tuple(std)), train=False)
     if flip:
       output = task.merge_views(output, 2, probabilities=True)

@@ -52,11 +52,11 @@ def _rsqrt(graph: Graph, x: str) -> str:
 
 
 def _log1p(graph: Graph, x: str) -> str:
-  return graph.add("Log", graph.add("Add", x, _float(graph, 1)))
+  return graph.add("Log", graph.add("Add", x, _float(graph, 1.0)))
 
 
 def _expm1(graph: Graph, x: str) -> str:
-  return graph.add("Sub", graph.add("Exp", x), _float(graph, 1))
+  return graph.add("Sub", graph.add("Exp", x), _float(graph, 1.0))
 
 
 def _exp2(graph: Graph, x: str) -> str:
@@ -64,7 +64,7 @@ def _exp2(graph: Graph, x: str) -> str:
 
 
 def _erfc(graph: Graph, x: str) -> str:
-  return graph.add("Sub", _float(graph, 1), graph.add("Erf", x))
+  return graph.add("Sub", _float(graph, 1.0), graph.add("Erf", x))
 
 
 def _square(graph: Graph, x: str) -> str:
@@ -73,6 +73,10 @@ def _square(graph: Graph, x: str) -> str:
 
 def _not_equal(graph: Graph, x: str, y: str) -> str:
   return graph.add("Not", graph.add("Equal", x, y))
+
+
+def _is_finite(graph: Graph, x: str) -> str:
+  return graph.add("Less", graph.add("Abs", x), _float(graph, math.inf))
 
 
 def _select(graph: Graph, which: str, if_false: str, if_true: str) -> str:
@@ -91,6 +95,7 @@ _FORMULAS: dict[str, Operation] = {
   "erfc": _erfc,
   "square": _square,
   "ne": _not_equal,
+  "is_finite": _is_finite,
   "select_n": _select,
   "clamp": _clamp,
 }

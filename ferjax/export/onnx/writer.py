@@ -34,7 +34,7 @@ def write(opened: TrainedNetwork, file: pathlib.Path, options: ExportOptions) ->
   for library in ("onnx", "onnxruntime"):
     require(library)
   program = (raw_program if options.raw else prediction_program)(opened, options, DTYPE)
-  variables = jax.device_get(opened.variables())
+  variables = opened.variables()
   try:
     builder, cells = _graph(opened, program, variables, raw=options.raw)
   except NotImplementedError as error:
