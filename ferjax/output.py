@@ -86,3 +86,16 @@ def atomic_writer(path: pathlib.Path) -> Iterator[TextIO]:
     os.replace(partial, path)
   finally:
     partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A path with the same name, whose file becomes `path` if the block ends without an error.
+
+  After an error, neither file is there, or the earlier `path` is unchanged.
+  """
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(prefix=".partial.", dir=path.parent) as folder:
+    partial = pathlib.Path(folder) / path.name
+    yield partial
+    os.replace(partial, path)

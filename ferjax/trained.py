@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import Any, TypedDict, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar
 
 from ferjax._version import __version__
 
@@ -14,7 +14,8 @@ class NetworkMeta(TypedDict):
 
   `model` has the arguments of `create_model` except the number of classes; `mean` and `std` are of
   RGB in 0..1; `image_size` and `resize` are pixels; `class_prior` are the classes' frequencies
-  in training, or [] if they are not known.
+  in training, or [] if they are not known. `initialised` names the modules that have random values,
+  in a network that was imported from a part of its weights.
   """
 
   model: dict[str, Any]
@@ -26,6 +27,12 @@ class NetworkMeta(TypedDict):
   grey: bool
   resize: int
   class_prior: list[float]
+  initialised: NotRequired[list[str]]
+
+
+def network_meta(meta: Mapping[str, Any]) -> NetworkMeta:
+  """The fields of `NetworkMeta` in a longer description."""
+  return {field: meta[field] for field in NetworkMeta.__annotations__ if field in meta}  # pyright: ignore
 
 
 class TrainedNetwork(abc.ABC):

@@ -167,6 +167,55 @@ def check_same():
   return check
 
 
+# By `check_same`, outputs of two programs differ by 2e-5. For logits below 20 this is 1e-4 after a
+# sigmoid or softmax, whose slope is at most 1/4; for boxes of a few hundred pixels, a hundredth of
+# a pixel.
+SCORE_TOLERANCE, PIXELS = 1e-4, 1e-2
+
+
+@pytest.fixture(scope="session")
+def check_same_face():
+  """Compares a face with the expected one, and its box if there is one."""
+
+  def check(face, other):
+    if other.box is not None:
+      assert face.box == pytest.approx(other.box, abs=PIXELS)
+    assert face.scores == pytest.approx(other.scores, abs=SCORE_TOLERANCE)
+    # Another class may have the same highest score.
+    assert other.scores[face.expression] == pytest.approx(other.score, abs=SCORE_TOLERANCE)
+
+  return check
+
+
+@pytest.fixture(scope="session")
+def nearest():
+  """Finds the most similar face."""
+
+  def find(face, others):
+    import numpy as np
+
+    def distance(other):
+      scores = np.subtract(list(face.scores.values()), list(other.scores.values()))
+      return np.abs(np.subtract(face.box, other.box)).max() + np.abs(scores).max()
+
+    return min(others, key=distance)
+
+  return find
+
+
+@pytest.fixture(scope="session")
+def check_same_faces(nearest, check_same_face):
+  """Each face of an image is in both lists, unless its score is at the threshold."""
+
+  def check(faces, others, score_threshold):
+    for some, rest in ((faces, others), (others, faces)):
+      for face in some:
+        if face.score > score_threshold + SCORE_TOLERANCE:
+          check_same_face(face, nearest(face, rest))
+
+  return check
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
   """The workdir of a nano detector for 64 pixels, saved after step 3."""

@@ -34,7 +34,7 @@ ALLOWED = {
     "compilation_cache",
     "compiler_options",
   },
-  "interop": {"interop", "models"},
+  "interop": {"interop", "models", "checkpoint"},
   "checkpoint": {"checkpoint"},
   "weights": {"weights", "checkpoint"},
   "inference": {
@@ -49,8 +49,20 @@ ALLOWED = {
     "compiler_options",
     "fonts",
   },
+  "export": {
+    "export",
+    "inference",
+    "weights",
+    "interop",
+    "models",
+    "ops",
+    "tasks",
+    "data",
+    "compiler_options",
+  },
   "commands": {
     "commands",
+    "export",
     "allocator",
     "inference",
     "models",
@@ -77,7 +89,7 @@ OF_NETWORKS = (
   "interop/convnext.py",
   "weights/defaults.py",
 )
-ONLY_IN_FUNCTIONS = {"torch", "onnx", "gradio", "tensorflow"}
+ONLY_IN_FUNCTIONS = {"torch", "onnx", "onnxruntime", "gradio", "tensorflow"}
 
 
 def _imports(tree):

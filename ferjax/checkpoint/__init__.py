@@ -2,7 +2,8 @@
 
 A workdir has `checkpoints/<step>/` with four items: `variables` (params and batch_stats for
 inference: the moving averages if there are any), `train` (the training state), `data` (the
-iterator) and `meta` (JSON, see `ferjax.checkpoint.meta`). Only this package uses orbax.
+iterator) and `meta` (JSON, see `ferjax.checkpoint.meta`); an imported network has `variables` and
+`meta` only. Only this package uses orbax.
 """
 
 from ferjax.checkpoint.meta import Meta

@@ -3,7 +3,7 @@
 import dataclasses
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NotRequired
 
 from ferjax.config import Config
 from ferjax.trained import NetworkMeta, version_error
@@ -15,8 +15,9 @@ class Meta(NetworkMeta):
   """The JSON item `meta` of a checkpoint.
 
   `config` is the run's, as nested dicts. `metrics` are from evaluating this step, or empty;
-  `metric` names the one that selects the best checkpoint. The fields from `step` on are the
-  position of the run.
+  `metric` names the one that selects the best checkpoint. The fields from `step` to
+  `training_seconds` are the position of the run. An imported network has an empty `config`, and
+  `settings` of prediction, `data` and `licence`, if the file had them.
   """
 
   format: int
@@ -33,6 +34,9 @@ class Meta(NetworkMeta):
   evaluations_since_best: int
   skipped_records: int
   training_seconds: float
+  settings: NotRequired[dict[str, Any]]
+  data: NotRequired[str]
+  licence: NotRequired[str]
 
 
 # Format 1 had no format number, and another name for one field.

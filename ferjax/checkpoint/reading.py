@@ -46,6 +46,11 @@ class Checkpoint(TrainedNetwork):
     """The folder."""
     return str(self.folder)
 
+  @property
+  def settings(self) -> Mapping[str, Any]:
+    """Settings of prediction that replace its defaults, in an imported network."""
+    return self.meta.get("settings", {})
+
   def variables(self) -> dict[str, Any]:
     """Reads the variables for `model.apply`, as arrays on the default device.
 

@@ -49,6 +49,8 @@ class Checkpoints:
   def __init__(self, workdir: str | os.PathLike, *, keep: int, metric: str):
     """Opens the folder, creating it if missing.
 
+    `metric` is "" if no step will be evaluated.
+
     Raises:
       ValueError: the path contains characters with which checkpoints cannot be written.
     """
@@ -68,7 +70,7 @@ class Checkpoints:
     self._manager = ocp.CheckpointManager(
       self._path,
       options=ocp.CheckpointManagerOptions(
-        best_fn=finite_score,
+        best_fn=finite_score if metric else None,
         preservation_policy=policy,
         cleanup_tmp_directories=True,
       ),
@@ -125,10 +127,10 @@ class Checkpoints:
     step: int,
     *,
     variables: Mapping[str, Any],
-    train: Mapping[str, Any],
-    iterator: grain.DatasetIterator,
     meta: Mapping[str, Any],
-    metrics: Mapping[str, float] | None,
+    train: Mapping[str, Any] | None = None,
+    iterator: grain.DatasetIterator | None = None,
+    metrics: Mapping[str, float] | None = None,
   ) -> None:
     """Starts to write the checkpoint of a step, after the previous one is written.
 
@@ -137,9 +139,10 @@ class Checkpoints:
     Args:
       step: number of the step.
       variables: for `model.apply`.
-      train: the state for resuming: a dict of trees of arrays.
-      iterator: over the training data.
       meta: the fields of `Meta`, except the format and the metrics.
+      train: the state for resuming: a dict of trees of arrays. None for a network that was not
+        trained here, which cannot be resumed.
+      iterator: over the training data; None likewise.
       metrics: from evaluating this state; None if it was not evaluated.
 
     Raises:
@@ -148,13 +151,15 @@ class Checkpoints:
     self.wait()
     score = None if metrics is None else {"score": metrics[self._metric]}
     own_fields = {"format": FORMAT, "metric": self._metric, "metrics": dict(metrics or {})}
-    args = ocp.args.Composite(
-      variables=ocp.args.StandardSave(variables),
-      train=ocp.args.StandardSave(train),
-      data=grain.checkpoint.CheckpointSave(iterator),
-      meta=ocp.args.JsonSave({**meta, **own_fields}),
-    )
-    self._manager.save(step, args=args, metrics=score)
+    items: dict[str, Any] = {
+      "variables": ocp.args.StandardSave(variables),
+      "meta": ocp.args.JsonSave({**meta, **own_fields}),
+    }
+    if train is not None:
+      items["train"] = ocp.args.StandardSave(train)
+    if iterator is not None:
+      items["data"] = grain.checkpoint.CheckpointSave(iterator)
+    self._manager.save(step, args=ocp.args.Composite(**items), metrics=score)
     self._last_saved = step
 
   def wait(self) -> None:

@@ -26,6 +26,8 @@ from ferjax.weights.defaults import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR
 
 OUTPUT = "predictions"
 _FEW_IMAGES = 8
+# Settings that are parts of an exported program.
+_IN_PROGRAMS = ("max_detections", "per_class_nms", "flip", "logit_adjustment")
 
 if TYPE_CHECKING:
   from ferjax.inference.base import ImagePredictor
@@ -51,6 +53,11 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     add,
     checkpoint="the weights of a classifier and a detector that come with ferjax",
     output=OUTPUT,
+  )
+  add(
+    "--exported",
+    metavar="FILE",
+    help="a file of `ferjax export` with a program (.stablehlo, .onnx), instead of --checkpoint",
   )
   add(
     "--batch-size",
@@ -121,24 +128,10 @@ def _run(arguments: argparse.Namespace) -> None:
 def _predict(arguments: argparse.Namespace, found: "FoundImages") -> None:
   from ferjax.compilation_cache import enable_compilation_cache
   from ferjax.inference.files import PredictionWriter
-  from ferjax.inference.loading import load_predictor
 
   try:
     enable_compilation_cache()
-    predictor = load_predictor(
-      arguments.checkpoint,
-      step=arguments.step,
-      detector=arguments.detector,
-      crop_scale=arguments.crop_scale,
-      crop_margin=arguments.crop_margin,
-      batch_size=_batch_size(arguments, len(found.files)),
-      score_threshold=arguments.score_threshold,
-      iou_threshold=arguments.iou_threshold,
-      max_detections=arguments.max_detections,
-      per_class_nms=arguments.per_class_nms,
-      flip=arguments.flip,
-      logit_adjustment=arguments.logit_adjustment,
-    )
+    predictor = _load(arguments, _batch_size(arguments, len(found.files)))
     writer = PredictionWriter(
       arguments.output,
       header=_header(arguments, predictor),
@@ -146,7 +139,7 @@ def _predict(arguments: argparse.Namespace, found: "FoundImages") -> None:
       annotated=not arguments.no_annotated,
       with_detections=_detector(arguments) is not None,
     )
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, ImportError) as error:
     raise CommandError(error) from error
 
   if not arguments.no_annotated:
@@ -157,6 +150,30 @@ def _predict(arguments: argparse.Namespace, found: "FoundImages") -> None:
   _print_summary(writer, found, time.perf_counter() - start)
 
 
+def _load(arguments: argparse.Namespace, batch_size: int) -> "ImagePredictor":
+  """The predictor of the arguments; raises ValueError, OSError or ImportError."""
+  options: dict[str, Any] = {
+    name: getattr(arguments, name)
+    for name in ("detector", "crop_scale", "crop_margin", "score_threshold", "iou_threshold")
+  }
+  in_programs = {name: getattr(arguments, name) for name in _IN_PROGRAMS}
+  if arguments.exported is None:
+    from ferjax.inference.loading import load_predictor
+
+    given = options | in_programs
+    return load_predictor(arguments.checkpoint, step=arguments.step, batch_size=batch_size, **given)
+  from ferjax.export.predictors import load_exported
+
+  for name in ("checkpoint", "step", *_IN_PROGRAMS):
+    if getattr(arguments, name) is not None:
+      option = "--" + name.replace("_", "-")
+      raise ValueError(
+        f"{option} does not apply to --exported {arguments.exported}, whose program is complete; "
+        f"omit it, or give it to `ferjax export`"
+      )
+  return load_exported(arguments.exported, batch_size=batch_size, **options)
+
+
 def _batch_size(arguments: argparse.Namespace, images: int) -> int:
   """As given; a few images are not padded to a batch, but do not get a program each either."""
   if arguments.batch_size is not None:
@@ -165,9 +182,8 @@ def _batch_size(arguments: argparse.Namespace, images: int) -> int:
 
 
 def _detector(arguments: argparse.Namespace) -> str | None:
-  if arguments.checkpoint is None and arguments.detector is None:
-    return DEFAULT_DETECTOR
-  return arguments.detector
+  sources = (arguments.exported, arguments.checkpoint, arguments.detector)
+  return DEFAULT_DETECTOR if sources == (None, None, None) else arguments.detector
 
 
 def _header(arguments: argparse.Namespace, predictor: "ImagePredictor") -> dict[str, Any]:
@@ -175,7 +191,7 @@ def _header(arguments: argparse.Namespace, predictor: "ImagePredictor") -> dict[
   detector = _detector(arguments)
   return {
     "ferjax": __version__,
-    "checkpoint": arguments.checkpoint or DEFAULT_CLASSIFIER,
+    "checkpoint": arguments.exported or arguments.checkpoint or DEFAULT_CLASSIFIER,
     "step": predictor.step,
     **({} if detector is None else {"detector": detector}),
     **predictor.settings,

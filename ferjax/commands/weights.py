@@ -1,4 +1,4 @@
-"""The subcommand `ferjax weights`: lists, shows and saves weights files."""
+"""The subcommand `ferjax weights`: lists, shows, saves and imports weights."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ferjax.commands.errors import CommandError
 from ferjax.commands.options import add_step, crop_margin
+from ferjax.commands.weights_import import add_import
 from ferjax.output import check_writable
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def add_weights(commands: argparse._SubParsersAction) -> None:
   """
   command = commands.add_parser(
     "weights",
-    help="known weights: list, show; save a checkpoint as a weights file",
+    help="known weights: list, show; save a checkpoint as a weights file; import others",
     description="Lists the weights that are known by name: those that come with ferjax, and those "
     "in the folder FERJAX_WEIGHTS. Options and Python functions that take a checkpoint take these "
     "names and weights files, too.",
@@ -37,6 +38,7 @@ def add_weights(commands: argparse._SubParsersAction) -> None:
   show.set_defaults(run=_show)
   show.add_argument("weights", metavar="WEIGHTS", help="known name or weights file")
   _add_save(actions)
+  add_import(actions)
 
 
 def _add_save(actions: argparse._SubParsersAction) -> None:

@@ -5,10 +5,11 @@ Preprocessing (`ferjax.data.classification.views.center_view`) and post-processi
 accuracy.
 """
 
+import abc
 import functools
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -38,19 +39,95 @@ from ferjax.weights.opening import Step, open_weights
 from ferjax.weights.settings import Margin, check_margin
 
 
-class ExpressionClassifier(ImagePredictor[np.ndarray]):
-  """Classifies the expression of face images with a trained network.
+def classification_program(
+  model: nn.Module,
+  class_names: Sequence[str],
+  *,
+  mean: Sequence[float],
+  std: Sequence[float],
+  flip: bool,
+  logit_adjustment: float,
+  class_prior: Sequence[float],
+) -> Callable[..., Classifications]:
+  """The program of prediction, from bytes to probabilities.
+
+  Arguments are as for `ExpressionClassifier.from_model`.
+
+  Returns:
+    A function (variables, image u8[b h w c]) -> `Classifications`.
+
+  Raises:
+    ValueError: the adjustment is not finite, or needs frequencies that are not known.
+  """
+  task = ClassificationTask(tuple(class_names), LossConfig(class_prior=tuple(class_prior)))
+  if not math.isfinite(logit_adjustment):
+    raise ValueError(f"logit_adjustment is {logit_adjustment}; expected a finite number")
+  if logit_adjustment:
+    log_prior(task.loss_config)  # raises an error if it is not known
+
+  def classify(variables: dict[str, Any], image: UInt8[Array, "b h w c"]) -> Classifications:
+    if flip:
+      image = jnp.stack([image, jnp.flip(image, axis=2)], axis=1).reshape(-1, *image.shape[1:])
+    output: Any = model.apply(variables, normalize(image, tuple(mean), tuple(std)), train=False)
+    if flip:
+      output = task.merge_views(output, 2, probabilities=True)
+    return task.postprocess(output, logit_adjustment=logit_adjustment)
+
+  return classify
+
+
+class FaceClassifier(ImagePredictor[np.ndarray]):
+  """A predictor that classifies whole images.
 
   Every image gives one `Face` without a box: the image is treated as a cropped face, resized, and
   its central square is classified.
 
   Attributes (besides those of `ImagePredictor`):
     image_size: side of the model's input, pixels.
+    resize, grey: as in `ferjax.config.DataConfig`.
     crop_margin: (left, top, right, bottom) of the weights' crops around a detected face; None if
       they have none. See `ferjax.weights.settings.check_margin`.
   """
 
+  image_size: int
+  resize: int
+  grey: bool
   crop_margin: Margin | None = None
+
+  @abc.abstractmethod
+  def _classifications(self, views: UInt8[np.ndarray, "b s s c"]) -> Classifications:
+    """The classes of a batch of `batch_size` views, as NumPy arrays."""
+
+  def _inputs(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "s s 3"]:
+    return center_view(image, self.image_size, resize=self.resize, grey=self.grey)
+
+  def _faces(self, batch: list[Prepared[np.ndarray]]) -> list[tuple[Face, ...]]:
+    return [(face,) for face in self._classify_views(prepared.inputs for prepared in batch)]
+
+  def classify_crops(self, crops: Iterable[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator[Face]:
+    """Yields the prediction for each RGB crop of any size; reads one batch at a time."""
+    yield from self._classify_views(map(self._inputs, crops))
+
+  def _classify_views(self, views: Iterable[UInt8[np.ndarray, "s s 3"]]) -> Iterator[Face]:
+    for batch in batched(views, self.batch_size):
+      pixels = stack_padded(batch, self.batch_size)
+      if self.grey:
+        pixels = pixels[..., :1]  # all channels are equal; a third of the bytes to copy
+      probabilities, labels = self._classifications(pixels)
+      for row in range(len(batch)):
+        yield self._face(probabilities[row], labels[row])
+
+  def _face(self, probabilities: Float[np.ndarray, "k"], label: np.integer) -> Face:
+    return Face(
+      box=None,
+      score=float(probabilities[label]),
+      expression=self.class_names[label],
+      scores=dict(zip(self.class_names, probabilities.tolist(), strict=True)),
+    )
+
+
+class ExpressionClassifier(FaceClassifier):
+  """Classifies the expression of face images with a trained network."""
 
   def __init__(
     self,
@@ -167,50 +244,21 @@ class ExpressionClassifier(ImagePredictor[np.ndarray]):
     self.batch_size = batch_size
     settings = {"flip": flip, "logit_adjustment": logit_adjustment}
     self.settings = {name: value for name, value in settings.items() if value}
-    self._mean, self._std, self._grey, self._resize = mean, std, grey, resize
+    self.grey, self.resize = grey, resize
+    self._mean, self._std = mean, std
     self._normalize = functools.partial(normalize, mean=tuple(mean), std=tuple(std))
-    task = ClassificationTask(self.class_names, LossConfig(class_prior=tuple(class_prior)))
-    if not math.isfinite(logit_adjustment):
-      raise ValueError(f"logit_adjustment is {logit_adjustment}; expected a finite number")
-    if logit_adjustment:
-      log_prior(task.loss_config)  # raises an error if it is not known
-
-    @functools.partial(jax.jit, compiler_options=compiler_options())
-    def classify(variables: dict[str, Any], image: UInt8[Array, "b h w c"]) -> Classifications:
-      if flip:
-        image = jnp.stack([image, image[:, :, ::-1]], axis=1).reshape(-1, *image.shape[1:])
-      output: Any = model.apply(variables, self._normalize(image), train=False)
-      if flip:
-        output = task.merge_views(output, 2, probabilities=True)
-      return task.postprocess(output, logit_adjustment=logit_adjustment)
-
-    self._classify = classify
+    classify = classification_program(
+      model,
+      class_names,
+      mean=mean,
+      std=std,
+      flip=flip,
+      logit_adjustment=logit_adjustment,
+      class_prior=class_prior,
+    )
+    self._classify = jax.jit(classify, compiler_options=compiler_options())
     self._model = model
     self._variables = jax.device_put(variables)
 
-  def _inputs(self, image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "s s 3"]:
-    return center_view(image, self.image_size, resize=self._resize, grey=self._grey)
-
-  def _faces(self, batch: list[Prepared[np.ndarray]]) -> list[tuple[Face, ...]]:
-    return [(face,) for face in self._classify_views(prepared.inputs for prepared in batch)]
-
-  def classify_crops(self, crops: Iterable[UInt8[np.ndarray, "_ _ 3"]]) -> Iterator[Face]:
-    """Yields the prediction for each RGB crop of any size; reads one batch at a time."""
-    yield from self._classify_views(map(self._inputs, crops))
-
-  def _classify_views(self, views: Iterable[UInt8[np.ndarray, "s s 3"]]) -> Iterator[Face]:
-    for batch in batched(views, self.batch_size):
-      pixels = stack_padded(batch, self.batch_size)
-      if self._grey:
-        pixels = pixels[..., :1]  # all channels are equal; a third of the bytes to copy
-      probabilities, labels = jax.device_get(self._classify(self._variables, pixels))
-      for row in range(len(batch)):
-        yield self._face(probabilities[row], labels[row])
-
-  def _face(self, probabilities: Float[np.ndarray, "k"], label: np.integer) -> Face:
-    return Face(
-      box=None,
-      score=float(probabilities[label]),
-      expression=self.class_names[label],
-      scores=dict(zip(self.class_names, probabilities.tolist(), strict=True)),
-    )
+  def _classifications(self, views) -> Classifications:
+    return jax.device_get(self._classify(self._variables, views))

@@ -4,9 +4,10 @@ Preprocessing (`ferjax.data.image`) and post-processing (`DetectionTask.postproc
 evaluation, except that a face gets one box, and evaluation one per class.
 """
 
+import abc
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -26,15 +27,96 @@ from ferjax.typing import Detections
 from ferjax.weights.opening import Step, open_weights
 from ferjax.weights.settings import check_fraction
 
-_SCORE_THRESHOLD, _IOU_THRESHOLD = 0.3, 0.3
+SCORE_THRESHOLD, IOU_THRESHOLD, MAX_DETECTIONS = 0.3, 0.3, 100
 
 
-class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
-  """Detects faces and classifies their expressions with a trained network.
+def detection_program(
+  model: nn.Module,
+  class_names: Sequence[str],
+  image_size: int,
+  *,
+  mean: Sequence[float],
+  std: Sequence[float],
+  max_detections: int,
+  per_class_nms: bool,
+) -> Callable[..., Detections]:
+  """The program of prediction, from bytes to boxes.
+
+  Arguments are as for `Predictor.from_model`.
+
+  Returns:
+    A function (variables, image u8[b h w c], placement f32[b 6], score threshold, IoU threshold) ->
+    `Detections` in pixels of the original images. The thresholds are scalars.
+  """
+  task = DetectionTask(tuple(class_names))
+
+  def detect(
+    variables: dict[str, Any],
+    image: UInt8[Array, "b h w c"],
+    placement: Float[Array, "b 6"],
+    score_threshold: Float[Array, ""],
+    iou_threshold: Float[Array, ""],
+  ) -> Detections:
+    output: Any = model.apply(variables, normalize(image, tuple(mean), tuple(std)), train=False)
+    return task.postprocess(
+      output,
+      image_size=image_size,
+      placement=placement,
+      score_threshold=score_threshold,
+      iou_threshold=iou_threshold,
+      max_detections=max_detections,
+      per_class_nms=per_class_nms,
+    )
+
+  return detect
+
+
+class FaceDetector(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
+  """A predictor that detects faces in letterboxed images.
 
   Attributes (besides those of `ImagePredictor`):
     image_size: side of the model's input, pixels.
+    grey: whether the input has one grey channel.
   """
+
+  image_size: int
+  grey: bool
+
+  @abc.abstractmethod
+  def _detections(
+    self, squares: UInt8[np.ndarray, "b s s c"], placements: Float[np.ndarray, "b 6"]
+  ) -> Detections:
+    """The detections of a batch of `batch_size` images, as NumPy arrays."""
+
+  def _inputs(self, image: UInt8[np.ndarray, "h w 3"]) -> tuple[np.ndarray, np.ndarray]:
+    square, placement = letterbox(image, self.image_size)
+    return (luma(square) if self.grey else square), placement
+
+  def _faces(self, batch: list[Prepared[tuple[np.ndarray, np.ndarray]]]) -> list[tuple[Face, ...]]:
+    squares, placements = (
+      stack_padded(list(rows), self.batch_size)
+      for rows in zip(*(prepared.inputs for prepared in batch), strict=True)
+    )
+    detections = self._detections(squares, placements)
+    return [
+      self._faces_of(jax.tree.map(lambda rows, row=row: rows[row], detections))
+      for row in range(len(batch))
+    ]
+
+  def _faces_of(self, detections: Detections) -> tuple[Face, ...]:
+    return tuple(
+      Face(
+        box=tuple(detections.boxes[row].tolist()),
+        score=float(detections.scores[row]),
+        expression=self.class_names[detections.labels[row]],
+        scores=dict(zip(self.class_names, detections.class_scores[row].tolist(), strict=True)),
+      )
+      for row in np.flatnonzero(detections.mask)
+    )
+
+
+class Predictor(FaceDetector):
+  """Detects faces and classifies their expressions with a trained network."""
 
   def __init__(
     self,
@@ -44,7 +126,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     batch_size: int = 8,
     score_threshold: float | None = None,
     iou_threshold: float | None = None,
-    max_detections: int = 100,
+    max_detections: int = MAX_DETECTIONS,
     per_class_nms: bool = False,
   ):
     """Loads the model, class names, image size and weights.
@@ -68,11 +150,11 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       ValueError: a setting is out of range, the model is for another task, or this version
         cannot read the checkpoint.
     """
-    _check_settings(batch_size, score_threshold, iou_threshold, max_detections)
+    check_detection_settings(batch_size, score_threshold, iou_threshold, max_detections)
     opened = open_weights(checkpoint, step=step)
     opened.check_task("detection")
     meta = opened.meta
-    settings = {"score_threshold": _SCORE_THRESHOLD, "iou_threshold": _IOU_THRESHOLD}
+    settings = {"score_threshold": SCORE_THRESHOLD, "iou_threshold": IOU_THRESHOLD}
     settings |= opened.settings
     self.step = opened.step
     self._build(
@@ -102,9 +184,9 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     std: Sequence[float] = IMAGENET_STD,
     grey: bool = False,
     batch_size: int = 8,
-    score_threshold: float = _SCORE_THRESHOLD,
-    iou_threshold: float = _IOU_THRESHOLD,
-    max_detections: int = 100,
+    score_threshold: float = SCORE_THRESHOLD,
+    iou_threshold: float = IOU_THRESHOLD,
+    max_detections: int = MAX_DETECTIONS,
     per_class_nms: bool = False,
   ) -> "Predictor":
     """Like the constructor, with a model and its variables instead of a checkpoint.
@@ -112,7 +194,7 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
     `class_names` are in the order of the model's outputs; `image_size` is the side of the
     model's input in pixels; `mean` and `std` normalise RGB in 0..1; `grey` converts images to grey.
     """
-    _check_settings(batch_size, score_threshold, iou_threshold, max_detections)
+    check_detection_settings(batch_size, score_threshold, iou_threshold, max_detections)
     predictor = cls.__new__(cls)
     predictor.step = None
     predictor._build(
@@ -156,64 +238,29 @@ class Predictor(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
       "max_detections": max_detections,
       "per_class_nms": per_class_nms,
     }
-    self._grey = grey
+    self.grey = grey
     self._normalize = functools.partial(normalize, mean=tuple(mean), std=tuple(std))
     # Traced arguments, so other thresholds do not recompile the program.
     self._thresholds = np.float32(score_threshold), np.float32(iou_threshold)
-    task = DetectionTask(self.class_names)
-
-    @functools.partial(jax.jit, compiler_options=compiler_options())
-    def detect(
-      variables: dict[str, Any],
-      image: UInt8[Array, "b h w c"],
-      placement: Float[Array, "b 6"],
-      score_threshold: Float[Array, ""],
-      iou_threshold: Float[Array, ""],
-    ) -> Detections:
-      output: Any = model.apply(variables, self._normalize(image), train=False)
-      return task.postprocess(
-        output,
-        image_size=image_size,
-        placement=placement,
-        score_threshold=score_threshold,
-        iou_threshold=iou_threshold,
-        max_detections=max_detections,
-        per_class_nms=per_class_nms,
-      )
-
-    self._detect = detect
+    detect = detection_program(
+      model,
+      class_names,
+      image_size,
+      mean=mean,
+      std=std,
+      max_detections=max_detections,
+      per_class_nms=per_class_nms,
+    )
+    self._detect = jax.jit(detect, compiler_options=compiler_options())
     self._model = model
     self._variables = jax.device_put(variables)
 
-  def _inputs(self, image: UInt8[np.ndarray, "h w 3"]) -> tuple[np.ndarray, np.ndarray]:
-    square, placement = letterbox(image, self.image_size)
-    return (luma(square) if self._grey else square), placement
-
-  def _faces(self, batch: list[Prepared[tuple[np.ndarray, np.ndarray]]]) -> list[tuple[Face, ...]]:
-    squares, placements = (
-      stack_padded(list(rows), self.batch_size)
-      for rows in zip(*(prepared.inputs for prepared in batch), strict=True)
-    )
+  def _detections(self, squares, placements) -> Detections:
     found = self._detect(self._variables, squares, placements, *self._thresholds)
-    detections = jax.device_get(found)
-    return [
-      self._faces_of(jax.tree.map(lambda rows, row=row: rows[row], detections))
-      for row in range(len(batch))
-    ]
-
-  def _faces_of(self, detections: Detections) -> tuple[Face, ...]:
-    return tuple(
-      Face(
-        box=tuple(detections.boxes[row].tolist()),
-        score=float(detections.scores[row]),
-        expression=self.class_names[detections.labels[row]],
-        scores=dict(zip(self.class_names, detections.class_scores[row].tolist(), strict=True)),
-      )
-      for row in np.flatnonzero(detections.mask)
-    )
+    return jax.device_get(found)
 
 
-def _check_settings(
+def check_detection_settings(
   batch_size: int,
   score_threshold: float | None,
   iou_threshold: float | None,

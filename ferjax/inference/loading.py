@@ -1,6 +1,7 @@
 """Loads the predictor for a trained network."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,7 +55,7 @@ def load_predictor(
   if checkpoint is None:
     checkpoint = DEFAULT_CLASSIFIER
     detector = DEFAULT_DETECTOR if detector is None else detector
-  checkpoint = open_weights(checkpoint, step=step)
+  checkpoint = _open(checkpoint, step)
   task = _task(checkpoint)
   detection = _given(
     score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections
@@ -81,7 +82,7 @@ def load_predictor(
     )
     return ExpressionClassifier(checkpoint, batch_size=batch_size, **classification)
   _refuse(suppression, f"{checkpoint.name} is a classifier, which gives every face one expression")
-  detector = open_weights(detector)
+  detector = _open(detector)
   if _task(detector) != "detection":
     raise ValueError(
       f"the detector {detector.name} is a classifier, which does not detect faces; expected the "
@@ -92,6 +93,19 @@ def load_predictor(
     ExpressionClassifier(checkpoint, batch_size=batch_size, **classification),
     **cropping,
   )
+
+
+def _open(source: Source, step: Step = None) -> TrainedNetwork:
+  """`open_weights`, with a warning for a network that is not trained as a whole."""
+  opened = open_weights(source, step=step)
+  if initialised := opened.meta.get("initialised"):
+    warnings.warn(
+      f"{opened.name} was imported from a part of its weights, and {', '.join(initialised)} have "
+      "random values, so its results mean nothing: train it first, with "
+      "config.train.pretrained",
+      stacklevel=3,
+    )
+  return opened
 
 
 def _task(checkpoint: TrainedNetwork) -> str:

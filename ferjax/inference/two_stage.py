@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from ferjax.inference.base import ImagePredictor, Prepared
-from ferjax.inference.classification import ExpressionClassifier
-from ferjax.inference.detection import Predictor
+from ferjax.inference.classification import FaceClassifier
+from ferjax.inference.detection import FaceDetector
 from ferjax.inference.results import Box, Face
 from ferjax.weights.settings import Margin, check_margin
 
@@ -29,8 +29,8 @@ class DetectAndClassify(ImagePredictor[Any]):
 
   def __init__(
     self,
-    detector: Predictor,
-    classifier: ExpressionClassifier,
+    detector: FaceDetector,
+    classifier: FaceClassifier,
     *,
     crop_scale: float | None = None,
     crop_margin: float | Sequence[float] | None = None,
@@ -90,7 +90,7 @@ class DetectAndClassify(ImagePredictor[Any]):
 def _crop_margin(
   scale: float | None,
   margin: float | Sequence[float] | None,
-  classifier: ExpressionClassifier,
+  classifier: FaceClassifier,
 ) -> tuple[Margin, dict[str, Any]]:
   """The margins of the crops, and the setting that they come from; see `DetectAndClassify`."""
   if scale is not None and margin is not None:

@@ -1,14 +1,19 @@
 """Names of the variables of `EmoNeXt` in the released program."""
 
 import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
 
-from ferjax.interop.naming import Naming
+from ferjax.expressions import FER2013_CODES
+from ferjax.interop.naming import Naming, size_by_shape
+from ferjax.models.emonext import SIZES
 
 _MAP_CHANNELS = 10  # of the localisation network's flattened map
 _DENSE = "fc_loc.0.weight"
+_STEM = "downsample_layers.0.0.weight"
+_DEPTH = re.compile(r"stages\.2\.(\d+)\.")  # the sizes differ in the blocks of this stage
 
 
 def image_size(state_dict: Mapping[str, np.ndarray]) -> int:
@@ -27,6 +32,15 @@ def image_size(state_dict: Mapping[str, np.ndarray]) -> int:
       f"{_MAP_CHANNELS} * (8 n - 4)^2, such as 27040 for 224 pixels"
     )
   return 4 * (side + 4)
+
+
+def size(state_dict: Mapping[str, np.ndarray]) -> str:
+  """The size of a state dict of this network or of a ConvNeXt, by width and depth."""
+  if _STEM not in state_dict:
+    return ""
+  depth = len({match[1] for name in state_dict if (match := _DEPTH.match(name))})
+  sizes = {(x.widths[0], x.depths[2]): name for name, x in SIZES.items()}
+  return size_by_shape(_STEM, (*np.shape(state_dict[_STEM])[:1], depth), sizes)
 
 
 NAMING = Naming(
@@ -51,4 +65,15 @@ NAMING = Naming(
   ),
   flattened={"stn.dense0": _MAP_CHANNELS},
   image_size=image_size,
+  size=size,
+  classes="head.weight",
+  first_kernels=("stn.conv0.conv", "stem.conv"),
+  input={
+    "mean": (0.0, 0.0, 0.0),
+    "std": (1.0, 1.0, 1.0),
+    "grey": True,
+    "resize": 236,
+    # The order of the folders angry, disgust, fear, happy, neutral, sad, surprise.
+    "class_names": tuple(sorted(FER2013_CODES.values())),
+  },
 )

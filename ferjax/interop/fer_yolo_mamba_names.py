@@ -1,6 +1,22 @@
 """Names of the variables of `FerYoloMamba` in the released program."""
 
-from ferjax.interop.naming import Naming
+from collections.abc import Mapping
+
+import numpy as np
+
+from ferjax.interop.naming import Naming, size_by_shape
+from ferjax.models.fer_yolo_mamba import SIZES
+
+_STEM = "backbone.backbone.stem.conv.conv.weight"
+
+
+def size(state_dict: Mapping[str, np.ndarray]) -> str:
+  """The size of a state dict of this network or of YOLOX, by the channels of the stem."""
+  if _STEM not in state_dict:
+    return ""
+  sizes = {(int(64 * width),): name for name, (_, width) in SIZES.items()}
+  return size_by_shape(_STEM, np.shape(state_dict[_STEM])[:1], sizes)
+
 
 NAMING = Naming(
   leaves={
@@ -39,4 +55,7 @@ NAMING = Naming(
     (r"^head\.level(\d)\.(cls|reg)_conv(\d)", r"head.\2_convs.\1.\3"),
     (r"^head\.level(\d)\.(cls|reg|obj)_pred", r"head.\2_preds.\1"),
   ),
+  size=size,
+  classes="head.cls_preds.0.weight",
+  first_kernels=("backbone.stem.conv.conv",),
 )

@@ -1,6 +1,24 @@
 """Names of the variables of `FERMam` and its two branches in the released program."""
 
-from ferjax.interop.naming import Naming
+from collections.abc import Mapping
+
+import numpy as np
+
+from ferjax.expressions import RAF_DB_CODES
+from ferjax.interop.naming import Naming, size_by_shape
+from ferjax.models.fermam import SIZES
+
+# Part of `FERMam` -> the prefix of its weight names.
+BRANCHES = {"image": "ir_back.", "landmark": "face_landback."}
+_STEMS = ("ir_back.input_layer.0.weight", "face_landback.conv1.conv.weight")
+
+
+def size(state_dict: Mapping[str, np.ndarray]) -> str:
+  """The size of a state dict of the network or of its branches, by the channels of a stem."""
+  name = next((name for name in _STEMS if name in state_dict), "")
+  sizes = {(x.width // 8,): size for size, x in SIZES.items()}
+  return size_by_shape(name, np.shape(state_dict[name])[:1], sizes) if name else ""
+
 
 # `\b` matches names with and without the prefix of the whole network.
 _IR50 = (
@@ -87,11 +105,13 @@ FERMAM = Naming(
   },
   ignored=r"^(ir_back|face_landback)\.output_layer\.|^ir_back\.body\.2[1-3]\.",
   unused=_UNUSED,
+  size=size,
+  classes="head.linear.weight",
+  branches=BRANCHES,
+  first_kernels=("image.stem", "landmark.stem.conv"),
+  input={"class_names": tuple(RAF_DB_CODES.values())},
 )
 IR50 = Naming(rules=_IR50, leaves=_PRELU, ignored=r"^(output_layer|body\.2[1-3])\.")
 MOBILEFACENET = Naming(
   rules=_MOBILEFACENET, leaves=_PRELU, ignored=r"^output_layer\.", image_size=lambda state_dict: 112
 )
-
-# Part of `FERMam` -> the prefix of its weight names.
-BRANCHES = {"image": "ir_back.", "landmark": "face_landback."}

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,15 @@ class Naming:
     image_size: side of the square image for which the model has the shapes of a state dict.
     ignored: pattern of entries without a counterpart in the model, besides torch's counters.
     unused: ignored entries that the released program expects -> their shapes; exported as zeros.
+    size: the network's size for the shapes of a state dict; "" if it is not of this network. Raises
+      a ValueError if no size has these shapes. None for a network without sizes, whose state dicts
+      are not recognised before they are compared with it.
+    classes: an entry whose first axis is the classes.
+    branches: part of the network that is also released separately -> the prefix of its names.
+    first_kernels: paths (joined by dots) of the convolutions whose input is the image, or its
+      phases one after the other.
+    input: fields of `ferjax.config.DataConfig` in which the released program's input, or the
+      order of its classes, differs from their defaults.
   """
 
   rules: tuple[tuple[str, str | Callable[[re.Match], str]], ...]
@@ -41,6 +51,11 @@ class Naming:
   image_size: Callable[[Mapping[str, np.ndarray]], int] = lambda state_dict: 32
   ignored: str = "$^"
   unused: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+  size: Callable[[Mapping[str, np.ndarray]], str] | None = None
+  classes: str = ""
+  branches: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  first_kernels: tuple[str, ...] = ()
+  input: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def __call__(self, path: Path) -> str:
     """The released name of a variable; `path` starts with its collection."""
@@ -58,3 +73,18 @@ class Naming:
   def flattened_channels(self, path: Path) -> int | None:
     """Channels of the flattened map that a Dense kernel takes; None for other variables."""
     return self.flattened.get(".".join(path[1:-1])) if path[-1] == "kernel" else None
+
+  def fixes_image_size(self, state_dict: Mapping[str, np.ndarray]) -> bool:
+    """Whether the shapes of a state dict fit images of one size only."""
+    paths = (("params", *path.split("."), "kernel") for path in self.flattened)
+    return any(self(path) in state_dict for path in paths)
+
+
+def size_by_shape(name: str, shape: tuple[int, ...], sizes: Mapping[tuple[int, ...], str]) -> str:
+  """The size that `sizes` has for a shape; a ValueError names the entry, if there is none."""
+  if shape not in sizes:
+    known = ", ".join(f"{size} {'/'.join(map(str, key))}" for key, size in sizes.items())
+    raise ValueError(
+      f"{name!r} has {'/'.join(map(str, shape))} channels, as no size of the network: {known}"
+    )
+  return sizes[shape]

@@ -15,12 +15,12 @@ def read_pretrained(files: str) -> dict[str, StateDict]:
     ValueError: a part is named twice, or one of several files has no part.
     OSError, ImportError: as `load_state_dict`.
   """
-  return {part: load_state_dict(file) for part, file in _files_by_part(files).items()}
+  return {part: load_state_dict(file) for part, file in files_by_part(files).items()}
 
 
 def check_pretrained(model_name: str, files: str) -> None:
   """Raises a ValueError for malformed `files`, or a part that the network cannot import."""
-  for part in _files_by_part(files):
+  for part in files_by_part(files):
     _importer(model_name, model_spec(model_name).importers, part)
 
 
@@ -57,14 +57,19 @@ def import_selected(
   return import_parts(model, state_dict, variables, parts), f"used for {', '.join(parts)}"
 
 
-def _files_by_part(files: str) -> dict[str, str]:
+def files_by_part(files: str) -> dict[str, str]:
+  """The files of "FILE" (under the name ""), or of "part=FILE,part=FILE".
+
+  Raises:
+    ValueError: a part is named twice, or one of several files has no part.
+  """
   found: dict[str, str] = {}
   entries = [entry.rpartition("=") for entry in files.split(",") if entry]
   for part, _, file in entries:
     if part in found or (not part and len(entries) > 1):
       raise ValueError(
-        f"train.pretrained is {files!r}; expected one file, or part=FILE,part=FILE with each part "
-        "named once"
+        f"the pretrained weights are {files!r}; expected one file, or part=FILE,part=FILE with "
+        "each part named once"
       )
     found[part] = file
   return found

@@ -4,10 +4,8 @@ A state dict is a flat dict of NumPy arrays under the released program's names. 
 match a variable or be listed as ignored, and every variable must get a value.
 """
 
+import functools
 import math
-import os
-import pickle
-import zipfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,12 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
 from ferjax.interop import released_names
+from ferjax.interop.state_dict_files import StateDict
+from ferjax.interop.state_dict_files import load_state_dict as load_state_dict
 
-StateDict = Mapping[str, np.ndarray]
 Variables = dict
 
 
@@ -71,7 +68,7 @@ def export_state_dict(model: nn.Module, variables: Variables) -> dict[str, np.nd
   for path, name in _names(model).items():
     if path not in flat:
       raise KeyError(f"the variables have no {'/'.join(path)}, which {name!r} needs")
-    state_dict[name] = _to_torch(
+    state_dict[name] = to_torch(
       path, np.asarray(flat[path], np.float32), naming.flattened_channels(path)
     )
   variances = [name for name in state_dict if name.endswith("running_var")]
@@ -81,79 +78,10 @@ def export_state_dict(model: nn.Module, variables: Variables) -> dict[str, np.nd
   return state_dict
 
 
-def load_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
-  """Reads a state dict from a .safetensors, .npz, .pth, .pt or .pth.tar file.
-
-  A torch file (old ones are named `.tar`, but are not archives) is the state dict itself, or has it
-  under "state_dict" or "model". A prefix "module." of all names is removed. Torch files need the
-  extra `ferjax[torch]`, and are read with `weights_only=True`, so no code in them is executed.
-
-  Raises:
-    FileNotFoundError: the file does not exist.
-    ValueError: an unknown suffix, or content that does not match it.
-    ImportError: a torch file, but PyTorch is not installed.
-  """
-  path = os.fspath(path)
-  if not os.path.isfile(path):
-    raise FileNotFoundError(f"no weights at {path!r}")
-  suffix = os.path.splitext(path)[1]
-  if suffix not in _READERS:
-    raise ValueError(
-      f"{path!r} ends in {suffix!r}; weights are read from .safetensors, .npz, .pth, .pt "
-      "or .pth.tar files"
-    )
-  try:
-    state_dict = _READERS[suffix](path)
-  except _UNREADABLE as error:
-    raise ValueError(f"{path!r} cannot be read: {error}") from error
-  if state_dict and all(name.startswith("module.") for name in state_dict):
-    state_dict = {name.removeprefix("module."): x for name, x in state_dict.items()}
-  return state_dict
-
-
-def _load_npz(path: str) -> dict[str, np.ndarray]:
-  if not zipfile.is_zipfile(path):
-    raise ValueError("not an .npz archive")
-  with np.load(path, allow_pickle=False) as archive:
-    return dict(archive)
-
-
-def _load_torch(path: str) -> dict[str, np.ndarray]:
-  try:
-    import torch  # pyright: ignore[reportMissingImports]
-  except ImportError as error:
-    raise ImportError(f"reading {path!r} needs PyTorch: pip install 'ferjax[torch]'") from error
-  content = torch.load(path, map_location="cpu", weights_only=True)
-  for key in ("state_dict", "model"):
-    if isinstance(content, dict) and isinstance(content.get(key), dict):
-      content = content[key]
-  if not isinstance(content, dict) or not all(torch.is_tensor(x) for x in content.values()):
-    raise ValueError("it contains no state dict; expected a dict from names to tensors")
-  return {name: x.detach().cpu().numpy() for name, x in content.items()}
-
-
-_READERS = {
-  ".safetensors": load_file,
-  ".npz": _load_npz,
-  ".pth": _load_torch,
-  ".pt": _load_torch,
-  ".tar": _load_torch,
-}
-# Raised by the readers for a broken file or another format.
-_UNREADABLE = (
-  ValueError,
-  RuntimeError,
-  EOFError,
-  SafetensorError,
-  pickle.UnpicklingError,
-  zipfile.BadZipFile,
-)
-
-
 def _fill(model, state_dict, *, selected: Callable[[tuple[str, ...]], bool]) -> Variables:
   """The selected variables, with the values of their entries."""
   naming = released_names.table_of(model)
-  abstract = _abstract_variables(model, naming.image_size(state_dict))
+  abstract = abstract_variables(model, naming.image_size(state_dict))
   shapes: dict[tuple[str, ...], Any] = dict(flatten_dict(abstract))
   names = {path: naming(path) for path in shapes if selected(path)}
   missing = [name for name in names.values() if name not in state_dict]
@@ -174,11 +102,11 @@ def _fill(model, state_dict, *, selected: Callable[[tuple[str, ...]], bool]) -> 
     )
   values = {}
   for path, name in names.items():
-    expected = _to_torch(path, np.broadcast_to(np.float32(0), shapes[path].shape)).shape
+    expected = to_torch(path, np.broadcast_to(np.float32(0), shapes[path].shape)).shape
     if state_dict[name].shape != expected:
       raise ValueError(f"{name!r} has shape {state_dict[name].shape}; the model needs {expected}")
     channels = naming.flattened_channels(path)
-    values[path] = jnp.asarray(_from_torch(path, state_dict[name], shapes[path].shape, channels))
+    values[path] = jnp.asarray(from_torch(path, state_dict[name], shapes[path].shape, channels))
   return unflatten_dict(values)
 
 
@@ -187,7 +115,12 @@ def _module(name: str) -> str:
   return ".".join(name.split(".")[:2])
 
 
-def _abstract_variables(model, image_size: int) -> Variables:
+@functools.lru_cache(maxsize=8)
+def abstract_variables(model: nn.Module, image_size: int) -> Mapping[str, Any]:
+  """The shapes of a network's variables for images of `image_size` pixels.
+
+  Kept for the next calls, because tracing a network takes a second.
+  """
   image = jnp.zeros((1, image_size, image_size, 3))
   init = lambda key: model.init(key, image, train=False)  # noqa: E731
   return jax.eval_shape(init, jax.random.key(0))
@@ -196,11 +129,11 @@ def _abstract_variables(model, image_size: int) -> Variables:
 def _names(model) -> dict[tuple[str, ...], str]:
   """Variable path -> released name, for every variable of the model."""
   naming = released_names.table_of(model)
-  abstract = _abstract_variables(model, naming.image_size({}))
+  abstract = abstract_variables(model, naming.image_size({}))
   return {path: naming(path) for path in flatten_dict(abstract)}
 
 
-def _to_torch(
+def to_torch(
   path: tuple[str, ...], value: np.ndarray, flattened_channels: int | None = None
 ) -> np.ndarray:
   """A variable in torch's layout: conv [out, in, h, w], dense [out, in], A_log [p * d, n].
@@ -219,12 +152,13 @@ def _to_torch(
   return value
 
 
-def _from_torch(
+def from_torch(
   path: tuple[str, ...],
   value: np.ndarray,
   shape: tuple[int, ...],
   flattened_channels: int | None = None,
 ) -> np.ndarray:
+  """The inverse of `to_torch`: float32, for a variable of this shape."""
   if path[-1] == "kernel":
     value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
   if flattened_channels:

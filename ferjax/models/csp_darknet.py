@@ -6,6 +6,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ferjax.models.layers import ConvNormAct, Dtype, spatial_conv
+from ferjax.ops.strided import strided
 
 
 class Focus(nn.Module):
@@ -22,7 +23,7 @@ class Focus(nn.Module):
   def __call__(
     self, x: Float[Array, "b h w c"], *, train: bool
   ) -> Float[Array, "b h//2 w//2 {self.features}"]:
-    phases = [x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
+    phases = [strided(x, 2, start=(i, j)) for j in (0, 1) for i in (0, 1)]
     x = jnp.concatenate(phases, axis=-1)
     return ConvNormAct(self.features, 3, dtype=self.dtype, name="conv")(x, train=train)
 

@@ -30,6 +30,7 @@ from ferjax.models.layers import Dtype, TorchDense
 from ferjax.models.mobilefacenet import MobileFaceNet
 from ferjax.models.registry import ModelSpec, check_choices
 from ferjax.models.ssm import ASFR, CONV_SSM_MODES, ConvSSM
+from ferjax.ops.strided import strided
 from ferjax.typing import ClassifierOutput, DimSize
 
 
@@ -70,7 +71,7 @@ def image_tokens(x: Float[Array, "b h w c"], *, variant: str) -> Float[Array, "b
 
 
 def half_by_nearest(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
-  return x[:, ::2, ::2]
+  return strided(x, 2)
 
 
 def average_pool(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b _ _ c"]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ferjax.models.layers import Conv, Dtype, PReLU, dense_init, torch_batch_norm
+from ferjax.ops.strided import strided
 
 UNITS = (3, 4, 14)  # of the stages
 
@@ -28,7 +29,7 @@ class IRUnit(nn.Module):
   ) -> Float[Array, "b _ _ {self.features}"]:
     norm = functools.partial(torch_batch_norm, train=train, dtype=self.dtype)
     conv = functools.partial(Conv, self.features, kernel_init=dense_init, dtype=self.dtype)
-    shortcut = x[:, :: self.stride, :: self.stride]
+    shortcut = strided(x, self.stride)
     if x.shape[-1] != self.features:
       shortcut = norm("shortcut_bn")(conv(name="shortcut")(shortcut))
     y = norm("bn1")(x)

@@ -119,12 +119,12 @@ class BatchNorm(nn.Module):
     var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
     scale = self.param("scale", self.scale_init, shape, jnp.float32)
     bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
-    rows, scale, bias = x.reshape(-1, *shape), jnp.asarray(scale), jnp.asarray(bias)
+    scale, bias = jnp.asarray(scale), jnp.asarray(bias)
     if self.use_running_average:
       stored = jnp.asarray(mean.value), jnp.asarray(var.value)
-      y = normalize(rows, *stored, scale, bias, self.epsilon)
+      y = normalize(x, *stored, scale, bias, self.epsilon)
     else:
-      y, *statistics = normalize_batch(rows, scale, bias, self.epsilon)
+      y, *statistics = normalize_batch(x.reshape(-1, *shape), scale, bias, self.epsilon)
       if not self.is_initializing():
         for average, value in zip((mean, var), statistics, strict=True):
           average.value = self.momentum * average.value + (1 - self.momentum) * value

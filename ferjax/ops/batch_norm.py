@@ -30,16 +30,17 @@ def normalize_batch(
 
 
 def normalize(
-  x: Float[Array, "n c"],
+  x: Float[Array, "*s c"],
   mean: Float[Array, "c"],
   var: Float[Array, "c"],
   scale: Float[Array, "c"],
   bias: Float[Array, "c"],
   epsilon: float,
-) -> Float[Array, "n c"]:
+) -> Float[Array, "*s c"]:
   """(x - mean) / sqrt(var + epsilon) * scale + bias, with given statistics."""
   factor = lax.rsqrt(var + epsilon) * scale
-  return (x - mean[None]) * factor[None] + bias[None]
+  mean, factor, bias = (a.reshape((1,) * (x.ndim - 1) + a.shape) for a in (mean, factor, bias))
+  return (x - mean) * factor + bias
 
 
 def _forward(x, scale, bias, epsilon):

@@ -9,6 +9,8 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from ferjax.ops.strided import strided
+
 
 def depthwise_conv(
   x: Float[Array, "b h w c"],
@@ -54,8 +56,7 @@ def _shifted_sum(x, kernel, stride, padding):
   width = (x.shape[2] - kernel_width) // stride + 1
   kernel = kernel.astype(_sum_dtype(dtype))
   shifted = (
-    kernel[i, j][None, None]
-    * x[:, i : i + stride * (height - 1) + 1 : stride, j : j + stride * (width - 1) + 1 : stride]
+    kernel[i, j][None, None] * strided(x, stride, start=(i, j), size=(height, width))
     for i in range(kernel_height)
     for j in range(kernel_width)
   )

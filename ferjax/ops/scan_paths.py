@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, Float, Int
 
 from ferjax.typing import DimSize
@@ -89,11 +90,14 @@ def from_paths(
 ) -> Float[Array, "b l c"]:
   """Moves each path's outputs back to their positions and sums over the paths."""
   indices = path_indices(height, width, num_paths)
+  # Indexing a batch of a symbolic size would gather the elements one by one.
+  outputs = [lax.index_in_dim(y, k, keepdims=False) for k in range(num_paths)]
   if isinstance(indices, np.ndarray):
-    placed = (place(y[k], (height, width)) for k, (_, place) in enumerate(_ORDERS[:num_paths]))
+    orders = _ORDERS[:num_paths]
+    placed = (place(x, (height, width)) for x, (_, place) in zip(outputs, orders, strict=True))
   else:
     steps = jnp.argsort(indices, axis=1)
-    placed = (jnp.take(y[k], steps[k], axis=1, mode="clip") for k in range(num_paths))
+    placed = (jnp.take(x, steps[k], axis=1, mode="clip") for k, x in enumerate(outputs))
   return functools.reduce(operator.add, placed)
 
 
@@ -133,9 +137,11 @@ def _sheared(
   x = x.reshape(b, blocks, rows, width, c)
   x = jnp.concatenate([x, x], axis=3).reshape(b, blocks, rows * 2 * width, c)
   start, end = (0, rows) if direction == 1 else (width, width - rows)
-  x = jnp.pad(x, ((0, 0), (0, 0), (0, end), (0, 0)))[:, :, start:]
-  x = x.reshape(b, blocks, rows, 2 * width + direction, c)[:, :, :, :width]
-  return x.reshape(b, blocks * rows * width, c)[:, : height * width]
+  x = jnp.pad(x, ((0, 0), (0, 0), (0, end), (0, 0)))
+  x = lax.slice_in_dim(x, start, x.shape[2], axis=2)
+  x = x.reshape(b, blocks, rows, 2 * width + direction, c)
+  x = lax.slice_in_dim(x, 0, width, axis=3).reshape(b, blocks * rows * width, c)
+  return lax.slice_in_dim(x, 0, height * width, axis=1)
 
 
 def _row_major(x, size):

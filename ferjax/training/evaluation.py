@@ -173,7 +173,7 @@ def eval_checkpoint(
   """
   opened = open_weights(checkpoint, step=step)
   path, meta = opened.name, opened.meta
-  if config is None and not isinstance(opened, Checkpoint):
+  if config is None and not meta.get("config"):  # of weights files and imported networks
     raise ValueError(
       f"{path} does not contain the data of its training; name data to evaluate it on, with "
       "--config and --config.data.dir"

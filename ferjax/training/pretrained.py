@@ -98,6 +98,8 @@ def transfer(
     )
   if other:
     lines.append(f"initialised anew, because their shape differs: {_first_few(other)}")
+  if initialised := source.meta.get("initialised"):
+    lines.append(f"pretrained weights: random values in {', '.join(initialised)}, as imported")
   return unflatten_dict(merged, sep="/"), [*lines, *_other_input(source.meta, config)]
 
 

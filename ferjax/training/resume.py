@@ -137,6 +137,12 @@ def abstract_state(
 def check_same_run(checkpoint: Checkpoint, config: Config, num_examples: int) -> None:
   """Raises a ValueError that lists the differences if a checkpoint is from another run."""
   meta = checkpoint.meta
+  if not meta["config"]:
+    workdir = checkpoint.folder.parent.parent
+    raise ValueError(
+      f"{workdir} contains an imported network, not a run; choose another --workdir, and start "
+      f"from the network with --config.train.pretrained={workdir}"
+    )
   before, now = _fixed_settings(from_dict(meta["config"])), _fixed_settings(config)
   before["number of training examples"] = meta["num_examples"]
   now["number of training examples"] = num_examples

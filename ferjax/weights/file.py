@@ -1,9 +1,9 @@
 """The format of a weights file: the variables of a network, and its description.
 
 The file is a safetensors file. Its tensors are named after the variables, such as
-`params/head/kernel`. Kernels are float16; vectors, the scan's `A_log` and values out of float16's
-range are float32 (docs/weights.md has what this costs). The description is JSON in the metadata,
-under `ferjax`. It has a checksum of itself and of the tensors.
+`params/head/kernel`. Kernels are float16, unless float32 is asked for; vectors, the scan's `A_log`
+and values out of float16's range are float32 (docs/weights.md has what this costs). The description
+is JSON in the metadata, under `ferjax`. It has a checksum of itself and of the tensors.
 """
 
 import dataclasses
@@ -24,6 +24,7 @@ from ferjax.trained import NetworkMeta, TrainedNetwork, version_error
 
 SUFFIX = ".safetensors"
 FORMAT = 1
+DTYPES = ("float16", "float32")  # of kernels
 _KEY = "ferjax"  # of the metadata
 _SEPARATOR = "/"
 _FLOAT32 = {"A_log"}  # an exponent: its rounding error grows along the sequence
@@ -93,7 +94,11 @@ class WeightsFile(TrainedNetwork):
 
 
 def write_weights(
-  path: str | os.PathLike, description: Description, variables: Mapping[str, Any]
+  path: str | os.PathLike,
+  description: Description,
+  variables: Mapping[str, Any],
+  *,
+  dtype: str = "float16",
 ) -> WeightsFile:
   """Writes a weights file, atomically, and returns it as read back; creates its folder.
 
@@ -101,14 +106,17 @@ def write_weights(
     path: of the file.
     description: without its `sha256`.
     variables: of the network, for `model.apply`.
+    dtype: of the kernels: "float16" or "float32".
 
   Raises:
     OSError: the file cannot be written.
-    ValueError: a variable is not finite.
+    ValueError: a variable is not finite, or another dtype.
   """
+  if dtype not in DTYPES:
+    raise ValueError(f"the dtype is {dtype!r}; expected {' or '.join(DTYPES)}")
   path = pathlib.Path(path)
   tensors = {
-    name: _stored(name, np.asarray(x, np.float32))
+    name: _stored(name, np.asarray(x, np.float32), dtype)
     for name, x in flatten_dict(variables, sep=_SEPARATOR).items()
   }
   # As after reading: lists instead of tuples.
@@ -188,11 +196,11 @@ def _damaged(name: str, problem: str) -> ValueError:
   return ValueError(f"the weights file {name} is damaged: {problem}. Get it again")
 
 
-def _stored(name: str, value: np.ndarray) -> np.ndarray:
+def _stored(name: str, value: np.ndarray, dtype: str) -> np.ndarray:
   """The variable in the precision of the file."""
   if not np.isfinite(value).all():
     raise ValueError(f"the variable {name} has values that are not finite; choose another step")
-  if value.ndim < 2 or name.rpartition(_SEPARATOR)[2] in _FLOAT32:
+  if dtype == "float32" or value.ndim < 2 or name.rpartition(_SEPARATOR)[2] in _FLOAT32:
     return value
   largest = np.abs(value).max(initial=0)
   in_range = largest == 0 or _SMALLEST_NORMAL <= largest <= np.finfo(np.float16).max

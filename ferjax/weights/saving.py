@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from ferjax._version import __version__
-from ferjax.trained import NetworkMeta, TrainedNetwork
+from ferjax.trained import TrainedNetwork, network_meta
 from ferjax.weights.file import FORMAT, SUFFIX, Description, WeightsFile, write_weights
 from ferjax.weights.opening import Step, open_weights
 from ferjax.weights.settings import check_settings
@@ -27,6 +27,7 @@ def save_weights(
   licence: str | None = None,
   metrics: Mapping[str, Mapping[str, float]] | None = None,
   settings: Mapping[str, Any] | None = None,
+  dtype: str = "float16",
 ) -> WeightsFile:
   """Saves the variables of inference, which are the moving averages if there are any.
 
@@ -45,6 +46,7 @@ def save_weights(
       (0..1) of a detector; of a classifier `crop_margin`, as for
       `ferjax.weights.settings.check_margin`, `flip` and `logit_adjustment`, as for
       `ferjax.inference.classification.ExpressionClassifier`.
+    dtype: of the kernels in the file: "float16", or "float32" for twice the size and every bit.
 
   Raises:
     FileNotFoundError, ValueError: as `open_weights`.
@@ -58,9 +60,8 @@ def save_weights(
   meta = opened.meta
   check_settings(meta["task"], settings or {})
   known = meta["metrics"] if isinstance(opened, WeightsFile) else {_VALIDATION: meta["metrics"]}
-  described: NetworkMeta = {field: meta[field] for field in NetworkMeta.__annotations__}  # pyright: ignore
   description: Description = {
-    **described,
+    **network_meta(meta),
     "format": FORMAT,
     "name": name or output.stem,
     "settings": {**opened.settings, **(settings or {})},
@@ -72,7 +73,7 @@ def save_weights(
     "epoch": meta["epoch"],
     "versions": {"ferjax": __version__},
   }
-  return write_weights(output, description, jax.device_get(opened.variables()))
+  return write_weights(output, description, jax.device_get(opened.variables()), dtype=dtype)
 
 
 def _finite(metrics: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from ferjax.checkpoint import open_checkpoint
 from ferjax.config import DataConfig, LossConfig
 from ferjax.data.image import ImageError, normalize
 from ferjax.data.pipeline import eval_dataset
@@ -169,6 +170,13 @@ def test_weights_are_evaluated_on_data_of_a_config(trained, tiny, tmp_path, monk
   assert report.metrics["map50"] == pytest.approx(metrics["map50"], abs=5e-3)
   assert (report.checkpoint, report.folder) == (file, pathlib.Path("eval"))
   assert (tmp_path / "eval" / "report.txt").read_text() == "6 of 6"
+
+
+def test_an_imported_network_does_not_name_data(trained):
+  opened = open_checkpoint(trained[0])
+  imported = dataclasses.replace(opened, meta={**opened.meta, "config": {}})
+  with pytest.raises(ValueError, match="does not contain the data of its training; name data to"):
+    eval_checkpoint(imported)
 
 
 def test_unwritable_folder_is_refused_before_the_evaluation(trained, tiny, monkeypatch):

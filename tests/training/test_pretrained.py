@@ -125,6 +125,13 @@ def test_another_input_is_reported(small, initial):
   ]
 
 
+def test_random_values_of_an_import_are_reported(small, initial):
+  trained = Trained(initial[3])
+  trained.meta["initialised"] = ["head"]
+  _, lines = transfer(trained, small(num_classes=3), _config(grey=True), initial[3])
+  assert lines[1] == "pretrained weights: random values in head, as imported"
+
+
 @pytest.mark.parametrize(("field", "value"), [("name", "fermam"), ("size", "nano")])
 def test_another_network(small, initial, field, value):
   trained = Trained(initial[3])

@@ -1,6 +1,7 @@
 import itertools
 import json
 import re
+import shutil
 
 import chex
 import jax.numpy as jnp
@@ -43,6 +44,17 @@ def test_another_run_is_refused(workdir, tiny, group, field, value, message):
     ValueError, match=f"(?s)contains a different run.*{message}.*another --workdir"
   ):
     tiny.train(workdir, config)
+
+
+def test_an_imported_network_is_no_run(workdir, tiny, tmp_path):
+  """It has no config."""
+  folder = tmp_path / "run"
+  shutil.copytree(workdir, folder)
+  for file in folder.glob("checkpoints/*/meta/metadata"):
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"config": {}}))
+  message = "run contains an imported network, not a run; .*--config.train.pretrained=.*run"
+  with pytest.raises(ValueError, match=message):
+    tiny.train(folder, tiny.config(epochs=1))
 
 
 def test_other_data_is_refused(workdir, tiny):

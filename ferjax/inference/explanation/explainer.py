@@ -150,7 +150,7 @@ class ClassifierExplainer(Explainer):
     face = predictor._face(predicted.probabilities[0], predicted.labels[0])
     height, width = prepared.image.shape[:2]
     size = predictor.image_size
-    placement = center_placement(width, height, size, resize=predictor._resize)
+    placement = center_placement(width, height, size, resize=predictor.resize)
     affine, transformed = input_to_image(placement, size), {}
     if self._transformer:
       affine_map, resampled = (captured[path] for path in self._transformer)

@@ -266,7 +266,7 @@ def average_views(
   Raises:
     ValueError: the number of rows is not divisible by `num_views`.
   """
-  num_rows = len(output.logits)
+  num_rows = output.logits.shape[0]  # may be a symbolic size
   if num_views < 1 or num_rows % num_views:
     raise ValueError(
       f"{num_rows} rows are not divisible into {num_views} views per image; pass the number of "

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -129,15 +129,24 @@ class DetectionTask:
     if max_detections < 1:
       raise ValueError(f"max_detections is {max_detections}; it must be at least 1.")
 
-    boxes, obj_logits, cls_logits = decode(output, image_size)
-    class_scores = jax.nn.sigmoid(obj_logits)[..., None] * jax.nn.sigmoid(cls_logits)
-    scores = jnp.max(class_scores, axis=-1)
-    labels = jnp.argmax(class_scores, axis=-1).astype(jnp.int32)
-    final_boxes, eligible = boxes, scores
-    if placement is not None:
-      final_boxes = undo_placement(boxes, placement)
-      final_boxes = clip_boxes(final_boxes, placement[:, 4], placement[:, 5])
-      eligible = jnp.where(box_area(final_boxes) > 0, scores, -jnp.inf)
+    return self.select(
+      self.candidates(output, image_size=image_size, placement=placement),
+      score_threshold=score_threshold,
+      iou_threshold=iou_threshold,
+      max_detections=max_detections,
+      per_class_nms=per_class_nms,
+    )
+
+  def select(
+    self,
+    cells: "Candidates",
+    *,
+    score_threshold: float | Float[Array, ""],
+    iou_threshold: float | Float[Array, ""],
+    max_detections: int,
+    per_class_nms: bool = True,
+  ) -> tuple[Detections, Int[Array, "b d"]]:
+    """Non-maximum suppression; arguments and results are those of `postprocess_cells`."""
 
     def suppress(boxes: Array, scores: Array, labels: Array) -> tuple[Array, Array]:
       return nms(
@@ -149,9 +158,29 @@ class DetectionTask:
         max_detections=max_detections,
       )
 
-    index, mask = jax.vmap(suppress)(boxes, eligible, labels)
-    kept = Detections(final_boxes, scores, labels, class_scores, jnp.ones_like(scores, bool))
+    index, mask = jax.vmap(suppress)(cells.input_boxes, cells.eligible, cells.labels)
+    every = jnp.ones_like(cells.scores, bool)
+    kept = Detections(cells.boxes, cells.scores, cells.labels, cells.class_scores, every)
     return jax.tree.map(lambda rows: _take_rows(rows, index, mask), kept), index
+
+  def candidates(
+    self,
+    output: DetectorOutput,
+    *,
+    image_size: int | tuple[int, int],
+    placement: Float[Array, "b 6"] | None = None,
+  ) -> "Candidates":
+    """Everything before non-maximum suppression; arguments as for `postprocess`."""
+    boxes, obj_logits, cls_logits = decode(output, image_size)
+    class_scores = jax.nn.sigmoid(obj_logits)[..., None] * jax.nn.sigmoid(cls_logits)
+    scores = jnp.max(class_scores, axis=-1)
+    labels = jnp.argmax(class_scores, axis=-1).astype(jnp.int32)
+    final_boxes, eligible = boxes, scores
+    if placement is not None:
+      final_boxes = undo_placement(boxes, placement)
+      final_boxes = clip_boxes(final_boxes, placement[:, 4], placement[:, 5])
+      eligible = jnp.where(box_area(final_boxes) > 0, scores, -jnp.inf)
+    return Candidates(final_boxes, scores, labels, class_scores, boxes, eligible)
 
   def predict(
     self, output: DetectorOutput, batch: DetectionBatch, *, image_size: int, config: EvalConfig
@@ -193,6 +222,21 @@ class DetectionTask:
           f"classes need 5 + {self.num_classes}. Create the model with "
           f"num_classes={self.num_classes}."
         )
+
+
+class Candidates(NamedTuple):
+  """The boxes of all cells; the first four fields are as in `Detections`.
+
+  `input_boxes` are in pixels of the model's input, where suppression compares them. `eligible` are
+  the scores, or -inf for a box outside of the image.
+  """
+
+  boxes: Float[Array, "b a 4"]
+  scores: Float[Array, "b a"]
+  labels: Int[Array, "b a"]
+  class_scores: Float[Array, "b a k"]
+  input_boxes: Float[Array, "b a 4"]
+  eligible: Float[Array, "b a"]
 
 
 def decode(

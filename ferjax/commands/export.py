@@ -1,0 +1,96 @@
+"""The subcommand `ferjax export`: writes a trained network for another program."""
+
+import argparse
+import pathlib
+
+from ferjax.commands.errors import CommandError
+from ferjax.commands.options import add_step
+from ferjax.export.options import FORMATS, PARAMETERS, ExportOptions
+from ferjax.output import check_writable
+
+
+def add_export(commands: argparse._SubParsersAction) -> None:
+  """Adds `export` to the subcommands of a program.
+
+  `arguments.run(arguments)` writes the file, or raises a CommandError.
+  """
+  command = commands.add_parser(
+    "export",
+    help="write a trained network for another program: StableHLO, ONNX, safetensors, torch",
+    description="Writes a trained network and its description as one file. StableHLO and ONNX "
+    "contain everything from the bytes of an image of the model's size to boxes and scores, and "
+    "answer like `ferjax predict`.",
+  )
+  command.set_defaults(run=_run)
+  add = command.add_argument
+  add("checkpoint", metavar="WEIGHTS", help="training workdir, checkpoint, weights file or name")
+  add("--format", required=True, choices=tuple(FORMATS), help="format of the file")
+  suffixes = ", ".join(f"{chosen.suffix} for {name}" for name, chosen in FORMATS.items())
+  add("--out", required=True, metavar="FILE", help=f"the file; its suffix is {suffixes}")
+  add_step(add)
+  add(
+    "--parameters",
+    choices=PARAMETERS,
+    default="inside",
+    help="stablehlo: whether the program contains the parameters, or takes them as an argument; "
+    "the file contains them in both cases (default: %(default)s)",
+  )
+  add(
+    "--raw",
+    action="store_true",
+    help="onnx: the network's own outputs, without decoded boxes, suppression and softmax",
+  )
+  add(
+    "--images",
+    nargs="+",
+    default=(),
+    metavar="PATH",
+    help="onnx: images or folders on which the file is compared with JAX (default: drawings)",
+  )
+  add(
+    "--dtype",
+    choices=("float32", "float16"),
+    default="float32",
+    help="safetensors: of the kernels in the file (default: %(default)s)",
+  )
+  _add_settings(command.add_argument_group("settings of prediction in the program").add_argument)
+
+
+def _add_settings(add) -> None:
+  weights = "that of the weights"
+  add("--score-threshold", type=float, metavar="P", help=f"of a detector (default: {weights}, 0.3)")
+  add("--iou-threshold", type=float, metavar="P", help=f"of a detector (default: {weights}, 0.3)")
+  add("--max-detections", type=int, metavar="N", help="of a detector (default: 100)")
+  add(
+    "--flip",
+    action=argparse.BooleanOptionalAction,
+    help=f"of a classifier: average a face and its mirror image (default: {weights}, or no)",
+  )
+  add("--logit-adjustment", type=float, metavar="T", help=f"of a classifier (default: {weights})")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+  options = ExportOptions(
+    raw=arguments.raw,
+    parameters=arguments.parameters,
+    score_threshold=arguments.score_threshold,
+    iou_threshold=arguments.iou_threshold,
+    max_detections=arguments.max_detections,
+    flip=arguments.flip,
+    logit_adjustment=arguments.logit_adjustment,
+    images=tuple(arguments.images),
+    dtype=arguments.dtype,
+  )
+  output = pathlib.Path(arguments.out)
+  try:
+    check_writable(output.parent, [output.name])
+    from ferjax.export.exporting import export_network
+
+    about = export_network(
+      arguments.checkpoint, arguments.format, output, step=arguments.step, options=options
+    )
+  except (ValueError, OSError, ImportError) as error:
+    raise CommandError(error) from error
+  print(f"{output}: {arguments.format}, {output.stat().st_size / 1e6:.2f} MB")
+  if about:
+    print(about)

@@ -1,0 +1,21 @@
+"""An exported file that contains a program."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from ferjax.export.description import ExportDescription
+
+
+class ExportedFile(NamedTuple):
+  """An open file.
+
+  Attributes:
+    description: of the network and its program.
+    call: (image u8[b h w c]) for a classifier, and for a detector (image, placement f32[b 6],
+      score threshold, IoU threshold), for any batch size -> name of each output -> array.
+  """
+
+  description: ExportDescription
+  call: Callable[..., dict[str, np.ndarray]]
