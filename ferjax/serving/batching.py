@@ -47,16 +47,15 @@ class Batcher(Generic[Item, Result]):
     """Runs batches until it is cancelled."""
     while True:
       if batch := await self._next_batch():
-        running = asyncio.ensure_future(self._run([item for item, _ in batch]))
-        await asyncio.wait([running])
-        error = running.exception()
+        run = self._run([item for item, _ in batch])
+        (outcome,) = await asyncio.gather(run, return_exceptions=True)
         for row, (_, future) in enumerate(batch):
           if future.done():  # its task was cancelled in the meantime
             continue
-          if error is None:
-            future.set_result(running.result()[row])
+          if isinstance(outcome, BaseException):
+            future.set_exception(outcome)
           else:
-            future.set_exception(error)
+            future.set_result(outcome[row])
 
   async def _next_batch(self) -> list[tuple[Item, asyncio.Future[Result]]]:
     batch = [await self._queue.get()]

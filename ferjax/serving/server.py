@@ -23,25 +23,26 @@ def bound_socket(host: str, port: int) -> socket.socket:
     port: 0 for any that is free.
 
   Raises:
+    ValueError: the port is out of range.
     OSError: the address is not known, not of this machine, or in use.
   """
+  if not 0 <= port <= 65535:
+    raise ValueError(f"the port is {port}; expected 0 to 65535")
   try:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-      host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     bound = socket.socket(family, kind, protocol)
-  except (OSError, OverflowError, UnicodeError) as error:
+  except (OSError, UnicodeError) as error:
     raise OSError(
-      f"{host}:{port} is not an address ({error}); name another host or port"
+      f"the host {host!r} is not known ({error}); expected a name or address"
     ) from error
   try:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(address)
-  except (OSError, OverflowError) as error:
+  except OSError as error:
     bound.close()
     raise OSError(
-      f"{host}:{port} cannot be used ({error}); name another host or port, or stop the program "
-      "that uses it"
+      f"{host}:{port} cannot be used ({error.strerror}); choose another port, or an address of "
+      "this machine"
     ) from error
   return bound
 
@@ -108,7 +109,7 @@ class _PunctualProtocol(H11Protocol):
     self._seconds = seconds
     self._expiry: asyncio.TimerHandle | None = None
 
-  def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore
+  def connection_made(self, transport: Any) -> None:
     super().connection_made(transport)
     self._await_request()
 

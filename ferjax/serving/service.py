@@ -15,6 +15,8 @@ from ferjax.serving.metrics import Metrics
 
 _DECODING_THREADS = 4
 _UNNAMED = "the image"
+# What cameras and browsers write. Pillow runs other programs for some formats, on files on disk.
+_FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "BMP", "TIFF")
 
 
 class BusyError(Exception):
@@ -95,7 +97,12 @@ class Service:
     return prediction
 
   def _prepare(self, encoded: bytes, name: str | None) -> Prepared[Any]:
-    pixels = decode(encoded, origin=name or _UNNAMED, max_pixels=self.limits.max_pixels)
+    pixels = decode(
+      encoded,
+      origin=name or _UNNAMED,
+      max_pixels=self.limits.max_pixels,
+      formats=_FORMATS,
+    )
     return self._predictor.prepare(pixels, path=name)
 
 
