@@ -73,6 +73,7 @@ def make_server(app: FastAPI, limits: Limits, *, ready: Callable[[], None]) -> u
     http=cast(type[asyncio.Protocol], protocol),
     ws="none",
     lifespan="on",
+    log_config=None,  # uvicorn's would close the handlers of other libraries
     log_level="error",
     access_log=False,
     proxy_headers=False,
