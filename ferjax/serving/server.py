@@ -96,7 +96,8 @@ class _Server(uvicorn.Server):
 
   async def startup(self, sockets: list[socket.socket] | None = None) -> None:
     await super().startup(sockets)
-    self._ready()
+    if not self.should_exit:  # a signal during the compilation
+      self._ready()
 
 
 class _PunctualProtocol(H11Protocol):
