@@ -71,6 +71,7 @@ FORBIDDEN = {
 }
 HOMES = {
   "orbax": {"checkpoint/reading.py", "checkpoint/writing.py"},
+  "starlette": {"serving/uploads.py"},
   "fastapi": {"serving/app.py", "serving/server.py", "serving/uploads.py"},
   "uvicorn": {"serving/server.py"},
   "prometheus_client": {"serving/app.py", "serving/metrics.py"},
