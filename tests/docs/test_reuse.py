@@ -2,8 +2,6 @@
 
 import pathlib
 import re
-import subprocess
-import sys
 
 import jax
 import pytest
@@ -43,13 +41,3 @@ def test_no_block_needs(name):
   imports = re.findall(r"^(?:from|import) ([\w.]+)", _program(), re.MULTILINE)
   assert "jax" in imports
   assert [module for module in imports if f"{module}.".startswith(f"{name}.")] == []
-
-
-@pytest.mark.slow
-def test_the_page_is_a_program(tmp_path):
-  """With the real network, in a process of its own."""
-  (tmp_path / "reuse.py").write_text(_program(), encoding="utf-8")
-  result = subprocess.run(
-    [sys.executable, "reuse.py"], cwd=tmp_path, capture_output=True, text=True, check=False
-  )
-  assert result.returncode == 0, result.stderr
