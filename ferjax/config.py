@@ -43,6 +43,8 @@ class FaceAugmentConfig:
   vertical_flip: float = 0.0  # probability
   rotation: float = 20.0  # maximum, degrees, in either direction
   scale: tuple[float, float] = (1.0, 1.0)  # of a random zoom before the random crop
+  shift: float = 0.0  # of the crop beyond that, at most, relative to its side
+  border: str = "black"  # beyond the image, or "repeat": its border
   brightness: float = 0.0  # gains are sampled from 1 -+ these
   contrast: float = 0.0
   erasing: float = 0.0  # probability of a rectangle of noise

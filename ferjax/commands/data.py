@@ -1,26 +1,30 @@
-"""The subcommands of `ferjax data`: list, check, prepare."""
+"""The subcommands of `ferjax data`: list, check, prepare; `label` has a file of its own."""
 
 import argparse
 import functools
 import json
 import pathlib
 import shlex
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from ferjax.commands.errors import CommandError
-from ferjax.expressions import EXPRESSIONS, SEVEN_EXPRESSIONS
+from ferjax.commands.data_sets import (
+  add_set_options,
+  open_plan,
+  print_counts,
+  print_first,
+  progress_of,
+  run_action,
+)
+from ferjax.commands.label import add_label
+from ferjax.commands.options import Add
+from ferjax.expressions import SEVEN_EXPRESSIONS
 from ferjax.output import check_writable
 
 if TYPE_CHECKING:
-  from tqdm import tqdm
-
   from ferjax.data.preparation.checks import Finding
   from ferjax.data.preparation.plan import Plan
   from ferjax.data.preparation.prepare import Prepared
-
-_MAX_PRINTED = 10  # findings per kind
 
 
 def add_data(commands: argparse._SubParsersAction) -> None:
@@ -28,25 +32,27 @@ def add_data(commands: argparse._SubParsersAction) -> None:
 
   `arguments.run(arguments)` returns the exit code, or raises a CommandError.
   """
-  data = commands.add_parser("data", help="list, check and prepare data sets")
+  data = commands.add_parser("data", help="list, check, prepare and label data sets")
   actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
   listing = actions.add_parser("list", help="list the data sets, their terms, and how to get them")
-  listing.set_defaults(run=functools.partial(_run, _list))
+  listing.set_defaults(run=functools.partial(run_action, _list))
   check = actions.add_parser(
     "check",
     help="open every image of a data set and report errors",
     description="Writes nothing but a list of all findings with --out. Exit code 1: errors found.",
   )
-  check.set_defaults(run=functools.partial(_run, _check))
-  _add_data_set_options(check)
+  check.set_defaults(run=functools.partial(run_action, _check))
+  add_set_options(check.add_argument)
+  _add_preparation_options(check.add_argument)
   check.add_argument("--out", metavar="FILE", help="write all findings to this JSON file")
   prepare = actions.add_parser(
     "prepare",
     help="convert a data set to ArrayRecord shards",
     description="To resume an interrupted run, give the same command again.",
   )
-  prepare.set_defaults(run=functools.partial(_run, _prepare))
-  _add_data_set_options(prepare)
+  prepare.set_defaults(run=functools.partial(run_action, _prepare))
+  add_set_options(prepare.add_argument)
+  _add_preparation_options(prepare.add_argument)
   prepare.add_argument("--out", required=True, metavar="DIR", help="folder for prepared data sets")
   prepare.add_argument(
     "--on-bad-record",
@@ -77,30 +83,18 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     help="the same as --drop-duplicates leak-free: for the evaluation of models that were trained "
     "on all of train",
   )
+  add_label(actions)
 
 
-def _add_data_set_options(command: argparse.ArgumentParser) -> None:
-  add = command.add_argument
-  add("name", metavar="NAME", help="data set: see `ferjax data list`")
-  add("--source", required=True, metavar="DIR", help="folder of the data set, as released")
+def _add_preparation_options(add: Add) -> None:
+  """Adds the options of `check` and `prepare` for labels, crops and the validation split."""
   add("--task", default="", help="classification or detection (default: the set's first)")
-  add("--classes", type=int, choices=(7, 8), help="number of expressions; 8 includes contempt")
-  add("--class-names", metavar="A,B,...", help="classes of your own data, in the order of labels")
   add(
     "--rule",
     default="majority",
     help="FERPlus: the labels of train are one class (majority) or a distribution (probability); "
     "validation and test use the majority class (default: %(default)s)",
   )
-  add(
-    "--file",
-    action="append",
-    default=[],
-    metavar="SPLIT=FILE",
-    help="name of a split of your own data: annotation list or COCO JSON file below the folder, "
-    "image set, folder, or value in the table; may be repeated",
-  )
-  add("--table", default="labels.csv", metavar="FILE", help="table of csv (default: %(default)s)")
   add(
     "--margin",
     type=float,
@@ -124,13 +118,6 @@ def _add_data_set_options(command: argparse.ArgumentParser) -> None:
     help="use the released validation split as the test split, and take a new validation split "
     "from train",
   )
-
-
-def _run(action: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
-  try:
-    return action(arguments)
-  except (ValueError, OSError) as error:
-    raise CommandError(error) from error
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -157,13 +144,13 @@ def _check(arguments: argparse.Namespace) -> int:
 
   if arguments.out:
     _check_file(pathlib.Path(arguments.out))
-  plan = _plan(arguments)
-  _print_counts(plan)
-  with _progress(plan) as progress:
+  plan = open_plan(arguments)
+  print_counts(plan)
+  with progress_of(plan) as progress:
     findings = check_plan(plan, progress.update)
   for kind, count in summary(findings).items():
     print(f"{kind:<11} {count:>7,}")
-    _print_first([finding.message for finding in findings if finding.kind == kind])
+    print_first([finding.message for finding in findings if finding.kind == kind])
   if arguments.out:
     _write_findings(arguments.out, findings)
   return 1 if any(finding.is_error for finding in findings) else 0
@@ -173,9 +160,9 @@ def _prepare(arguments: argparse.Namespace) -> int:
   from ferjax.data.preparation.prepare import REPORT, prepare
 
   check_writable(arguments.out)
-  plan = _plan(arguments)
-  _print_counts(plan)
-  with _progress(plan, rounds=1 if arguments.drop_duplicates == "none" else 2) as progress:
+  plan = open_plan(arguments)
+  print_counts(plan)
+  with progress_of(plan, rounds=1 if arguments.drop_duplicates == "none" else 2) as progress:
 
     def announce(prepared: "Prepared") -> None:
       progress.close()
@@ -208,18 +195,11 @@ def _print_prepared(plan: "Plan", prepared: "Prepared") -> None:
   if duplicates:
     by_split = {split: len(lines) for split, lines in prepared.duplicates.items() if lines}
     print(f"duplicates dropped: {_numbers(by_split)}; {REPORT}/{DUPLICATES} lists them")
-    _print_first(duplicates)
+    print_first(duplicates)
 
 
 def _numbers(by_split: Mapping[str, int]) -> str:
   return ", ".join(f"{split} {count:,}" for split, count in by_split.items())
-
-
-def _print_first(messages: Sequence[str]) -> None:
-  for message in messages[:_MAX_PRINTED]:
-    print(f"  {message}")
-  if len(messages) > _MAX_PRINTED:
-    print("  ...")
 
 
 def _train_flags(folder: str, class_names: tuple[str, ...]) -> str:
@@ -229,65 +209,6 @@ def _train_flags(folder: str, class_names: tuple[str, ...]) -> str:
   flags = f"--config.data.source=prepared {shlex.quote(f'--config.data.dir={folder}')}"
   is_default = class_names == SEVEN_EXPRESSIONS
   return flags if is_default else f"{flags} {class_names_flag(class_names)}"
-
-
-def _plan(arguments: argparse.Namespace) -> "Plan":
-  from ferjax.data.datasets.base import Options
-  from ferjax.data.datasets.catalog import find_data_set
-  from ferjax.data.preparation.plan import Splitting, make_plan
-
-  names = EXPRESSIONS[: arguments.classes] if arguments.classes else ()
-  if arguments.class_names is not None:
-    if arguments.classes:
-      raise ValueError("--classes and --class-names are mutually exclusive")
-    names = tuple(name.strip() for name in arguments.class_names.split(","))
-  options = Options(
-    task=arguments.task,
-    class_names=names,
-    rule=arguments.rule,
-    files=_files(arguments.file),
-    table=arguments.table,
-    margin=arguments.margin,
-  )
-  splitting = Splitting(arguments.validation, arguments.seed, arguments.val_as_test)
-  return make_plan(find_data_set(arguments.name), arguments.source, options, splitting)
-
-
-def _files(values: Sequence[str]) -> dict[str, str]:
-  files = {}
-  for value in values:
-    split, equals, file = value.partition("=")
-    if not equals or not file or split not in ("train", "val", "test"):
-      raise ValueError(f"--file {value!r}; expected train=FILE, val=FILE or test=FILE")
-    files[split] = file
-  return files
-
-
-def _progress(plan: "Plan", rounds: int = 1) -> "tqdm":
-  from tqdm import tqdm
-
-  total = rounds * sum(map(len, plan.entries.values()))
-  return tqdm(total=total, unit=" images", disable=None, file=sys.stderr)
-
-
-def _print_counts(plan: "Plan") -> None:
-  """Prints the counts next to the official ones, and how validation was taken."""
-  from ferjax.data.image_files import describe_ignored
-
-  print(f"{plan.data_set.title}, release {plan.release.name}, for {plan.options.task}")
-  print(f"{'split':<6} {'class':<12} {'found':>9} {'official':>9}")
-  for count in plan.counts:
-    official = "-" if count.official is None else f"{count.official:,}"
-    mark = "" if count.official in (None, count.found) else "  differs"
-    print(f"{count.split:<6} {count.name:<12} {count.found:>9,} {official:>9}{mark}")
-  for reason, number in plan.dropped.items():
-    print(f"left out by the set's rules: {number:,} ({reason})")
-  if ignored := describe_ignored(plan.ignored):
-    print(ignored)
-  if plan.problems:
-    print(f"bad records: {len(plan.problems):,}, the first: {plan.problems[0]}")
-  if plan.validation:
-    print(plan.validation)
 
 
 def _check_file(path: pathlib.Path) -> None:

@@ -29,6 +29,7 @@ class Augmentation:
     lights: whether brightness or contrast change.
     noise_variance: of Gaussian noise, in squared grey levels; 0 if there is none.
     erases: whether rectangles are replaced by noise.
+    repeats: whether the border is repeated beyond an image, which is black otherwise.
   """
 
   size: int
@@ -37,6 +38,7 @@ class Augmentation:
   lights: bool
   noise_variance: float
   erases: bool
+  repeats: bool
 
 
 def stored_views(
@@ -48,20 +50,22 @@ def stored_views(
 ) -> UInt8[Array, "b {augmentation.size} {augmentation.size} c"]:
   """The views of the images `index`; each is a function of its parameters and of the key."""
   image = jnp.take(pixels, index, axis=0, mode="clip").astype(jnp.float32)
+  sizes, repeats = views["size"], augmentation.repeats
   if augmentation.rotates:
     width, height = augmentation.largest
     columns, rows = (
       jnp.broadcast_to(jnp.arange(side), (len(index), side)) for side in (width, height)
     )
-    resized = jnp.round(_resized(image, rows, columns, views["size"]))
-    view = jnp.round(_rotated(resized, views["matrix"], augmentation.size))
+    resized = jnp.round(_resized(image, rows, columns, sizes, repeats))
+    largest_place = sizes - 1 if repeats else None
+    view = jnp.round(_rotated(resized, views["matrix"], augmentation.size, largest_place))
   else:
     # Only the rows and columns of the crop are computed.
     left_top = views["matrix"][:, :, 2].astype(jnp.int32)
     columns, rows = (
       left_top[:, axis, None] + jnp.arange(augmentation.size)[None] for axis in (0, 1)
     )
-    view = jnp.round(_resized(image, rows, columns, views["size"]))
+    view = jnp.round(_resized(image, rows, columns, sizes, repeats))
   view = _where(views["flipped"][:, 0], view[:, :, ::-1], view)
   view = _where(views["flipped"][:, 1], view[:, ::-1], view)
   if augmentation.lights:
@@ -82,8 +86,16 @@ def _resized(
   rows: Int[Array, "b i"],
   columns: Int[Array, "b j"],
   size: Int[Array, "b 2"],
+  repeats: bool,
 ) -> Float[Array, "b i j c"]:
-  """Rows and columns of the images resized to `size` (width, height); 0 beyond them."""
+  """Rows and columns of the images resized to `size` (width, height).
+
+  Beyond them, it is 0, or `repeats` the border.
+  """
+  if repeats:
+    rows, columns = (
+      jnp.clip(places, 0, size[:, axis, None] - 1) for places, axis in ((rows, 1), (columns, 0))
+    )
   by_row = _weights(rows, size[:, 1], image.shape[1])
   by_column = _weights(columns, size[:, 0], image.shape[2])
   # The products are exact to a small part of a grey level, whatever the default precision.
@@ -109,9 +121,16 @@ def _weights(
 
 
 def _rotated(
-  image: Float[Array, "b h w c"], matrix: Float[Array, "b 2 3"], size: int
+  image: Float[Array, "b h w c"],
+  matrix: Float[Array, "b 2 3"],
+  size: int,
+  largest_place: Int[Array, "b 2"] | None,
 ) -> Float[Array, "b {size} {size} c"]:
-  """Bilinear samples at `matrix @ (u, v, 1)`; 0 beyond the image."""
+  """Bilinear samples at `matrix @ (u, v, 1)`.
+
+  Beyond the image, they are 0. With a largest place (x, y), the nearest place between it and (0, 0)
+  is taken.
+  """
   u, v = jnp.arange(size)[None, None, :], jnp.arange(size)[None, :, None]
   by_u, by_v, shift = (matrix[:, None, None, :, i] for i in range(3))
   places = by_u * u[..., None] + by_v * v[..., None] + shift
@@ -119,6 +138,8 @@ def _rotated(
   # twice can round it to both sides of the pixel, which then has no weight on either. Positions in
   # steps of 1/1024 are either exactly at a centre or far from it.
   places = jnp.round(1024 * places) / 1024
+  if largest_place is not None:
+    places = jnp.clip(places, 0, largest_place[:, None, None])
   return bilinear(image, places[..., 0], places[..., 1])
 
 

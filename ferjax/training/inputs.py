@@ -128,4 +128,5 @@ def augmentation_of(config: DataConfig, stored: StoredFaces) -> Augmentation:
     lights=faces.brightness > 0 or faces.contrast > 0,
     noise_variance=faces.noise_variance if faces.noise > 0 or faces.flip_or_noise > 0 else 0.0,
     erases=faces.erasing > 0,
+    repeats=faces.border == "repeat",
   )

@@ -68,6 +68,17 @@ def batches(config, height, width):
       {"resize": 20, "grey": True, "balance": True},
       {"rotation": 20.0, "scale": (0.8, 1.2), "brightness": 0.3, "contrast": 0.3},
     ),
+    # The same, with the border repeated, far beyond the image.
+    (
+      (12, 14),
+      {"resize": 17, "grey": True},
+      {"rotation": 20.0, "scale": (0.7, 1.2), "shift": 0.3, "border": "repeat"},
+    ),
+    (
+      (18, 21),
+      {"resize": 18},
+      {"rotation": 0.0, "shift": 0.5, "border": "repeat"},
+    ),
     # Shrunk.
     ((44, 40), {}, {"rotation": 0.0, "scale": (0.7, 1.3)}),
   ],

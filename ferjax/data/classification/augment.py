@@ -1,9 +1,10 @@
 """Training augmentation of a classifier (spec: emonext and fermam, Loss and recipe).
 
 First, an antialiased step resizes and zooms the image. Then a bilinear step rotates it about its
-centre and crops it. Pixels of the crop beyond the image are black, as in torchvision: corners after
-a rotation, and a border if the zoomed image is smaller than the view. Brightness, contrast and
-noise come last, at the resolution of the network's input. A grey image has one channel throughout.
+centre and crops it. Pixels of the crop beyond the image are black, as in torchvision, or repeat its
+border: corners after a rotation, and the rest of a view that reaches beyond the zoomed image.
+Brightness, contrast and noise come last, at the resolution of the network's input. A grey image has
+one channel throughout.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ from ferjax.config import FaceAugmentConfig
 from ferjax.data.classification.views import middle_part, scaled_size, short_side
 from ferjax.data.image import mirrored
 
+BORDERS = ("black", "repeat")
 ERASING_ASPECT = (0.3, 1 / 0.3)  # height / width of the erased rectangle, log-uniform
 _NOISE_LEVELS = 2**16
 
@@ -70,6 +72,8 @@ def check_ranges(config: FaceAugmentConfig) -> None:
     good = 0 <= getattr(config, name) < math.inf
     _check(config, name, good, "alpha of a Beta distribution, above 0, or 0 for none")
   _check(config, "rotation", 0 <= config.rotation <= 180, "in 0..180 degrees")
+  _check(config, "shift", 0 <= config.shift <= 1, "in 0..1, relative to the side of the view")
+  _check(config, "border", config.border in BORDERS, f"one of {', '.join(BORDERS)}")
   _check(config, "noise_variance", 0 <= config.noise_variance < math.inf, "not negative")
   low, high = config.scale
   _check(config, "scale", 0 < low <= high < math.inf, "(low, high) with 0 < low <= high")
@@ -106,7 +110,9 @@ def training_view(
   channels = 1 if grey else 3
   view = draw_view(rng, x2 - x1, y2 - y1, size, resize=resize, channels=channels, config=config)
   resized = _scaled(image, (view.width, view.height), grey=grey)
-  pixels = _rotated_crop(resized, view.angle, view.left, view.top, size).reshape(size, size, -1)
+  pixels = _rotated_crop(
+    resized, view.angle, view.left, view.top, size, repeats=config.border == "repeat"
+  ).reshape(size, size, -1)
   if view.flipped:
     pixels = mirrored(pixels)
   if view.vertically_flipped:
@@ -138,7 +144,8 @@ def draw_view(
   short = max(1, round(short_side(size, resize) * rng.uniform(*config.scale)))
   new_width, new_height = scaled_size(width, height, short)
   angle = rng.uniform(-config.rotation, config.rotation)
-  left, top = _offset(rng, new_width - size), _offset(rng, new_height - size)
+  reach = round(config.shift * size)
+  left, top = (_offset(rng, side - size, reach) for side in (new_width, new_height))
   flipped, noisy = _choices(rng, config)
   vertically_flipped = bool(rng.random() < config.vertical_flip)
   brightness, contrast = _gains(rng, config)
@@ -177,9 +184,9 @@ def _noise_levels(variance: float) -> Int[np.ndarray, "65536"]:
   return np.clip(np.rint(quantiles), -255, 255).astype(np.int16)
 
 
-def _offset(rng: np.random.Generator, slack: int) -> int:
-  """A uniform crop position: the crop within the image, or the image within the crop."""
-  return int(rng.integers(min(0, slack), max(0, slack), endpoint=True))
+def _offset(rng: np.random.Generator, slack: int, reach: int) -> int:
+  """A uniform crop position: the crop within the image, or the image within it, up to `reach`."""
+  return int(rng.integers(min(0, slack) - reach, max(0, slack) + reach, endpoint=True))
 
 
 def as_grey(image: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w"]:
@@ -204,13 +211,27 @@ def _scaled(
 
 
 def _rotated_crop(
-  image: UInt8[np.ndarray, "h w *c"], angle: float, left: int, top: int, size: int
+  image: UInt8[np.ndarray, "h w *c"],
+  angle: float,
+  left: int,
+  top: int,
+  size: int,
+  *,
+  repeats: bool = False,
 ) -> UInt8[np.ndarray, "{size} {size} *c"]:
-  """Rotates by `angle` (degrees, counter-clockwise) about the centre and crops a square."""
+  """Rotates by `angle` (degrees, counter-clockwise) about the centre and crops a square.
+
+  Beyond the image, it is black, or `repeats` the border.
+  """
   if angle == 0:
-    return _crop(image, left, top, size)
-  matrix = rotation_matrix(image.shape[1], image.shape[0], angle, left, top)
-  return cv2.warpAffine(image, matrix, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return _crop(image, left, top, size, repeats=repeats)
+  return cv2.warpAffine(
+    image,
+    rotation_matrix(image.shape[1], image.shape[0], angle, left, top),
+    (size, size),
+    flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+    borderMode=cv2.BORDER_REPLICATE if repeats else cv2.BORDER_CONSTANT,
+  )
 
 
 def rotation_matrix(
@@ -232,9 +253,15 @@ def rotation_matrix(
 
 
 def _crop(
-  image: UInt8[np.ndarray, "h w *c"], left: int, top: int, size: int
+  image: UInt8[np.ndarray, "h w *c"], left: int, top: int, size: int, *, repeats: bool
 ) -> UInt8[np.ndarray, "{size} {size} *c"]:
-  """A square at (left, top), black beyond the image."""
+  """A square at (left, top)."""
+  if repeats:
+    rows, columns = (
+      np.clip(np.arange(start, start + size), 0, side - 1)
+      for start, side in zip((top, left), image.shape, strict=False)
+    )
+    return image[rows[:, None], columns]
   x1, y1 = max(left, 0), max(top, 0)
   x2, y2 = min(left + size, image.shape[1]), min(top + size, image.shape[0])
   view = np.zeros((size, size, *image.shape[2:]), np.uint8)

@@ -70,6 +70,11 @@ def _read(root: pathlib.Path, options: Options) -> Reading:
   return reading
 
 
+def read_cells(root: pathlib.Path, options: Options) -> dict[int, dict[str, str]]:
+  """The rows of the table by line, with the cells of all columns."""
+  return dict(read_rows(root / options.table, _columns(options), optional=None))
+
+
 def _without_split(row: TableRow, *, table: str) -> None:
   raise RecordError(
     f"{table}:{row[0]} ({row[1]['image']}): the column split is empty; expected train, val or test"
@@ -101,15 +106,23 @@ def _photograph(
   rows: Sequence[TableRow], *, root: pathlib.Path, split: str, options: Options
 ) -> Entry:
   path = _image(rows[0], root, options)
-  boxes, label = [], []
+  boxes, label, lines = [], [], []
   for row in rows:
-    origin, cells = _origin(row, options), row[1]
+    origin, (line, cells) = _origin(row, options), row
     if any(cells[name] for name in (*CORNERS, "label")):
       boxes.append(_box(cells, origin))
       label.append(parse_optional_class(cells["label"], options.class_names, origin))
-  key, origin = relative_key(path, root), _origin(rows[0], options)
-  group = _group(rows)
-  return Entry(origin, key, path, split, tuple(label), boxes=tuple(boxes), group=group)
+      lines.append(line)
+  return Entry(
+    _origin(rows[0], options),
+    relative_key(path, root),
+    path,
+    split,
+    tuple(label),
+    boxes=tuple(boxes),
+    group=_group(rows),
+    lines=tuple(lines or [rows[0][0]]),
+  )
 
 
 def _origin(row: TableRow, options: Options) -> str:

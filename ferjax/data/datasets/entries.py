@@ -50,6 +50,8 @@ class Entry:
     group: subject or clip; "" if unknown.
     size: width and height of the image according to the annotation; None if not given.
     votes: the annotators' vote counts; () if none.
+    lines: line of each box in a table of boxes; the line of the record if it has none. () for other
+      sets.
   """
 
   origin: str
@@ -63,6 +65,7 @@ class Entry:
   group: str = ""
   size: tuple[int, int] | None = None
   votes: tuple[int, ...] = ()
+  lines: tuple[int, ...] = ()
 
   @property
   def classes(self) -> tuple[int, ...]:

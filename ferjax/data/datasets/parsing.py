@@ -72,14 +72,14 @@ def read_lines(path: pathlib.Path) -> list[tuple[int, str]]:
 
 
 def read_rows(
-  path: pathlib.Path, columns: Sequence[str], *, optional: Sequence[str] = ()
+  path: pathlib.Path, columns: Sequence[str], *, optional: Sequence[str] | None = ()
 ) -> Iterator[TableRow]:
   """The rows of a table whose first line names its columns; missing cells are empty.
 
   Args:
     path: comma-separated text, in the encodings of `decode_text`.
     columns: required columns, in any order; others may exist.
-    optional: columns that are read if they exist.
+    optional: columns that are read if they exist; None for all, in the order of the table.
 
   Raises:
     LayoutError: a missing table or column, or text that is not a table.
@@ -100,7 +100,7 @@ def read_rows(
           f"{', '.join(found) or 'none'}; expected comma-separated text whose first line names "
           f"{', '.join(columns)}"
         )
-      read = [*columns, *(name for name in optional if name in found)]
+      read = found if optional is None else [*columns, *(c for c in optional if c in found)]
       for row in reader:
         yield reader.line_num, {name: (row[name] or "").strip() for name in read}
   except UnicodeDecodeError as error:

@@ -61,6 +61,22 @@ def test_crop_is_anywhere_in_the_resized_image():
   assert len(places) == 25
 
 
+def test_shifted_crops_repeat_the_border():
+  image = _noise(36)
+  padded = np.pad(image, ((6, 6), (6, 6), (0, 0)), mode="edge")
+  windows = {
+    padded[top : top + 32, left : left + 32].tobytes(): (top, left)
+    for top in range(17)
+    for left in range(17)
+  }
+  # Up to 6 pixels beyond the 5 places inside, which is 17 in each direction.
+  views = [
+    _view(image, seed, resize=36, shift=6 / 32, border="repeat").tobytes() for seed in range(300)
+  ]
+  tops, lefts = zip(*(windows[view] for view in views), strict=True)
+  assert (set(tops), set(lefts)) == (set(range(17)), set(range(17)))
+
+
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_quarter_turns_are_exact(quarters):
   image = _noise()
@@ -69,10 +85,11 @@ def test_quarter_turns_are_exact(quarters):
     np.testing.assert_array_equal(rotated, np.rot90(image, quarters))
 
 
+@pytest.mark.parametrize("repeats", [False, True])
 @pytest.mark.parametrize(("height", "width", "left", "top"), [(48, 40, 3, 9), (24, 28, -4, -7)])
-def test_rotation_equals_scipy(height, width, left, top):
+def test_rotation_equals_scipy(height, width, left, top, repeats):
   image, angle = _noise(48)[:height, :width], 17.0
-  view = augment._rotated_crop(image, angle, left, top, 32)
+  view = augment._rotated_crop(image, angle, left, top, 32, repeats=repeats)
   cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
   # The position in the rotated image, from its middle, rotated back clockwise (y points down).
   rows, columns = np.mgrid[:32, :32]
@@ -82,12 +99,15 @@ def test_rotation_equals_scipy(height, width, left, top):
     cosine * x - sine * y + width / 2 - 0.5,
   )
   for channel in range(3):
-    # Bilinear between the pixels; those beyond the image are black.
+    # Bilinear between the pixels; those beyond the image are black, or those of its border.
     expected = ndimage.map_coordinates(
-      image[..., channel].astype(float), places, order=1, mode="grid-constant"
+      image[..., channel].astype(float),
+      places,
+      order=1,
+      mode="nearest" if repeats else "grid-constant",
     )
     np.testing.assert_allclose(view[..., channel], expected, atol=0.51)
-  grey = augment._rotated_crop(image[..., 0].copy(), angle, left, top, 32)
+  grey = augment._rotated_crop(image[..., 0].copy(), angle, left, top, 32, repeats=repeats)
   np.testing.assert_array_equal(grey, view[..., 0])
 
 
@@ -218,6 +238,8 @@ def test_grey_is_one_channel():
     ({"flip_or_noise": 2.0}, r"face_augment.flip_or_noise \(2.0\)"),
     ({"rotation": -5.0}, r"face_augment.rotation \(-5.0\) must be in 0..180 degrees"),
     ({"rotation": 200.0}, r"face_augment.rotation \(200.0\)"),
+    ({"shift": 1.5}, r"face_augment.shift \(1.5\) must be in 0..1"),
+    ({"border": "white"}, r"face_augment.border \(white\) must be one of black, repeat"),
     ({"brightness": 1.2}, r"face_augment.brightness \(1.2\) must be in 0..1"),
     ({"contrast": -1.0}, r"face_augment.contrast \(-1.0\) must be in 0..1"),
     ({"noise_variance": -1.0}, r"face_augment.noise_variance \(-1.0\) must be not negative"),

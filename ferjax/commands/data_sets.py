@@ -1,0 +1,111 @@
+"""Shared by the subcommands of `ferjax data`: the options of a data set, and its plan."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from ferjax.commands.errors import CommandError
+from ferjax.commands.options import Add
+from ferjax.expressions import EXPRESSIONS
+
+if TYPE_CHECKING:
+  from tqdm import tqdm
+
+  from ferjax.data.preparation.plan import Plan
+
+_MAX_PRINTED = 10  # messages of a kind
+
+
+def add_set_options(add: Add) -> None:
+  """Adds the data set, its folder, its classes, and the names of its splits and its table."""
+  add("name", metavar="NAME", help="data set: see `ferjax data list`")
+  add("--source", required=True, metavar="DIR", help="folder of the data set, as released")
+  add("--classes", type=int, choices=(7, 8), help="number of expressions; 8 includes contempt")
+  add("--class-names", metavar="A,B,...", help="classes of your own data, in the order of labels")
+  add(
+    "--file",
+    action="append",
+    default=[],
+    metavar="SPLIT=FILE",
+    help="name of a split of your own data: annotation list or COCO JSON file below the folder, "
+    "image set, folder, or value in the table; may be repeated",
+  )
+  add("--table", default="labels.csv", metavar="FILE", help="table of csv (default: %(default)s)")
+
+
+def run_action(action: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
+  """Runs an action; errors that the user can correct become CommandErrors."""
+  try:
+    return action(arguments)
+  except (ValueError, OSError) as error:
+    raise CommandError(error) from error
+
+
+def open_plan(arguments: argparse.Namespace) -> "Plan":
+  """The plan of the data set that the options name; errors as for `make_plan`."""
+  from ferjax.data.datasets.base import Options
+  from ferjax.data.datasets.catalog import find_data_set
+  from ferjax.data.preparation.plan import Splitting, make_plan
+
+  names = EXPRESSIONS[: arguments.classes] if arguments.classes else ()
+  if arguments.class_names is not None:
+    if arguments.classes:
+      raise ValueError("--classes and --class-names are mutually exclusive")
+    names = tuple(name.strip() for name in arguments.class_names.split(","))
+  options = Options(
+    task=arguments.task,
+    class_names=names,
+    rule=arguments.rule,
+    files=_files(arguments.file),
+    table=arguments.table,
+    margin=arguments.margin,
+  )
+  splitting = Splitting(arguments.validation, arguments.seed, arguments.val_as_test)
+  return make_plan(find_data_set(arguments.name), arguments.source, options, splitting)
+
+
+def _files(values: Sequence[str]) -> dict[str, str]:
+  files = {}
+  for value in values:
+    split, equals, file = value.partition("=")
+    if not equals or not file or split not in ("train", "val", "test"):
+      raise ValueError(f"--file {value!r}; expected train=FILE, val=FILE or test=FILE")
+    files[split] = file
+  return files
+
+
+def progress_of(plan: "Plan", rounds: int = 1) -> "tqdm":
+  """A bar on stderr for the images of a plan, opened `rounds` times each."""
+  from tqdm import tqdm
+
+  total = rounds * sum(map(len, plan.entries.values()))
+  return tqdm(total=total, unit=" images", disable=None, file=sys.stderr)
+
+
+def print_counts(plan: "Plan") -> None:
+  """Prints the counts next to the official ones, and how validation was taken."""
+  from ferjax.data.image_files import describe_ignored
+
+  print(f"{plan.data_set.title}, release {plan.release.name}, for {plan.options.task}")
+  print(f"{'split':<6} {'class':<12} {'found':>9} {'official':>9}")
+  for count in plan.counts:
+    official = "-" if count.official is None else f"{count.official:,}"
+    mark = "" if count.official in (None, count.found) else "  differs"
+    print(f"{count.split:<6} {count.name:<12} {count.found:>9,} {official:>9}{mark}")
+  for reason, number in plan.dropped.items():
+    print(f"left out by the set's rules: {number:,} ({reason})")
+  if ignored := describe_ignored(plan.ignored):
+    print(ignored)
+  if plan.problems:
+    print(f"bad records: {len(plan.problems):,}, the first: {plan.problems[0]}")
+  if plan.validation:
+    print(plan.validation)
+
+
+def print_first(messages: Sequence[str]) -> None:
+  """Prints the first messages of many."""
+  for message in messages[:_MAX_PRINTED]:
+    print(f"  {message}")
+  if len(messages) > _MAX_PRINTED:
+    print("  ...")
