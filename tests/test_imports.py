@@ -60,11 +60,13 @@ ALLOWED = {
     "data",
     "compiler_options",
   },
+  "serving": {"serving", "inference", "data.image"},
   "commands": {
     "commands",
     "export",
     "allocator",
     "inference",
+    "serving",
     "models",
     "interop",
     "weights",
@@ -79,7 +81,13 @@ FORBIDDEN = {
   "models": {"grain", "PIL", "orbax"},
   "data": JAX,
 }
-HOMES = {"orbax": {"checkpoint/reading.py", "checkpoint/writing.py"}}
+HOMES = {
+  "orbax": {"checkpoint/reading.py", "checkpoint/writing.py"},
+  "starlette": {"serving/uploads.py"},
+  "fastapi": {"serving/app.py", "serving/server.py", "serving/uploads.py"},
+  "uvicorn": {"serving/server.py"},
+  "prometheus_client": {"serving/app.py", "serving/metrics.py"},
+}
 # The networks, and where they may be named: their modules, released names and importers.
 NETWORKS = re.compile("fer_?yolo_?mamba|emonext|fermam", re.IGNORECASE)
 OF_NETWORKS = (
@@ -245,6 +253,8 @@ def test_the_architecture_page_has_these_rules_and_existing_names():
     ),
     # A start for one photograph: weights files need no orbax, and only plots need Matplotlib.
     ("import ferjax.inference.loading, ferjax.weights.saving", "orbax grain optax matplotlib"),
+    # Options of `ferjax serve`; the extra is not in every installation.
+    ("import ferjax.commands.serve", "jax numpy fastapi starlette uvicorn prometheus_client"),
     ("from ferjax import create_model", "orbax grain tensorflow tensorflow_datasets torch"),
   ],
 )

@@ -11,6 +11,7 @@ from ferjax.commands.explain import add_explain
 from ferjax.commands.export import add_export
 from ferjax.commands.info import add_info
 from ferjax.commands.predict import add_predict
+from ferjax.commands.serve import add_serve
 from ferjax.commands.weights import add_weights
 from ferjax.output import escape_unencodable_output
 
@@ -20,12 +21,12 @@ def main(argv: Sequence[str] | None = None) -> int:
   escape_unencodable_output()
   parser = argparse.ArgumentParser(
     prog="ferjax",
-    description="Facial expression recognition: inference, explanations, data sets, cost, weights, "
-    "exports.",
+    description="Facial expression recognition: inference, explanations, a web service, data sets, "
+    "cost, weights, exports.",
   )
   parser.add_argument("--version", action="version", version=f"ferjax {__version__}")
   commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-  for add in (add_predict, add_explain, add_data, add_info, add_weights, add_export):
+  for add in (add_predict, add_explain, add_serve, add_data, add_info, add_weights, add_export):
     add(commands)
   arguments = parser.parse_args(argv)
   try:

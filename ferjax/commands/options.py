@@ -34,6 +34,17 @@ def crop_margin(text: str) -> float | list[float]:
   return margins[0] if len(margins) == 1 else margins
 
 
+def add_checkpoint(add: Add, *, default: str | None) -> None:
+  """Adds the checkpoint; `default` describes the default one, None if there is none."""
+  add(
+    "--checkpoint",
+    required=default is None,
+    metavar="WEIGHTS",
+    help="name of known weights (`ferjax weights` lists them), weights file, training workdir, or "
+    f"one checkpoint in it{'' if default is None else f' (default: {default})'}",
+  )
+
+
 def add_step(add: Add) -> None:
   """Adds the step of a checkpoint."""
   add(
@@ -54,13 +65,7 @@ def add_image_options(add: Add, *, checkpoint: str | None, output: str | None) -
     output: the default output folder; None if there is none.
   """
   add("paths", nargs="+", metavar="PATH", help="image or folder of images")
-  add(
-    "--checkpoint",
-    required=checkpoint is None,
-    metavar="WEIGHTS",
-    help="name of known weights (`ferjax weights` lists them), weights file, training workdir, or "
-    f"one checkpoint in it{'' if checkpoint is None else f' (default: {checkpoint})'}",
-  )
+  add_checkpoint(add, default=checkpoint)
   add(
     "--output",
     required=output is None,

@@ -4,9 +4,8 @@ import argparse
 import collections
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ferjax._version import __version__
 from ferjax.commands.errors import CommandError
 from ferjax.commands.images import (
   paused_collection,
@@ -16,18 +15,19 @@ from ferjax.commands.images import (
   warn_about_fonts,
   writing,
 )
-from ferjax.commands.options import (
-  Add,
-  add_detection_options,
-  add_image_options,
-  crop_margin,
+from ferjax.commands.options import add_image_options
+from ferjax.commands.predictor import (
+  DEFAULT_WEIGHTS,
+  add_classifier_options,
+  add_exported_option,
+  add_face_detection_options,
+  detector_name,
+  header,
+  load,
 )
-from ferjax.weights.defaults import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR
 
 OUTPUT = "predictions"
 _FEW_IMAGES = 8
-# Settings that are parts of an exported program.
-_IN_PROGRAMS = ("max_detections", "per_class_nms", "flip", "logit_adjustment")
 
 if TYPE_CHECKING:
   from ferjax.inference.base import ImagePredictor
@@ -49,16 +49,8 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
   )
   command.set_defaults(run=_run)
   add = command.add_argument
-  add_image_options(
-    add,
-    checkpoint="the weights of a classifier and a detector that come with ferjax",
-    output=OUTPUT,
-  )
-  add(
-    "--exported",
-    metavar="FILE",
-    help="a file of `ferjax export` with a program (.stablehlo, .onnx), instead of --checkpoint",
-  )
+  add_image_options(add, checkpoint=DEFAULT_WEIGHTS, output=OUTPUT)
+  add_exported_option(add)
   add(
     "--batch-size",
     type=int,
@@ -66,43 +58,8 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     help="images per batch (default: 1 for up to 8 images, otherwise 8)",
   )
   add("--no-annotated", action="store_true", help="do not write copies with boxes and labels")
-  add(
-    "--flip",
-    action=argparse.BooleanOptionalAction,
-    help="a classifier averages the probabilities of a face and its mirror image: twice the time "
-    "(default: as the weights say, or no)",
-  )
-  add(
-    "--logit-adjustment",
-    type=float,
-    metavar="T",
-    help="a classifier subtracts T times the logarithm of the classes' frequencies in training: "
-    "above 0, rare expressions become more probable (default: as the weights say, or 0)",
-  )
-  _add_detection(command.add_argument_group("face detection").add_argument)
-
-
-def _add_detection(add: Add) -> None:
-  add(
-    "--detector",
-    metavar="WEIGHTS",
-    help="a detector, if --checkpoint is a classifier; named like --checkpoint",
-  )
-  add(
-    "--crop-scale",
-    type=float,
-    metavar="S",
-    help="side of the classifier's square crop, relative to the longer side of the detector's box "
-    "(default: the margins of the classifier's weights, or 1.2)",
-  )
-  add(
-    "--crop-margin",
-    type=crop_margin,
-    metavar="M",
-    help="margins of the classifier's crop around the box instead, relative to the box: one "
-    "number, or left,top,right,bottom",
-  )
-  add_detection_options(add, max_detections=100)
+  add_classifier_options(add)
+  add_face_detection_options(command.add_argument_group("face detection").add_argument)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -131,13 +88,13 @@ def _predict(arguments: argparse.Namespace, found: "FoundImages") -> None:
 
   try:
     enable_compilation_cache()
-    predictor = _load(arguments, _batch_size(arguments, len(found.files)))
+    predictor = load(arguments, batch_size=_batch_size(arguments, len(found.files)))
     writer = PredictionWriter(
       arguments.output,
-      header=_header(arguments, predictor),
+      header=header(arguments, predictor),
       class_names=predictor.class_names,
       annotated=not arguments.no_annotated,
-      with_detections=_detector(arguments) is not None,
+      with_detections=detector_name(arguments) is not None,
     )
   except (ValueError, OSError, ImportError) as error:
     raise CommandError(error) from error
@@ -179,23 +136,6 @@ def _batch_size(arguments: argparse.Namespace, images: int) -> int:
   if arguments.batch_size is not None:
     return arguments.batch_size
   return 1 if images <= _FEW_IMAGES else _FEW_IMAGES
-
-
-def _detector(arguments: argparse.Namespace) -> str | None:
-  sources = (arguments.exported, arguments.checkpoint, arguments.detector)
-  return DEFAULT_DETECTOR if sources == (None, None, None) else arguments.detector
-
-
-def _header(arguments: argparse.Namespace, predictor: "ImagePredictor") -> dict[str, Any]:
-  """The header of predictions.json."""
-  detector = _detector(arguments)
-  return {
-    "ferjax": __version__,
-    "checkpoint": arguments.exported or arguments.checkpoint or DEFAULT_CLASSIFIER,
-    "step": predictor.step,
-    **({} if detector is None else {"detector": detector}),
-    **predictor.settings,
-  }
 
 
 def _write_predictions(

@@ -85,7 +85,11 @@ def register_plugins() -> None:
 
 
 def decode(
-  source: str | os.PathLike | bytes, *, origin: str = "", max_pixels: int = MAX_PIXELS
+  source: str | os.PathLike | bytes,
+  *,
+  origin: str = "",
+  max_pixels: int = MAX_PIXELS,
+  formats: Sequence[str] | None = None,
 ) -> UInt8[np.ndarray, "h w 3"]:
   """Decodes an image of any mode to upright 8-bit RGB.
 
@@ -98,28 +102,31 @@ def decode(
     origin: name of the image in errors; the path if empty.
     max_pixels: larger images are refused after reading the header, before memory is allocated.
       Pillow's own limit (twice `PIL.Image.MAX_IMAGE_PIXELS`) applies as well.
+    formats: Pillow's names of those that are decoded; others are refused. None for all.
 
   Raises:
     ImageError: the image is missing, damaged, not an image, or too large.
   """
   try:
-    return _decoded(source, max_pixels)
+    return _decoded(source, max_pixels, formats)
   except _DAMAGED as error:
     origin = origin or _name(source)
-    raise ImageError(f"{origin}: {_reason(error, source)}") from error
+    raise ImageError(f"{origin}: {_reason(error, source, formats)}") from error
 
 
-def _decoded(source: str | os.PathLike | bytes, max_pixels: int) -> UInt8[np.ndarray, "h w 3"]:
+def _decoded(
+  source: str | os.PathLike | bytes, max_pixels: int, formats: Sequence[str] | None
+) -> UInt8[np.ndarray, "h w 3"]:
   try:
     pixels = _decode_plain_jpeg(source, max_pixels)
-    return _decode_with_pillow(source, max_pixels) if pixels is None else pixels
+    return _decode_with_pillow(source, max_pixels, formats) if pixels is None else pixels
   except _PIXEL_ERRORS:
     raise
   except _DAMAGED as error:
     # Damaged metadata must not prevent decoding.
     try:
       plain = without_metadata(_content(source))
-      return _decode_with_pillow(plain, max_pixels)
+      return _decode_with_pillow(plain, max_pixels, formats)
     except _PIXEL_ERRORS:
       raise
     except _DAMAGED:
@@ -127,9 +134,9 @@ def _decoded(source: str | os.PathLike | bytes, max_pixels: int) -> UInt8[np.nda
 
 
 def _decode_with_pillow(
-  source: str | os.PathLike | bytes, max_pixels: int
+  source: str | os.PathLike | bytes, max_pixels: int, formats: Sequence[str] | None
 ) -> UInt8[np.ndarray, "h w 3"]:
-  with _open(source) as image:
+  with _open(source, formats) as image:
     width, height = image.size
     if width * height > max_pixels:
       raise ImageError(
@@ -156,7 +163,9 @@ def _stream(source: str | os.PathLike | bytes) -> io.BytesIO | io.BufferedReader
   return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
 
 
-def _reason(error: Exception, source: str | os.PathLike | bytes) -> str:
+def _reason(
+  error: Exception, source: str | os.PathLike | bytes, formats: Sequence[str] | None
+) -> str:
   if isinstance(error, ImageError | PixelError):
     return str(error)
   if isinstance(error, FileNotFoundError):
@@ -166,15 +175,17 @@ def _reason(error: Exception, source: str | os.PathLike | bytes) -> str:
   if isinstance(error, Image.DecompressionBombError):
     return f"too many pixels: {error}; scale the image down"
   if isinstance(error, Image.UnidentifiedImageError):
-    return _describe_unidentified(source)
+    return _describe_unidentified(source, formats)
   return f"cannot be read, damaged or truncated: {error}"
 
 
-def _describe_unidentified(source: str | os.PathLike | bytes) -> str:
+def _describe_unidentified(source: str | os.PathLike | bytes, formats: Sequence[str] | None) -> str:
   """Names the format that the first bytes indicate, and why Pillow cannot open the file."""
   with _stream(source) as stream:
     start = stream.read(16)
     for name, (factory, accepts) in Image.OPEN.items():
+      if formats is not None and name not in formats:
+        continue
       if accepts is None or not _is_accepted(start, accepts):
         continue
       try:
@@ -183,7 +194,8 @@ def _describe_unidentified(source: str | os.PathLike | bytes) -> str:
           factory(stream, "")
       except _DAMAGED as error:
         return f"a {name} file that cannot be opened, damaged or of an unknown kind: {error}"
-  return "not an image in a known format (or an empty file)"
+  known = "a known format" if formats is None else f"one of the formats {', '.join(formats)}"
+  return f"not an image in {known} (or an empty file)"
 
 
 def _is_accepted(start: bytes, accepts: Callable[[bytes], bool | str]) -> bool:
@@ -235,10 +247,14 @@ def _pillow_limit() -> int:
   return MAX_PIXELS if Image.MAX_IMAGE_PIXELS is None else Image.MAX_IMAGE_PIXELS
 
 
-def _open(source: str | os.PathLike | bytes) -> Image.Image:
+def _open(source: str | os.PathLike | bytes, formats: Sequence[str] | None) -> Image.Image:
   register_plugins()
+  if formats is not None:
+    Image.init()
+    formats = [name for name in formats if name in Image.OPEN]  # HEIF is a plugin
   with _silenced():
-    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    file = io.BytesIO(source) if isinstance(source, bytes) else source
+    return Image.open(file, formats=formats)
 
 
 def _orientation(image: Image.Image) -> int:

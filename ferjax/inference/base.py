@@ -48,6 +48,42 @@ class ImagePredictor(abc.ABC, Generic[Inputs]):
   step: int | None
   batch_size: int
   settings: dict[str, Any]
+  _compiled_sizes: tuple[int, ...] = ()
+
+  def compile(self, batch_sizes: Iterable[int] = ()) -> None:
+    """Compiles the model now instead of at the first image.
+
+    From then on, a batch is padded to the smallest compiled size that holds it, so that a few
+    images take less time than a full batch.
+
+    Args:
+      batch_sizes: of the programs, besides `batch_size`; larger ones are ignored.
+
+    Raises:
+      ValueError: a size is below 1.
+    """
+    sizes = {*batch_sizes, self.batch_size}
+    check_count("a batch size", min(sizes))
+    self._compiled_sizes = tuple(sorted(size for size in sizes if size <= self.batch_size))
+    blank = self.prepare(np.zeros((1, 1, 3), np.uint8))
+    for size in self._compiled_sizes:
+      self._faces([blank] * size)
+
+  def prepare(
+    self, image: UInt8[np.ndarray, "h w 3"], *, path: str | None = None
+  ) -> Prepared[Inputs]:
+    """The model's input for an upright RGB image; may be called in threads.
+
+    `path` is for `Prediction.image`.
+    """
+    return Prepared(path, image, self._inputs(image))
+
+  def predict_batch(self, batch: list[Prepared[Inputs]]) -> list[Prediction]:
+    """Predictions for 1 to `batch_size` prepared images, in one call of the model."""
+    return [
+      Prediction(prepared.path, prepared.image.shape[1], prepared.image.shape[0], faces)
+      for prepared, faces in zip(batch, self._faces(batch), strict=True)
+    ]
 
   def predict(self, images: Iterable[Image]) -> list[Prediction]:
     """Predictions for image files or RGB arrays u8[h w 3], in input order.
@@ -79,9 +115,12 @@ class ImagePredictor(abc.ABC, Generic[Inputs]):
       images, self._inputs, images_ahead=self.batch_size, on_bad_image=on_bad_image
     )
     for batch in batched(ahead, self.batch_size):
-      for prepared, faces in zip(batch, self._faces(batch), strict=True):
-        height, width = prepared.image.shape[:2]
-        yield Prediction(prepared.path, width, height, faces), prepared.image
+      for prepared, prediction in zip(batch, self.predict_batch(batch), strict=True):
+        yield prediction, prepared.image
+
+  def _padded_size(self, count: int) -> int:
+    """The number of rows that a batch of `count` images gets."""
+    return next((size for size in self._compiled_sizes if size >= count), self.batch_size)
 
   @abc.abstractmethod
   def _inputs(self, image: UInt8[np.ndarray, "h w 3"]) -> Inputs:

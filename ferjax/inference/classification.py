@@ -110,7 +110,7 @@ class FaceClassifier(ImagePredictor[np.ndarray]):
 
   def _classify_views(self, views: Iterable[UInt8[np.ndarray, "s s 3"]]) -> Iterator[Face]:
     for batch in batched(views, self.batch_size):
-      pixels = stack_padded(batch, self.batch_size)
+      pixels = stack_padded(batch, self._padded_size(len(batch)))
       if self.grey:
         pixels = pixels[..., :1]  # all channels are equal; a third of the bytes to copy
       probabilities, labels = self._classifications(pixels)

@@ -94,7 +94,7 @@ class FaceDetector(ImagePredictor[tuple[np.ndarray, np.ndarray]]):
 
   def _faces(self, batch: list[Prepared[tuple[np.ndarray, np.ndarray]]]) -> list[tuple[Face, ...]]:
     squares, placements = (
-      stack_padded(list(rows), self.batch_size)
+      stack_padded(list(rows), self._padded_size(len(batch)))
       for rows in zip(*(prepared.inputs for prepared in batch), strict=True)
     )
     detections = self._detections(squares, placements)

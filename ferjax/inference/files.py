@@ -152,15 +152,7 @@ class PredictionWriter:
       target = self.output / annotated
       target.parent.mkdir(parents=True, exist_ok=True)
       _save(Image.fromarray(draw_faces(image, prediction.faces)), target)
-    self.images.append(
-      {
-        "image": prediction.image,
-        "width": prediction.width,
-        "height": prediction.height,
-        "annotated": None if annotated is None else annotated.as_posix(),
-        "faces": [face_fields(face) for face in prediction.faces],
-      }
-    )
+    self.images.append(image_fields(prediction, annotated))
 
   def skip(self, path: str, reason: str) -> None:
     """Records an unreadable image."""
@@ -214,6 +206,19 @@ def _save(image: Image.Image, path: pathlib.Path) -> None:
       f"{path}: the annotated copy of {image.width}x{image.height} pixels cannot be saved "
       f"({error}); --no-annotated writes no copies"
     ) from error
+
+
+def image_fields(
+  prediction: Prediction, annotated: pathlib.PurePath | None = None
+) -> dict[str, Any]:
+  """The JSON form of an image; `annotated` is the path of its annotated copy, if there is one."""
+  return {
+    "image": prediction.image,
+    "width": prediction.width,
+    "height": prediction.height,
+    "annotated": None if annotated is None else annotated.as_posix(),
+    "faces": [face_fields(face) for face in prediction.faces],
+  }
 
 
 def face_fields(face: Face) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,12 @@ class DetectAndClassify(ImagePredictor[Any]):
     }
     self._detector = detector
     self._classifier = classifier
+
+  def compile(self, batch_sizes: Iterable[int] = ()) -> None:
+    """Compiles both models; see `ImagePredictor.compile`."""
+    batch_sizes = tuple(batch_sizes)
+    self._detector.compile(batch_sizes)
+    self._classifier.compile(batch_sizes)
 
   def _inputs(self, image: UInt8[np.ndarray, "h w 3"]) -> Any:
     return self._detector._inputs(image)

@@ -108,6 +108,18 @@ def test_large_jpeg_is_refused_by_its_header(monkeypatch):
     image_lib.decode(data)
 
 
+def test_only_some_formats_are_decoded():
+  pixels = _gradient()
+  formats = ("BMP", "PNG", "HEIF")
+  for name in ("BMP", "PNG"):
+    np.testing.assert_array_equal(
+      image_lib.decode(_encode(Image.fromarray(pixels), name), formats=formats), pixels
+    )
+  for name in ("TIFF", "EPS", "PPM"):
+    with pytest.raises(image_lib.ImageError, match="one of the formats BMP, PNG, HEIF"):
+      image_lib.decode(_encode(Image.fromarray(pixels), name), formats=formats)
+
+
 def test_mirrored():
   for channels in (1, 3):
     image = _gradient()[..., :channels]

@@ -86,3 +86,20 @@ def test_stack_padded():
   rows = [np.array([1, 2]), np.array([3, 4])]
   assert stack_padded(rows, 4).tolist() == [[1, 2], [3, 4], [3, 4], [3, 4]]
   assert stack_padded(rows, 2).tolist() == [[1, 2], [3, 4]]
+
+
+def test_compiled_batch_sizes():
+  predictor = Mean(6)
+  predictor.compile([1, 4, 8])
+  assert predictor.sizes == [1, 4, 6]  # 8 is above the batch size
+  with pytest.raises(ValueError, match="a batch size is 0; expected at least 1"):
+    predictor.compile([0])
+
+
+def test_prepared_images_are_predicted_in_one_call():
+  predictor = Mean(3)
+  batch = [predictor.prepare(_plain(level), path=f"{level}.png") for level in (4, 9)]
+  first, second = predictor.predict_batch(batch)
+  assert (first.image, first.faces[0].score) == ("4.png", 4)
+  assert (second.image, second.width, second.height) == ("9.png", 3, 2)
+  assert predictor.sizes == [2]

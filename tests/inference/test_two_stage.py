@@ -177,6 +177,21 @@ def test_images_without_faces():
   assert _predictor().predict([]) == []
 
 
+def test_compiling_for_several_batch_sizes():
+  compiled, plain = (_predictor((28, 18, 16, 1, 2.0)) for _ in range(2))
+  compiled.compile([1, 2])
+  images = list(np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8))
+  for count in (1, 2, 3):
+    for found, expected in zip(
+      compiled.predict(images[:count]), plain.predict(images[:count]), strict=True
+    ):
+      assert found.faces[0].box == pytest.approx(expected.faces[0].box, abs=1e-3)
+      assert found.faces[0].scores == pytest.approx(expected.faces[0].scores, abs=1e-6)
+  # Of 1, 2 and 3 images, and of 1 and 2 crops.
+  assert compiled._detector._detect._cache_size() == 3
+  assert compiled._classifier._classify._cache_size() == 2
+
+
 def test_margins_of_the_weights_and_given_ones():
   """From the bottom half of the box to twice its height below the top: a quarter is red."""
   image = np.zeros((64, 64, 3), np.uint8)
