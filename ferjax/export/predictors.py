@@ -134,7 +134,8 @@ class ExportedDetector(FaceDetector):
   def _detections(
     self, squares: UInt8[np.ndarray, "b s s c"], placements: Float[np.ndarray, "b 6"]
   ) -> Detections:
-    thresholds = (np.float32(self.settings[name]) for name in ("score_threshold", "iou_threshold"))
+    names = ("score_threshold", "iou_threshold")
+    thresholds = (np.asarray(self.settings[name], np.float32) for name in names)
     return Detections(**self._call(squares, placements, *thresholds))
 
 

@@ -8,6 +8,7 @@ checksums find damage, and a member can be read without the others.
 import json
 import pathlib
 import zipfile
+import zlib
 
 import jax
 import safetensors.numpy
@@ -82,7 +83,7 @@ def read(file: pathlib.Path) -> ExportedFile:
   try:
     with zipfile.ZipFile(file) as archive:
       members = {member: archive.read(member) for member in archive.namelist()}
-  except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
+  except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
     raise damaged(name, f"it is no complete zip archive ({error})") from error
   description = read_description(members.get(_DESCRIPTION), name)
   if _PROGRAM not in members:

@@ -13,7 +13,8 @@ from ferjax.export.onnx.values import Builder, Value, constant
 
 BATCH = "b"  # the name of the symbolic size
 
-_HANDLERS: dict[str, Callable[..., Any]] = {
+# Name of a primitive -> its translation.
+HANDLERS: dict[str, Callable[..., Any]] = {
   **elementwise.HANDLERS,
   **structure.HANDLERS,
   **products.HANDLERS,
@@ -106,9 +107,9 @@ def _apply(builder: Builder, equation: JaxprEqn, values: list[Value]) -> list[Va
     folded = _fold(equation, values)
     if folded is not None:
       return folded
-  if name not in _HANDLERS:
+  if name not in HANDLERS:
     raise NotImplementedError(f"JAX's operation {name}")
-  results = _HANDLERS[name](builder, equation, *values)
+  results = HANDLERS[name](builder, equation, *values)
   return results if isinstance(results, list) else [results]
 
 
