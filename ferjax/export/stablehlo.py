@@ -8,6 +8,8 @@ checksums find damage, and a member can be read without the others.
 import json
 import pathlib
 import zipfile
+import zlib
+from typing import Any
 
 import jax
 import safetensors.numpy
@@ -54,7 +56,7 @@ def write(opened: TrainedNetwork, file: pathlib.Path, options: ExportOptions) ->
     archive.writestr(_DESCRIPTION, json.dumps(description, indent=2, allow_nan=False))
     archive.writestr(_PROGRAM, bytes(exported.serialize()))
     if options.parameters == "arguments":
-      flat = flatten_dict(jax.device_get(variables), sep=_SEPARATOR)
+      flat: dict[str, Any] = flatten_dict(jax.device_get(variables), sep=_SEPARATOR)
       archive.writestr(_VARIABLES, safetensors.numpy.save(flat))
   return f"platforms {', '.join(PLATFORMS)}; parameters: {options.parameters}"
 
@@ -82,7 +84,7 @@ def read(file: pathlib.Path) -> ExportedFile:
   try:
     with zipfile.ZipFile(file) as archive:
       members = {member: archive.read(member) for member in archive.namelist()}
-  except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError) as error:
+  except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
     raise damaged(name, f"it is no complete zip archive ({error})") from error
   description = read_description(members.get(_DESCRIPTION), name)
   if _PROGRAM not in members:

@@ -27,8 +27,7 @@ def read(file: pathlib.Path) -> ExportedFile:
   outputs = [x.name for x in session.get_outputs()]
 
   def call(*arrays: np.ndarray) -> dict[str, np.ndarray]:
-    given = dict(zip(inputs, map(np.asarray, arrays), strict=True))
-    found = session.run(outputs, given)
+    found = session.run(outputs, dict(zip(inputs, arrays, strict=True)))
     return dict(zip(outputs, found, strict=True))
 
   return ExportedFile(description, call)

@@ -1,6 +1,6 @@
 """Translates a jaxpr to an ONNX graph."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,7 +13,8 @@ from ferjax.export.onnx.values import Builder, Value, constant
 
 BATCH = "b"  # the name of the symbolic size
 
-_HANDLERS: dict[str, Callable[..., Any]] = {
+# Name of a primitive -> its translation.
+HANDLERS: dict[str, Callable[..., Any]] = {
   **elementwise.HANDLERS,
   **structure.HANDLERS,
   **products.HANDLERS,
@@ -27,7 +28,7 @@ _ELEMENTWISE = frozenset(elementwise.HANDLERS)
 
 def translate(
   function: Callable[..., dict[str, Any]],
-  inputs: dict[str, tuple[Sequence[int | str], Any]],
+  inputs: Mapping[str, tuple[Sequence[int | str], Any]],
 ) -> tuple[Builder, dict[str, Value]]:
   """The graph of a function of arrays, without outputs yet.
 
@@ -106,9 +107,9 @@ def _apply(builder: Builder, equation: JaxprEqn, values: list[Value]) -> list[Va
     folded = _fold(equation, values)
     if folded is not None:
       return folded
-  if name not in _HANDLERS:
+  if name not in HANDLERS:
     raise NotImplementedError(f"JAX's operation {name}")
-  results = _HANDLERS[name](builder, equation, *values)
+  results = HANDLERS[name](builder, equation, *values)
   return results if isinstance(results, list) else [results]
 
 
@@ -129,9 +130,9 @@ def _branch(builder: Builder, equation: JaxprEqn, values: list[Value]) -> list[V
   return _run_closed(builder, equation.params["branches"][int(index.array)], arguments)
 
 
-def _fold(equation: JaxprEqn, values: Sequence[Value]) -> list[Value] | None:
+def _fold(equation: Any, values: Sequence[Value]) -> list[Value] | None:
   """The results of constants; None if a size is symbolic."""
-  arrays = [value.array for value in values]
+  arrays: list[Any] = [value.array for value in values]
   shapes = [variable.aval.shape for variable in equation.invars]
   if equation.primitive.name in _ELEMENTWISE:
     ranked = [x for x in arrays if x.ndim]
