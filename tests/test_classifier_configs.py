@@ -17,7 +17,8 @@ VARIANTS = {
     *("", "published", "fer2013", "ferplus", "ferplus_atto", "folder", "lfw5", "demo", "tiny"),
   ),
   "fermam": (
-    *("", "raf_db", "affectnet7", "affectnet8", "ferplus_published", "ferplus", "ferplus_nano"),
+    *("", "raf_db", "affectnet7", "affectnet8", "ferplus_published", "ferplus"),
+    *("ferplus_nano", "ferplus_nano_wide"),
     *("folder", "lfw5", "demo", "tiny"),
   ),
 }
