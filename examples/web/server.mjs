@@ -25,12 +25,21 @@ const HEADERS = {
   "Cache-Control": "no-cache",
 };
 
+/** The file of the site that an address names, or "" for an address that cannot be read. */
+function fileOf(address) {
+  try {
+    const path = decodeURIComponent(new URL(address, "http://localhost").pathname);
+    // Joining "/" and the path first removes "..", so no file outside of the site is sent.
+    return join(SITE, join("/", path === "/" ? "index.html" : path));
+  } catch {
+    return "";
+  }
+}
+
 /** Starts the server; port 0 takes a free one. Returns it when it listens. */
 export async function serve(port = 0) {
   const server = createServer(async (request, response) => {
-    const path = decodeURIComponent(new URL(request.url, "http://localhost").pathname);
-    // Joining "/" and the path first removes "..", so no file outside of the site is sent.
-    const file = join(SITE, join("/", path === "/" ? "index.html" : path));
+    const file = fileOf(request.url);
     const found = await stat(file).catch(() => null);
     if (!found?.isFile() || !["GET", "HEAD"].includes(request.method)) {
       response.writeHead(404).end();
