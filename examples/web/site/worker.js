@@ -8,7 +8,10 @@ import { faceView, letterbox } from "./pixels.js";
 
 const MAX_PIXELS = 2 ** 27;
 const MAX_SIDE = 16384; // of a canvas
-const MODELS = { detector: "models/detector.onnx", classifier: "models/classifier.onnx" };
+const MODELS = {
+  detector: { url: "models/detector.onnx", task: "detection" },
+  classifier: { url: "models/classifier.onnx", task: "classification" },
+};
 
 /** The description that `ferjax export` writes into an ONNX file: field 14 of its protobuf. */
 function descriptionIn(bytes) {
@@ -42,11 +45,16 @@ function descriptionIn(bytes) {
   throw new Error("the file has no description of ferjax: write it with `ferjax export`");
 }
 
-async function fetchModel(url) {
+async function fetchModel({ url, task }) {
   const response = await fetch(url);
   if (!response.ok) throw new Error(`${url}: ${response.status} ${response.statusText}`);
   const bytes = new Uint8Array(await response.arrayBuffer());
-  return { bytes, description: descriptionIn(bytes) };
+  const description = descriptionIn(bytes);
+  if (description.task !== task || description.raw) {
+    const found = `${description.raw ? "raw outputs of " : ""}${description.task}`;
+    throw new Error(`${url} is for ${found}; expected an export for ${task}, without --raw`);
+  }
+  return { bytes, description };
 }
 
 /** Both networks on "webgpu" or "wasm", and the seconds that one empty picture takes. */

@@ -19,10 +19,11 @@ const FLAGS = [
 /**
  * The page when its networks are loaded, or failed to load.
  *
- * `film` is what the camera shows, and `missing` the name of a file that the server lacks; of the
- * result, `requests` are the addresses that the page asked for, and `errors` what it did not catch.
+ * `film` is what the camera shows; `answers` replaces files: the end of their address -> what the
+ * server answers. Of the result, `requests` are the addresses that the page asked for, and `errors`
+ * what it did not catch.
  */
-export async function openPage({ film, missing } = {}) {
+export async function openPage({ film, answers = {} } = {}) {
   if (!existsSync(CHROMIUM)) throw new Error(`${CHROMIUM}: no such program; set CHROMIUM`);
   const server = await serve();
   const address = `http://127.0.0.1:${server.address().port}/`;
@@ -30,7 +31,9 @@ export async function openPage({ film, missing } = {}) {
   if (film) args.push(`--use-file-for-fake-video-capture=${film}`);
   const browser = await chromium.launch({ executablePath: CHROMIUM, args });
   const context = await browser.newContext({ acceptDownloads: true });
-  if (missing) await context.route(`**/${missing}`, (route) => route.fulfill({ status: 404 }));
+  for (const [name, answer] of Object.entries(answers)) {
+    await context.route(`**/${name}`, (route) => route.fulfill(answer));
+  }
   const requests = [];
   const errors = [];
   context.on("request", (request) => requests.push(request.url()));

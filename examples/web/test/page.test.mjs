@@ -212,13 +212,21 @@ test("requests to elsewhere are forbidden, also to the worker", async () => {
   assert.deepEqual(opened.requests.slice(before), []);
 });
 
-test("a missing network gives a message", async () => {
-  const other = await openPage({ missing: "detector.onnx" });
-  try {
-    const text = await other.page.getByRole("alert").textContent();
-    assert.match(text, /^The networks cannot be loaded \(models\/detector\.onnx: 404 /);
-    assert.equal(await other.page.isEnabled("#camera"), false);
-  } finally {
-    await other.close();
+test("a missing or a wrong network gives a message", async () => {
+  const classifier = fileURLToPath(new URL("../site/models/classifier.onnx", import.meta.url));
+  const wrong = [
+    [{ status: 404 }, "models/detector.onnx: 404 Not Found"],
+    [{ body: "<html>" }, "the file has no description of ferjax: write it with `ferjax export`"],
+    [{ path: classifier }, "models/detector.onnx is for classification; expected an export for"],
+  ];
+  for (const [answer, message] of wrong) {
+    const other = await openPage({ answers: { "detector.onnx": answer } });
+    try {
+      const text = await other.page.getByRole("alert").textContent();
+      assert.ok(text.startsWith(`The networks cannot be loaded (${message}`), text);
+      assert.equal(await other.page.isEnabled("#camera"), false);
+    } finally {
+      await other.close();
+    }
   }
 });
