@@ -1,9 +1,7 @@
 """An exported file that contains a program."""
 
 from collections.abc import Callable
-from typing import NamedTuple
-
-import numpy as np
+from typing import Any, NamedTuple
 
 from ferjax.export.description import ExportDescription
 
@@ -18,4 +16,4 @@ class ExportedFile(NamedTuple):
   """
 
   description: ExportDescription
-  call: Callable[..., dict[str, np.ndarray]]
+  call: Callable[..., dict[str, Any]]

@@ -4,6 +4,7 @@ import os
 import pathlib
 import pkgutil
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -119,9 +120,9 @@ class ExportedDetector(FaceDetector):
   ):
     """Takes the thresholds of the file where they are None; errors as for `Predictor`."""
     description = exported.description
-    settings = description["settings"]
+    settings: dict[str, Any] = dict(description["settings"])
     given = {"score_threshold": score_threshold, "iou_threshold": iou_threshold}
-    settings = settings | {name: x for name, x in given.items() if x is not None}
+    settings |= {name: x for name, x in given.items() if x is not None}
     check_detection_settings(batch_size, **settings)
     self.class_names = tuple(description["class_names"])
     self.image_size = description["image_size"]

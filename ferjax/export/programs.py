@@ -1,6 +1,6 @@
 """The program of prediction of a trained network: what every exported file computes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -37,7 +37,7 @@ class Program(NamedTuple):
   """
 
   function: Callable[..., Any]
-  arguments: dict[str, tuple[Shape, type[np.generic]]]
+  arguments: Mapping[str, tuple[Shape, Any]]
   settings: dict[str, Any]
   inputs: dict[str, str]
   outputs: dict[str, str]

@@ -9,6 +9,7 @@ import json
 import pathlib
 import zipfile
 import zlib
+from typing import Any
 
 import jax
 import safetensors.numpy
@@ -55,7 +56,7 @@ def write(opened: TrainedNetwork, file: pathlib.Path, options: ExportOptions) ->
     archive.writestr(_DESCRIPTION, json.dumps(description, indent=2, allow_nan=False))
     archive.writestr(_PROGRAM, bytes(exported.serialize()))
     if options.parameters == "arguments":
-      flat = flatten_dict(jax.device_get(variables), sep=_SEPARATOR)
+      flat: dict[str, Any] = flatten_dict(jax.device_get(variables), sep=_SEPARATOR)
       archive.writestr(_VARIABLES, safetensors.numpy.save(flat))
   return f"platforms {', '.join(PLATFORMS)}; parameters: {options.parameters}"
 

@@ -113,7 +113,7 @@ class FaceClassifier(ImagePredictor[np.ndarray]):
       pixels = stack_padded(batch, self.batch_size)
       if self.grey:
         pixels = pixels[..., :1]  # all channels are equal; a third of the bytes to copy
-      probabilities, labels = self._classifications(pixels)
+      probabilities, labels = map(np.asarray, self._classifications(pixels))
       for row in range(len(batch)):
         yield self._face(probabilities[row], labels[row])
 

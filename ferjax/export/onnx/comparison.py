@@ -68,7 +68,8 @@ def compare(
     rows = {name: x[:size] for name, x in expected.items()}
     if cells:
       found_cells = {field: found.pop(name) for field, name in cells.items()}
-      scales = dict.fromkeys(("boxes", "input_boxes"), float(opened.meta["image_size"]))
+      side = float(opened.meta["image_size"])
+      scales = {"boxes": side, "input_boxes": side}
       largest = max(largest, _difference(found_cells, rows, scales))
       rows = _selected(opened, program, found_cells)
       largest = max(largest, _difference(found, rows, scales))
@@ -85,7 +86,7 @@ def compare(
 
 
 def _selected(
-  opened: TrainedNetwork, program: Program, cells: Mapping[str, np.ndarray]
+  opened: TrainedNetwork, program: Program, cells: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
   """The detections that JAX selects from these candidates."""
   task = DetectionTask(tuple(opened.meta["class_names"]))

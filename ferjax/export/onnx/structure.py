@@ -140,8 +140,9 @@ def _slice(builder: Builder, equation: Any, value: Value) -> Value:
     for axis, size in enumerate(shape)
     if (starts[axis], steps[axis]) != (0, 1) or ends[axis] != size
   ]
-  columns = [[x[axis] for axis in changed] for x in (starts, ends, steps)]
-  return _sliced(builder, builder.full(value, shape), changed, *columns, _out_shape(equation))
+  starts, ends, steps = ([x[axis] for axis in changed] for x in (starts, ends, steps))
+  value = builder.full(value, shape)
+  return _sliced(builder, value, changed, starts, ends, steps, _out_shape(equation))
 
 
 def _sliced(builder: Builder, value: Value, axes, starts, ends, steps, shape) -> Value:

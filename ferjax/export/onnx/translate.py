@@ -1,6 +1,6 @@
 """Translates a jaxpr to an ONNX graph."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,7 +28,7 @@ _ELEMENTWISE = frozenset(elementwise.HANDLERS)
 
 def translate(
   function: Callable[..., dict[str, Any]],
-  inputs: dict[str, tuple[Sequence[int | str], Any]],
+  inputs: Mapping[str, tuple[Sequence[int | str], Any]],
 ) -> tuple[Builder, dict[str, Value]]:
   """The graph of a function of arrays, without outputs yet.
 
@@ -130,9 +130,9 @@ def _branch(builder: Builder, equation: JaxprEqn, values: list[Value]) -> list[V
   return _run_closed(builder, equation.params["branches"][int(index.array)], arguments)
 
 
-def _fold(equation: JaxprEqn, values: Sequence[Value]) -> list[Value] | None:
+def _fold(equation: Any, values: Sequence[Value]) -> list[Value] | None:
   """The results of constants; None if a size is symbolic."""
-  arrays = [value.array for value in values]
+  arrays: list[Any] = [value.array for value in values]
   shapes = [variable.aval.shape for variable in equation.invars]
   if equation.primitive.name in _ELEMENTWISE:
     ranked = [x for x in arrays if x.ndim]
