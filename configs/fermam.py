@@ -18,7 +18,7 @@ Variants, selected with `--config configs/fermam.py:<variant>`:
               as often as they are in the set:
     python train.py --config configs/fermam.py:ferplus_nano --workdir runs/ferplus_nano \\
         --config.data.dir=/data/fer2013
-  ferplus_nano_wide  goes on from it with wider crops, as after a detector, whose border is repeated:
+  ferplus_nano_wide  goes on from it with wider crops, as after a detector:
     python train.py --config configs/fermam.py:ferplus_nano_wide --workdir runs/ferplus_wide \\
         --config.data.dir=/data/fer2013 --config.train.pretrained=runs/ferplus_nano
   folder      your own faces, <data.dir>/{train,val}/<class>/*.jpg; set --config.data.class_names.

@@ -18,8 +18,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most programs run once: LLVM's optimisations take longer than they save. XLA's own stay on.
 # In the environment too, for the programs that tests start.
 _QUICKLY = "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ
-# XLA's older emitters compile in two thirds of the time. A version that does not know them would end
-# the process.
+# XLA's older emitters compile in two thirds of the time. A version that does not know them would
+# end the process.
 _OLDER_EMITTERS = _QUICKLY and jax.__version_info__[:2] == (0, 10)
 if _QUICKLY:
   os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
