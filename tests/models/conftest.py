@@ -55,7 +55,7 @@ class StandAlone:
     used = {n for n in weights if not n.endswith(".num_batches_tracked")}
     assert used == set(names.values())
     filled = {
-      path: jnp.asarray(torch_weights._from_torch(path, weights[name], shapes[path].shape))
+      path: jnp.asarray(torch_weights.from_torch(path, weights[name], shapes[path].shape))
       for path, name in names.items()
     }
     return unflatten_dict(filled)
