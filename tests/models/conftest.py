@@ -64,7 +64,7 @@ class StandAlone:
     """The variables (or gradients) in torch's layout under the released names."""
     flat = flatten_dict(variables)
     return {
-      name: torch_weights._to_torch(path, np.asarray(flat[path]))
+      name: torch_weights.to_torch(path, np.asarray(flat[path]))
       for path, name in self.names(variables).items()
     }
 

@@ -79,7 +79,7 @@ def embedding(features, weights):
   filled = {}
   for path, leaf in shapes.items():
     name = naming((path[0], "embedding", *path[1:])).removeprefix("output_layer.")
-    filled["/".join(path)] = torch_weights._from_torch(path, weights[prefix + name], leaf.shape)
+    filled["/".join(path)] = torch_weights.from_torch(path, weights[prefix + name], leaf.shape)
   return head.apply(unflatten_dict(filled, sep="/"), features, train=False)
 
 
