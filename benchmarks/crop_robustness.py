@@ -183,7 +183,10 @@ def main() -> None:
     arguments.split = arguments.split or "val"
   keep_freed_memory()
   enable_compilation_cache()
-  classifier = ExpressionClassifier(arguments.checkpoint, batch_size=arguments.batch_size)
+  # Flips are averaged here, whatever the default of the weights.
+  classifier = ExpressionClassifier(
+    arguments.checkpoint, batch_size=arguments.batch_size, flip=False
+  )
   names = tuple(filter(None, arguments.classes.split(","))) or classifier.class_names
   if unknown := [name for name in names if name not in classifier.class_names]:
     raise SystemExit(

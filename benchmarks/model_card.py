@@ -118,7 +118,8 @@ def _command(name: str, arguments: argparse.Namespace) -> str:
 def _measure_classifier(
   opened: TrainedNetwork, arguments: argparse.Namespace, place: Place
 ) -> Figures:
-  predictor = ExpressionClassifier(opened, batch_size=64)
+  # The card has figures with and without flips, whatever the default of the weights.
+  predictor = ExpressionClassifier(opened, batch_size=64, flip=False)
   data, limit = arguments.data, arguments.limit
   faces = validation_faces(arguments.ferplus or data / "fer2013", predictor.class_names)
   _say(f"{len(faces.truth)} validation faces, {int(faces.twins.sum())} with a twin in training")
