@@ -17,15 +17,9 @@ jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most programs run once: LLVM's optimisations take longer than they save. XLA's own stay on.
 # In the environment too, for the programs that tests start.
-_QUICKLY = "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ
-# XLA's older emitters compile in two thirds of the time. A version that does not know them would
-# end the process.
-_OLDER_EMITTERS = _QUICKLY and jax.__version_info__[:2] == (0, 10)
-if _QUICKLY:
+if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
   os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
   jax.config.update("jax_disable_most_optimizations", True)
-if _OLDER_EMITTERS:
-  os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 _GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -133,7 +127,14 @@ def _resident_memory() -> float:
 @pytest.fixture(scope="session")
 def quick_options():
   """XLA options for networks that run once: they compile fastest, but run slowly."""
-  return {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+  options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+  # The older emitters compile faster, but later versions of XLA may not have them.
+  faster = options | {"xla_cpu_use_fusion_emitters": False}
+  try:
+    jax.jit(lambda: 0, compiler_options=faster)()
+  except jax.errors.JaxRuntimeError:
+    return options
+  return faster
 
 
 @pytest.fixture(scope="session")
@@ -146,8 +147,6 @@ def jit_quickly(quick_options):
 def jit_fully():
   """`jax.jit` with all optimisations, for programs of large maps."""
   options = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
-  if _OLDER_EMITTERS:
-    options["xla_cpu_use_fusion_emitters"] = True
   return functools.partial(jax.jit, compiler_options=options)
 
 

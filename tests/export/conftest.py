@@ -33,7 +33,7 @@ class Network(TrainedNetwork):
     return self._values
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module")
 def network(random_values):
   """Makes networks with random weights, which half precision holds exactly."""
   patch = pytest.MonkeyPatch()

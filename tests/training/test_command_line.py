@@ -160,7 +160,7 @@ def test_metrics_are_printed_even_if_they_cannot_be_written(tmp_path):
     ),
   ],
 )
-def test_training_and_evaluation_from_the_shell(tmp_path, network, names, plots):
+def test_training_and_evaluation_from_the_shell(tmp_path, quick_options, network, names, plots):
   """Also that both give the same metrics of the same checkpoint."""
   environment = {
     "FERJAX_COMPILATION_CACHE": str(tmp_path / "cache"),
@@ -168,6 +168,9 @@ def test_training_and_evaluation_from_the_shell(tmp_path, network, names, plots)
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
     "JAX_DEFAULT_PRNG_IMPL": "rbg",
   }
+  if "xla_cpu_use_fusion_emitters" in quick_options:  # the older emitters compile faster
+    flags = (os.environ.get("XLA_FLAGS", ""), "--xla_cpu_use_fusion_emitters=false")
+    environment["XLA_FLAGS"] = " ".join(filter(None, flags))
   config = f"--config={ROOT / 'configs' / network}.py:tiny"
   done = program("train.py", config, "--workdir", tmp_path / "run", **environment)
   assert done.returncode == 0, done.stderr
