@@ -60,9 +60,9 @@ def add_export(commands: argparse._SubParsersAction) -> None:
     default="",
     metavar="PATH",
     help="onnx, with --quantize: labelled images to measure accuracy before and after: a folder of "
-    "`ferjax data prepare`, or a .csv with the columns image and label",
+    "`ferjax data prepare`, or a .csv with the columns image, label and split",
   )
-  add("--split", default="", help="of --data-set (default: val of a folder, all rows of a .csv)")
+  add("--split", default="", help="of --data-set (default: val)")
   add(
     "--dtype",
     choices=("float32", "float16"),

@@ -21,7 +21,7 @@ from ferjax.tasks.detection.voc import ImageResult, match_boxes
 from ferjax.typing import Classifications
 
 _LOWEST_SCORE = 0.01  # average precision needs the weak detections, too
-_BATCH = 8
+_BATCH = 1  # the ranges of a dynamic quantisation are those of the whole batch
 _METRICS = {"classification": ("accuracy", "balanced_accuracy"), "detection": (FACE_AP, "map50")}
 
 
@@ -34,7 +34,7 @@ def predictor_of(file: ExportedFile, **settings: float) -> ImagePredictor:
 
 def agreement(
   smaller: ExportedFile, full: ExportedFile, images: Sequence[np.ndarray]
-) -> dict[str, float]:
+) -> dict[str, int | float]:
   """Compares the faces that two files find in images u8[h w 3].
 
   Returns:
@@ -52,7 +52,7 @@ def agreement(
     for face, other in pairs:
       same.append(face.expression == other.expression)
       differences += [abs(face.scores[name] - x) for name, x in other.scores.items()]
-  counts: dict[str, float] = {"faces": faces, "found": len(same), "additional": additional}
+  counts: dict[str, int | float] = {"faces": faces, "found": len(same), "additional": additional}
   if not same:
     return counts
   return counts | {
@@ -74,7 +74,7 @@ def _boxes(faces: Sequence[Face]) -> np.ndarray:
 
 
 def latencies(
-  models: Sequence[bytes], feed: Mapping[str, np.ndarray], *, seconds: float = 1.0
+  models: Sequence[bytes], feed: Mapping[str, np.ndarray], *, seconds: float = 0.3
 ) -> list[float]:
   """The median seconds of a call of each model, in turns, with one thread of the CPU.
 
@@ -100,8 +100,8 @@ def open_labelled(path: str, split: str, task: str, class_names: Sequence[str]) 
 
   Args:
     path: a folder that `ferjax data prepare` wrote, or, for classifiers, a table `.csv` with the
-      columns image and label.
-    split: of the data; "" for val of a folder, or all rows of a table.
+      columns image, label and split.
+    split: "train", "val" or "test"; "" for val.
     task: of the network.
     class_names: of the network.
 
@@ -123,15 +123,14 @@ def open_labelled(path: str, split: str, task: str, class_names: Sequence[str]) 
       f"--data-set {path} is a table of faces, but the network is for {task}; expected a folder "
       "that `ferjax data prepare` wrote"
     )
+  if not table.is_file():
+    raise FileNotFoundError(f"--data-set {path}: no such file; expected a table of faces")
   data_set = DATA_SETS["csv"]
-  splits = (split,) if split else ()
-  names = tuple(class_names)
-  options = data_set.complete(Options(class_names=names, table=table.name, splits=splits))
+  names, split = tuple(class_names), split or "val"
+  options = data_set.complete(Options(class_names=names, table=table.name, splits=(split,)))
   _, reading = data_set.read(table.parent, options)
   if reading.problems:
     raise ValueError(f"--data-set: {reading.problems[0]}")
-  if not reading.entries:
-    raise ValueError(f"--data-set {path} has no rows of the split {split!r}; omit --split for all")
   return ReleasedFaces(reading.entries, names)
 
 
