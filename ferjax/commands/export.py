@@ -5,7 +5,7 @@ import pathlib
 
 from ferjax.commands.errors import CommandError
 from ferjax.commands.options import add_step
-from ferjax.export.options import FORMATS, PARAMETERS, ExportOptions
+from ferjax.export.options import FORMATS, PARAMETERS, QUANTIZE, ExportOptions
 from ferjax.output import check_writable
 
 
@@ -45,8 +45,24 @@ def add_export(commands: argparse._SubParsersAction) -> None:
     nargs="+",
     default=(),
     metavar="PATH",
-    help="onnx: images or folders on which the file is compared with JAX (default: drawings)",
+    help="onnx: images or folders on which the file is compared with JAX, and which --quantize "
+    "static takes its ranges from (default: drawings)",
   )
+  add(
+    "--quantize",
+    choices=QUANTIZE,
+    default="",
+    help="onnx: a smaller file: float16 kernels, int8 kernels (dynamic), or int8 kernels and "
+    "inputs of layers (static). Prints what it gains and loses",
+  )
+  add(
+    "--data-set",
+    default="",
+    metavar="PATH",
+    help="onnx, with --quantize: labelled images to measure accuracy before and after: a folder of "
+    "`ferjax data prepare`, or a .csv with the columns image, label and split",
+  )
+  add("--split", default="", help="of --data-set (default: val)")
   add(
     "--dtype",
     choices=("float32", "float16"),
@@ -80,6 +96,9 @@ def _run(arguments: argparse.Namespace) -> None:
     logit_adjustment=arguments.logit_adjustment,
     images=tuple(arguments.images),
     dtype=arguments.dtype,
+    quantize=arguments.quantize,
+    data_set=arguments.data_set,
+    split=arguments.split,
   )
   output = pathlib.Path(arguments.out)
   try:

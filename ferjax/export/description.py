@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NotRequired
 
 from ferjax._version import __version__
 from ferjax.trained import NetworkMeta, TrainedNetwork, network_meta, version_error
@@ -19,6 +19,7 @@ class ExportDescription(NetworkMeta):
   program, and `crop_margin`, if the weights have it. `parameters` is whether they are "inside" the
   program or its "arguments". `raw` is whether the outputs are those of the network.
   `step`, `epoch` and `selection` are of the run; `data` and `licence` of the weights.
+  `quantization`, of a smaller file, has its kind and how its answers differ from those in float32.
   """
 
   format: int
@@ -35,6 +36,7 @@ class ExportDescription(NetworkMeta):
   step: int
   epoch: float
   versions: dict[str, str]
+  quantization: NotRequired[dict[str, Any]]
 
 
 def describe(opened: TrainedNetwork, kind: str, **fields: Any) -> ExportDescription:

@@ -4,7 +4,7 @@ import os
 import pathlib
 import pkgutil
 
-from ferjax.export.options import FORMATS, PARAMETERS, ExportOptions
+from ferjax.export.options import FORMATS, PARAMETERS, QUANTIZE, ExportOptions
 from ferjax.output import atomic_path
 from ferjax.trained import TrainedNetwork
 from ferjax.weights.opening import Step, open_weights
@@ -64,3 +64,21 @@ def check_export(format: str, output: pathlib.Path, options: ExportOptions) -> N
       )
   if options.parameters not in PARAMETERS:
     raise ValueError(f"parameters is {options.parameters!r}; expected {' or '.join(PARAMETERS)}")
+  _check_quantization(options)
+
+
+def _check_quantization(options: ExportOptions) -> None:
+  if options.quantize not in ("", *QUANTIZE):
+    raise ValueError(f"quantize is {options.quantize!r}; expected one of {', '.join(QUANTIZE)}")
+  if options.quantize and options.raw:
+    raise ValueError(
+      f"quantize is {options.quantize!r}, but does not apply to raw outputs: what a quantised file "
+      "loses is measured on faces; omit raw"
+    )
+  if options.data_set and not options.quantize:
+    raise ValueError(
+      f"data_set is {options.data_set!r}, but is only for quantised files: add quantize, one of "
+      f"{', '.join(QUANTIZE)}, or omit data_set"
+    )
+  if options.split and not options.data_set:
+    raise ValueError(f"split is {options.split!r}, but no data set is named: add data_set")

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any, NamedTuple
 
 PARAMETERS = ("inside", "arguments")
+QUANTIZE = ("float16", "dynamic", "static")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,8 +18,12 @@ class ExportOptions:
       `ferjax.inference.detection.Predictor`.
     flip, logit_adjustment: of a classifier, as for
       `ferjax.inference.classification.ExpressionClassifier`.
-    images: files or folders on which the exported file is compared with JAX; empty for drawings.
+    images: files or folders on which the exported file is compared with JAX, and from which a
+      static quantisation has its ranges; empty for drawings.
     dtype: of the kernels in the file: "float32" or "float16".
+    quantize: one of `QUANTIZE`, as for `ferjax.export.onnx.quantization.quantize`; "" for float32.
+    data_set, split: labelled images on which the quantised file is measured, as for
+      `ferjax.export.onnx.losses.open_labelled`; "" for none.
   """
 
   raw: bool = False
@@ -30,6 +35,9 @@ class ExportOptions:
   logit_adjustment: float | None = None
   images: tuple[str, ...] = ()
   dtype: str = "float32"
+  quantize: str = ""
+  data_set: str = ""
+  split: str = ""
 
   def given(self) -> dict[str, Any]:
     """The options that differ from their defaults."""
@@ -75,7 +83,7 @@ FORMATS = {
   "onnx": Format(
     "ferjax.export.onnx.writer:write",
     ".onnx",
-    (*PREDICTION, "raw", "images"),
+    (*PREDICTION, "raw", "images", "quantize", "data_set", "split"),
     "ferjax.export.onnx.reader:read",
   ),
   "safetensors": Format("ferjax.export.safetensors:write", ".safetensors", ("dtype",)),

@@ -2,17 +2,13 @@
 
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from ferjax.data.classification.views import center_view
-from ferjax.data.image import decode, letterbox, luma
-from ferjax.data.image_files import list_images
-from ferjax.data.synthetic.faces import SyntheticFaces
-from ferjax.data.synthetic.scenes import MIN_IMAGE_SIZE, SyntheticScenes
+from ferjax.export.onnx.images import example_images, kind_of_images, program_inputs
 from ferjax.export.onnx.libraries import require
 from ferjax.export.onnx.reader import open_session
 from ferjax.export.options import ExportOptions
@@ -54,8 +50,8 @@ def compare(
     ValueError: a difference is larger than `TOLERANCE`.
     OSError, ImageError: an image cannot be read.
   """
-  images = _images(opened, options.images)
-  arrays = _inputs(opened, images)[: len(program.arguments)]
+  images = example_images(opened, options.images, most=_MAX_IMAGES, drawings=_DRAWINGS)
+  arrays = program_inputs(opened, images)[: len(program.arguments)]
   model = _with_outputs(file, cells)
   session = open_session(model, str(file))
   outputs = [x.name for x in session.get_outputs()]
@@ -81,8 +77,8 @@ def compare(
       f"{TOLERANCE:.0e}; the file is not written. Other versions of onnx and onnxruntime may help, "
       "or the format stablehlo"
     )
-  kind = "images" if options.images else "drawings"
-  return f"largest difference from JAX on {len(images)} {kind}: {largest:.1e}"
+  shown = kind_of_images(options.images)
+  return f"largest difference from JAX on {len(images)} {shown}: {largest:.1e}"
 
 
 def _selected(
@@ -119,30 +115,3 @@ def _with_outputs(file: pathlib.Path, tensors: Mapping[str, str]) -> bytes:
   model = onnx.load(str(file))
   model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors.values())
   return model.SerializeToString()
-
-
-def _images(opened: TrainedNetwork, paths: Sequence[str]) -> list[np.ndarray]:
-  if paths:
-    files: list[pathlib.Path] = []
-    for path in map(pathlib.Path, paths):
-      files += list_images(path, recursive=False).files if path.is_dir() else [path]
-    if not files:
-      raise ValueError(f"--images is {' '.join(paths)}, without an image; expected at least one")
-    return [decode(path) for path in files[:_MAX_IMAGES]]
-  size = max(opened.meta["image_size"], MIN_IMAGE_SIZE)
-  kind = SyntheticScenes if opened.meta["task"] == "detection" else SyntheticFaces
-  drawings = kind(_DRAWINGS, image_size=size, seed=0)
-  # Not all of them square.
-  return [drawings[i]["image"][i * size // 8 :] for i in range(_DRAWINGS)]
-
-
-def _inputs(opened: TrainedNetwork, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-  """The arguments of the program for a batch of images."""
-  meta = opened.meta
-  if meta["task"] == "classification":
-    options = {"resize": meta["resize"], "grey": meta["grey"]}
-    views = np.stack([center_view(image, meta["image_size"], **options) for image in images])
-    return [views[..., :1] if meta["grey"] else views]
-  squares, placements = zip(*(letterbox(x, meta["image_size"]) for x in images), strict=True)
-  squares = [luma(square) for square in squares] if meta["grey"] else squares
-  return [np.stack(squares), np.stack(placements)]

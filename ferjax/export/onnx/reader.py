@@ -20,9 +20,14 @@ def read(file: pathlib.Path) -> ExportedFile:
     ValueError: it is damaged, another kind of file, or a newer version wrote it.
     ImportError: onnxruntime is missing.
   """
-  session = open_session(file.read_bytes(), str(file))
+  return open_model(file.read_bytes(), str(file))
+
+
+def open_model(model: bytes, name: str) -> ExportedFile:
+  """Opens the content of a file; `name` is for messages. Errors are those of `read`."""
+  session = open_session(model, name)
   text = session.get_modelmeta().custom_metadata_map.get(KEY)
-  description = read_description(text, str(file))
+  description = read_description(text, name)
   inputs = [x.name for x in (*session.get_inputs(), *session.get_overridable_initializers())]
   outputs = [x.name for x in session.get_outputs()]
 
@@ -33,14 +38,21 @@ def read(file: pathlib.Path) -> ExportedFile:
   return ExportedFile(description, call)
 
 
-def open_session(model: bytes, name: str):
-  """An `onnxruntime.InferenceSession`; raises a ValueError for a model that it cannot run."""
+def open_session(model: bytes, name: str, *, threads: int = 0):
+  """An `onnxruntime.InferenceSession`; raises a ValueError for a model that it cannot run.
+
+  With `threads`, it runs on the CPU with so many.
+  """
   runtime = require("onnxruntime")
   state = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
   invalid = tuple(getattr(state, kind) for kind in _INVALID)
   options = runtime.SessionOptions()
   options.log_severity_level = 3  # errors
+  providers = runtime.get_available_providers()
+  if threads:
+    options.intra_op_num_threads = threads
+    providers = ["CPUExecutionProvider"]
   try:
-    return runtime.InferenceSession(model, options, providers=runtime.get_available_providers())
+    return runtime.InferenceSession(model, options, providers=providers)
   except invalid as error:
     raise damaged(name, f"onnxruntime cannot load it ({' '.join(str(error).split())})") from error
