@@ -86,6 +86,6 @@ FORMATS = {
     (*PREDICTION, "raw", "images", "quantize", "data_set", "split"),
     "ferjax.export.onnx.reader:read",
   ),
-  "safetensors": Format("ferjax.export.safetensors:write", ".safetensors", ("dtype",)),
-  "torch": Format("ferjax.export.torch:write", ".pth"),
+  "safetensors": Format("ferjax.export.safetensors_file:write", ".safetensors", ("dtype",)),
+  "torch": Format("ferjax.export.torch_file:write", ".pth"),
 }
