@@ -107,30 +107,6 @@ def _predict(arguments: argparse.Namespace, found: "FoundImages") -> None:
   _print_summary(writer, found, time.perf_counter() - start)
 
 
-def _load(arguments: argparse.Namespace, batch_size: int) -> "ImagePredictor":
-  """The predictor of the arguments; raises ValueError, OSError or ImportError."""
-  options: dict[str, Any] = {
-    name: getattr(arguments, name)
-    for name in ("detector", "crop_scale", "crop_margin", "score_threshold", "iou_threshold")
-  }
-  in_programs = {name: getattr(arguments, name) for name in _IN_PROGRAMS}
-  if arguments.exported is None:
-    from ferjax.inference.loading import load_predictor
-
-    given = options | in_programs
-    return load_predictor(arguments.checkpoint, step=arguments.step, batch_size=batch_size, **given)
-  from ferjax.export.predictors import load_exported
-
-  for name in ("checkpoint", "step", *_IN_PROGRAMS):
-    if getattr(arguments, name) is not None:
-      option = "--" + name.replace("_", "-")
-      raise ValueError(
-        f"{option} does not apply to --exported {arguments.exported}, whose program is complete; "
-        f"omit it, or give it to `ferjax export`"
-      )
-  return load_exported(arguments.exported, batch_size=batch_size, **options)
-
-
 def _batch_size(arguments: argparse.Namespace, images: int) -> int:
   """As given; a few images are not padded to a batch, but do not get a program each either."""
   if arguments.batch_size is not None:
