@@ -26,6 +26,7 @@ from ferjax.commands.predictor import (
   header,
   load,
 )
+from ferjax.commands.video import add_video_options, predict_video, refuse_video_options
 
 OUTPUT = "predictions"
 _FEW_IMAGES = 8
@@ -68,13 +69,23 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
   )
   add_classifier_options(add)
   add_face_detection_options(command.add_argument_group("face detection").add_argument)
+  add_video_options(command.add_argument_group("video").add_argument)
 
 
 def _run(arguments: argparse.Namespace) -> None:
   # Imported here so that `ferjax --help` does not load JAX.
   from ferjax.allocator import keep_freed_memory
   from ferjax.inference.files import ANNOTATED, PREDICTION_FILES
+  from ferjax.video.source import video_source
 
+  try:
+    video = video_source(arguments.paths)
+  except (ValueError, OSError) as error:
+    raise CommandError(error) from error
+  if video is not None:
+    predict_video(arguments, video)
+    return
+  refuse_video_options(arguments)
   try:
     folders = () if arguments.no_annotated else (ANNOTATED,)
     found = resolve_paths(arguments, files=PREDICTION_FILES, folders=folders)
