@@ -92,14 +92,26 @@ def _plot(
   if person.portrait is not None:
     portrait.imshow(person.portrait)
   portrait.set_title(f"person {person.track}", fontsize=10)
-  seen = np.flatnonzero(~np.isnan(scores[1, :, 0]))
+  seen, breaks = _seen(scores)
   _plot_lines(upper, edges, scores, colours, [letters.names[name] for name in class_names])
   strip = np.ones((1, len(edges) - 1, 3))
-  strip[0, seen] = np.array(colours)[scores[1, seen].argmax(axis=1)]
+  for start, end in zip(seen, [*seen[1:], seen[-1] + 1], strict=True):
+    last = start + 1 if end in seen[breaks] else end
+    strip[0, start:last] = colours[scores[1, start].argmax()]
   lower.imshow(strip, aspect="auto", extent=(edges[0], edges[-1], 0, 1), interpolation="nearest")
   lower.set(yticks=[], xlabel="seconds", xlim=(edges[0], edges[-1]))
   upper.tick_params(labelbottom=False)
   save_figure(figure, path, letters)
+
+
+def _seen(scores: Float[np.ndarray, "2 n k"]) -> tuple[np.ndarray, np.ndarray]:
+  """The bins with a face, and the positions among them that follow a gap.
+
+  Frames that are further apart than the bins leave empty ones between them, which are no gaps.
+  """
+  seen = np.flatnonzero(~np.isnan(scores[1, :, 0]))
+  steps = np.diff(seen)
+  return seen, np.flatnonzero(steps > 4 * (np.median(steps) if len(steps) else 1)) + 1
 
 
 def _plot_lines(
@@ -111,11 +123,7 @@ def _plot_lines(
 ) -> None:
   """Smoothed scores as lines, with those of the frames as pale dots; gaps stay open."""
   middle = (edges[1:] + edges[:-1]) / 2
-  seen = np.flatnonzero(~np.isnan(scores[1, :, 0]))
-  # Frames further apart than the bins leave empty ones between them, which are no gaps.
-  steps = np.diff(seen)
-  usual = np.median(steps) if len(steps) else 1
-  breaks = np.flatnonzero(steps > 4 * usual) + 1
+  seen, breaks = _seen(scores)
   for index, (colour, name) in enumerate(zip(colours, names, strict=True)):
     times = np.insert(middle[seen], breaks, np.nan)
     smooth = np.insert(scores[1, seen, index], breaks, np.nan)
