@@ -19,11 +19,13 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from ferjax.checkpoint.damage import set_damaged_aside
 from ferjax.checkpoint.meta import FORMAT
 from ferjax.checkpoint.reading import (
   FOLDER,
   Checkpoint,
   finite_score,
+  is_evaluated,
   open_checkpoint,
   read_score,
   restore_tree,
@@ -53,11 +55,13 @@ class Checkpoints:
 
     Raises:
       ValueError: the path contains characters with which checkpoints cannot be written.
+      DamagedCheckpointError: all checkpoints there are damaged.
     """
     self.folder = epath.Path(workdir).expanduser().absolute() / FOLDER
     self._metric = metric
     self._last_saved: int | None = None
     self._resources = contextlib.ExitStack()
+    set_damaged_aside(self.folder)  # orbax opens no folder in which a score is damaged
     self._path = _pattern_free_path(self.folder, self._resources)
     policy = checkpoint_managers.AnyPreservationPolicy(
       [
@@ -83,9 +87,13 @@ class Checkpoints:
 
   @property
   def best_score(self) -> float:
-    """The highest score of the kept checkpoints; -inf if none has a score."""
+    """The highest score of the kept checkpoints; -inf if none has a score.
+
+    A checkpoint to which a killed program was adding its metrics has a score, but is not evaluated.
+    """
     self.wait()
-    scores = [read_score(self.folder / str(step)) for step in self._manager.all_steps()]
+    folders = [self.folder / str(step) for step in self._manager.all_steps()]
+    scores = [read_score(folder) for folder in folders if is_evaluated(folder)]
     return max((score for score in scores if score is not None), default=-math.inf)
 
   def open(self, step: int) -> Checkpoint:

@@ -51,6 +51,25 @@ def test_add_metrics_to_a_checkpoint(saved):
   assert saved.checkpoints.best_score == 0.75
 
 
+def test_metrics_that_a_killed_program_was_adding_do_not_count(saved, monkeypatch):
+  saved.save(1, 0.25)
+  saved.save(2)
+  replace = pathlib.Path.replace
+
+  def killed(path, target):
+    if pathlib.Path(target).name == "metadata":
+      raise KeyboardInterrupt
+    return replace(path, target)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(type(saved.folder), "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+      saved.checkpoints.add_metrics(2, {"map50": 0.75}, evaluations_since_best=0)
+  assert saved.checkpoints.best_score == 0.25
+  saved.checkpoints.add_metrics(2, {"map50": 0.75}, evaluations_since_best=0)
+  assert saved.checkpoints.best_score == 0.75
+
+
 def shapes(tree, sharding=None):
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), tree
