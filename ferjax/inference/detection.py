@@ -156,7 +156,7 @@ class Predictor(FaceDetector):
     meta = opened.meta
     settings = {"score_threshold": SCORE_THRESHOLD, "iou_threshold": IOU_THRESHOLD}
     settings |= opened.settings
-    self.step = opened.step
+    self.step, self.digest = opened.step, opened.digest
     self._build(
       opened.build_model(create_model),
       opened.variables(),
