@@ -42,7 +42,7 @@ def main() -> None:
   if _REPLAY.value is not None:
     replay(_REPLAY.value)
   else:
-    train(_CONFIG.value, _WORKDIR.value)
+    train(_CONFIG.value, _WORKDIR.value or "")
 
 
 if __name__ == "__main__":

@@ -5,10 +5,15 @@ import pathlib
 import secrets
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto import event_pb2
+
+# The module is made by the compiler of protocol buffers, without types.
+Event: Any = getattr(event_pb2, "Event")  # noqa: B009
+SessionLog: Any = getattr(event_pb2, "SessionLog")  # noqa: B009
 
 
 class EventFile:

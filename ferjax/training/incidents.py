@@ -10,7 +10,7 @@ import json
 import math
 import pathlib
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import flax.linen as nn
 import flax.struct
@@ -137,7 +137,7 @@ def diagnose(
   iterator = data.batches(phase.batch_size, phase.example(step - 1))
   try:
     batch = next(iterator)
-    _, results = data.compile(compute)(state, batch.arrays, key)
+    _, results = data.compile(cast(Any, compute))(state, batch.arrays, key)
   finally:
     close(iterator, config.data)
   loss, grad_norm, groups = jax.device_get(results)
@@ -157,8 +157,9 @@ def run_key(seed: int) -> jax.Array:
 
 def _groups(grads: Any, params: Any) -> dict[str, Group]:
   groups: dict[str, Group] = {}
-  values = flax.traverse_util.flatten_dict(params)
-  for path, grad in flax.traverse_util.flatten_dict(grads).items():
+  values: dict[tuple[str, ...], Any] = flax.traverse_util.flatten_dict(params)
+  flat: dict[tuple[str, ...], Any] = flax.traverse_util.flatten_dict(grads)
+  for path, grad in flat.items():
     name = "/".join(path[:_GROUP_DEPTH])
     one = Group(
       jnp.square(grad).sum(),

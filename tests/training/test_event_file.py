@@ -1,8 +1,6 @@
 import struct
 
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-from ferjax.training.event_file import EventFile
+from ferjax.training.event_file import Event, EventFile, SessionLog
 
 
 def events(file):

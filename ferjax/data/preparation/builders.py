@@ -207,8 +207,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     written = unreported.load(epath.Path(self.data_dir), plan, self._fingerprint(plan))
     if written is None:
       return False
-    self.kept, self.sizes = dict(written.kept), dict(written.sizes)
-    self.left_out, self.duplicates = dict(written.left_out), dict(written.duplicates)
+    self.kept, self.sizes, self.left_out, self.duplicates = written
     return True
 
   def _fingerprint(self, plan: Plan) -> str:

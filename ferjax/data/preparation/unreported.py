@@ -5,7 +5,6 @@ report of a preparation that was stopped in between can still be written.
 """
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from etils import epath
@@ -19,10 +18,10 @@ FILE = "unreported.json"
 class Written(NamedTuple):
   """The records that were written and left out, by split; see `RecordsBuilder`."""
 
-  kept: Mapping[str, Sequence[Entry]]
-  sizes: Mapping[str, list[list[int]]]
-  left_out: Mapping[str, list[str]]
-  duplicates: Mapping[str, list[str]]
+  kept: dict[str, list[Entry]]
+  sizes: dict[str, list[list[int]]]
+  left_out: dict[str, list[str]]
+  duplicates: dict[str, list[str]]
 
 
 def save(folder: epath.Path, written: Written, fingerprint: str) -> None:
