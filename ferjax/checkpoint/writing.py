@@ -36,7 +36,7 @@ _PROBE = ".probe"
 
 
 class CheckpointWriteError(OSError):
-  """A checkpoint could not be written after `save` had returned."""
+  """A checkpoint could not be written, perhaps after `save` had returned."""
 
 
 class Checkpoints:
@@ -115,8 +115,10 @@ class Checkpoints:
         manager.save(0, args=ocp.args.Composite(probe=ocp.args.StandardSave(written)))
       read = restore_tree(self.folder / _PROBE / "0" / "probe", written)
     except (OSError, ValueError) as error:
+      reason = (str(error).splitlines() or [type(error).__name__])[0]
       raise OSError(
-        f"checkpoints cannot be read back from {self.folder}; choose another workdir"
+        f"checkpoints cannot be read back from {self.folder} ({reason}); check the free space and "
+        "the permissions there, or choose another workdir"
       ) from error
     if not np.array_equal(read["numbers"], written["numbers"]):
       raise OSError(
@@ -154,7 +156,7 @@ class Checkpoints:
       metrics: from evaluating this state; None if it was not evaluated.
 
     Raises:
-      CheckpointWriteError: the previous checkpoint could not be written.
+      CheckpointWriteError: the previous checkpoint could not be written, or this one not begun.
     """
     self.wait()
     score = None if metrics is None else {"score": metrics[self._metric]}
@@ -167,8 +169,9 @@ class Checkpoints:
       items["train"] = ocp.args.StandardSave(train)
     if iterator is not None:
       items["data"] = grain.checkpoint.CheckpointSave(iterator)
-    self._manager.save(step, args=ocp.args.Composite(**items), metrics=score)
     self._last_saved = step
+    with self._named_errors(OSError):
+      self._manager.save(step, args=ocp.args.Composite(**items), metrics=score)
 
   def wait(self) -> None:
     """Waits until the last save is written.
@@ -176,9 +179,14 @@ class Checkpoints:
     Raises:
       CheckpointWriteError: it could not be written.
     """
-    try:
+    with self._named_errors(OSError, ValueError, RuntimeError):
       self._manager.wait_until_finished()
-    except (OSError, ValueError, RuntimeError) as error:
+
+  @contextlib.contextmanager
+  def _named_errors(self, *kinds: type[Exception]) -> Iterator[None]:
+    try:
+      yield
+    except kinds as error:
       raise CheckpointWriteError(
         f"the checkpoint of step {self._last_saved} could not be written to {self.folder}: {error}."
         " Check the free space and the permissions there, and run again: training resumes from the "

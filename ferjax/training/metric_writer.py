@@ -31,7 +31,7 @@ class MetricWriter:
     self._path = workdir / FILE
     lines = [(line, json.loads(line)) for line in _lines(self._path)]
     self.last_step: int = max((content["step"] for _, content in lines), default=0)
-    with _named_errors(self._path):
+    with write_errors(self._path):
       # Atomic: if the program is killed here, the old file must survive.
       with atomic_writer(self._path) as file:
         file.writelines(f"{x}\n" for x, content in lines if _is_kept(content, step, evaluated))
@@ -43,18 +43,19 @@ class MetricWriter:
     """Adds one line {"step": ..., "epoch": ..., **metrics}, and "selection" unless it is empty."""
     texts = {"selection": selection} if selection else {}
     line = {"step": step, "epoch": round(epoch, 4), **metrics, **texts}
-    with _named_errors(self._path):
+    with write_errors(self._path):
       with self._path.open("a") as file:
         file.write(json.dumps(line) + "\n")
       self._board.write(step, metrics, texts)
 
   def close(self) -> None:
-    with _named_errors(self._path):
+    with write_errors(self._path):
       self._board.close()
 
 
 @contextlib.contextmanager
-def _named_errors(path: pathlib.Path) -> Iterator[None]:
+def write_errors(path: pathlib.Path) -> Iterator[None]:
+  """Raises an OSError of the block as one that names the file and says what to do."""
   try:
     yield
   except OSError as error:

@@ -18,7 +18,7 @@ from ferjax.data.samplers import class_frequencies
 from ferjax.data.sources import LabelledSource, Source
 from ferjax.models import create_model
 from ferjax.models.options import model_arguments
-from ferjax.output import check_writable
+from ferjax.output import atomic_writer, check_writable
 from ferjax.tasks import create_task, task_name
 from ferjax.tasks.detection.metrics import FACE_AP
 from ferjax.training.config_checks import validate
@@ -130,7 +130,8 @@ def _train_seeds(config: Config, workdir: pathlib.Path) -> dict[str, float]:
   if jax.process_index() == 0:
     note = selection_note(config)
     content = {"seeds": list(config.train.seeds), "selection": note, **summary}
-    (workdir / SUMMARY).write_text(json.dumps(content, indent=2) + "\n")
+    with atomic_writer(workdir / SUMMARY) as file:
+      file.write(json.dumps(content, indent=2) + "\n")
     print(f"{len(runs)} seeds, each with its best checkpoint:\n{_table(summary, note)}")
   return summary["mean"]
 

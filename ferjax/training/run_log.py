@@ -14,7 +14,7 @@ from ferjax.config import Config
 from ferjax.data.sources import Source
 from ferjax.output import atomic_writer
 from ferjax.training.config_checks import to_dict
-from ferjax.training.metric_writer import FILE, MetricWriter, Progress
+from ferjax.training.metric_writer import FILE, MetricWriter, Progress, write_errors
 from ferjax.training.optimizers import parse_group_rates
 from ferjax.training.phases import Phase
 from ferjax.training.resume import versions
@@ -170,5 +170,5 @@ def print_once(text: str) -> None:
 
 
 def _write_json(file: pathlib.Path, content: Mapping[str, object]) -> None:
-  with atomic_writer(file) as output:
+  with write_errors(file), atomic_writer(file) as output:
     output.write(json.dumps(content, indent=2) + "\n")
