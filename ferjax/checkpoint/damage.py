@@ -93,7 +93,7 @@ def _read(folder: epath.Path) -> None:
 
 
 def _read_arrays(item: epath.Path) -> None:
-  """Reads every stored byte of an item.
+  """Reads every stored byte of an item, one array after the other, to need little memory.
 
   With tensorstore, because orbax, after an error, leaves reads behind that fail in other threads.
   """
@@ -101,8 +101,8 @@ def _read_arrays(item: epath.Path) -> None:
     read_json(item / "_sharding")
   store: Any = ts.KvStore.open({"driver": "ocdbt", "base": f"file://{item}/"}).result()
   keys = store.list().result()
-  for read in [store.read(key) for key in keys]:
-    read.result()
+  for key in keys:
+    store.read(key).result()
   found = sum(key.endswith(b"/.zarray") for key in keys)
   arrays = len(jax.tree.leaves(saved_tree(item)))
   if found != arrays:

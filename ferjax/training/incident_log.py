@@ -15,6 +15,7 @@ from ferjax.data.sources import Source
 from ferjax.tasks.base import Task
 from ferjax.training.config_checks import to_dict
 from ferjax.training.incidents import Kind, diagnose, records_of, write_incident
+from ferjax.training.inputs import TrainingData
 from ferjax.training.phases import Phase, phase_of
 from ferjax.training.resume import versions
 from ferjax.training.state import TrainState
@@ -32,6 +33,7 @@ class IncidentLog:
     model: of the run.
     task: of the run.
     source: the training records.
+    data: their batches.
     phases: of the run.
     mesh: the devices.
   """
@@ -43,11 +45,12 @@ class IncidentLog:
     model: nn.Module,
     task: Task,
     source: Source,
+    data: TrainingData,
     phases: Sequence[Phase],
     mesh: jax.sharding.Mesh,
   ):
     self._workdir, self._config, self._model, self._task = workdir, config, model, task
-    self._source, self._phases, self._mesh = source, phases, mesh
+    self._source, self._data, self._phases, self._mesh = source, data, phases, mesh
     self._spikes = 0
 
   def nonfinite(self, error: NonFiniteError, state: TrainState) -> NonFiniteError:
@@ -62,6 +65,7 @@ class IncidentLog:
       self._model,
       self._task,
       self._source,
+      self._data,
       phase_of(self._phases, error.step - 1),
       error.step,
       variables,
@@ -96,5 +100,5 @@ class IncidentLog:
   def _write(self, kind: Kind, step: int, found: dict[str, Any], variables=None) -> pathlib.Path:
     if jax.process_index() > 0:
       return pathlib.Path()
-    found |= {"versions": versions()}
-    return write_incident(self._workdir, kind, step, to_dict(self._config), found, variables)
+    content = {**found, "versions": versions()}
+    return write_incident(self._workdir, kind, step, to_dict(self._config), content, variables)

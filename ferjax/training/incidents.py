@@ -94,6 +94,7 @@ def diagnose(
   model: nn.Module,
   task: Task,
   source: Source,
+  data: TrainingData,
   phase: Phase,
   step: int,
   variables: Variables,
@@ -108,12 +109,12 @@ def diagnose(
     model: of the run.
     task: of the run.
     source: the training records.
+    data: their batches.
     phase: of the step.
     step: its number.
     variables: params and batch_stats before the step, replicated over the mesh.
     mesh: the devices.
   """
-  data = TrainingData(source, config, mesh)
   gradient = make_gradient(
     model.clone(frozen=phase.frozen),
     task,

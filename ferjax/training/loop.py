@@ -78,7 +78,7 @@ class Trainer:
     self.preprocess = preprocess_of(config.data)
     self.data = TrainingData(train_source, config, self.mesh)
     self.incidents = IncidentLog(
-      self.workdir, config, model, task, train_source, self.phases, self.mesh
+      self.workdir, config, model, task, train_source, self.data, self.phases, self.mesh
     )
     self.eval_step = make_eval_step(
       model, task, config.eval, config.data.image_size, self.mesh, preprocess=self.preprocess

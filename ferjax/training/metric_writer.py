@@ -29,7 +29,7 @@ class MetricWriter:
 
   def __init__(self, workdir: pathlib.Path, *, step: int, evaluated: bool = True):
     self._path = workdir / FILE
-    lines = [(line, json.loads(line)) for line in _lines(self._path)]
+    lines = _lines(self._path)
     self.last_step: int = max((content["step"] for _, content in lines), default=0)
     with write_errors(self._path):
       # Atomic: if the program is killed here, the old file must survive.
@@ -71,9 +71,20 @@ def _is_kept(line: Mapping[str, Any], step: int, evaluated: bool) -> bool:
   return line["step"] <= step
 
 
-def _lines(path: pathlib.Path) -> list[str]:
-  """The complete lines; the last one may be partial if the program was killed."""
-  return path.read_text().split("\n")[:-1] if path.exists() else []
+def _lines(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
+  """The complete lines and their content; the last one may be partial if the program was killed."""
+  lines = path.read_text().split("\n")[:-1] if path.exists() else []
+  parsed = []
+  for number, line in enumerate(lines, 1):
+    try:
+      content = json.loads(line)
+      parsed.append((line, {"step": int(content["step"]), **content}))
+    except (ValueError, TypeError, KeyError) as error:
+      raise ValueError(
+        f"{path}:{number} is damaged: {line[:40]!r}; delete this line and those after it, or move "
+        "the file to another folder"
+      ) from error
+  return parsed
 
 
 class Progress:

@@ -13,6 +13,7 @@ from ferjax.models.options import model_arguments
 from ferjax.tasks import create_task
 from ferjax.training.config_checks import from_dict, validate
 from ferjax.training.incidents import Diagnosis, diagnose, read_incident
+from ferjax.training.inputs import TrainingData
 from ferjax.training.phases import make_phases, phase_of
 from ferjax.training.run import load_split
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated
@@ -51,7 +52,8 @@ def replay(file: str | os.PathLike) -> Diagnosis:
     start = f"the parameters of step {before}"
   _check_shapes(path, variables, model, config.data.image_size)
   variables = jax.device_put(variables, replicated(mesh))
-  found = diagnose(config, model, task, source, phase, step, variables, mesh)
+  data = TrainingData(source, config, mesh)
+  found = diagnose(config, model, task, source, data, phase, step, variables, mesh)
   if jax.process_index() == 0:
     print(_report(content, found, start))
   _check_reproduced(path, content, found)

@@ -51,6 +51,15 @@ def test_an_error_names_the_file(tmp_path):
   writer.close()
 
 
+@pytest.mark.parametrize("line", ["\0\0\0", '{"epoch": 1}', "[1]", '{"step": "x"}'])
+def test_a_damaged_line_is_named_and_nothing_is_changed(tmp_path, line):
+  content = f'{{"step": 2}}\n{line}\n{{"step": 4}}\n'
+  (tmp_path / "metrics.jsonl").write_text(content)
+  with pytest.raises(ValueError, match=r"metrics\.jsonl:2 is damaged: .*delete this line"):
+    MetricWriter(tmp_path, step=4)
+  assert (tmp_path / "metrics.jsonl").read_text() == content
+
+
 def test_log_survives_a_kill_while_it_is_shortened(tmp_path, monkeypatch):
   write(tmp_path, 0, [(2, 0.5, {"x": 1.0}), (4, 1.0, {"x": 2.0})])
   before = (tmp_path / "metrics.jsonl").read_text()
