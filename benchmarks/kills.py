@@ -32,7 +32,7 @@ from ferjax.training.metric_writer import FILE
 ROOT = pathlib.Path(__file__).parents[1]
 CLOCK = "FERJAX_BENCHMARK_CLOCK"  # seconds by which the clock of a program is shifted
 TICKS = os.sysconf("SC_CLK_TCK")
-POLL = 0.002  # seconds
+POLL = 0.005  # seconds
 # Values that depend on the speed of the machine.
 TIMED = ("train/images_per_second",)
 OF_THE_PROCESS = ("training_seconds", "versions")
@@ -137,7 +137,7 @@ def _life(
   logged = _Logged(workdir)
   process = _start(workdir, shift, workdir.with_suffix(".log"))
   in_start = rng.uniform(0, start)
-  in_training = rng.uniform(0, 0.1 * (total - start))
+  in_training = rng.uniform(0, 0.06 * (total - start))
   delay = rng.uniform(0, 0.05)
   moment, begun = None, None
   while process.poll() is None:
