@@ -99,7 +99,8 @@ def _read_arrays(item: epath.Path) -> None:
   """
   if (item / "_sharding").exists():
     read_json(item / "_sharding")
-  store: Any = ts.KvStore.open({"driver": "ocdbt", "base": f"file://{item}/"}).result()
+  base = {"driver": "file", "path": f"{item}/"}  # a URL would have to be quoted
+  store: Any = ts.KvStore.open({"driver": "ocdbt", "base": base}).result()
   keys = store.list().result()
   for key in keys:
     store.read(key).result()

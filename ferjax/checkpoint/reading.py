@@ -181,8 +181,11 @@ def read_score(folder: epath.Path) -> float | None:
 
 
 def is_evaluated(folder: epath.Path) -> bool:
-  """Whether the description of a checkpoint has metrics."""
-  return bool(read_json(folder / "meta" / "metadata").get("metrics"))
+  """Whether the description of a checkpoint has metrics; False if it has just been removed."""
+  try:
+    return bool(read_json(folder / "meta" / "metadata").get("metrics"))
+  except FileNotFoundError:
+    return False
 
 
 def finite_score(metrics: Mapping[str, float]) -> float:

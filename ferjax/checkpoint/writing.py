@@ -33,6 +33,7 @@ from ferjax.checkpoint.reading import (
 )
 
 _PROBE = ".probe"
+_DELETED = ".deleted"
 
 
 class CheckpointWriteError(OSError):
@@ -45,7 +46,8 @@ class Checkpoints:
   `save` returns when it has copied the values; threads write them. Every other method first waits
   until they are written, and raises a `CheckpointWriteError` if that failed. Until then, and
   after an interrupted save, there is only a temporary folder, which is never used as a checkpoint
-  and which the next run removes.
+  and which the next run removes. A checkpoint that is no longer kept is first renamed, so that a
+  program that is killed while it deletes one leaves no half of it under its name.
   """
 
   def __init__(self, workdir: str | os.PathLike, *, keep: int, metric: str):
@@ -77,8 +79,10 @@ class Checkpoints:
         best_fn=finite_score if metric else None,
         preservation_policy=policy,
         cleanup_tmp_directories=True,
+        todelete_subdir=_DELETED,
       ),
     )
+    self._empty_bin()
 
   @property
   def latest_step(self) -> int | None:
@@ -181,6 +185,11 @@ class Checkpoints:
     """
     with self._named_errors(OSError, ValueError, RuntimeError):
       self._manager.wait_until_finished()
+      self._empty_bin()
+
+  def _empty_bin(self) -> None:
+    if jax.process_index() == 0:
+      (self.folder / _DELETED).rmtree(missing_ok=True)
 
   @contextlib.contextmanager
   def _named_errors(self, *kinds: type[Exception]) -> Iterator[None]:

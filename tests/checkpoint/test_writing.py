@@ -127,6 +127,22 @@ def test_incomplete_saves_are_ignored_and_removed(saved, saved_in, tmp_path, mon
   assert second.steps() == [1, 2]
 
 
+def test_a_killed_deletion_leaves_no_half_of_a_checkpoint(saved, saved_in, tmp_path, monkeypatch):
+  saved.save_all([0.5, 0.1])
+  with monkeypatch.context() as patch:
+    # As after a kill between the renaming and the deletion.
+    patch.setattr(type(saved.folder), "rmtree", lambda path, missing_ok=False: None)
+    for step in (3, 4):
+      saved.save(step, 0.2)
+  deleted = saved.folder / ".deleted" / "2"
+  assert {folder.name for folder in saved.folder.iterdir()} == {"1", "3", "4", ".deleted"}
+  (deleted / "meta/metadata").unlink()
+  assert open_checkpoint(tmp_path).step == 1
+  again = saved_in(tmp_path)
+  assert again.steps() == [1, 3, 4]
+  assert again.checkpoints.best_score == 0.5
+
+
 def start_save(saved, step, trees=None):
   """Saves without waiting until it is written."""
   variables, train = saved.trees(step) if trees is None else trees
