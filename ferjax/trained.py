@@ -1,6 +1,8 @@
 """What a checkpoint of a run and a weights file have in common: a trained network."""
 
 import abc
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, NotRequired, TypedDict, TypeVar
 
@@ -56,6 +58,11 @@ class TrainedNetwork(abc.ABC):
   def settings(self) -> Mapping[str, Any]:
     """Settings of prediction that replace its defaults."""
     return {}
+
+  @property
+  def digest(self) -> str:
+    """SHA-256 of the description, which has a checksum of the variables or the time of training."""
+    return hashlib.sha256(json.dumps(self.meta, sort_keys=True, default=str).encode()).hexdigest()
 
   @abc.abstractmethod
   def variables(self) -> dict[str, Any]:

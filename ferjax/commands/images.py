@@ -6,7 +6,7 @@ import gc
 import pathlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ferjax.commands.errors import CommandError
 from ferjax.output import check_writable
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class Writer(Protocol):
-  """The interface of the result writers, which are context managers."""
+  """The interface of the result writers, which are context managers.
+
+  `written` is the number of images with a result.
+  """
 
   output: pathlib.Path
-  images: list[dict[str, Any]]
-  skipped: list[dict[str, str]]
+
+  @property
+  def written(self) -> int: ...
 
   def skip(self, path: str, reason: str, /) -> None: ...
 
@@ -74,7 +78,7 @@ def writing(writer: Writer, total: int) -> Iterator[None]:
     yield
   except ImageError as error:
     raise CommandError(
-      f"{error}\n  {len(writer.images)} of {total} images are in {writer.output}; "
+      f"{error}\n  {writer.written} of {total} images are in {writer.output}; "
       "--on-bad-image skip skips unreadable files"
     ) from error
   except OSError as error:
@@ -83,16 +87,16 @@ def writing(writer: Writer, total: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress_bar(
-  writer: Writer, total: int, *, skip: bool
+  writer: Writer, total: int, *, skip: bool, done: int = 0
 ) -> "Iterator[tuple[Callable[[], object], Callable[[str, ImageError], None] | None]]":
-  """Shows the number of processed images.
+  """Shows the number of processed images, of which `done` were processed before.
 
   Yields a function to call after each image, and one to call for an unreadable image, which reports
   and records it; None instead if unreadable images are errors.
   """
   from tqdm import tqdm
 
-  with tqdm(total=total, unit="image", disable=None) as progress:
+  with tqdm(total=total, initial=done, unit="image", disable=None) as progress:
 
     def skip_image(path: str, error: "ImageError") -> None:
       progress.write(f"ferjax: warning: skipped {error}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import sys
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ _FEW_IMAGES = 8
 if TYPE_CHECKING:
   from ferjax.inference.base import ImagePredictor
   from ferjax.inference.files import FoundImages, ImageFile, PredictionWriter
+  from ferjax.inference.journal import Record
 
 
 def add_predict(commands: argparse._SubParsersAction) -> None:
@@ -44,8 +46,9 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     help="detect faces and classify their expressions, or classify face images",
     description="Detects faces and classifies their expressions with a detector, or with a "
     "classifier and --detector. A classifier alone treats each image as a cropped face. Without "
-    "--checkpoint, the weights that come with ferjax are used. Writes predictions.json, "
-    "predictions.csv and annotated copies of the images.",
+    "--checkpoint, the weights that come with ferjax are used. Writes "
+    "predictions.jsonl while it runs, predictions.json, predictions.csv, and annotated copies of "
+    "the images. To go on with an interrupted run, give the same command again.",
   )
   command.set_defaults(run=_run)
   add = command.add_argument
@@ -58,6 +61,11 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     help="images per batch (default: 1 for up to 8 images, otherwise 8)",
   )
   add("--no-annotated", action="store_true", help="do not write copies with boxes and labels")
+  add(
+    "--restart",
+    action="store_true",
+    help="begin anew; without it, the command goes on where the same command was interrupted",
+  )
   add_classifier_options(add)
   add_face_detection_options(command.add_argument_group("face detection").add_argument)
 
@@ -91,20 +99,35 @@ def _predict(arguments: argparse.Namespace, found: "FoundImages") -> None:
     predictor = load(arguments, batch_size=_batch_size(arguments, len(found.files)))
     writer = PredictionWriter(
       arguments.output,
+      [file.path for file in found.files],
       header=header(arguments, predictor),
       class_names=predictor.class_names,
       annotated=not arguments.no_annotated,
       with_detections=detector_name(arguments) is not None,
+      weights=predictor.digest,
+      restart=arguments.restart,
     )
   except (ValueError, OSError, ImportError) as error:
     raise CommandError(error) from error
 
   if not arguments.no_annotated:
     warn_about_fonts(predictor.class_names)
+  total, done = len(found.files), writer.written
+  if done:
+    print(f"Going on after {done:,} of {total:,} images of the interrupted run")
   start = time.perf_counter()
-  with writing(writer, len(found.files)), writer:
-    _write_predictions(predictor, writer, found.files, skip=arguments.on_bad_image == "skip")
-  _print_summary(writer, found, time.perf_counter() - start)
+  try:
+    with writing(writer, total), writer:
+      skip = arguments.on_bad_image == "skip"
+      _write_predictions(predictor, writer, found.files[done:], skip=skip)
+  except KeyboardInterrupt:
+    print(
+      f"ferjax: {writer.written:,} of {total:,} images are in {writer.output}; the same command "
+      "goes on from there",
+      file=sys.stderr,
+    )
+    raise
+  _print_summary(writer, found, done, time.perf_counter() - start)
 
 
 def _batch_size(arguments: argparse.Namespace, images: int) -> int:
@@ -121,37 +144,46 @@ def _write_predictions(
   *,
   skip: bool,
 ) -> None:
+  done = writer.written
   names = {file.path: file.name for file in files}
-  with progress_bar(writer, len(files), skip=skip) as (advance, skip_image):
+  with progress_bar(writer, done + len(files), skip=skip, done=done) as (advance, skip_image):
     for prediction, image in predictor.predict_files(names, on_bad_image=skip_image):
       writer.add(prediction, image, names[str(prediction.image)])
       advance()
 
 
-def _print_faces(writer: "PredictionWriter") -> None:
-  """Prints the faces of a few images."""
-  for image in writer.images:
-    if not image["faces"]:
-      print(f"{image['image']}: no face found")
-    for face in image["faces"]:
-      place = "" if face["box"] is None else f" at {', '.join(f'{x:.0f}' for x in face['box'])}"
-      print(f"{image['image']}: {face['expression']} {face['score']:.2f}{place}")
+def _print_face(image: str, face: "Record") -> None:
+  place = "" if face["box"] is None else f" at {', '.join(f'{x:.0f}' for x in face['box'])}"
+  print(f"{image}: {face['expression']} {face['score']:.2f}{place}")
 
 
-def _print_summary(writer: "PredictionWriter", found: "FoundImages", seconds: float) -> None:
-  if len(writer.images) <= _FEW_IMAGES:
-    _print_faces(writer)
-  faces = [face for image in writer.images for face in image["faces"]]
-  counts = collections.Counter(face["expression"] for face in faces)
-  searched = all(face["box"] is not None for face in faces)
-  without = {"  without a face": sum(not image["faces"] for image in writer.images)}
+def _print_summary(
+  writer: "PredictionWriter", found: "FoundImages", done: int, seconds: float
+) -> None:
+  """Prints the faces of a few images, and counts; `done` images were done before."""
+  images = without = skipped = 0
+  searched = True
+  counts: collections.Counter[str] = collections.Counter()
+  for record in writer.records():
+    if "reason" in record:
+      skipped += 1
+      continue
+    images, faces = images + 1, record["faces"]
+    without += not faces
+    searched = searched and all(face["box"] is not None for face in faces)
+    counts.update(face["expression"] for face in faces)
+    if len(found.files) <= _FEW_IMAGES:
+      if not faces:
+        print(f"{record['image']}: no face found")
+      for face in faces:
+        _print_face(record["image"], face)
   rows = {
-    "images": len(writer.images),
-    **(without if searched else {}),
-    "skipped": len(writer.skipped),
-    "faces": len(faces),
+    "images": images,
+    **({"  without a face": without} if searched else {}),
+    "skipped": skipped,
+    "faces": counts.total(),
     **{f"  {name}": count for name, count in counts.most_common()},
-    "images per second": f"{len(writer.images) / seconds:.1f}",
+    "images per second": f"{(writer.written - done) / seconds:.1f}",
   }
   width = max(map(len, rows))
   for name, value in rows.items():

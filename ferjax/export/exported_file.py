@@ -13,7 +13,9 @@ class ExportedFile(NamedTuple):
     description: of the network and its program.
     call: (image u8[b h w c]) for a classifier, and for a detector (image, placement f32[b 6],
       score threshold, IoU threshold), for any batch size -> name of each output -> array.
+    digest: SHA-256 of the file.
   """
 
   description: ExportDescription
   call: Callable[..., dict[str, Any]]
+  digest: str = ""

@@ -127,7 +127,7 @@ class ExportedDetector(FaceDetector):
     self.class_names = tuple(description["class_names"])
     self.image_size = description["image_size"]
     self.grey = description["grey"]
-    self.step = description["step"]
+    self.step, self.digest = description["step"], exported.digest
     self.batch_size = batch_size
     self.settings = {**settings, "per_class_nms": False}
     self._call = exported.call
@@ -153,7 +153,7 @@ class ExportedClassifier(FaceClassifier):
     self.class_names = tuple(description["class_names"])
     self.image_size = description["image_size"]
     self.resize, self.grey = description["resize"], description["grey"]
-    self.step = description["step"]
+    self.step, self.digest = description["step"], exported.digest
     self.batch_size = batch_size
     self.settings = {name: value for name, value in settings.items() if value}
     self._call = exported.call

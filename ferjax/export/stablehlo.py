@@ -5,6 +5,7 @@ The file is a zip archive, which every language reads without a library of ours:
 checksums find damage, and a member can be read without the others.
 """
 
+import hashlib
 import json
 import pathlib
 import zipfile
@@ -82,6 +83,7 @@ def read(file: pathlib.Path) -> ExportedFile:
   """
   name = str(file)
   try:
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
     with zipfile.ZipFile(file) as archive:
       members = {member: archive.read(member) for member in archive.namelist()}
   except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
@@ -98,4 +100,8 @@ def read(file: pathlib.Path) -> ExportedFile:
   if _VARIABLES in members:
     flat = safetensors.numpy.load(members[_VARIABLES])
     variables = (jax.device_put(unflatten_dict(flat, sep=_SEPARATOR)),)
-  return ExportedFile(description, lambda *inputs: jax.device_get(program(*variables, *inputs)))
+
+  def call(*inputs: Any) -> dict[str, Any]:
+    return jax.device_get(program(*variables, *inputs))
+
+  return ExportedFile(description, call, digest)

@@ -41,12 +41,14 @@ class ImagePredictor(abc.ABC, Generic[Inputs]):
     class_names: in the order of the scores.
     step: of the checkpoint; None for a model without one.
     batch_size: images per batch.
+    digest: identifies the weights; "" for a model without a checkpoint.
     settings: name -> value of each setting that affects the results, besides the checkpoint.
   """
 
   class_names: tuple[str, ...]
   step: int | None
   batch_size: int
+  digest: str = ""
   settings: dict[str, Any]
   _compiled_sizes: tuple[int, ...] = ()
 

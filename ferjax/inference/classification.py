@@ -160,7 +160,7 @@ class ExpressionClassifier(FaceClassifier):
     opened = open_weights(checkpoint, step=step)
     opened.check_task("classification")
     meta = opened.meta
-    self.step = opened.step
+    self.step, self.digest = opened.step, opened.digest
     if (margin := opened.settings.get("crop_margin")) is not None:
       self.crop_margin = check_margin(margin)
     self._build(

@@ -160,7 +160,7 @@ class Predictor(FaceDetector):
     meta = opened.meta
     settings = {"score_threshold": SCORE_THRESHOLD, "iou_threshold": IOU_THRESHOLD}
     settings |= opened.settings
-    self.step = opened.step
+    self.step, self.digest = opened.step, opened.digest
     model = opened.build_model(create_model)
     if image_size is not None:
       check_input_size(model, image_size)

@@ -5,7 +5,8 @@ import csv
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, TextIO
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from ferjax.data.image_files import ImageListing, list_images
 from ferjax.inference.draw import draw_faces
+from ferjax.inference.journal import Journal, Record
 from ferjax.inference.results import Face, Prediction
 from ferjax.output import atomic_writer, results_folder
 
@@ -22,7 +24,9 @@ from ferjax.output import atomic_writer, results_folder
 _KEPT_SUFFIXES = (".jpeg", ".jpg", ".png", ".webp")
 ANNOTATED = "annotated"
 EXPLAINED = "explained"
-PREDICTION_FILES = ("predictions.json", "predictions.csv")
+JOURNAL = "predictions.jsonl"
+PREDICTION_FILES = ("predictions.json", "predictions.csv", JOURNAL)
+_LONGEST_NAME = 255  # bytes, on most file systems
 
 
 class ImageFile(NamedTuple):
@@ -86,54 +90,90 @@ def _identity(path: pathlib.Path) -> str:
 
 
 def _unused(name: pathlib.PurePath, names: set[str]) -> pathlib.PurePath:
-  """The name of an annotated copy: `name`, numbered if already taken."""
+  """The name of an annotated copy: `name`, numbered if already taken.
+
+  `names` gets the name and its folders, which end in a slash.
+  """
   if name.suffix.lower() not in _KEPT_SUFFIXES:
     name = name.with_name(name.name + ".png")
-  candidate, number = name, 1
+  if any(str(folder).lower() in names for folder in name.parents):
+    name = pathlib.PurePath("-".join(name.parts))  # its folder is called like another copy
+  candidate, number = _shortened(name, ""), 1
   # Lower case: some file systems do not distinguish A.jpg from a.jpg.
-  while str(candidate).lower() in names:
+  while names & {str(candidate).lower(), f"{candidate}/".lower()}:
     number += 1
-    candidate = name.with_stem(f"{name.stem}-{number}")
+    candidate = _shortened(name, f"-{number}")
+  names.update(f"{folder}/".lower() for folder in candidate.parents)
   names.add(str(candidate).lower())
   return candidate
 
 
-class PredictionWriter:
-  """Collects predictions, and writes `predictions.json` and `predictions.csv` on exit.
+def _shortened(name: pathlib.PurePath, ending: str) -> pathlib.PurePath:
+  """`name` with the ending of its stem; the stem is as long as file systems allow."""
+  stem = name.stem
+  while stem and len(os.fsencode(f"{stem}{ending}{name.suffix}")) > _LONGEST_NAME:
+    stem = stem[:-1]
+  return name.with_stem(f"{stem}{ending}")
 
-  Use it as a context manager: after an error or an interrupt, the predictions so far are still
-  written, with `"complete": false`. Both files are written atomically.
+
+class PredictionWriter:
+  """Writes each prediction to `predictions.jsonl` at once, and the other files on exit.
+
+  Use it as a context manager: `predictions.json` and `predictions.csv` are written when it ends,
+  atomically; after an error or an interrupt with `"complete": false`. A run that is killed has only
+  the first file, from which the same run goes on (`ferjax.inference.journal`).
+
+  Attributes:
+    output: folder of the results.
   """
 
   def __init__(
     self,
     output: str | os.PathLike,
+    images: Sequence[str],
     *,
     header: dict[str, Any],
     class_names: Sequence[str],
     annotated: bool,
     with_detections: bool = False,
+    weights: str = "",
+    restart: bool = False,
   ):
-    """Creates the folder `output`.
+    """Creates the folder `output`, or goes on with the interrupted run in it.
 
     Args:
       output: folder for the results.
+      images: the paths of all images of the run, in their order.
       header: additional fields of the JSON file.
       class_names: of the predictor.
       annotated: whether to write annotated copies.
       with_detections: whether to add columns for the detector's result, if a classifier
         classified the faces.
+      weights: identifies the weights, for a run that goes on.
+      restart: whether to replace the results of an interrupted run.
 
     Raises:
       NotADirectoryError: `output` is a file.
+      ValueError: the interrupted run had other settings or images.
     """
     self.output = results_folder(output)
-    self.images: list[dict[str, Any]] = []
-    self.skipped: list[dict[str, str]] = []
+    self._images = images
+    self._skipped: dict[str, str] = {}  # path -> reason, of images after the next one
     self._header = header
     self._class_names = tuple(class_names)
     self._annotated = annotated
     self._with_detections = with_detections
+    run = {**header, "class_names": class_names, "annotated": annotated, "weights": weights}
+    self._journal = Journal(self.output / JOURNAL, run, images, restart=restart)
+
+  @property
+  def written(self) -> int:
+    """The number of images with a result, those of the interrupted run included."""
+    return self._journal.done
+
+  def records(self) -> Iterator[Record]:
+    """The results so far, read from the file: `image_fields`, or the reason of a skipped image."""
+    return self._journal.records()
 
   def add(
     self,
@@ -141,22 +181,44 @@ class PredictionWriter:
     image: UInt8[np.ndarray, "h w 3"],
     name: str | os.PathLike,
   ) -> None:
-    """Adds a prediction and writes the annotated copy of its image as `name`.
+    """Adds the prediction of the next image and writes its annotated copy as `name`.
 
     Raises:
-      OSError: the copy cannot be saved; the message names it.
+      OSError: the copy or the result cannot be saved; the message names it.
     """
     annotated = None
     if self._annotated:
       annotated = pathlib.PurePath(ANNOTATED) / name
-      target = self.output / annotated
-      target.parent.mkdir(parents=True, exist_ok=True)
-      _save(Image.fromarray(draw_faces(image, prediction.faces)), target)
-    self.images.append(image_fields(prediction, annotated))
+      self._save(Image.fromarray(draw_faces(image, prediction.faces)), self.output / annotated)
+    self._journal.add(image_fields(prediction, annotated))
+    self._add_skipped()
 
   def skip(self, path: str, reason: str) -> None:
-    """Records an unreadable image."""
-    self.skipped.append({"image": path, "reason": reason})
+    """Records an unreadable image; images before it may still be added."""
+    self._skipped[path] = reason
+    self._add_skipped()
+
+  def _add_skipped(self) -> None:
+    """Adds the skipped images that are next in the order of the run."""
+    while self.written < len(self._images):
+      path = self._images[self.written]
+      if path not in self._skipped:
+        break
+      self._journal.add({"image": path, "reason": self._skipped.pop(path)})
+
+  def _save(self, image: Image.Image, path: pathlib.Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = self.output / ANNOTATED / f".partial{path.suffix}"
+    try:
+      image.save(partial, quality=95)
+      os.replace(partial, path)
+    except (OSError, ValueError) as error:  # ValueError: larger than the format allows
+      raise OSError(
+        f"{path}: the annotated copy of {image.width}x{image.height} pixels cannot be saved "
+        f"({error}); --no-annotated writes no copies"
+      ) from error
+    finally:
+      partial.unlink(missing_ok=True)
 
   def __enter__(self) -> "PredictionWriter":
     return self
@@ -167,18 +229,29 @@ class PredictionWriter:
     error: BaseException | None,
     trace: TracebackType | None,
   ) -> None:
-    document = {
-      **self._header,
-      "class_names": self._class_names,
-      "complete": kind is None,
-      "images": self.images,
-      "skipped": self.skipped,
-    }
-    with atomic_writer(self.output / PREDICTION_FILES[0]) as file:
-      json.dump(document, file, indent=2)
-      file.write("\n")
-    with atomic_writer(self.output / PREDICTION_FILES[1]) as file:
-      self._write_csv(file)
+    finished = False
+    try:
+      with atomic_writer(self.output / PREDICTION_FILES[0]) as file:
+        self._write_json(file, complete=kind is None)
+      with atomic_writer(self.output / PREDICTION_FILES[1]) as file:
+        self._write_csv(file)
+      finished = kind is None
+    finally:
+      self._journal.close(finished=finished)
+
+  def _write_json(self, file: TextIO, *, complete: bool) -> None:
+    """As `json.dump` with an indentation of 2, but with one record at a time in memory."""
+    head = {**self._header, "class_names": self._class_names, "complete": complete}
+    file.write(json.dumps(head, indent=2).removesuffix("\n}"))
+    for name, is_skipped in (("images", False), ("skipped", True)):
+      separator = f',\n  "{name}": ['
+      end = f"{separator}]"
+      for record in self.records():
+        if is_skipped == ("reason" in record):
+          file.write(f"{separator}\n" + textwrap.indent(json.dumps(record, indent=2), " " * 4))
+          separator, end = ",", "\n  ]"
+      file.write(end)
+    file.write("\n}\n")
 
   def _write_csv(self, file: TextIO) -> None:
     table = csv.writer(file)
@@ -186,9 +259,9 @@ class PredictionWriter:
     if self._with_detections:
       columns += ["detection_score", "detection_expression"]
     table.writerow((*columns, *self._class_names))
-    for image in self.images:
-      for face in image["faces"]:
-        row = [image["image"], *_csv_box(face["box"]), face["score"], face["expression"]]
+    for record in self.records():
+      for face in record.get("faces", ()):
+        row = [record["image"], *_csv_box(face["box"]), face["score"], face["expression"]]
         if self._with_detections:
           row += [face["detection"]["score"], face["detection"]["expression"]]
         table.writerow((*row, *face["scores"].values()))
@@ -196,16 +269,6 @@ class PredictionWriter:
 
 def _csv_box(box: Sequence[float] | None) -> Sequence[float | None]:
   return (None,) * 4 if box is None else box  # None is an empty cell
-
-
-def _save(image: Image.Image, path: pathlib.Path) -> None:
-  try:
-    image.save(path, quality=95)
-  except (OSError, ValueError) as error:  # ValueError: larger than the format allows
-    raise OSError(
-      f"{path}: the annotated copy of {image.width}x{image.height} pixels cannot be saved "
-      f"({error}); --no-annotated writes no copies"
-    ) from error
 
 
 def image_fields(

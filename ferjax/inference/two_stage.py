@@ -57,6 +57,7 @@ class DetectAndClassify(ImagePredictor[Any]):
       )
     self.class_names = classifier.class_names
     self.step = classifier.step
+    self.digest = f"{detector.digest} {classifier.digest}"
     self.batch_size = detector.batch_size
     self._crop_margin, cropping = _crop_margin(crop_scale, crop_margin, classifier)
     self.settings = {

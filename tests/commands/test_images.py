@@ -13,7 +13,7 @@ from ferjax.data.image import ImageError
 
 class Writer:
   def __init__(self):
-    self.output, self.images, self.skipped = pathlib.Path("out"), [{}, {}], []
+    self.output, self.written, self.skipped = pathlib.Path("out"), 2, []
 
   def skip(self, path, reason):
     self.skipped.append({"image": path, "reason": reason})

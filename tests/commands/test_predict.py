@@ -219,6 +219,31 @@ def test_a_broken_image_stops_and_keeps_earlier_results(
   assert "--on-bad-image skip" in error
 
 
+def test_an_interrupted_run_goes_on(classifier_checkpoint, with_broken_image, tmp_path, capsys):
+  output, folder = tmp_path / "out", with_broken_image
+  good = (folder / "b.png").read_bytes()
+  for name in ("a1.png", "a2.png"):
+    (folder / name).write_bytes(good)
+  arguments = ["--checkpoint", classifier_checkpoint, "--output", output, folder, "--no-annotated"]
+  command = ["predict", "--batch-size", "3", *map(str, arguments)]
+  assert main(command) == 2
+  first = (output / "predictions.jsonl").read_text()
+  assert len(first.splitlines()) == 3
+  for name in ("a.png", "a1.png", "a2.png"):
+    (folder / name).write_text("would be an error if it were read again")
+  assert main([*command, "--flip"]) == 2
+  assert "its flip was None, and is True now; repeat its command" in capsys.readouterr().err
+  (folder / "aa.png").write_bytes(good)
+  assert main(command) == 0
+  assert "Going on after 3 of 5 images" in capsys.readouterr().out
+  assert (output / "predictions.jsonl").read_text().startswith(first)
+  document, rows = _results(output)
+  names = [str(folder / name) for name in ("a.png", "a1.png", "a2.png", "aa.png", "b.png")]
+  assert [image["image"] for image in document["images"]] == [row["image"] for row in rows] == names
+  assert document["complete"] is True
+  assert main(command) == 2  # the run is complete: a new one begins with the first image
+
+
 def test_other_files_are_reported(tiny_checkpoint, photographs, tmp_path, capsys):
   for name in ("a.xyz", "list.txt", "b.txt", "._a.png", "Thumbs.db"):
     (photographs / name).touch()

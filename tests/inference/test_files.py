@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import json
 import os
@@ -11,6 +12,7 @@ from ferjax.inference.files import PredictionWriter, find_images
 from ferjax.inference.results import Face, Prediction
 
 NAMES = ("happiness", "anger")
+FILES = ["predictions.csv", "predictions.json", "predictions.jsonl"]
 
 
 def _touch(root, *names):
@@ -43,6 +45,21 @@ def test_names_are_unique(tmp_path):
   paths = [tmp_path / "a", tmp_path / "b", tmp_path / "c", tmp_path / "d" / "s.tif.png"]
   names = [name.lower() for _, name in _found(*paths)]
   assert names == ["x.jpg", "x-2.jpg", "x-3.jpg", "s.tif.png", "x-2-2.jpg", "s.tif-2.png"]
+
+
+def test_copies_of_long_names(tmp_path):
+  _touch(tmp_path, "a" * 250 + ".gif", "a" * 250 + ".tif", "é" * 125 + ".tif")
+  names = [name for _, name in _found(tmp_path)]
+  assert names == ["a" * 250 + "..png", "a" * 249 + "-2.png", "é" * 125 + "..png"]
+  assert all(len(os.fsencode(name)) <= 255 for name in names)
+
+
+def test_a_copy_is_not_named_like_a_folder_of_copies(tmp_path):
+  _touch(tmp_path, "a/x.jpg", "b/x.jpg/y.png", "b/z.jpg", "c/z.jpg/y.png")
+  found = _found(tmp_path / "a", tmp_path / "b", tmp_path / "c", recursive=True)
+  assert [name for _, name in found] == ["x.jpg", "z.jpg", "x.jpg-y.png", "z.jpg-y.png"]
+  reverse = _found(tmp_path / "b", tmp_path / "a", recursive=True)
+  assert [name for _, name in reverse] == ["z.jpg", "x.jpg/y.png", "x-2.jpg"]
 
 
 def test_a_file_is_listed_once(tmp_path, monkeypatch):
@@ -105,9 +122,14 @@ def _face(score=0.8765432109):
   return Face((1.23456, 2.0, 30.0, 40.0), score, "anger", {"happiness": 0.125, "anger": score})
 
 
+def _writer(output, images, **options):
+  settings = {"header": {"ferjax": "1.2.3"}, "class_names": NAMES, "annotated": False}
+  return PredictionWriter(output, images, **settings | options)
+
+
 def _write(output, predictions, *, annotated=True, skipped=()):
-  header = {"ferjax": "1.2.3"}
-  with PredictionWriter(output, header=header, class_names=NAMES, annotated=annotated) as writer:
+  images = [*(prediction.image for prediction in predictions), *skipped]
+  with _writer(output, images, annotated=annotated) as writer:
     for prediction in predictions:
       image = np.zeros((prediction.height, prediction.width, 3), np.uint8)
       writer.add(prediction, image, prediction.image)
@@ -203,9 +225,7 @@ def test_a_classified_image_has_no_box(tmp_path):
 def test_a_detected_and_classified_face(tmp_path):
   found = Face((1.0, 2.0, 30.5, 40.0), 0.5, "fear", {"fear": 0.5, "anger": 0.1234567})
   prediction = Prediction("a.png", 50, 60, (_classified(found.box, found),))
-  with PredictionWriter(
-    tmp_path, header={}, class_names=NAMES, annotated=False, with_detections=True
-  ) as writer:
+  with _writer(tmp_path, ["a.png", "b.png"], with_detections=True) as writer:
     writer.add(prediction, np.zeros((60, 50, 3), np.uint8), "a.png")
     writer.add(Prediction("b.png", 5, 5, ()), np.zeros((5, 5, 3), np.uint8), "b.png")
   document = json.loads((tmp_path / "predictions.json").read_text())
@@ -240,21 +260,24 @@ def test_annotated_copies_show_the_faces(tmp_path):
 def test_a_copy_too_large_for_its_format_is_named(tmp_path):
   wide = np.zeros((1, 16384, 3), np.uint8)
   prediction = Prediction("wide.webp", 16384, 1, ())
-  writer = PredictionWriter(tmp_path, header={}, class_names=NAMES, annotated=True)
-  with pytest.raises(OSError, match=r"wide.webp: the annotated copy of 16384x1 pixels cannot be"):
+  with (
+    pytest.raises(OSError, match=r"wide.webp: the annotated copy of 16384x1 pixels cannot be"),
+    _writer(tmp_path, ["wide.webp"], annotated=True) as writer,
+  ):
     writer.add(prediction, wide, "wide.webp")
-  assert writer.images == []
+  assert writer.written == 0
+  assert os.listdir(tmp_path / "annotated") == []
 
 
 def test_without_copies_no_folder_is_created(tmp_path):
   document = _write(tmp_path, [Prediction("a.png", 50, 60, (_face(),))], annotated=False)
   assert document["images"][0]["annotated"] is None
-  assert sorted(os.listdir(tmp_path)) == ["predictions.csv", "predictions.json"]
+  assert sorted(os.listdir(tmp_path)) == FILES
 
 
 def test_an_error_keeps_earlier_results(tmp_path):
   def fail_after_one():
-    with PredictionWriter(tmp_path, header={}, class_names=NAMES, annotated=False) as writer:
+    with _writer(tmp_path, ["a"]) as writer:
       writer.add(Prediction("a", 5, 5, ()), np.zeros((5, 5, 3), np.uint8), "a.png")
       raise RuntimeError("stopped")
 
@@ -267,16 +290,68 @@ def test_an_error_keeps_earlier_results(tmp_path):
 
 def test_earlier_results_are_replaced_atomically(tmp_path, monkeypatch):
   _write(tmp_path, [Prediction("a", 5, 5, ())], annotated=False)
-  before = (tmp_path / "predictions.json").read_text()
+  before = (tmp_path / "predictions.csv").read_text()
 
   def no_space(*_, **__):
     raise OSError("no space left")
 
-  monkeypatch.setattr(json, "dump", no_space)
+  monkeypatch.setattr(csv, "writer", no_space)
   with pytest.raises(OSError, match="no space left"):
     _write(tmp_path, [Prediction("b", 5, 5, ())], annotated=False)
-  assert (tmp_path / "predictions.json").read_text() == before
-  assert sorted(os.listdir(tmp_path)) == ["predictions.csv", "predictions.json"]
+  assert (tmp_path / "predictions.csv").read_text() == before
+  # The run is not finished: the same one goes on.
+  assert sorted(os.listdir(tmp_path)) == [*FILES, "predictions.unfinished.json"]
+
+
+def test_the_json_file_is_that_of_the_library(tmp_path):
+  """It is written in parts, because the results of a large run do not fit into memory."""
+  for predictions, skipped in (
+    ([Prediction("a\nb\u2028.png", 50, 60, (_face(),)), Prediction("b", 5, 5, ())], ["c", "d"]),
+    ([], ["c"]),
+    ([], []),
+  ):
+    document = _write(tmp_path, predictions, annotated=False, skipped=skipped)
+    assert [image["image"] for image in document["skipped"]] == skipped
+    text = (tmp_path / "predictions.json").read_text()
+    assert text == json.dumps(document, indent=2) + "\n"
+
+
+def test_skipped_images_keep_their_place(tmp_path):
+  """Images are skipped when they are read, before the earlier ones of their batch are predicted."""
+  image = np.zeros((5, 5, 3), np.uint8)
+  with _writer(tmp_path, ["a", "b", "c", "d", "e"]) as writer:
+    writer.skip("a", "broken")
+    assert writer.written == 1
+    writer.skip("c", "broken")
+    writer.skip("d", "broken")
+    assert writer.written == 1
+    writer.add(Prediction("b", 5, 5, ()), image, "b")
+    assert writer.written == 4
+    writer.add(Prediction("e", 5, 5, ()), image, "e")
+  lines = (tmp_path / "predictions.jsonl").read_text().splitlines()
+  assert [json.loads(line)["image"] for line in lines] == ["a", "b", "c", "d", "e"]
+
+
+def test_a_run_goes_on(tmp_path):
+  image = np.zeros((5, 5, 3), np.uint8)
+  images = ["a", "b", "c"]
+  with contextlib.suppress(KeyboardInterrupt), _writer(tmp_path, images, weights="x") as writer:
+    writer.add(Prediction("a", 5, 5, (_face(),)), image, "a")
+    raise KeyboardInterrupt
+  with pytest.raises(
+    ValueError, match=r"jsonl has results of .* its weights was x, and is y now; "
+  ):
+    _writer(tmp_path, images, weights="y")
+  with _writer(tmp_path, images, weights="x") as writer:
+    assert writer.written == 1
+    writer.skip("b", "broken")
+    writer.add(Prediction("c", 5, 5, ()), image, "c")
+  document = json.loads((tmp_path / "predictions.json").read_text())
+  assert document["complete"] is True
+  assert [record["image"] for record in document["images"]] == ["a", "c"]
+  assert document["skipped"] == [{"image": "b", "reason": "broken"}]
+  assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 2
+  assert sorted(os.listdir(tmp_path)) == FILES
 
 
 def test_file_names_that_are_not_utf8(tmp_path):

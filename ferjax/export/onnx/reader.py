@@ -1,5 +1,6 @@
 """Reads ONNX files with onnxruntime."""
 
+import hashlib
 import importlib
 import pathlib
 
@@ -35,7 +36,7 @@ def open_model(model: bytes, name: str) -> ExportedFile:
     found = session.run(outputs, dict(zip(inputs, arrays, strict=True)))
     return dict(zip(outputs, found, strict=True))
 
-  return ExportedFile(description, call)
+  return ExportedFile(description, call, hashlib.sha256(model).hexdigest())
 
 
 def open_session(model: bytes, name: str, *, threads: int = 0):

@@ -63,6 +63,11 @@ class ExplanationWriter:
       }
     )
 
+  @property
+  def written(self) -> int:
+    """The number of images with a result."""
+    return len(self.images)
+
   def skip(self, path: str, reason: str) -> None:
     """Records an unreadable image."""
     self.skipped.append({"image": path, "reason": reason})
