@@ -162,6 +162,9 @@ class TrainConfig:
   seeds: tuple[int, ...] = ()  # one run per seed, below the workdir; (): one run with `seed`
   epochs: int = 300
   batch_size: int = 16  # over all devices and hosts
+  # Split the optimiser's state and the moving averages over the devices (ZeRO stage 1) instead of
+  # keeping a copy on each: less memory, the same results.
+  shard_state: bool = False
   accumulate: int = 1  # microbatches per batch, computed one after the other to save memory
   freeze: str = "backbone"  # "none", or parts that the network can freeze
   freeze_epochs: int = 0

@@ -30,7 +30,8 @@ from ferjax.training.run_log import (
   warnings_about_parts,
 )
 from ferjax.training.run_state import Position, RunState
-from ferjax.training.sharding import check_batch_size, make_mesh, replicated
+from ferjax.training.sharding import check_batch_size, gathered, make_mesh, replicated
+from ferjax.training.state import TrainState
 from ferjax.training.step import TrainStep, make_eval_step, make_train_step
 from ferjax.training.timer import Timer
 
@@ -143,7 +144,8 @@ class Trainer:
     """
     position = run.position
     phase = self._phase_at(position.step)
-    train_step = self._compile(phase)
+    shardings = jax.tree.map(lambda x: x.sharding, run.train)
+    train_step = self._compile(phase, shardings)
     while True:
       stopping = interruption.should_stop(sync_hosts=self._is_logged(phase, position.step))
       due = not stopping and not position.epoch_end_done and self._ends_epoch(phase, position.step)
@@ -156,7 +158,7 @@ class Trainer:
         return stopping
       if position.step == phase.end_step:
         phase = self._phase_at(position.step)
-        train_step = self._compile(phase)
+        train_step = self._compile(phase, shardings)
         self._replace_data(run, phase)
 
       batch = next(run.iterator)
@@ -203,7 +205,7 @@ class Trainer:
   def _evaluate(self, run: RunState, log: RunLog) -> dict[str, float]:
     metrics, _ = evaluate(
       self.eval_step,
-      run.train.inference_variables(),
+      gathered(run.train.inference_variables(), self.mesh),
       self.val_source,
       self.config,
       self.task,
@@ -227,7 +229,7 @@ class Trainer:
       run.save(self.checkpoints, self.description, metrics)
     run.timer.pause()
 
-  def _compile(self, phase: Phase) -> TrainStep:
+  def _compile(self, phase: Phase, shardings: TrainState) -> TrainStep:
     train_step = make_train_step(
       self.model.clone(frozen=phase.frozen),
       self.task,
@@ -236,7 +238,7 @@ class Trainer:
       sam_rho=self.config.optimizer.sam_rho,
       preprocess=self.preprocess,
     )
-    return self.data.compile(train_step)
+    return self.data.compile(train_step, shardings)
 
   def _optimizer(self, phase: Phase) -> tuple[optax.GradientTransformation, Schedule]:
     schedule = make_schedule(

@@ -160,17 +160,20 @@ def compile_step(
   train_step: Callable[..., tuple[TrainState, StepMetrics]],
   mesh: jax.sharding.Mesh,
   *constants: jax.Array,
+  shardings: TrainState | None = None,
 ) -> TrainStep:
-  """Compiles a training step for a mesh: state replicated, batch sharded, old state donated.
+  """Compiles a training step for a mesh: batch sharded, old state donated.
 
-  `constants` are replicated arrays that the step takes after the key. As arguments, unlike values
-  in a closure, they are not copied into the program.
+  The state has the given `shardings` (`ferjax.training.sharding.state_shardings`); None: it is
+  replicated. `constants` are replicated arrays that the step takes after the key. As arguments,
+  unlike values in a closure, they are not copied into the program.
   """
   everywhere = replicated(mesh)
+  state = everywhere if shardings is None else shardings
   compiled = jax.jit(
     train_step,
-    in_shardings=(everywhere, data_sharding(mesh), everywhere, *(everywhere for _ in constants)),
-    out_shardings=everywhere,
+    in_shardings=(state, data_sharding(mesh), everywhere, *(everywhere for _ in constants)),
+    out_shardings=(state, everywhere),
     donate_argnums=0,
     compiler_options=compiler_options(),
   )
