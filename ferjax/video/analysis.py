@@ -12,6 +12,7 @@ from ferjax.video.reading import Frame, VideoReader
 from ferjax.video.results import VideoResults
 
 _PATIENCE = 0.1  # seconds between two looks whether to stop
+_MOST_SOUND = 4096  # packets in a batch, of a film whose pictures cannot be decoded
 
 
 class _Batch(NamedTuple):
@@ -83,6 +84,8 @@ def _read_ahead(
           break
       else:
         batch.sound.append(item)
+        if len(batch.sound) == _MOST_SOUND:
+          break
     return batch
 
   # Leaving the pool waits for the reader, at most for its time-out.

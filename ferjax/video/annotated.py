@@ -1,7 +1,9 @@
 """Writes the annotated film, with the sound of the original."""
 
+import contextlib
 import os
 import pathlib
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Final
 
@@ -9,6 +11,7 @@ import av
 import cv2
 import numpy as np
 from av.container import OutputContainer
+from av.error import FFmpegError
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from jaxtyping import UInt8
@@ -59,14 +62,18 @@ class AnnotatedFilm:
       OSError: it cannot be written.
     """
     if self._container is None:
-      self._create(image.shape[1] // 2 * 2 or 2, image.shape[0] // 2 * 2 or 2)
+      self._container = self._create(image.shape[1] // 2 * 2 or 2, image.shape[0] // 2 * 2 or 2)
+      for packet in self._waiting:
+        self.add_sound(packet)
+      self._waiting = []
     if image.shape[1] // 2 * 2 != self._size[0] or image.shape[0] // 2 * 2 != self._size[1]:
       image = cv2.resize(image, self._size, interpolation=cv2.INTER_AREA)
     image = np.ascontiguousarray(image[: self._size[1], : self._size[0]])
     frame = VideoFrame.from_ndarray(image, format="rgb24")
     self._last_tick = max(round(time * _CLOCK), self._last_tick + 1)
     frame.pts, frame.time_base = self._last_tick, Fraction(1, _CLOCK)
-    self._write(self._pictures.encode(frame))
+    with self._writing():
+      self._container.mux(self._pictures.encode(frame))
 
   def add_sound(self, packet: Packet) -> None:
     """Copies a packet of the sound.
@@ -78,13 +85,14 @@ class AnnotatedFilm:
       self._waiting.append(packet)
     elif self._track is not None:
       shift = round((self._reader.start or 0.0) / packet.time_base)
-      dts = packet.dts - shift
+      dts = (packet.dts or 0) - shift
       if self._last_sound is not None and dts <= self._last_sound:
         return  # damaged: a container's packets are in order
       self._last_sound = dts
       packet.pts = None if packet.pts is None else packet.pts - shift
       packet.dts, packet.stream = dts, self._track
-      self._write([packet])
+      with self._writing():
+        self._container.mux_one(packet)
 
   def close(self) -> str | None:
     """Completes the film; returns its name in the folder, or None if there is no frame.
@@ -94,12 +102,9 @@ class AnnotatedFilm:
     """
     if self._container is None:
       return None
-    try:
-      self._write(self._pictures.encode(None))
+    with self._writing():
+      self._container.mux(self._pictures.encode(None))
       self._container.close()
-    except av.FFmpegError as error:
-      self._partial.unlink(missing_ok=True)
-      raise OSError(self._failed(error)) from error
     name = f"{STEM}{self._partial.suffix}"
     os.replace(self._partial, self._folder / name)
     for suffix in _SUFFIXES:
@@ -113,42 +118,36 @@ class AnnotatedFilm:
       self._container = None
       self._partial.unlink(missing_ok=True)
 
-  def _create(self, width: int, height: int) -> None:
+  def _create(self, width: int, height: int) -> OutputContainer:
     self._size = (width, height)
     rate = Fraction(self._reader.rate).limit_denominator(1001)
     sound = self._reader.sound
     for suffix in _SUFFIXES:
       self._partial = self._folder / f".partial.{STEM}{suffix}"
-      try:
+      with self._writing():
         container = av.open(str(self._partial), "w")
         pictures = container.add_stream(_CODEC, rate=rate, options=_OPTIONS)
+        pictures.width, pictures.height, pictures.pix_fmt = width, height, "yuv420p"
+        pictures.codec_context.time_base = Fraction(1, _CLOCK)
+      try:
         self._track = None if sound is None else container.add_stream_from_template(sound)
       except ValueError:  # the format has no place for this kind of sound
         self._partial.unlink(missing_ok=True)
         continue
-      except (OSError, av.FFmpegError) as error:
-        raise OSError(self._failed(error)) from error
-      break
-    else:
-      kind = "" if sound is None else f" ({sound.codec_context.name})"
-      raise OSError(
-        f"{self._reader.name}: its sound{kind} cannot be copied; --no-annotated writes no film"
-      )
-    pictures.width, pictures.height, pictures.pix_fmt = width, height, "yuv420p"
-    pictures.codec_context.time_base = Fraction(1, _CLOCK)
-    self._container, self._pictures = container, pictures
-    for packet in self._waiting:
-      self.add_sound(packet)
-    self._waiting = []
-
-  def _write(self, packets: list[Packet]) -> None:
-    try:
-      self._container.mux(packets)
-    except (OSError, av.FFmpegError) as error:
-      raise OSError(self._failed(error)) from error
-
-  def _failed(self, error: Exception) -> str:
-    return (
-      f"{self._folder / STEM}: the annotated film cannot be written ({reason(error)}); "
-      "--no-annotated writes none"
+      self._pictures = pictures
+      return container
+    kind = "" if sound is None else f" ({sound.codec_context.name})"
+    raise OSError(
+      f"{self._reader.name}: its sound{kind} cannot be copied; --no-annotated writes no film"
     )
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Converts FFmpeg's errors to OSErrors that name the file."""
+    try:
+      yield
+    except (OSError, FFmpegError, ValueError) as error:
+      raise OSError(
+        f"{self._folder / STEM}: the annotated film cannot be written ({reason(error)}); "
+        "--no-annotated writes none"
+      ) from error

@@ -4,10 +4,12 @@ import dataclasses
 import math
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import av
 import numpy as np
 from av.audio.stream import AudioStream
+from av.error import FFmpegError, tag_to_code
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
@@ -18,6 +20,8 @@ from ferjax.video.source import VideoSource
 TIMEOUT = 10.0  # seconds
 _DEFAULT_RATE = 25.0  # frames per second, of a film that does not say it
 _MAX_PIXEL_ASPECT = 4  # wider pixels are a damaged header
+# FFmpeg's numbers of errors: of PyAV's time-out, and of files that it does not understand.
+_TIMED_OUT, _INVALID = tag_to_code(b"EXIT"), tag_to_code(b"INDA")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +73,7 @@ class VideoReader:
       self._container = av.open(
         source.address, format=source.format, timeout=(timeout, timeout), metadata_errors="replace"
       )
-    except (OSError, av.FFmpegError, ValueError) as error:
+    except (OSError, FFmpegError, ValueError) as error:
       raise OSError(self._cannot_open(source, error)) from error
     try:
       self._find_streams()
@@ -82,23 +86,22 @@ class VideoReader:
     self._stopped = ""
 
   def _cannot_open(self, source: VideoSource, error: Exception) -> str:
-    if isinstance(error, av.error.ExitError | TimeoutError):
+    if _no_answer(error):
       return f"{source.name}: no answer within {self._timeout:g} s; check the address, or --timeout"
-    if isinstance(error, av.error.InvalidDataError):
-      return (
-        f"{source.name}: not a video, or damaged at its start or its index ({reason(error)}); "
-        "expected a file such as .mp4, .mov, .mkv, .webm or .avi"
-      )
+    if getattr(error, "errno", None) == _INVALID:
+      return _no_video(source.name, reason(error))
     return f"{source.name}: cannot be opened ({reason(error)})"
 
   def _find_streams(self) -> None:
     streams = self._container.streams
+    if not len(streams):
+      raise ValueError(_no_video(self.name, "there is nothing in it"))
     # The cover of an album is a video stream of one picture.
     films = [s for s in streams.video if not s.disposition & Disposition.attached_pic]
     if not films:
       kinds = sorted({stream.type for stream in streams if stream not in streams.video})
-      found = f"only {', '.join(kinds)}" if kinds else "nothing"
-      raise ValueError(f"{self.name}: no video stream ({found}); expected a film")
+      found = ", ".join(kinds) or "a picture"
+      raise ValueError(f"{self.name}: no video stream (only {found}); expected a film")
     self._film = films[0]
     if self._film.codec_context is None:
       raise ValueError(f"{self.name}: its video cannot be decoded by this build of PyAV")
@@ -145,9 +148,9 @@ class VideoReader:
   def missing(self) -> str | None:
     """For a film read to its end: how much shorter it is than it says; None if it is not.
 
-    A second, or a twentieth of the film, is no damage: streams of a file differ in length.
+    Half a second, or a hundredth of the film, is no damage: the sound may be longer.
     """
-    if self.duration is None or self.duration - self._time <= max(1.0, self.duration / 20):
+    if self.duration is None or self.duration - self._time <= max(0.5, self.duration / 100):
       return None
     return f"ends after {max(self._time, 0):.2f} s, but says that it has {self.duration:.2f} s"
 
@@ -156,9 +159,8 @@ class VideoReader:
     streams = [self._film] if self.sound is None else [self._film, self.sound]
     try:
       yield from self._container.demux(streams)
-    except (OSError, av.FFmpegError, ValueError) as error:
-      waited = isinstance(error, av.error.ExitError | TimeoutError)
-      self._stopped = f"no data for {self._timeout:g} s" if waited else reason(error)
+    except (OSError, FFmpegError, ValueError) as error:
+      self._stopped = f"no data for {self._timeout:g} s" if _no_answer(error) else reason(error)
       yield None
 
   def _decoded(self, packet: Packet | None) -> list[VideoFrame]:
@@ -166,7 +168,7 @@ class VideoReader:
       return self._film.codec_context.decode(packet)
     except EOFError:
       return []
-    except (OSError, av.FFmpegError, ValueError):
+    except (OSError, FFmpegError, ValueError):
       self._undecodable += 1
       return []
 
@@ -199,10 +201,8 @@ class VideoReader:
 
 def _matrix(frame: VideoFrame) -> tuple[int, ...]:
   """The nine numbers of the display matrix; the identity if there is none."""
-  for data in frame.side_data:
-    if data.type.name == "DISPLAYMATRIX":
-      return struct.unpack("9i", bytes(data))
-  return (1, 0, 0, 0, 1, 0, 0, 0, 1)
+  data: Any = frame.side_data.get("DISPLAYMATRIX")
+  return (1, 0, 0, 0, 1, 0, 0, 0, 1) if data is None else struct.unpack("9i", bytes(data))
 
 
 def oriented(
@@ -222,6 +222,17 @@ def oriented(
   if down < 0:
     image = image[::-1]
   return np.ascontiguousarray(image)
+
+
+def _no_video(name: str, words: str) -> str:
+  return (
+    f"{name}: not a video, or damaged at its start or its index ({words}); expected a file such as "
+    ".mp4, .mov, .mkv, .webm or .avi"
+  )
+
+
+def _no_answer(error: Exception) -> bool:
+  return isinstance(error, TimeoutError) or getattr(error, "errno", None) == _TIMED_OUT
 
 
 def reason(error: Exception) -> str:

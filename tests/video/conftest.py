@@ -93,7 +93,7 @@ class FindsBright(ImagePredictor[np.ndarray]):
     return [tuple(self._found(prepared.inputs)) for prepared in batch]
 
   def _found(self, image):
-    columns = np.flatnonzero((image.max(axis=(0, 2)) > 40))
+    columns = np.flatnonzero(image.max(axis=(0, 2)) > 40)
     for group in np.split(columns, np.flatnonzero(np.diff(columns) > 4) + 1):
       if len(group) > 20:
         rows = np.flatnonzero(image[:, group].max(axis=(1, 2)) > 40)
