@@ -106,7 +106,7 @@ class FindsBright(ImagePredictor[np.ndarray]):
         yield Face(box, scores[name], name, scores)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def finder():
   return FindsBright()
 

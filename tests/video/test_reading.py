@@ -150,9 +150,7 @@ def test_sound_without_pictures(make_film, images, tmp_path):
     block.sample_rate = 48000
     container.mux(stream.encode(block))
     container.mux(stream.encode(None))
-  with pytest.raises(
-    ValueError, match=r"song.m4a: no video stream \(only audio\)"
-  ):
+  with pytest.raises(ValueError, match=r"song.m4a: no video stream \(only audio\)"):
     VideoReader(video_source([tmp_path / "song.m4a"]))
 
 
