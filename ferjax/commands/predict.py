@@ -49,7 +49,8 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     "classifier and --detector. A classifier alone treats each image as a cropped face. Without "
     "--checkpoint, the weights that come with ferjax are used. Writes "
     "predictions.jsonl while it runs, predictions.json, predictions.csv, and annotated copies of "
-    "the images. To go on with an interrupted run, give the same command again.",
+    "the images. To go on with an interrupted run, give the same command again. A video gives "
+    "tables of its faces over time, an annotated film, and a timeline for each person.",
   )
   command.set_defaults(run=_run)
   add = command.add_argument
