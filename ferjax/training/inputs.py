@@ -17,6 +17,7 @@ from ferjax.ops.mixing import mixed_pairs
 from ferjax.ops.normalize import normalize
 from ferjax.ops.stored_views import Augmentation, stored_views
 from ferjax.training.sharding import data_sharding, replicated, to_global
+from ferjax.training.state import TrainState
 from ferjax.training.step import Preprocess, TrainStep, compile_step
 from ferjax.typing import Batch
 
@@ -81,12 +82,12 @@ class TrainingData:
     )
     return device_batches(dataset, self._mesh)
 
-  def compile(self, train_step: TrainStep) -> TrainStep:
+  def compile(self, train_step: TrainStep, shardings: TrainState | None = None) -> TrainStep:
     """Compiles a step for these batches; see `compile_step`."""
     if self._source.task == "classification" and mixes(self._config.data.face_augment):
       train_step = self._with_mixing(train_step)
     if not self._config.data.on_device:
-      return compile_step(train_step, self._mesh)
+      return compile_step(train_step, self._mesh, shardings=shardings)
     pixels, stored = self._stored
     augmentation = augmentation_of(self._config.data, stored)
 
@@ -97,7 +98,7 @@ class TrainingData:
       rest = {name: value for name, value in batch.items() if name != "view"}
       return train_step(state, cast(Batch, {**rest, "image": image}), key)
 
-    return compile_step(step, self._mesh, pixels)
+    return compile_step(step, self._mesh, pixels, shardings=shardings)
 
   def _with_mixing(self, train_step: TrainStep) -> TrainStep:
     """The step for batches whose pairs are to be mixed."""

@@ -16,11 +16,13 @@ from ferjax.data.sources import Source
 from ferjax.tasks.base import Task
 from ferjax.training.config_checks import from_dict
 from ferjax.training.evaluation import evaluate, log_bad_records
+from ferjax.training.incident_log import IncidentLog
+from ferjax.training.incidents import run_key
 from ferjax.training.inputs import TrainingData, preprocess_of
 from ferjax.training.interruption import Interruption, catch_interruption
 from ferjax.training.metric_writer import format_table
 from ferjax.training.optimizers import Schedule, decay_rules, make_optimizer, make_schedule
-from ferjax.training.phases import Phase, make_phases
+from ferjax.training.phases import Phase, make_phases, phase_of
 from ferjax.training.resume import abstract_state, check_same_run, describe, initial_state
 from ferjax.training.run_log import (
   RunLog,
@@ -30,8 +32,10 @@ from ferjax.training.run_log import (
   warnings_about_parts,
 )
 from ferjax.training.run_state import Position, RunState
-from ferjax.training.sharding import check_batch_size, make_mesh, replicated
+from ferjax.training.sharding import check_batch_size, gathered, make_mesh, replicated
+from ferjax.training.state import TrainState
 from ferjax.training.step import TrainStep, make_eval_step, make_train_step
+from ferjax.training.step_log import NonFiniteError
 from ferjax.training.timer import Timer
 
 
@@ -70,12 +74,12 @@ class Trainer:
     self.checkpoints = Checkpoints(
       self.workdir, keep=config.train.keep_checkpoints, metric=self.metric
     )
-    self.key = jax.jit(
-      lambda: jax.random.fold_in(jax.random.key(config.train.seed), 1),
-      out_shardings=replicated(self.mesh),
-    )()
+    self.key = jax.jit(lambda: run_key(config.train.seed), out_shardings=replicated(self.mesh))()
     self.preprocess = preprocess_of(config.data)
     self.data = TrainingData(train_source, config, self.mesh)
+    self.incidents = IncidentLog(
+      self.workdir, config, model, task, train_source, self.data, self.phases, self.mesh
+    )
     self.eval_step = make_eval_step(
       model, task, config.eval, config.data.image_size, self.mesh, preprocess=self.preprocess
     )
@@ -107,7 +111,7 @@ class Trainer:
     log = RunLog(
       self.workdir,
       self.config,
-      first_step=position.step,
+      position=position,
       total_steps=self.total_steps,
       selection=self.description["selection"],
       shown_metrics=(self.metric, *self.task.shown_metrics, "loss"),
@@ -143,7 +147,8 @@ class Trainer:
     """
     position = run.position
     phase = self._phase_at(position.step)
-    train_step = self._compile(phase)
+    shardings = jax.tree.map(lambda x: x.sharding, run.train)
+    train_step = self._compile(phase, shardings)
     while True:
       stopping = interruption.should_stop(sync_hosts=self._is_logged(phase, position.step))
       due = not stopping and not position.epoch_end_done and self._ends_epoch(phase, position.step)
@@ -156,7 +161,7 @@ class Trainer:
         return stopping
       if position.step == phase.end_step:
         phase = self._phase_at(position.step)
-        train_step = self._compile(phase)
+        train_step = self._compile(phase, shardings)
         self._replace_data(run, phase)
 
       batch = next(run.iterator)
@@ -166,13 +171,21 @@ class Trainer:
       position.advance(phase.epoch(position.step + 1), skipped)
 
       run.timer.add_step(phase.batch_size)
-      log.add_step(position.step, step_metrics)
+      log.add_step(position.step, step_metrics, batch.host["index"])
       if self._is_logged(phase, position.step):
-        log.write_steps(position, run.timer)
+        self._write_steps(run, log)
+
+  def _write_steps(self, run: RunState, log: RunLog) -> None:
+    """Logs the steps since the last log, and what went wrong in them."""
+    try:
+      spikes = log.write_steps(run.position, run.timer)
+    except NonFiniteError as error:
+      raise self.incidents.nonfinite(error, run.train) from None
+    for line in self.incidents.spikes(spikes):
+      log.line(line)
 
   def _phase_at(self, step: int) -> Phase:
-    """The phase of the next step after `step` steps; at the end, the last phase."""
-    return next((phase for phase in self.phases if step < phase.end_step), self.phases[-1])
+    return phase_of(self.phases, step)
 
   def _is_logged(self, phase: Phase, step: int) -> bool:
     return step % self.config.train.log_every == 0 or self._ends_epoch(phase, step)
@@ -203,7 +216,7 @@ class Trainer:
   def _evaluate(self, run: RunState, log: RunLog) -> dict[str, float]:
     metrics, _ = evaluate(
       self.eval_step,
-      run.train.inference_variables(),
+      gathered(run.train.inference_variables(), self.mesh),
       self.val_source,
       self.config,
       self.task,
@@ -217,7 +230,7 @@ class Trainer:
   def _save(self, run: RunState, metrics: dict[str, float] | None, log: RunLog) -> None:
     """Saves the run, or adds the metrics to the checkpoint of an interruption."""
     position = run.position
-    log.write_steps(position, run.timer)  # raises before a non-finite state is saved
+    self._write_steps(run, log)  # raises before a non-finite state is saved
     if position.step == self.checkpoints.latest_step:
       if metrics is not None:
         self.checkpoints.add_metrics(
@@ -227,7 +240,7 @@ class Trainer:
       run.save(self.checkpoints, self.description, metrics)
     run.timer.pause()
 
-  def _compile(self, phase: Phase) -> TrainStep:
+  def _compile(self, phase: Phase, shardings: TrainState) -> TrainStep:
     train_step = make_train_step(
       self.model.clone(frozen=phase.frozen),
       self.task,
@@ -236,7 +249,7 @@ class Trainer:
       sam_rho=self.config.optimizer.sam_rho,
       preprocess=self.preprocess,
     )
-    return self.data.compile(train_step)
+    return self.data.compile(train_step, shardings)
 
   def _optimizer(self, phase: Phase) -> tuple[optax.GradientTransformation, Schedule]:
     schedule = make_schedule(
@@ -290,6 +303,7 @@ class Trainer:
       abstract_state(self.config, self.model, self._optimizer(self.phases[0])[0], self.mesh),
       self.data.batches(phase.batch_size, position.data_start),
       restore_iterator=iterator_fits,
+      skip_nonfinite=self.config.train.skip_nonfinite,
     )
 
   def _log_start(self, position: Position, log: RunLog) -> None:

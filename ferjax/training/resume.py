@@ -20,7 +20,7 @@ from ferjax.trained import TrainedNetwork
 from ferjax.training.config_checks import flatten, from_dict, to_dict
 from ferjax.training.pretrained import read_pretrained, transfer
 from ferjax.training.selection import check_selection
-from ferjax.training.sharding import replicated
+from ferjax.training.sharding import replicated, state_shardings
 from ferjax.training.state import TrainState, create_state, init_variables
 
 # These fields and the network must not change during a run.
@@ -86,7 +86,7 @@ def initial_state(
   optimizer: optax.GradientTransformation,
   mesh: jax.sharding.Mesh,
 ) -> TrainState:
-  """The state before the first step, with pretrained weights, replicated over the mesh."""
+  """The state before the first step, with pretrained weights, on the devices of the mesh."""
   # Read first: an unreadable file is reported before anything is compiled.
   pretrained = read_pretrained(config.train.pretrained)
   everywhere = replicated(mesh)
@@ -105,14 +105,16 @@ def initial_state(
     else:
       parts = tuple(config.train.pretrained_parts)
       variables, lines = import_pretrained(model, pretrained, variables, parts)
-    for line in lines:
+    for line in lines if jax.process_index() == 0 else ():
       logging.warning("%s", line)
     variables = jax.device_get(variables)  # its arrays are local to this host; the state is global
-  make_state = jax.jit(
-    lambda variables: create_state(variables, optimizer, ema=config.train.ema_decay > 0),
-    out_shardings=everywhere,
-  )
-  return make_state(variables)
+
+  def create(variables):
+    return create_state(variables, optimizer, ema=config.train.ema_decay > 0)
+
+  shapes = jax.eval_shape(create, variables)
+  shardings = state_shardings(shapes, mesh, shard=config.train.shard_state)
+  return jax.jit(create, out_shardings=shardings)(variables)
 
 
 def abstract_state(
@@ -127,10 +129,11 @@ def abstract_state(
     variables = init_variables(model, key, config.data.image_size)
     return create_state(variables, optimizer, ema=config.train.ema_decay > 0)
 
-  everywhere = replicated(mesh)
+  shapes = jax.eval_shape(create, jax.random.key(config.train.seed))
   return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-    jax.eval_shape(create, jax.random.key(config.train.seed)),
+    lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+    shapes,
+    state_shardings(shapes, mesh, shard=config.train.shard_state),
   )
 
 
