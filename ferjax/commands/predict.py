@@ -54,7 +54,12 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
   )
   command.set_defaults(run=_run)
   add = command.add_argument
-  add_image_options(add, checkpoint=DEFAULT_WEIGHTS, output=OUTPUT)
+  add_image_options(
+    add,
+    checkpoint=DEFAULT_WEIGHTS,
+    output=OUTPUT,
+    paths="image or folder of images; or one video, address such as rtsp://..., or camera:0",
+  )
   add_exported_option(add)
   add(
     "--batch-size",

@@ -127,7 +127,7 @@ def _plot_lines(
   for index, (colour, name) in enumerate(zip(colours, names, strict=True)):
     times = np.insert(middle[seen], breaks, np.nan)
     smooth = np.insert(scores[1, seen, index], breaks, np.nan)
-    dots = {"linestyle": "none", "marker": ".", "markersize": 2, "alpha": 0.25}
+    dots = {"linestyle": "none", "marker": ".", "markersize": 3, "alpha": 0.4}
     axes.plot(middle[seen], scores[0, seen, index], color=tuple(colour), **dots)
     alone = len(seen) == 1
     axes.plot(times, smooth, color=tuple(colour), label=name, marker="o" if alone else None)
