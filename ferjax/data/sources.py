@@ -191,7 +191,8 @@ class _PackedEntries:
     if not -len(self) <= index < len(self):
       raise IndexError(f"record {index} of {len(self)}")
     index %= len(self)
-    return pickle.loads(self._bytes[self._ends[index] : self._ends[index + 1]].tobytes())
+    packed = self._bytes[self._ends[index] : self._ends[index + 1]]
+    return pickle.loads(packed.tobytes())  # noqa: S301 (packed above, never from a file)
 
 
 def count_labelled_boxes(entries: Iterable[Entry]) -> int:
