@@ -87,8 +87,8 @@ def abstract_step(
   shard_state: bool = False,
   averages: bool = False,
   **options: Any,
-) -> tuple[jax.stages.Lowered, TrainState]:
-  """The step of `step` for shapes only, on all devices, and the shapes of its state.
+) -> tuple[jax.stages.Traced, TrainState]:
+  """The step of `step`, traced for shapes only, on all devices; and the shapes of its state.
 
   Nothing is allocated. `averages` adds moving averages; `options` are fields of the network.
   """
@@ -111,7 +111,7 @@ def abstract_step(
     mesh,
     shardings=shardings,
   )
-  return train_step.lower(state, _batch(config, batch_size), key), state
+  return train_step.trace(state, _batch(config, batch_size), key), state
 
 
 def _model(

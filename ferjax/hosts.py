@@ -1,7 +1,7 @@
 """The hosts of a run: how they find each other, and how they share work.
 
-JAX finds the hosts of TPU slices, Slurm and Open MPI by itself, and everywhere else by the
-environment variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
+JAX finds the hosts of TPU slices, Slurm and Open MPI 4 by itself. Everywhere else, three
+environment variables name them; those of Open MPI 5 serve as the last two.
 """
 
 import contextlib
@@ -12,8 +12,9 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-# Read by JAX itself, and by this module: JAX takes only the first from the environment.
+# JAX itself reads only the first of these.
 _ADDRESS, _COUNT, _INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+_MPI_COUNT, _MPI_INDEX = "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"
 
 
 class OtherHostError(RuntimeError):
@@ -87,8 +88,8 @@ def join(
       "are detected"
     )
   coordinator = coordinator or os.environ.get(_ADDRESS)
-  count = _number(_COUNT) if count is None else count
-  index = _number(_INDEX) if index is None else index
+  count = _number(_COUNT, _MPI_COUNT) if count is None else count
+  index = _number(_INDEX, _MPI_INDEX) if index is None else index
   try:
     jax.distributed.initialize(coordinator, count, index)
   except (ValueError, TypeError) as error:
@@ -117,11 +118,14 @@ def any_host(flag: bool) -> bool:
   return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
-def _number(variable: str) -> int | None:
-  text = os.environ.get(variable)
-  if text is None:
-    return None
-  try:
-    return int(text)
-  except ValueError:
-    raise ValueError(f"{variable} is {text!r}; expected a whole number") from None
+def _number(*variables: str) -> int | None:
+  """The value of the first variable that is set."""
+  for variable in variables:
+    text = os.environ.get(variable)
+    if text is None:
+      continue
+    try:
+      return int(text)
+    except ValueError:
+      raise ValueError(f"{variable} is {text!r}; expected a whole number") from None
+  return None

@@ -35,7 +35,8 @@ def connect(monkeypatch):
   """The arguments of `jax.distributed.initialize`, which is not called."""
   given = []
   monkeypatch.setattr(jax.distributed, "initialize", lambda *arguments: given.append(arguments))
-  for name in ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
+  jax_names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+  for name in (*jax_names, "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"):
     monkeypatch.delenv(name, raising=False)
   return given
 
@@ -43,11 +44,19 @@ def connect(monkeypatch):
 def test_hosts_are_given_detected_or_in_the_environment(connect, monkeypatch):
   join("here:1", 4, 2)
   join()
+  monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "8")
+  monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "7")
   monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "job-0.job:3389")
+  join()
   monkeypatch.setenv("JAX_NUM_PROCESSES", "4")
   monkeypatch.setenv("JAX_PROCESS_ID", "0")
   assert join() == Hosts(0, 1, join().any)  # of this process
-  assert connect[:3] == [("here:1", 4, 2), (None, None, None), ("job-0.job:3389", 4, 0)]
+  assert connect[:4] == [
+    ("here:1", 4, 2),
+    (None, None, None),
+    ("job-0.job:3389", 8, 7),
+    ("job-0.job:3389", 4, 0),
+  ]
 
 
 def test_wrong_addresses(connect, monkeypatch):
