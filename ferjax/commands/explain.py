@@ -62,6 +62,7 @@ def _run(arguments: argparse.Namespace) -> None:
       iou_threshold=arguments.iou_threshold,
       max_detections=arguments.max_detections,
       per_class_nms=arguments.per_class_nms,
+      image_size=arguments.image_size,
     )
     predictor = explainer.predictor
     header = {

@@ -1,6 +1,7 @@
 """The `ferjax` command."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -31,13 +32,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     add(commands)
   arguments = parser.parse_args(argv)
   try:
-    return arguments.run(arguments) or 0
+    code = arguments.run(arguments) or 0
+    sys.stdout.flush()
+    return code
   except (CommandError, OtherHostError) as error:
     print(f"ferjax: error: {error}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print("ferjax: interrupted", file=sys.stderr)
     return 130
+  except BrokenPipeError:
+    # The reader of the output, such as `head`, has all it wants; the exit flushes once more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 if __name__ == "__main__":

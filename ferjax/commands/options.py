@@ -144,3 +144,10 @@ def add_detection_options(add: Add, *, max_detections: int) -> None:
     help="never drop boxes of other expressions, as in evaluation: a face can then get two boxes; "
     "for a detector alone",
   )
+  add(
+    "--image-size",
+    type=int,
+    metavar="N",
+    help="side of the detector's input in pixels: a larger one finds smaller faces in more time "
+    "(default: that of the weights)",
+  )

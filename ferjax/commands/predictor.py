@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 DEFAULT_WEIGHTS = "the weights of a classifier and a detector that come with ferjax"
 # Settings that are parts of an exported program.
-_IN_PROGRAMS = ("max_detections", "per_class_nms", "flip", "logit_adjustment")
+_IN_PROGRAMS = ("max_detections", "per_class_nms", "image_size", "flip", "logit_adjustment")
 
 
 def add_exported_option(add: Add) -> None:

@@ -78,6 +78,7 @@ def _add_save(actions: argparse._SubParsersAction) -> None:
     help="of a classifier: whether prediction averages a face and its mirror image",
   )
   add("--logit-adjustment", type=float, metavar="T", help="of a classifier: default of prediction")
+  add("--image-size", type=int, metavar="N", help="of a detector: side of its input, pixels")
 
 
 def _list(arguments: argparse.Namespace) -> None:
@@ -134,16 +135,22 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _save(arguments: argparse.Namespace) -> None:
-  from ferjax.weights import save_weights
+  from ferjax.weights import open_weights, save_weights
 
   output = pathlib.Path(arguments.output)
   given = {name: getattr(arguments, name) for name in _SETTINGS}
   try:
     check_writable(output.parent, [output.name])
+    opened = open_weights(arguments.checkpoint, step=arguments.step)
+    if arguments.image_size is not None and opened.meta["task"] == "detection":
+      from ferjax.inference.detection import check_input_size
+      from ferjax.models import create_model
+
+      check_input_size(opened.build_model(create_model), arguments.image_size)
     weights = save_weights(
-      arguments.checkpoint,
+      opened,
       output,
-      step=arguments.step,
+      image_size=arguments.image_size,
       name=arguments.name,
       data=arguments.data,
       licence=arguments.licence,

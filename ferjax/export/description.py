@@ -1,6 +1,7 @@
 """The description inside every exported file: JSON, the same fields in each format."""
 
 import json
+import pathlib
 from collections.abc import Mapping
 from typing import Any, NotRequired
 
@@ -52,7 +53,8 @@ def describe(opened: TrainedNetwork, kind: str, **fields: Any) -> ExportDescript
     **network_meta(meta),
     "format": FORMAT,
     "kind": kind,
-    "name": str(opened.name),
+    # Of a checkpoint, WORKDIR/checkpoints/STEP: the folders above mean nothing elsewhere.
+    "name": pathlib.PurePath(*pathlib.PurePath(opened.name).parts[-3:]).as_posix(),
     "raw": False,
     "parameters": "inside",
     "inputs": {},

@@ -20,6 +20,7 @@ from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, letterbox, luma
 from ferjax.inference.base import ImagePredictor, Prepared, check_count, stack_padded
 from ferjax.inference.results import Face
 from ferjax.models import create_model
+from ferjax.models.registry import check_image_size, spec_of
 from ferjax.ops.normalize import normalize
 from ferjax.tasks.detection.task import DetectionTask
 from ferjax.trained import TrainedNetwork
@@ -128,6 +129,7 @@ class Predictor(FaceDetector):
     iou_threshold: float | None = None,
     max_detections: int = MAX_DETECTIONS,
     per_class_nms: bool = False,
+    image_size: int | None = None,
   ):
     """Loads the model, class names, image size and weights.
 
@@ -144,6 +146,8 @@ class Predictor(FaceDetector):
       max_detections: maximum number of faces per image.
       per_class_nms: whether boxes of other expressions are never dropped, as in evaluation. A face
         with two likely expressions can then get two boxes.
+      image_size: side of the square to which images are reduced or enlarged, pixels: a larger one
+        finds smaller faces in more time. None for that of the weights.
 
     Raises:
       FileNotFoundError: the checkpoint does not exist, and is not the name of known weights.
@@ -157,11 +161,14 @@ class Predictor(FaceDetector):
     settings = {"score_threshold": SCORE_THRESHOLD, "iou_threshold": IOU_THRESHOLD}
     settings |= opened.settings
     self.step, self.digest = opened.step, opened.digest
+    model = opened.build_model(create_model)
+    if image_size is not None:
+      check_input_size(model, image_size)
     self._build(
-      opened.build_model(create_model),
+      model,
       opened.variables(),
       meta["class_names"],
-      meta["image_size"],
+      meta["image_size"] if image_size is None else image_size,
       mean=meta["mean"],
       std=meta["std"],
       grey=meta["grey"],
@@ -171,6 +178,8 @@ class Predictor(FaceDetector):
       max_detections=max_detections,
       per_class_nms=per_class_nms,
     )
+    if self.image_size != meta["image_size"]:
+      self.settings["image_size"] = self.image_size
 
   @classmethod
   def from_model(
@@ -258,6 +267,12 @@ class Predictor(FaceDetector):
   def _detections(self, squares, placements) -> Detections:
     found = self._detect(self._variables, squares, placements, *self._thresholds)
     return jax.device_get(found)
+
+
+def check_input_size(model: nn.Module, image_size: int) -> None:
+  """Raises a ValueError if the detector cannot take squares with sides of so many pixels."""
+  spec = spec_of(model)
+  check_image_size(image_size, 1 if spec is None else spec.stride)
 
 
 def check_detection_settings(

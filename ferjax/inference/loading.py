@@ -28,6 +28,7 @@ def load_predictor(
   iou_threshold: float | None = None,
   max_detections: int | None = None,
   per_class_nms: bool | None = None,
+  image_size: int | None = None,
   flip: bool | None = None,
   logit_adjustment: float | None = None,
 ) -> ImagePredictor:
@@ -43,7 +44,8 @@ def load_predictor(
       latest if none was evaluated. Without it, images are treated as cropped faces.
     crop_scale, crop_margin: with a classifier and a detector only, as for `DetectAndClassify`.
     batch_size: images per batch.
-    score_threshold, iou_threshold, max_detections: if faces are detected, as for `Predictor`.
+    score_threshold, iou_threshold, max_detections, image_size: if faces are detected, as for
+      `Predictor`.
     per_class_nms: for a detector alone, as for `Predictor`.
     flip, logit_adjustment: for a classifier, as for `ExpressionClassifier`.
 
@@ -58,7 +60,10 @@ def load_predictor(
   checkpoint = _open(checkpoint, step)
   task = _task(checkpoint)
   detection = _given(
-    score_threshold=score_threshold, iou_threshold=iou_threshold, max_detections=max_detections
+    score_threshold=score_threshold,
+    iou_threshold=iou_threshold,
+    max_detections=max_detections,
+    image_size=image_size,
   )
   cropping = _given(crop_scale=crop_scale, crop_margin=crop_margin)
   suppression = _given(per_class_nms=per_class_nms)

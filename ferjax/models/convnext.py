@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ferjax.models import remat
-from ferjax.models.layers import Conv, DropPath, Dtype
+from ferjax.models.layers import Conv, DropPath, Dtype, param
 from ferjax.ops.layer_norm import layer_norm
 
 # The released program truncates at 100 standard deviations.
@@ -46,8 +46,8 @@ class LayerNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "*s c"]) -> Float[Array, "*s c"]:
-    scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
-    bias = self.param("bias", _zeros, x.shape[-1:], jnp.float32)
+    scale = param(self, "scale", nn.initializers.ones, x.shape[-1:])
+    bias = param(self, "bias", _zeros, x.shape[-1:])
     return layer_norm(x, scale, bias, epsilon=self.epsilon).astype(self.dtype)
 
 
@@ -76,8 +76,8 @@ class Dense(nn.Module):
   def __call__(
     self, x: Float[Array, "n c"], scale: Float[Array, "{self.features}"] | None = None
   ) -> Float[Array, "n {self.features}"]:
-    kernel = self.param("kernel", _kernel_init, (x.shape[-1], self.features), jnp.float32)
-    bias = self.param("bias", _zeros, (self.features,), jnp.float32)
+    kernel = param(self, "kernel", _kernel_init, (x.shape[-1], self.features))
+    bias = param(self, "bias", _zeros, (self.features,))
     if scale is not None:
       kernel, bias = kernel * scale[None], bias * scale
     x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
@@ -113,7 +113,7 @@ def _perceptron(block: ConvNeXtBlock, y: Float[Array, "b h w c"]) -> Float[Array
   y = LayerNorm(dtype=block.dtype, name="norm")(y.reshape(-1, c))
   # Rounded before the GELU, so that the gradient stores it in the compute dtype.
   y = gelu(Dense(4 * c, block.dtype, name="dense0")(y).astype(block.dtype))
-  gamma = block.param("gamma", nn.initializers.constant(block.layer_scale), (c,), jnp.float32)
+  gamma = param(block, "gamma", nn.initializers.constant(block.layer_scale), (c,))
   return Dense(c, block.dtype, name="dense1")(y, gamma).reshape(shape)
 
 

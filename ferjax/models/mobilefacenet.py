@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ferjax.models import remat
-from ferjax.models.layers import Conv, Dtype, PReLU, torch_batch_norm
+from ferjax.models.layers import Conv, Dtype, PReLU, param, torch_batch_norm
 
 BLOCKS = (4, 6, 2)  # residual blocks per stage, after the one that halves the map
 EMBEDDING_MAP = 7  # side of the embedding head's input map, cells
@@ -78,7 +78,7 @@ class GlobalDepthwise(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
     _, height, width, c = x.shape
-    kernel = self.param("kernel", kernel_init, (height, width, 1, c), jnp.float32)
+    kernel = param(self, "kernel", kernel_init, (height, width, 1, c))
     return jnp.einsum("bhwc,hwc->bc", x, kernel[:, :, 0].astype(self.dtype))
 
 

@@ -145,6 +145,14 @@ def resolve(reference: Reference) -> Any:
   return pkgutil.resolve_name(reference) if isinstance(reference, str) else reference
 
 
+def check_image_size(size: int, stride: int) -> None:
+  """Raises a ValueError for a side in pixels that is not a positive multiple of `stride`."""
+  if size < 1 or size % stride:
+    below = size // stride * stride
+    near = f"{below} or {below + stride}" if below > 0 else f"{stride}"
+    raise ValueError(f"image_size is {size}; it must be divisible by {stride}; nearest: {near}")
+
+
 def check_choices(model: nn.Module, name: str, choices: Mapping[str, tuple[str, ...]]) -> None:
   """Raises a ValueError for a field of the network `name` whose value is unknown."""
   for field, known in choices.items():

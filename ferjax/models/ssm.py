@@ -20,6 +20,7 @@ from ferjax.models.layers import (
   batch_norm,
   conv_init,
   dense_init,
+  param,
   torch_batch_norm,
   uniform_bias_init,
 )
@@ -118,11 +119,11 @@ class SS2D(nn.Module):
     """The selective scan along each path, with separate parameters; the result is float32."""
     p, n, d = self.num_paths, STATE_SIZE, x.shape[-1]
     rank = math.ceil(d / 32)
-    x_proj = self.param("x_proj_weight", stacked_dense_init, (p, rank + 2 * n, d), jnp.float32)
-    dt_proj = self.param("dt_proj_weight", stacked_dense_init, (p, d, rank), jnp.float32)
-    dt_bias = self.param("dt_proj_bias", self.dt_bias_init, (p, d), jnp.float32)
-    a_log = self.param("A_log", a_log_init, (p, d, n), jnp.float32)
-    skip = self.param("D", nn.initializers.ones, (p, d), jnp.float32)
+    x_proj = param(self, "x_proj_weight", stacked_dense_init, (p, rank + 2 * n, d))
+    dt_proj = param(self, "dt_proj_weight", stacked_dense_init, (p, d, rank))
+    dt_bias = param(self, "dt_proj_bias", self.dt_bias_init, (p, d))
+    a_log = param(self, "A_log", a_log_init, (p, d, n))
+    skip = param(self, "D", nn.initializers.ones, (p, d))
 
     projected = jnp.einsum("pbld,pcd->pblc", x, x_proj.astype(self.dtype))
     dt, B, C = jnp.split(projected, [rank, rank + n], axis=-1)
@@ -269,8 +270,8 @@ class ASFR(nn.Module):
       name="dt_proj",
     )(low)
     dt = softplus(dt.astype(jnp.float32))
-    a_log = self.param("A_log", nn.initializers.normal(0.02), (n,), jnp.float32)
-    skip = self.param("D", nn.initializers.ones, (d,), jnp.float32)
+    a_log = param(self, "A_log", nn.initializers.normal(0.02), (n,))
+    skip = param(self, "D", nn.initializers.ones, (d,))
     skip = jnp.full((d,), float(d)) if self.variant == "released" else skip
     y = self.scan(x, dt, a_log, B, C, TorchDense(n, name="input_step")(dt))
     y = y + skip[None, None] * x.astype(jnp.float32)

@@ -15,7 +15,7 @@ from ferjax.data.loading import source_names
 from ferjax.data.mixture import parse_sources
 from ferjax.data.sources import ON_BAD_RECORD
 from ferjax.models.options import model_arguments
-from ferjax.models.registry import ModelSpec, model_spec
+from ferjax.models.registry import ModelSpec, check_image_size, model_spec
 from ferjax.tasks import TASKS, task_name
 from ferjax.training.config_types import type_problems
 from ferjax.training.optimizers import BY_EPOCH, BY_STEP, check_group_rates, decay_rules
@@ -60,6 +60,8 @@ _NOT_NEGATIVE = (
   "loss.logit_adjustment",
   "eval.logit_adjustment",
   "train.patience",
+  "train.skip_nonfinite",
+  "train.spike_deviations",
   "optimizer.min_learning_rate",
   "train.seed",
   "train.freeze_epochs",
@@ -163,11 +165,10 @@ def _problems(config: Config) -> Iterator[str]:
 
 
 def _model_problems(config: Config, spec: ModelSpec) -> Iterator[str]:
-  size = config.data.image_size
-  if size % spec.stride:
-    below = size // spec.stride * spec.stride
-    near = f"{below} or {below + spec.stride}" if below > 0 else f"{spec.stride}"
-    yield f"data.image_size is {size}; it must be divisible by {spec.stride}; nearest: {near}"
+  try:
+    check_image_size(config.data.image_size, spec.stride)
+  except ValueError as error:
+    yield f"data.{error}"
   rules = decay_rules(config.model.name)
   if config.optimizer.decay not in rules:
     yield (

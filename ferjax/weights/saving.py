@@ -27,6 +27,7 @@ def save_weights(
   licence: str | None = None,
   metrics: Mapping[str, Mapping[str, float]] | None = None,
   settings: Mapping[str, Any] | None = None,
+  image_size: int | None = None,
   dtype: str = "float16",
 ) -> WeightsFile:
   """Saves the variables of inference, which are the moving averages if there are any.
@@ -46,11 +47,13 @@ def save_weights(
       (0..1) of a detector; of a classifier `crop_margin`, as for
       `ferjax.weights.settings.check_margin`, `flip` and `logit_adjustment`, as for
       `ferjax.inference.classification.ExpressionClassifier`.
+    image_size: side of a detector's input, pixels; the caller knows what the network takes.
     dtype: of the kernels in the file: "float16", or "float32" for twice the size and every bit.
 
   Raises:
     FileNotFoundError, ValueError: as `open_weights`.
-    ValueError: another suffix, or a setting of another task or out of range.
+    ValueError: another suffix, a setting of another task or out of range, or an image size for
+      another task than detection.
     OSError: the file cannot be written.
   """
   output = pathlib.Path(output)
@@ -59,9 +62,15 @@ def save_weights(
   opened = open_weights(source, step=step)
   meta = opened.meta
   check_settings(meta["task"], settings or {})
+  if image_size is not None and meta["task"] != "detection":
+    raise ValueError(
+      f"image_size is {image_size}, but {opened.name} is for {meta['task']}, and takes images of "
+      f"{meta['image_size']} pixels only; omit image_size"
+    )
   known = meta["metrics"] if isinstance(opened, WeightsFile) else {_VALIDATION: meta["metrics"]}
   description: Description = {
     **network_meta(meta),
+    "image_size": meta["image_size"] if image_size is None else image_size,
     "format": FORMAT,
     "name": name or output.stem,
     "settings": {**opened.settings, **(settings or {})},

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ferjax.data.prepared import open_prepared
+
 pytestmark = pytest.mark.slow
 
 
@@ -119,12 +121,10 @@ def test_a_prepared_set_is_the_same(tmp_path, hosts):
   assert run([*settings, tmp_path / "alone"])[0] == [0]
   codes, messages = run([*settings, tmp_path / "hosts"], hosts=hosts)
   assert codes == [0] * hosts, messages
-  files = [
-    {
-      path.relative_to(tmp_path / name): path.read_bytes()
-      for path in (tmp_path / name).rglob("*")
-      if path.is_file() and path.suffix != ".png"
-    }
-    for name in ("alone", "hosts")
-  ]
+  folders = [next((tmp_path / name).glob("*/*/1.0.0")) for name in ("hosts", "alone")]
+  files = [sorted(path.relative_to(x) for path in x.rglob("*")) for x in folders]
   assert files[0] == files[1]
+  for split in ("train", "val"):
+    a, b = (open_prepared(folder, split) for folder in folders)
+    np.testing.assert_equal(*([x._record(i) for i in range(len(x))] for x in (a, b)))
+    np.testing.assert_array_equal(a.labels, b.labels)

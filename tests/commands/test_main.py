@@ -1,6 +1,7 @@
 """Parsing, exit codes and code shared by all subcommands."""
 
 import io
+import os
 import subprocess
 import sys
 
@@ -40,6 +41,16 @@ def test_the_installed_command_runs_from_anywhere(tmp_path):
   )
   assert result.returncode == 0, result.stderr
   assert "predict" in result.stdout
+
+
+def test_a_reader_that_stops_early():
+  code = "import sys; from ferjax.commands.main import main; sys.exit(main(['weights', '--help']))"
+  read, write = os.pipe()
+  os.close(read)
+  command = [sys.executable, "-c", code]
+  result = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+  os.close(write)
+  assert (result.returncode, result.stderr) == (0, "")
 
 
 class _Terminal(io.TextIOWrapper):

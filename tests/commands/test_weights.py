@@ -67,6 +67,15 @@ def test_the_saved_network(folder, tiny_checkpoint):
   chex.assert_trees_all_close(ours, theirs, rtol=2**-11, atol=2**-25)
 
 
+def test_another_size_of_the_input(known, tmp_path):
+  output = tmp_path / "small.safetensors"
+  arguments = ["weights", "save", DEFAULT_DETECTOR, "--image-size", "64"]
+  assert main([*arguments, "--output", str(output)]) == 0
+  saved = open_weights(output)
+  assert saved.meta["image_size"] == 64
+  chex.assert_trees_all_equal(saved.variables(), open_weights(DEFAULT_DETECTOR).variables())
+
+
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
@@ -80,6 +89,8 @@ def test_the_saved_network(folder, tiny_checkpoint):
     (["weights", "save", "{checkpoint}", "--metrics", "x={image}"], "is not JSON"),
     (["weights", "save", "{checkpoint}", "--crop-margin", "9"], "crop_margin is 9.0; expected"),
     (["weights", "save", "{checkpoint}", "--iou-threshold", "1"], "does not apply to a model for"),
+    (["weights", "save", "{checkpoint}", "--image-size", "64"], "image_size is 64, but"),
+    (["weights", "save", DEFAULT_DETECTOR, "--image-size", "65"], "must be divisible by 32"),
   ],
 )
 def test_wrong_input(known, folder, classifier_checkpoint, tmp_path, arguments, message, capsys):

@@ -78,6 +78,7 @@ def test_a_classifier_as_the_detector(classifier_checkpoint):
     ("crop_scale", 1.2),
     ("crop_margin", 0.1),
     ("per_class_nms", True),
+    ("image_size", 64),
   ],
 )
 def test_settings_of_a_detector_for_a_classifier_alone(classifier_checkpoint, name, value):
@@ -96,6 +97,19 @@ def test_suppression_per_class(tiny_checkpoint, classifier_checkpoint):
   assert load_predictor(tiny_checkpoint, per_class_nms=True).settings["per_class_nms"]
   with pytest.raises(ValueError, match="per_class_nms is True, but does not apply here"):
     load_predictor(classifier_checkpoint, detector=tiny_checkpoint, per_class_nms=True)
+
+
+def test_another_size_of_the_detectors_input(tiny_checkpoint, classifier_checkpoint):
+  alone = load_predictor(tiny_checkpoint, image_size=96)
+  assert isinstance(alone, Predictor)
+  assert (alone.image_size, alone.settings["image_size"]) == (96, 96)
+  (prediction,) = alone.predict([np.zeros((20, 10, 3), np.uint8)])
+  assert (prediction.width, prediction.height) == (10, 20)
+  both = load_predictor(classifier_checkpoint, detector=tiny_checkpoint, image_size=96)
+  assert both.settings["image_size"] == 96
+  for size in (0, -32, 72):
+    with pytest.raises(ValueError, match=f"image_size is {size}; it must be divisible by 32"):
+      load_predictor(tiny_checkpoint, image_size=size)
 
 
 def test_the_default_weights(tiny_checkpoint, classifier_checkpoint, tmp_path, monkeypatch):

@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.signal
+from flax.errors import ScopeParamNotFoundError, ScopeParamShapeError
 
 from ferjax.models.csp_darknet import Focus
-from ferjax.models.layers import Conv, DropPath, batch_norm, upsample2
+from ferjax.models.layers import Conv, DropPath, TorchDense, batch_norm, upsample2
 
 
 @pytest.mark.parametrize(("k", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2)])
@@ -25,6 +26,16 @@ def test_conv_equals_scipy(k, stride, depthwise):
       for j, c in enumerate(inputs)
     )
     np.testing.assert_allclose(y[1, :, :, out], want[::stride, ::stride], rtol=1e-4, atol=1e-5)
+
+
+def test_given_parameters_are_checked_by_name_and_shape():
+  dense, x = TorchDense(3), jnp.ones((2, 4))
+  params = {"kernel": jnp.ones((4, 3)), "bias": jnp.arange(3.0)}
+  np.testing.assert_array_equal(dense.apply({"params": params}, x), [[4, 5, 6]] * 2)
+  with pytest.raises(ScopeParamShapeError, match=r"kernel.*\(4, 3\).*has shape \(5, 3\)"):
+    dense.apply({"params": params | {"kernel": jnp.ones((5, 3))}}, x)
+  with pytest.raises(ScopeParamNotFoundError, match="bias"):
+    dense.apply({"params": {"kernel": params["kernel"]}}, x)
 
 
 def test_focus_takes_the_phases_in_the_published_order():

@@ -26,6 +26,7 @@ from ferjax.data.datasets.base import DataSet, Options
 from ferjax.data.datasets.catalog import DATA_SETS
 from ferjax.data.datasets.entries import Entry, RecordError
 from ferjax.data.examples import Loaded, in_threads, load
+from ferjax.data.preparation import unreported
 from ferjax.data.preparation.deduplication import (
   signature_files,
   without_duplicates,
@@ -34,6 +35,7 @@ from ferjax.data.preparation.deduplication import (
 from ferjax.data.preparation.duplicates import Signature, signature
 from ferjax.data.preparation.plan import Plan, Splitting, make_plan
 from ferjax.data.preparation.shards import Notes, ShardStore, fingerprint
+from ferjax.data.preparation.unreported import Written
 from ferjax.data.prepared import INDEX, labels_file
 from ferjax.data.sources import count_labelled_boxes
 from ferjax.output import escaped
@@ -60,7 +62,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   Attributes:
     plan: the records to write; made from `manual_dir` if not set before.
     progress: called with the number of finished records.
-    kept: split -> written entries; filled when they are written.
+    kept: split -> written entries; filled when they are written, or by `resume_report`.
     sizes: split -> width and height of their images, pixels.
     left_out: split -> images that were left out, with the reason.
     duplicates: split -> records that were dropped as duplicates, with the reason.
@@ -179,21 +181,38 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   ) -> list[tfds.core.SplitInfo]:
     del download_config
     plan = self._make_plan(dl_manager)
-    store = self._store(plan)
+    digest = self._fingerprint(plan)
+    store = self._store(digest)
     plan, self.duplicates = self._without_duplicates(plan, store)
-    written = {split: self._write(split, members, store) for split, members in plan.entries.items()}
-    infos = [self._finish(split, plan, notes, store) for split, notes in written.items()]
+    shards = {split: self._write(split, members, store) for split, members in plan.entries.items()}
+    infos = [self._finish(split, plan, notes, store) for split, notes in shards.items()]
     mode = {"drop_duplicates": self._config.drop_duplicates}
     index = {**plan.describe(), **mode, "splits": self._split_index()}
     (self.data_path / INDEX).write_text(json.dumps(index, indent=2))
+    written = Written(self.kept, self.sizes, self.left_out, self.duplicates)
+    unreported.save(self.data_path, written, digest)
     store.remove()
     return infos
 
-  def _store(self, plan: Plan) -> ShardStore:
-    final = epath.Path(self._data_dir_root) / self.info.full_name
-    settings = repr((self._config, self.VERSION))
+  def resume_report(self, plan: Plan) -> bool:
+    """Whether the set is written, but not its report; restores what the report needs.
+
+    Args:
+      plan: of the same preparation.
+    """
+    written = unreported.load(epath.Path(self.data_dir), plan, self._fingerprint(plan))
+    if written is None:
+      return False
+    self.kept, self.sizes, self.left_out, self.duplicates = written
+    return True
+
+  def _fingerprint(self, plan: Plan) -> str:
     everything = [entry for members in plan.entries.values() for entry in members]
-    return ShardStore(final.parent / f"{final.name}.unfinished", fingerprint(everything, settings))
+    return fingerprint(everything, repr((self._config, self.VERSION)))
+
+  def _store(self, digest: str) -> ShardStore:
+    final = epath.Path(self._data_dir_root) / self.info.full_name
+    return ShardStore(final.parent / f"{final.name}.unfinished", digest)
 
   def write_share(self, plan: Plan, *, index: int, count: int, wait: Callable[[], None]) -> None:
     """Writes this process's share of the shards; then one process can complete the set.
@@ -206,7 +225,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """
     if index:
       wait()  # until the first process has deleted the shards of other records
-    store = self._store(plan)
+    store = self._store(self._fingerprint(plan))
     if not index:
       wait()
     if self._config.drop_duplicates != "none":
@@ -238,8 +257,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   ) -> Iterator[tuple[str, int, Sequence[Entry]]]:
     """Name, first entry and entries of each shard."""
     count = self._config.records_per_shard
-    starts = range(0, len(entries), count)
-    template = self._get_filename_template(split)
+    template, starts = self._get_filename_template(split), range(0, len(entries), count)
     for number, start in enumerate(starts):
       name = template.sharded_filepath(shard_index=number, num_shards=len(starts)).name
       yield name, start, entries[start : start + count]

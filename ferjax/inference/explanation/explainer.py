@@ -276,11 +276,13 @@ def load_explainer(
   iou_threshold: float | None = None,
   max_detections: int | None = None,
   per_class_nms: bool | None = None,
+  image_size: int | None = None,
 ) -> Explainer:
   """A `ClassifierExplainer` or a `DetectorExplainer`, depending on the task.
 
   Args:
-    checkpoint, step, score_threshold, iou_threshold, per_class_nms: as for `ferjax.load_predictor`.
+    checkpoint, step, score_threshold, iou_threshold, per_class_nms, image_size: as for
+      `ferjax.load_predictor`.
     target: the class to explain; None for the predicted one.
     max_detections: detectors only: maximum number of faces to explain, by decreasing score; None
       for 6.
@@ -299,6 +301,7 @@ def load_explainer(
     iou_threshold=iou_threshold,
     max_detections=max_detections,
     per_class_nms=per_class_nms,
+    image_size=image_size,
   )
   if isinstance(predictor, Predictor):
     return DetectorExplainer(predictor, target=target)
