@@ -75,7 +75,7 @@ def _floats(x: Any) -> Any:
   return float(x) if isinstance(x, int) and not isinstance(x, bool) else x
 
 
-def _is_number(x: object) -> bool:
+def _is_number(x: Any) -> bool:
   is_number = isinstance(x, int | float) and not isinstance(x, bool)
   return is_number and abs(x) <= sys.float_info.max  # NaN is not
 
@@ -96,8 +96,8 @@ def _is_name(x: object) -> bool:
   return isinstance(x, str) and x != "" and one_line(x) == x
 
 
-def _is_fraction(x: object) -> bool:
-  return _is_number(x) and 0 <= x <= 1  # pyright: ignore[reportOperatorIssue]
+def _is_fraction(x: Any) -> bool:
+  return _is_number(x) and 0 <= x <= 1
 
 
 def _has_settings(x: object) -> bool:
