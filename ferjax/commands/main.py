@@ -14,6 +14,7 @@ from ferjax.commands.info import add_info
 from ferjax.commands.predict import add_predict
 from ferjax.commands.serve import add_serve
 from ferjax.commands.weights import add_weights
+from ferjax.hosts import OtherHostError
 from ferjax.output import escape_unencodable_output
 
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = arguments.run(arguments) or 0
     sys.stdout.flush()
     return code
-  except CommandError as error:
+  except (CommandError, OtherHostError) as error:
     print(f"ferjax: error: {error}", file=sys.stderr)
     return 2
   except KeyboardInterrupt:

@@ -72,9 +72,9 @@ def predict_video(arguments: argparse.Namespace, source: "VideoSource") -> None:
       f"{source.name} is a video, which needs {', '.join(missing)}; install the extra: "
       "pip install 'ferjax[video]'"
     )
-  for name, option in (("recursive", "--recursive"), ("restart", "--restart")):
+  for name in ("recursive", "restart", "distributed"):
     if getattr(arguments, name):
-      raise CommandError(f"{option} is for images, and {source.name} is a video; omit it")
+      raise CommandError(f"--{name} is for images, and {source.name} is a video; omit it")
   from ferjax.video.reading import TIMEOUT, VideoReader
 
   seconds = math.inf if arguments.seconds is None else arguments.seconds
