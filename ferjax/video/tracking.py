@@ -16,10 +16,12 @@ from scipy.optimize import linear_sum_assignment
 from ferjax.inference.results import Box
 
 _MIN_IOU = 0.2
-# Similarity of appearance, -1..1. Of pairs of portraits of different persons, all taken in the same
-# studio, 1 % are above the second number, and 15 % above the first (docs/video.md).
-_NOT_ANOTHER = 0.8
-_THE_SAME = 0.89
+# Similarity of appearance, -1..1, that a face needs to be the same as in the last frame, and as a
+# second ago. Of the pairs of portraits of different persons, all taken in one studio, 0.1 % are above
+# the first number and 5 % above the second (docs/video.md).
+_CONTINUES = (0.92, 0.85)
+# For a lost face to be known again. It is compared with many.
+_THE_SAME = 0.92
 _STILL_THERE = 1.0  # seconds during which a lost face is expected where it was
 _REMEMBERED = 60.0  # seconds during which a lost face is known again by its appearance
 _MOST_REMEMBERED = 64
@@ -31,10 +33,13 @@ _SIDE, _COARSE = 48, 12  # pixels
 
 @dataclasses.dataclass
 class _Track:
+  """A face so far; `latest` is its appearance in the last frame, `appearance` over the last few."""
+
   number: int
   time: float
   box: Box
   appearance: np.ndarray
+  latest: np.ndarray
 
 
 class Tracker:
@@ -65,8 +70,12 @@ class Tracker:
     similar = similar.reshape(len(boxes), len(known))
     overlap = np.array([[_iou(box, track.box) for track in known] for box in boxes])
     overlap = overlap.reshape(similar.shape)
-    near = np.array([time - track.time <= _STILL_THERE for track in known], bool)
-    found = _assign(overlap, (overlap >= _MIN_IOU) & (similar >= _NOT_ANOTHER) & near)
+    alike = np.array([[look @ track.latest for track in known] for look in looks])
+    alike = alike.reshape(similar.shape)
+    ages = np.array([time - track.time for track in known])
+    asked = np.interp(ages, (0, _STILL_THERE), _CONTINUES)
+    near = ages <= _STILL_THERE
+    found = _assign(overlap, (overlap >= _MIN_IOU) & (alike >= asked) & near)
     free = np.ones(similar.shape, bool)
     for face, track in found.items():
       free[face], free[:, track] = False, False
@@ -75,11 +84,11 @@ class Tracker:
     for face, (box, look) in enumerate(zip(boxes, looks, strict=True)):
       if face in found:
         track = known[found[face]]
-        look = _unit((1 - _FOLLOWED) * track.appearance + _FOLLOWED * look)
-        track.time, track.box, track.appearance = time, box, look
+        track.time, track.box, track.latest = time, box, look
+        track.appearance = _unit((1 - _FOLLOWED) * track.appearance + _FOLLOWED * look)
       else:
         self._begun += 1
-        track = _Track(self._begun, time, box, look)
+        track = _Track(self._begun, time, box, look, look)
         known.append(track)
       numbers.append(track.number)
     # The latest ones last; those of this frame are never forgotten.

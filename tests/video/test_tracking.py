@@ -50,6 +50,19 @@ def test_a_face_is_not_remembered_for_ever(tracker):
   assert tracker.update(61.0, *_frame((RED, 20, 20))) == [2]
 
 
+def test_a_cut_between_portraits_of_one_studio(tracker, portraits, place):
+  """Persons at the same place, in the same clothes, before the same wall."""
+
+  def frame(person, left):
+    return place((portraits[person], (left, 20))), [(left + 12.0, 28.0, left + 36.0, 56.0)]
+
+  for step in range(10):
+    assert tracker.update(0.04 * step, *frame(0, 20 + step)) == [1]
+  assert tracker.update(0.4, *frame(1, 30)) == [2]
+  assert tracker.update(0.44, *frame(2, 30)) == [3]
+  assert tracker.update(0.48, *frame(0, 31)) == [1]
+
+
 def test_two_faces_never_share_a_track(tracker):
   tracker.update(0.0, *_frame((RED, 20, 20)))
   assert sorted(tracker.update(0.1, *_frame((RED, 24, 20), (RED, 120, 20)))) == [1, 2]
