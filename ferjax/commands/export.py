@@ -20,6 +20,10 @@ def add_export(commands: argparse._SubParsersAction) -> None:
     description="Writes a trained network and its description as one file. StableHLO and ONNX "
     "contain everything from the bytes of an image of the model's size to boxes and scores, and "
     "answer like `ferjax predict`.",
+    examples=(
+      "ferjax export fermam-nano-ferplus --format onnx --out faces.onnx",
+      "ferjax export runs/detector --format stablehlo --out detector.stablehlo",
+    ),
   )
   command.set_defaults(run=_run)
   add = command.add_argument

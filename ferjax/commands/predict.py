@@ -16,7 +16,7 @@ from ferjax.commands.images import (
   warn_about_fonts,
   writing,
 )
-from ferjax.commands.options import add_image_options
+from ferjax.commands.options import add_image_options, add_json
 from ferjax.commands.predictor import (
   DEFAULT_WEIGHTS,
   add_classifier_options,
@@ -49,6 +49,12 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     "--checkpoint, the weights that come with ferjax are used. Writes "
     "predictions.jsonl while it runs, predictions.json, predictions.csv, and annotated copies of "
     "the images. To go on with an interrupted run, give the same command again.",
+    examples=(
+      "ferjax predict photo.jpg",
+      "ferjax predict photographs --recursive --on-bad-image skip --output results",
+      "ferjax predict faces --checkpoint fermam-nano-ferplus  # images of one face each",
+      "ferjax predict photo.jpg --json --quiet | jq '.images[].faces[].expression'",
+    ),
   )
   command.set_defaults(run=_run)
   add = command.add_argument
@@ -60,6 +66,7 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     metavar="N",
     help="images per batch (default: 1 for up to 8 images, otherwise 8)",
   )
+  add_json(add, "predictions.json")
   add("--no-annotated", action="store_true", help="do not write copies with boxes and labels")
   add(
     "--restart",
@@ -92,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _predict(arguments: argparse.Namespace, found: "FoundImages") -> None:
   from ferjax.compilation_cache import enable_compilation_cache
-  from ferjax.inference.files import PredictionWriter
+  from ferjax.inference.files import PREDICTION_FILES, PredictionWriter
 
   try:
     enable_compilation_cache()
@@ -114,7 +121,8 @@ def _predict(arguments: argparse.Namespace, found: "FoundImages") -> None:
     warn_about_fonts(predictor.class_names)
   total, done = len(found.files), writer.written
   if done:
-    print(f"Going on after {done:,} of {total:,} images of the interrupted run")
+    message = f"Going on after {done:,} of {total:,} images of the interrupted run"
+    print(message, file=sys.stderr if arguments.json else sys.stdout)
   start = time.perf_counter()
   try:
     with writing(writer, total), writer:
@@ -127,7 +135,10 @@ def _predict(arguments: argparse.Namespace, found: "FoundImages") -> None:
       file=sys.stderr,
     )
     raise
-  _print_summary(writer, found, done, time.perf_counter() - start)
+  if arguments.json:
+    print((writer.output / PREDICTION_FILES[0]).read_text(encoding="utf-8"))
+  else:
+    _print_summary(writer, found, done, time.perf_counter() - start)
 
 
 def _batch_size(arguments: argparse.Namespace, images: int) -> int:
