@@ -173,6 +173,10 @@ class TrainConfig:
   ema_rule: str = "ramp"  # or "power"; see `ferjax.training.state.update_ema`
   ema_ramp: float = 2000.0  # updates, for the rule "ramp"
   ema_every: int = 16  # updates, for the rule "power"
+  skip_nonfinite: int = 0  # steps with a non-finite gradient that a run may skip; then it stops
+  # A loss this many robust standard deviations above the median of the last steps is a spike, whose
+  # records are written to `incidents`; 0: none. See `ferjax.training.spikes`.
+  spike_deviations: float = 20.0
   patience: int = 0  # stop after this many evaluations without a better score; 0: never
   # Weights to start from: the name of known weights, a weights file or a checkpoint, of which the
   # variables that fit are taken. Or a state dict with the released names (.safetensors, .npz,

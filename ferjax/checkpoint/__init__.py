@@ -11,10 +11,12 @@ from ferjax.checkpoint.reading import (
   FOLDER,
   Checkpoint,
   CheckpointRemovedError,
+  DamagedCheckpointError,
   Step,
   load_meta,
   load_variables,
   open_checkpoint,
+  steps_of,
 )
 from ferjax.checkpoint.writing import Checkpoints
 
@@ -23,9 +25,11 @@ __all__ = [
   "Checkpoint",
   "CheckpointRemovedError",
   "Checkpoints",
+  "DamagedCheckpointError",
   "Meta",
   "Step",
   "load_meta",
   "load_variables",
   "open_checkpoint",
+  "steps_of",
 ]

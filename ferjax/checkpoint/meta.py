@@ -33,6 +33,7 @@ class Meta(NetworkMeta):
   data_start: int  # number of the example that the saved iterator started from
   evaluations_since_best: int
   skipped_records: int
+  skipped_steps: int
   training_seconds: float
   settings: NotRequired[dict[str, Any]]
   data: NotRequired[str]
@@ -51,6 +52,7 @@ _DEFAULTS: dict[str, Any] = {
   "selection": "",
   "evaluations_since_best": 0,
   "skipped_records": 0,
+  "skipped_steps": 0,
   "training_seconds": 0.0,
 }
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -71,6 +72,14 @@ class Checkpoint(TrainedNetwork):
         raise
       raise CheckpointRemovedError(self.folder) from error
 
+  def training_state(self) -> dict[str, Any]:
+    """Reads the item `train`, as NumPy arrays in dicts and lists."""
+    return read_arrays(self.folder / "train")
+
+
+class DamagedCheckpointError(ValueError):
+  """A file of a checkpoint cannot be read."""
+
 
 def open_checkpoint(path: str | os.PathLike | Checkpoint, *, step: Step = None) -> Checkpoint:
   """Opens the checkpoint of one step; its description and variables belong to that step.
@@ -116,6 +125,12 @@ def _open(folder: epath.Path) -> Checkpoint:
   except FileNotFoundError as error:
     raise CheckpointRemovedError(folder) from error
   return Checkpoint(folder, read_meta(saved, str(folder)))
+
+
+def steps_of(workdir: str | os.PathLike) -> list[int]:
+  """The steps of the complete checkpoints of a workdir, in order."""
+  root = epath.Path(workdir).expanduser().absolute() / FOLDER
+  return sorted(ocp.utils.checkpoint_steps(root)) if root.is_dir() else []
 
 
 def _find(path: str | os.PathLike, step: Step) -> epath.Path:
@@ -165,18 +180,26 @@ def read_score(folder: epath.Path) -> float | None:
     return None
 
 
+def is_evaluated(folder: epath.Path) -> bool:
+  """Whether the description of a checkpoint has metrics; False if it has just been removed."""
+  try:
+    return bool(read_json(folder / "meta" / "metadata").get("metrics"))
+  except FileNotFoundError:
+    return False
+
+
 def finite_score(metrics: Mapping[str, float]) -> float:
   return metrics["score"] if math.isfinite(metrics["score"]) else -math.inf
 
 
 def read_json(file: epath.Path) -> dict[str, Any]:
-  """An object of JSON in the folder of a checkpoint; a ValueError names a damaged file."""
+  """An object of JSON in the folder of a checkpoint; a DamagedCheckpointError names a bad file."""
   try:
     content = json.loads(file.read_text())
     if not isinstance(content, dict):
       raise ValueError(f"expected an object, found {type(content).__name__}")
   except ValueError as error:  # of bytes that are not UTF-8, too
-    raise ValueError(
+    raise DamagedCheckpointError(
       f"{file} is damaged: {error}. Restore it, or delete the checkpoint {file.parent.parent}"
     ) from error
   return content
@@ -184,6 +207,12 @@ def read_json(file: epath.Path) -> dict[str, Any]:
 
 def saved_tree(item: epath.Path) -> Any:
   return ocp.PyTreeCheckpointHandler().metadata(item).tree
+
+
+def read_arrays(item: epath.Path) -> Any:
+  """The arrays of an item as NumPy arrays: no device needs memory for them."""
+  like = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), saved_tree(item))
+  return restore_tree(item, like)
 
 
 def restore_tree(item: epath.Path, like: Any) -> Any:

@@ -19,11 +19,13 @@ from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers
 
+from ferjax.checkpoint.damage import set_damaged_aside
 from ferjax.checkpoint.meta import FORMAT
 from ferjax.checkpoint.reading import (
   FOLDER,
   Checkpoint,
   finite_score,
+  is_evaluated,
   open_checkpoint,
   read_score,
   restore_tree,
@@ -31,10 +33,11 @@ from ferjax.checkpoint.reading import (
 )
 
 _PROBE = ".probe"
+_DELETED = ".deleted"
 
 
 class CheckpointWriteError(OSError):
-  """A checkpoint could not be written after `save` had returned."""
+  """A checkpoint could not be written, perhaps after `save` had returned."""
 
 
 class Checkpoints:
@@ -43,7 +46,8 @@ class Checkpoints:
   `save` returns when it has copied the values; threads write them. Every other method first waits
   until they are written, and raises a `CheckpointWriteError` if that failed. Until then, and
   after an interrupted save, there is only a temporary folder, which is never used as a checkpoint
-  and which the next run removes.
+  and which the next run removes. A checkpoint that is no longer kept is first renamed, so that a
+  program that is killed while it deletes one leaves no half of it under its name.
   """
 
   def __init__(self, workdir: str | os.PathLike, *, keep: int, metric: str):
@@ -53,11 +57,13 @@ class Checkpoints:
 
     Raises:
       ValueError: the path contains characters with which checkpoints cannot be written.
+      DamagedCheckpointError: all checkpoints there are damaged.
     """
     self.folder = epath.Path(workdir).expanduser().absolute() / FOLDER
     self._metric = metric
     self._last_saved: int | None = None
     self._resources = contextlib.ExitStack()
+    set_damaged_aside(self.folder)  # orbax opens no folder in which a score is damaged
     self._path = _pattern_free_path(self.folder, self._resources)
     policy = checkpoint_managers.AnyPreservationPolicy(
       [
@@ -73,8 +79,10 @@ class Checkpoints:
         best_fn=finite_score if metric else None,
         preservation_policy=policy,
         cleanup_tmp_directories=True,
+        todelete_subdir=_DELETED,
       ),
     )
+    self._empty_bin()
 
   @property
   def latest_step(self) -> int | None:
@@ -83,9 +91,13 @@ class Checkpoints:
 
   @property
   def best_score(self) -> float:
-    """The highest score of the kept checkpoints; -inf if none has a score."""
+    """The highest score of the kept checkpoints; -inf if none has a score.
+
+    A checkpoint to which a killed program was adding its metrics has a score, but is not evaluated.
+    """
     self.wait()
-    scores = [read_score(self.folder / str(step)) for step in self._manager.all_steps()]
+    folders = [self.folder / str(step) for step in self._manager.all_steps()]
+    scores = [read_score(folder) for folder in folders if is_evaluated(folder)]
     return max((score for score in scores if score is not None), default=-math.inf)
 
   def open(self, step: int) -> Checkpoint:
@@ -107,8 +119,10 @@ class Checkpoints:
         manager.save(0, args=ocp.args.Composite(probe=ocp.args.StandardSave(written)))
       read = restore_tree(self.folder / _PROBE / "0" / "probe", written)
     except (OSError, ValueError) as error:
+      reason = (str(error).splitlines() or [type(error).__name__])[0]
       raise OSError(
-        f"checkpoints cannot be read back from {self.folder}; choose another workdir"
+        f"checkpoints cannot be read back from {self.folder} ({reason}); check the free space and "
+        "the permissions there, or choose another workdir"
       ) from error
     if not np.array_equal(read["numbers"], written["numbers"]):
       raise OSError(
@@ -146,7 +160,7 @@ class Checkpoints:
       metrics: from evaluating this state; None if it was not evaluated.
 
     Raises:
-      CheckpointWriteError: the previous checkpoint could not be written.
+      CheckpointWriteError: the previous checkpoint could not be written, or this one not begun.
     """
     self.wait()
     score = None if metrics is None else {"score": metrics[self._metric]}
@@ -159,8 +173,9 @@ class Checkpoints:
       items["train"] = ocp.args.StandardSave(train)
     if iterator is not None:
       items["data"] = grain.checkpoint.CheckpointSave(iterator)
-    self._manager.save(step, args=ocp.args.Composite(**items), metrics=score)
     self._last_saved = step
+    with self._named_errors(OSError):
+      self._manager.save(step, args=ocp.args.Composite(**items), metrics=score)
 
   def wait(self) -> None:
     """Waits until the last save is written.
@@ -168,9 +183,19 @@ class Checkpoints:
     Raises:
       CheckpointWriteError: it could not be written.
     """
-    try:
+    with self._named_errors(OSError, ValueError, RuntimeError):
       self._manager.wait_until_finished()
-    except (OSError, ValueError, RuntimeError) as error:
+      self._empty_bin()
+
+  def _empty_bin(self) -> None:
+    if jax.process_index() == 0:
+      (self.folder / _DELETED).rmtree(missing_ok=True)
+
+  @contextlib.contextmanager
+  def _named_errors(self, *kinds: type[Exception]) -> Iterator[None]:
+    try:
+      yield
+    except kinds as error:
       raise CheckpointWriteError(
         f"the checkpoint of step {self._last_saved} could not be written to {self.folder}: {error}."
         " Check the free space and the permissions there, and run again: training resumes from the "

@@ -60,6 +60,8 @@ _NOT_NEGATIVE = (
   "loss.logit_adjustment",
   "eval.logit_adjustment",
   "train.patience",
+  "train.skip_nonfinite",
+  "train.spike_deviations",
   "optimizer.min_learning_rate",
   "train.seed",
   "train.freeze_epochs",

@@ -16,11 +16,13 @@ from ferjax.data.sources import Source
 from ferjax.tasks.base import Task
 from ferjax.training.config_checks import from_dict
 from ferjax.training.evaluation import evaluate, log_bad_records
+from ferjax.training.incident_log import IncidentLog
+from ferjax.training.incidents import run_key
 from ferjax.training.inputs import TrainingData, preprocess_of
 from ferjax.training.interruption import Interruption, catch_interruption
 from ferjax.training.metric_writer import format_table
 from ferjax.training.optimizers import Schedule, decay_rules, make_optimizer, make_schedule
-from ferjax.training.phases import Phase, make_phases
+from ferjax.training.phases import Phase, make_phases, phase_of
 from ferjax.training.resume import abstract_state, check_same_run, describe, initial_state
 from ferjax.training.run_log import (
   RunLog,
@@ -33,6 +35,7 @@ from ferjax.training.run_state import Position, RunState
 from ferjax.training.sharding import check_batch_size, gathered, make_mesh, replicated
 from ferjax.training.state import TrainState
 from ferjax.training.step import TrainStep, make_eval_step, make_train_step
+from ferjax.training.step_log import NonFiniteError
 from ferjax.training.timer import Timer
 
 
@@ -71,12 +74,12 @@ class Trainer:
     self.checkpoints = Checkpoints(
       self.workdir, keep=config.train.keep_checkpoints, metric=self.metric
     )
-    self.key = jax.jit(
-      lambda: jax.random.fold_in(jax.random.key(config.train.seed), 1),
-      out_shardings=replicated(self.mesh),
-    )()
+    self.key = jax.jit(lambda: run_key(config.train.seed), out_shardings=replicated(self.mesh))()
     self.preprocess = preprocess_of(config.data)
     self.data = TrainingData(train_source, config, self.mesh)
+    self.incidents = IncidentLog(
+      self.workdir, config, model, task, train_source, self.data, self.phases, self.mesh
+    )
     self.eval_step = make_eval_step(
       model, task, config.eval, config.data.image_size, self.mesh, preprocess=self.preprocess
     )
@@ -108,7 +111,7 @@ class Trainer:
     log = RunLog(
       self.workdir,
       self.config,
-      first_step=position.step,
+      position=position,
       total_steps=self.total_steps,
       selection=self.description["selection"],
       shown_metrics=(self.metric, *self.task.shown_metrics, "loss"),
@@ -168,13 +171,21 @@ class Trainer:
       position.advance(phase.epoch(position.step + 1), skipped)
 
       run.timer.add_step(phase.batch_size)
-      log.add_step(position.step, step_metrics)
+      log.add_step(position.step, step_metrics, batch.host["index"])
       if self._is_logged(phase, position.step):
-        log.write_steps(position, run.timer)
+        self._write_steps(run, log)
+
+  def _write_steps(self, run: RunState, log: RunLog) -> None:
+    """Logs the steps since the last log, and what went wrong in them."""
+    try:
+      spikes = log.write_steps(run.position, run.timer)
+    except NonFiniteError as error:
+      raise self.incidents.nonfinite(error, run.train) from None
+    for line in self.incidents.spikes(spikes):
+      log.line(line)
 
   def _phase_at(self, step: int) -> Phase:
-    """The phase of the next step after `step` steps; at the end, the last phase."""
-    return next((phase for phase in self.phases if step < phase.end_step), self.phases[-1])
+    return phase_of(self.phases, step)
 
   def _is_logged(self, phase: Phase, step: int) -> bool:
     return step % self.config.train.log_every == 0 or self._ends_epoch(phase, step)
@@ -219,7 +230,7 @@ class Trainer:
   def _save(self, run: RunState, metrics: dict[str, float] | None, log: RunLog) -> None:
     """Saves the run, or adds the metrics to the checkpoint of an interruption."""
     position = run.position
-    log.write_steps(position, run.timer)  # raises before a non-finite state is saved
+    self._write_steps(run, log)  # raises before a non-finite state is saved
     if position.step == self.checkpoints.latest_step:
       if metrics is not None:
         self.checkpoints.add_metrics(
@@ -292,6 +303,7 @@ class Trainer:
       abstract_state(self.config, self.model, self._optimizer(self.phases[0])[0], self.mesh),
       self.data.batches(phase.batch_size, position.data_start),
       restore_iterator=iterator_fits,
+      skip_nonfinite=self.config.train.skip_nonfinite,
     )
 
   def _log_start(self, position: Position, log: RunLog) -> None:

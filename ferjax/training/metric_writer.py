@@ -1,14 +1,17 @@
 """Output of metrics: metrics.jsonl, TensorBoard and the terminal."""
 
+import contextlib
 import json
-import os
 import pathlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from ferjax.output import atomic_writer
+from ferjax.training.event_file import EventFile
 
 FILE = "metrics.jsonl"
 _BOUNDS = ("_low", "_high")  # suffixes of the bounds of an interval
@@ -18,39 +21,70 @@ class MetricWriter:
   """Writes to `<workdir>/metrics.jsonl`, one object per line, and to `<workdir>/tensorboard`.
 
   A run that resumes at `step` first deletes the lines of later steps, so the file equals that of
-  an uninterrupted run.
+  an uninterrupted run. Without `evaluated`, it also deletes the evaluation of `step`, which it will
+  repeat. `last_step` is the last step in the file before that; 0 if it was empty.
+
+  All methods raise an OSError that names the file if it cannot be written.
   """
 
-  def __init__(self, workdir: pathlib.Path, *, step: int):
+  def __init__(self, workdir: pathlib.Path, *, step: int, evaluated: bool = True):
     self._path = workdir / FILE
-    kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= step]
-    # Atomic: if the program is killed here, the old file must survive.
-    partial = workdir / f".{FILE}.partial"
-    partial.write_text("".join(line + "\n" for line in kept))
-    os.replace(partial, self._path)
-    folder, purge = str(workdir / "tensorboard"), step + 1 if step else None
-    self._board = SummaryWriter(folder, purge_step=purge)
+    lines = _lines(self._path)
+    self.last_step: int = max((content["step"] for _, content in lines), default=0)
+    with write_errors(self._path):
+      # Atomic: if the program is killed here, the old file must survive.
+      with atomic_writer(self._path) as file:
+        file.writelines(f"{x}\n" for x, content in lines if _is_kept(content, step, evaluated))
+      self._board = EventFile(workdir / "tensorboard", first_step=step + 1 if step else 0)
 
   def write(
     self, step: int, epoch: float, metrics: Mapping[str, float], *, selection: str = ""
   ) -> None:
     """Adds one line {"step": ..., "epoch": ..., **metrics}, and "selection" unless it is empty."""
-    line = {"step": step, "epoch": round(epoch, 4), **metrics}
-    if selection:
-      line["selection"] = selection
-      self._board.add_text("selection", selection, step)
-    with self._path.open("a") as file:
-      file.write(json.dumps(line) + "\n")
-    for name, value in metrics.items():
-      self._board.add_scalar(name, value, step)
+    texts = {"selection": selection} if selection else {}
+    line = {"step": step, "epoch": round(epoch, 4), **metrics, **texts}
+    with write_errors(self._path):
+      with self._path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+      self._board.write(step, metrics, texts)
 
   def close(self) -> None:
-    self._board.close()
+    with write_errors(self._path):
+      self._board.close()
 
 
-def _lines(path: pathlib.Path) -> list[str]:
-  """The complete lines; the last one may be partial if the program was killed."""
-  return path.read_text().split("\n")[:-1] if path.exists() else []
+@contextlib.contextmanager
+def write_errors(path: pathlib.Path) -> Iterator[None]:
+  """Raises an OSError of the block as one that names the file and says what to do."""
+  try:
+    yield
+  except OSError as error:
+    raise OSError(
+      f"{path} and the files next to it cannot be written ({error.strerror}). Check the free space "
+      "and the permissions there, and run again: training resumes from the last complete checkpoint"
+    ) from error
+
+
+def _is_kept(line: Mapping[str, Any], step: int, evaluated: bool) -> bool:
+  if line["step"] == step and not evaluated:
+    return not any(name.startswith("eval/") for name in line)
+  return line["step"] <= step
+
+
+def _lines(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
+  """The complete lines and their content; the last one may be partial if the program was killed."""
+  lines = path.read_text().split("\n")[:-1] if path.exists() else []
+  parsed = []
+  for number, line in enumerate(lines, 1):
+    try:
+      content = json.loads(line)
+      parsed.append((line, {"step": int(content["step"]), **content}))
+    except (ValueError, TypeError, KeyError) as error:
+      raise ValueError(
+        f"{path}:{number} is damaged: {line[:40]!r}; delete this line and those after it, or move "
+        "the file to another folder"
+      ) from error
+  return parsed
 
 
 class Progress:

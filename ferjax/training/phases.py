@@ -1,6 +1,7 @@
 """The one or two phases of a run: their steps, epochs and examples."""
 
 import dataclasses
+from collections.abc import Sequence
 
 from ferjax.config import TrainConfig
 
@@ -66,3 +67,8 @@ def make_phases(config: TrainConfig, num_examples: int) -> tuple[Phase, ...]:
       )
     )
   return tuple(phases)
+
+
+def phase_of(phases: Sequence[Phase], step: int) -> Phase:
+  """The phase of the next step after `step` steps; at the end, the last phase."""
+  return next((phase for phase in phases if step < phase.end_step), phases[-1])

@@ -18,7 +18,7 @@ from ferjax.data.samplers import class_frequencies
 from ferjax.data.sources import LabelledSource, Source
 from ferjax.models import create_model
 from ferjax.models.options import model_arguments
-from ferjax.output import check_writable
+from ferjax.output import atomic_writer, check_writable
 from ferjax.tasks import create_task, task_name
 from ferjax.tasks.detection.metrics import FACE_AP
 from ferjax.training.config_checks import validate
@@ -59,11 +59,11 @@ def _train_once(
   config: Config, workdir: str | os.PathLike
 ) -> tuple[dict[str, float], dict[str, float]]:
   """The metrics of the last evaluation of one run, and those of the test split."""
-  train_source = _load(config, "train")
+  train_source = load_split(config, "train")
   config = with_class_prior(config, train_source)
   task = create_task(config)
   model = create_model(num_classes=len(task.class_names), **model_arguments(config.model))
-  val_source = _load(config, config.train.select_on)
+  val_source = load_split(config, config.train.select_on)
   check_source(train_source, config)
   note = selection_note(config)
   if note and jax.process_index() == 0:
@@ -71,7 +71,7 @@ def _train_once(
   if isinstance(train_source, MixedSource) and jax.process_index() == 0:
     print(f"Training examples: {train_source.describe()}")
   if has_test(config.data):
-    _load(config, "test")  # reports its errors early
+    load_split(config, "test")  # reports its errors early
   _check_boxes(val_source, config, config.train.select_by or task.primary_metric)
   trainer = Trainer(config, workdir, model, task, train_source, val_source)
   try:
@@ -81,7 +81,8 @@ def _train_once(
   return metrics, _test(config, workdir)
 
 
-def _load(config: Config, split: str) -> Source:
+def load_split(config: Config, split: str) -> Source:
+  """Opens a split of a run."""
   return load_source(
     config.data,
     split,
@@ -129,7 +130,8 @@ def _train_seeds(config: Config, workdir: pathlib.Path) -> dict[str, float]:
   if jax.process_index() == 0:
     note = selection_note(config)
     content = {"seeds": list(config.train.seeds), "selection": note, **summary}
-    (workdir / SUMMARY).write_text(json.dumps(content, indent=2) + "\n")
+    with atomic_writer(workdir / SUMMARY) as file:
+      file.write(json.dumps(content, indent=2) + "\n")
     print(f"{len(runs)} seeds, each with its best checkpoint:\n{_table(summary, note)}")
   return summary["mean"]
 

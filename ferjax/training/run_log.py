@@ -6,18 +6,21 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 import jax
+import numpy as np
 from absl import logging
+from jaxtyping import Int
 
 from ferjax.config import Config
 from ferjax.data.sources import Source
+from ferjax.output import atomic_writer
 from ferjax.training.config_checks import to_dict
-from ferjax.training.metric_writer import MetricWriter, Progress
+from ferjax.training.metric_writer import FILE, MetricWriter, Progress, write_errors
 from ferjax.training.optimizers import parse_group_rates
 from ferjax.training.phases import Phase
 from ferjax.training.resume import versions
 from ferjax.training.run_state import Position
 from ferjax.training.step import StepMetrics
-from ferjax.training.step_log import StepLog
+from ferjax.training.step_log import Spike, StepLog
 from ferjax.training.timer import Timer
 
 
@@ -32,7 +35,7 @@ class RunLog:
     workdir: pathlib.Path,
     config: Config,
     *,
-    first_step: int,
+    position: Position,
     total_steps: int,
     selection: str,
     shown_metrics: Iterable[str],
@@ -42,50 +45,64 @@ class RunLog:
     Args:
       workdir: of the run; created if missing.
       config: of the run.
-      first_step: lines of later steps, written by an earlier process, are deleted.
+      position: where it starts; lines from after it, of an earlier process, are deleted.
       total_steps: of the whole run.
       selection: the note for checkpoints that are selected on test data, or "".
       shown_metrics: names of the metrics to show after each evaluation.
     """
     self._selection = selection
     self._shown = tuple(dict.fromkeys(shown_metrics))
-    self._steps = StepLog()
+    self._steps = StepLog(
+      budget=config.train.skip_nonfinite,
+      skipped=position.skipped_steps,
+      spike_deviations=config.train.spike_deviations,
+    )
     is_main = jax.process_index() == 0
-    self._progress = Progress(total_steps, done=first_step, unit="step", show=is_main)
+    self._progress = Progress(total_steps, done=position.step, unit="step", show=is_main)
     self._writer = None
     if is_main:
       workdir.mkdir(parents=True, exist_ok=True)
       _write_json(workdir / "config.json", to_dict(config))
       _write_json(workdir / "environment.json", versions())
-      self._writer = MetricWriter(workdir, step=first_step)
+      self._writer = MetricWriter(workdir, step=position.step, evaluated=position.epoch_end_done)
+      if self._writer.last_step > position.step:
+        self.line(
+          f"{FILE} has steps up to {self._writer.last_step}, and the newest checkpoint is of step "
+          f"{position.step}: the steps after it are computed again"
+        )
 
   def line(self, text: str) -> None:
     """Prints a permanent line."""
     self._progress.line(text)
 
-  def add_step(self, step: int, metrics: StepMetrics) -> None:
-    """Adds the metrics of the step that produced the state `step`, without waiting for them."""
-    self._steps.add(step, metrics)
+  def add_step(self, step: int, metrics: StepMetrics, records: Int[np.ndarray, "b"]) -> None:
+    """Adds the metrics of the step that produced the state `step`, without waiting for them.
+
+    `records` are those of the batch on this host.
+    """
+    self._steps.add(step, metrics, records)
     self._progress.advance()
 
-  def write_steps(self, position: Position, timer: Timer) -> None:
-    """Writes the means over the steps since the last call.
+  def write_steps(self, position: Position, timer: Timer) -> list[Spike]:
+    """Writes the means over the steps since the last call; returns the spikes among them.
 
     Raises:
-      NonFiniteError: the loss or the state was not finite after one of these steps.
+      NonFiniteError: see `StepLog.drain`.
     """
     means = self._steps.drain()
     if not means:
-      return
+      return []
+    position.skipped_steps = self._steps.skipped
     rate = timer.lap()
     if rate is not None:
       means["images_per_second"] = rate
     means["skipped_records"] = float(position.skipped_records)
+    means["skipped_steps"] = float(position.skipped_steps)
     self._write(position, "train", means)
-    self._progress.note(
-      f"epoch {position.epoch:.2f}, loss {means['loss']:.4f}"
-      + (f", {rate:.1f} images/s" if rate is not None else "")
-    )
+    loss = f"loss {means['loss']:.4f}" if "loss" in means else "every step was skipped"
+    speed = f", {rate:.1f} images/s" if rate is not None else ""
+    self._progress.note(f"epoch {position.epoch:.2f}, {loss}{speed}")
+    return self._steps.take_spikes()
 
   def write_evaluation(self, position: Position) -> None:
     """Writes the metrics of the last evaluation."""
@@ -153,4 +170,5 @@ def print_once(text: str) -> None:
 
 
 def _write_json(file: pathlib.Path, content: Mapping[str, object]) -> None:
-  file.write_text(json.dumps(content, indent=2) + "\n")
+  with write_errors(file), atomic_writer(file) as output:
+    output.write(json.dumps(content, indent=2) + "\n")

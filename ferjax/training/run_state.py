@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import grain
+import jax
+import numpy as np
 
 from ferjax.checkpoint import Checkpoint, Checkpoints, Meta
 from ferjax.training.state import TrainState
@@ -22,6 +24,7 @@ class Position:
     data_start: number of the example that the iterator started from.
     evaluations_since_best: consecutive evaluations without a better score.
     skipped_records: bad records skipped in training.
+    skipped_steps: steps skipped because their gradient was not finite.
     best_score: the best of all evaluations; -inf before the first.
     metrics: of the last evaluation; empty before the first.
     epoch_end_done: whether the evaluation and the save due after this step are done.
@@ -32,6 +35,7 @@ class Position:
   data_start: int = 0
   evaluations_since_best: int = 0
   skipped_records: int = 0
+  skipped_steps: int = 0
   best_score: float = -math.inf
   metrics: dict[str, float] = dataclasses.field(default_factory=dict)
   epoch_end_done: bool = True
@@ -45,6 +49,7 @@ class Position:
       data_start=meta["data_start"],
       evaluations_since_best=meta["evaluations_since_best"],
       skipped_records=meta["skipped_records"],
+      skipped_steps=meta["skipped_steps"],
       best_score=best_score,
       metrics=meta["metrics"],
       # A checkpoint without metrics is from an interruption: an evaluation may be due.
@@ -59,6 +64,7 @@ class Position:
       "data_start": self.data_start,
       "evaluations_since_best": self.evaluations_since_best,
       "skipped_records": self.skipped_records,
+      "skipped_steps": self.skipped_steps,
     }
 
   def advance(self, epoch: float, skipped_records: int) -> None:
@@ -101,6 +107,7 @@ class RunState:
     iterator: grain.DatasetIterator,
     *,
     restore_iterator: bool,
+    skip_nonfinite: int = 0,
   ) -> "RunState":
     """Restores what `save` wrote.
 
@@ -111,6 +118,7 @@ class RunState:
       like: shapes of the state, with their shardings.
       iterator: a new one, with the start of the saved one.
       restore_iterator: whether to move it to the saved position.
+      skip_nonfinite: see `ferjax.config.TrainConfig`.
 
     Raises:
       ValueError: the saved parameters or shapes differ; the message names their paths.
@@ -119,7 +127,10 @@ class RunState:
       checkpoint.step, like.as_dict(), iterator if restore_iterator else None
     )
     timer = Timer(checkpoint.meta["training_seconds"])
-    return cls(TrainState(**train), iterator, timer, position)
+    # At most the limit, which may have been lowered: above it, no step would change anything.
+    skipped = np.int32(min(position.skipped_steps, skip_nonfinite))
+    skipped = jax.device_put(skipped, like.skipped.sharding)
+    return cls(TrainState(**train, skipped=skipped), iterator, timer, position)
 
   def save(
     self,

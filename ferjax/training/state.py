@@ -22,7 +22,8 @@ class TrainState:
   """Everything that a step reads and writes; everything else is a function of `step`.
 
   The leaves are arrays, or their shapes. `ema` holds the moving averages of params and
-  batch_stats, or is empty if there are none.
+  batch_stats, or is empty if there are none. `skipped` is the number of steps that changed nothing
+  because their gradient was not finite.
   """
 
   step: Any  # i32[]
@@ -30,10 +31,12 @@ class TrainState:
   batch_stats: Any
   opt_state: Any
   ema: Variables
+  skipped: Any  # i32[]
 
   def as_dict(self) -> dict[str, Any]:
-    """The content for a checkpoint: `TrainState(**state.as_dict())` is the same state."""
-    return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+    """The arrays of a checkpoint: all fields but `skipped`, which its description has."""
+    names = [field.name for field in dataclasses.fields(self) if field.name != "skipped"]
+    return {name: getattr(self, name) for name in names}
 
   def inference_variables(self) -> Variables:
     """The variables for evaluation and checkpoints: the moving averages if there are any."""
@@ -58,6 +61,7 @@ def create_state(
     batch_stats=variables["batch_stats"],
     opt_state=optimizer.init(variables["params"]),
     ema=jax.tree.map(jnp.copy, variables) if ema else {},
+    skipped=jnp.zeros((), jnp.int32),
   )
 
 

@@ -29,17 +29,19 @@ class StepMetrics:
     loss: of the step's batch.
     learning_rate: f32[], of the step.
     grad_norm: f32[], global norm of the gradient passed to the optimiser.
-    finite: bool[], whether the loss and all values that the next step or a checkpoint uses are
-      finite.
+    skipped: bool[], whether the loss, the gradient or BatchNorm's statistics were not finite, so
+      that the step changed nothing.
+    finite: bool[], whether all values that the next step or a checkpoint uses are finite.
   """
 
   loss: Loss
   learning_rate: Any
   grad_norm: Any
+  skipped: Any
   finite: Any
 
   def scalars(self) -> dict[str, Any]:
-    """The logged values, by their names in files: all except `finite`."""
+    """The logged values, by their names in files: all except `skipped` and `finite`."""
     return {
       **self.loss.scalars(),
       "learning_rate": self.learning_rate,
@@ -71,29 +73,58 @@ def make_train_step(
   With `sam_rho`, the gradient is taken at the point of highest loss in the neighbourhood
   (sharpness-aware minimisation; spec: fermam, recipe as published). `preprocess` is applied to the
   images of each microbatch; without it they are the network's input.
+
+  A step whose gradient is not finite changes only the number of steps. After more than
+  `config.skip_nonfinite` of these, no step changes anything else: the run stops when it reads the
+  metrics, and finds the parameters that gave the last of these gradients.
   """
+  gradient = make_gradient(model, task, config, sam_rho=sam_rho, preprocess=preprocess)
 
   def train_step(state, batch, key):
     key = jax.random.fold_in(key, state.step)
-    gradient = _over_microbatches(_gradient(model, task, preprocess), config.accumulate)
     grads, batch_stats, loss = gradient(state.params, state.batch_stats, batch, key)
-    if sam_rho > 0:
-      # The loss and BatchNorm's statistics are from the first pass.
-      nearby = _ascend(state.params, grads, sam_rho)
-      grads, _, _ = gradient(nearby, state.batch_stats, batch, key)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     variables = {"params": optax.apply_updates(state.params, updates), "batch_stats": batch_stats}
     step = state.step + 1
     ema = update_ema(state.ema, variables, step, config) if state.ema else state.ema
+    grad_norm = global_norm(grads)
+    skipped = ~all_finite((loss.total, grad_norm, batch_stats))
+    new = TrainState(step, opt_state=opt_state, ema=ema, skipped=state.skipped, **variables)
+    old = state.replace(step=step, skipped=state.skipped + skipped)
+    unchanged = skipped | (state.skipped > config.skip_nonfinite)
+    state = jax.tree.map(lambda before, after: jnp.where(unchanged, before, after), old, new)
     metrics = StepMetrics(
       loss=loss,
-      learning_rate=schedule(state.step),
-      grad_norm=global_norm(grads),
-      finite=all_finite((loss.total, variables, opt_state)),
+      learning_rate=schedule(step - 1),
+      grad_norm=grad_norm,
+      skipped=skipped,
+      finite=all_finite((state.params, state.batch_stats, state.opt_state)),
     )
-    return TrainState(step=step, opt_state=opt_state, ema=ema, **variables), metrics
+    return state, metrics
 
   return train_step
+
+
+def make_gradient(
+  model: nn.Module,
+  task: Task,
+  config: TrainConfig,
+  *,
+  sam_rho: float = 0.0,
+  preprocess: Preprocess = lambda image: image,
+) -> Gradient:
+  """The gradient of a training step as a pure function; arguments as for `make_train_step`."""
+  gradient = _over_microbatches(_gradient(model, task, preprocess), config.accumulate)
+  if sam_rho == 0:
+    return gradient
+
+  def at_highest_loss(params, batch_stats, batch, key):
+    # The loss and BatchNorm's statistics are from the first pass.
+    grads, changed, loss = gradient(params, batch_stats, batch, key)
+    grads, _, _ = gradient(_ascend(params, grads, sam_rho), batch_stats, batch, key)
+    return grads, changed, loss
+
+  return at_highest_loss
 
 
 def _gradient(model: nn.Module, task: Task, preprocess: Preprocess) -> Gradient:

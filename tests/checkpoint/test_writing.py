@@ -51,6 +51,25 @@ def test_add_metrics_to_a_checkpoint(saved):
   assert saved.checkpoints.best_score == 0.75
 
 
+def test_metrics_that_a_killed_program_was_adding_do_not_count(saved, monkeypatch):
+  saved.save(1, 0.25)
+  saved.save(2)
+  replace = pathlib.Path.replace
+
+  def killed(path, target):
+    if pathlib.Path(target).name == "metadata":
+      raise KeyboardInterrupt
+    return replace(path, target)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(type(saved.folder), "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+      saved.checkpoints.add_metrics(2, {"map50": 0.75}, evaluations_since_best=0)
+  assert saved.checkpoints.best_score == 0.25
+  saved.checkpoints.add_metrics(2, {"map50": 0.75}, evaluations_since_best=0)
+  assert saved.checkpoints.best_score == 0.75
+
+
 def shapes(tree, sharding=None):
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding or x.sharding), tree
@@ -106,6 +125,22 @@ def test_incomplete_saves_are_ignored_and_removed(saved, saved_in, tmp_path, mon
   assert second.checkpoints.latest_step == 1
   second.save(2, 0.9)
   assert second.steps() == [1, 2]
+
+
+def test_a_killed_deletion_leaves_no_half_of_a_checkpoint(saved, saved_in, tmp_path, monkeypatch):
+  saved.save_all([0.5, 0.1])
+  with monkeypatch.context() as patch:
+    # As after a kill between the renaming and the deletion.
+    patch.setattr(type(saved.folder), "rmtree", lambda path, missing_ok=False: None)
+    for step in (3, 4):
+      saved.save(step, 0.2)
+  deleted = saved.folder / ".deleted" / "2"
+  assert {folder.name for folder in saved.folder.iterdir()} == {"1", "3", "4", ".deleted"}
+  (deleted / "meta/metadata").unlink()
+  assert open_checkpoint(tmp_path).step == 1
+  again = saved_in(tmp_path)
+  assert again.steps() == [1, 3, 4]
+  assert again.checkpoints.best_score == 0.5
 
 
 def start_save(saved, step, trees=None):

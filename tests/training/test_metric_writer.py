@@ -32,6 +32,34 @@ def test_resumed_run_deletes_lines_after_its_checkpoint(tmp_path):
   assert [(line["step"], line["x"]) for line in lines] == [(2, 2), (4, 4), (6, -6)]
 
 
+def test_an_evaluation_that_will_be_repeated_is_deleted(tmp_path):
+  """Its program was killed after it had written the line and before it saved."""
+  write(tmp_path, 0, [(4, 1.0, {"train/x": 1.0}), (4, 1.0, {"eval/x": 2.0}), (5, 1.2, {"x": 3.0})])
+  writer = MetricWriter(tmp_path, step=4, evaluated=False)
+  writer.close()
+  assert writer.last_step == 5
+  lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+  assert lines == [{"step": 4, "epoch": 1.0, "train/x": 1.0}]
+
+
+def test_an_error_names_the_file(tmp_path):
+  writer = MetricWriter(tmp_path, step=0)
+  (tmp_path / "metrics.jsonl").unlink()
+  (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+  with pytest.raises(OSError, match=r"metrics\.jsonl and the files .*No space left.*run again"):
+    writer.write(1, 0.5, {"x": 1.0})
+  writer.close()
+
+
+@pytest.mark.parametrize("line", ["\0\0\0", '{"epoch": 1}', "[1]", '{"step": "x"}'])
+def test_a_damaged_line_is_named_and_nothing_is_changed(tmp_path, line):
+  content = f'{{"step": 2}}\n{line}\n{{"step": 4}}\n'
+  (tmp_path / "metrics.jsonl").write_text(content)
+  with pytest.raises(ValueError, match=r"metrics\.jsonl:2 is damaged: .*delete this line"):
+    MetricWriter(tmp_path, step=4)
+  assert (tmp_path / "metrics.jsonl").read_text() == content
+
+
 def test_log_survives_a_kill_while_it_is_shortened(tmp_path, monkeypatch):
   write(tmp_path, 0, [(2, 0.5, {"x": 1.0}), (4, 1.0, {"x": 2.0})])
   before = (tmp_path / "metrics.jsonl").read_text()

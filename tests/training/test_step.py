@@ -1,3 +1,5 @@
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -24,13 +26,14 @@ def batch_of(number, size=4):
   }
 
 
-def build(tiny, *, dropout=0.0, frozen="none", rate=RATE):
+def build(tiny, *, dropout=0.0, frozen="none", rate=RATE, skip_nonfinite=0):
   config = OptimizerConfig(momentum=MOMENTUM, weight_decay=DECAY)
   schedule = lambda step: jnp.float32(rate)  # noqa: E731
   optimizer = make_optimizer(config, schedule, frozen=frozen)
   model = tiny.Model(dropout=dropout, frozen=frozen)
   state = create_state(init_variables(model, jax.random.key(0), 4), optimizer, ema=True)
-  return state, make_train_step(model, tiny.Task(), optimizer, schedule, CONFIG)
+  train = dataclasses.replace(CONFIG, skip_nonfinite=skip_nonfinite)
+  return state, make_train_step(model, tiny.Task(), optimizer, schedule, train)
 
 
 def numpy_step(params, stats, batch, velocity):
@@ -173,12 +176,28 @@ def is_finite(tree):
   return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
 
 
-def test_finite_checks_the_loss(tiny):
-  state, train_step = build(tiny)
-  batch = batch_of(0)
-  assert train_step(state, batch, jax.random.key(1))[1].finite
-  batch["label"][0, 0] = 6
-  assert not train_step(state, batch, jax.random.key(1))[1].finite
+def test_a_step_that_is_not_finite_changes_only_its_number(tiny):
+  """At most as often as configured; after that, no step changes anything else."""
+  state, train_step = build(tiny, skip_nonfinite=1)
+  train_step = jax.jit(train_step)
+  good, bad = batch_of(0), batch_of(1)
+  bad["label"][0, 0] = 6
+  key = jax.random.key(1)
+  first, metrics = train_step(state, good, key)
+  assert (bool(metrics.skipped), bool(metrics.finite)) == (False, True)
+  for count, (batch, changes) in enumerate([(bad, False), (good, True), (bad, False)], 2):
+    before, (first, metrics) = first, train_step(first, batch, key)
+    assert bool(metrics.skipped) != changes
+    assert metrics.finite
+    assert int(first.step) == count
+    if not changes:
+      chex.assert_trees_all_equal(first.as_dict() | {"step": 0}, before.as_dict() | {"step": 0})
+      assert int(first.skipped) == int(before.skipped) + 1
+    else:
+      assert (first.params["head"]["bias"] != before.params["head"]["bias"]).all()
+  before, (first, metrics) = first, train_step(first, good, key)
+  assert not metrics.skipped
+  chex.assert_trees_all_equal(first.as_dict() | {"step": 0}, before.as_dict() | {"step": 0})
 
 
 @pytest.mark.parametrize("place", ["params", "opt_state", "batch_stats"])

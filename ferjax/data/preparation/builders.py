@@ -26,10 +26,12 @@ from ferjax.data.datasets.base import DataSet, Options
 from ferjax.data.datasets.catalog import DATA_SETS
 from ferjax.data.datasets.entries import Entry, RecordError
 from ferjax.data.examples import Loaded, in_threads, load
+from ferjax.data.preparation import unreported
 from ferjax.data.preparation.deduplication import without_duplicates
 from ferjax.data.preparation.duplicates import signature
 from ferjax.data.preparation.plan import Plan, Splitting, make_plan
 from ferjax.data.preparation.shards import Notes, ShardStore, fingerprint
+from ferjax.data.preparation.unreported import Written
 from ferjax.data.prepared import INDEX, labels_file
 from ferjax.data.sources import count_labelled_boxes
 from ferjax.output import escaped
@@ -56,7 +58,7 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   Attributes:
     plan: the records to write; made from `manual_dir` if not set before.
     progress: called with the number of finished records.
-    kept: split -> written entries; filled when they are written.
+    kept: split -> written entries; filled when they are written, or by `resume_report`.
     sizes: split -> width and height of their images, pixels.
     left_out: split -> images that were left out, with the reason.
     duplicates: split -> records that were dropped as duplicates, with the reason.
@@ -176,9 +178,8 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     del download_config
     plan = self._make_plan(dl_manager)
     final = epath.Path(self._data_dir_root) / self.info.full_name
-    settings = repr((self._config, self.VERSION))
-    everything = [entry for members in plan.entries.values() for entry in members]
-    store = ShardStore(final.parent / f"{final.name}.unfinished", fingerprint(everything, settings))
+    digest = self._fingerprint(plan)
+    store = ShardStore(final.parent / f"{final.name}.unfinished", digest)
     plan, self.duplicates = without_duplicates(
       plan,
       self._config.drop_duplicates,
@@ -187,13 +188,31 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       per_file=self._config.records_per_shard,
       progress=self.progress,
     )
-    written = {split: self._write(split, members, store) for split, members in plan.entries.items()}
-    infos = [self._finish(split, plan, notes, store) for split, notes in written.items()]
+    shards = {split: self._write(split, members, store) for split, members in plan.entries.items()}
+    infos = [self._finish(split, plan, notes, store) for split, notes in shards.items()]
     mode = {"drop_duplicates": self._config.drop_duplicates}
     index = {**plan.describe(), **mode, "splits": self._split_index()}
     (self.data_path / INDEX).write_text(json.dumps(index, indent=2))
+    written = Written(self.kept, self.sizes, self.left_out, self.duplicates)
+    unreported.save(self.data_path, written, digest)
     store.remove()
     return infos
+
+  def resume_report(self, plan: Plan) -> bool:
+    """Whether the set is written, but not its report; restores what the report needs.
+
+    Args:
+      plan: of the same preparation.
+    """
+    written = unreported.load(epath.Path(self.data_dir), plan, self._fingerprint(plan))
+    if written is None:
+      return False
+    self.kept, self.sizes, self.left_out, self.duplicates = written
+    return True
+
+  def _fingerprint(self, plan: Plan) -> str:
+    everything = [entry for members in plan.entries.values() for entry in members]
+    return fingerprint(everything, repr((self._config, self.VERSION)))
 
   def _write(self, split: str, entries: Sequence[Entry], store: ShardStore) -> dict[str, Notes]:
     """Writes the shards that are not finished yet; returns the metadata of all shards, by name."""

@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 
 import tensorflow_datasets as tfds
 from absl import logging
+from etils import epath
 
-from ferjax.data.preparation.builders import Config, builder_of
+from ferjax.data.preparation import unreported
+from ferjax.data.preparation.builders import Config, RecordsBuilder, builder_of
 from ferjax.data.preparation.duplicates import LEAK_FREE, check_mode
 from ferjax.data.preparation.plan import Plan
 from ferjax.data.preparation.report import write_report
@@ -49,6 +51,8 @@ def prepare(
 ) -> Prepared:
   """Writes the records of a plan; reuses the finished shards of an interrupted run.
 
+  If only the report is missing, because it failed or the program was killed, writes the report.
+
   Args:
     plan: of the data set.
     source: the folder that the plan was made from.
@@ -78,18 +82,11 @@ def prepare(
   with _quiet():
     builder = builder_of(plan.data_set)(data_dir=out, config=config)
     folder = pathlib.Path(builder.data_dir)
-    if folder.exists():
+    if not folder.exists():
+      _write_shards(builder, plan, source, progress)
+    elif not builder.resume_report(plan):
       raise ValueError(
         f"{folder} exists: the set is already prepared; use it, delete it, or choose another --out"
-      )
-    for rest in folder.parent.glob(f"{INCOMPLETE}*_{folder.name}"):
-      shutil.rmtree(rest)  # left by a killed run; its finished shards are elsewhere
-    builder.plan = plan
-    builder.progress = progress
-    with tempfile.TemporaryDirectory() as empty:  # tfds creates a folder for downloads
-      builder.download_and_prepare(
-        download_dir=empty,
-        download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(source)),
       )
   sources = {split: open_prepared(folder, split) for split in plan.entries}
   records = {split: len(source) for split, source in sources.items()}
@@ -104,7 +101,26 @@ def prepare(
   }
   written = dataclasses.replace(plan, entries=builder.kept)
   write_report(folder / REPORT, summary, written, builder.sizes, sources)
+  unreported.remove(epath.Path(folder))
   return prepared
+
+
+def _write_shards(
+  builder: RecordsBuilder,
+  plan: Plan,
+  source: str | os.PathLike,
+  progress: Callable[[int], object],
+) -> None:
+  folder = pathlib.Path(builder.data_dir)
+  for rest in folder.parent.glob(f"{INCOMPLETE}*_{folder.name}"):
+    shutil.rmtree(rest)  # left by a killed run; its finished shards are elsewhere
+  builder.plan = plan
+  builder.progress = progress
+  with tempfile.TemporaryDirectory() as empty:  # tfds creates a folder for downloads
+    builder.download_and_prepare(
+      download_dir=empty,
+      download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(source)),
+    )
 
 
 def variant(plan: Plan, drop_duplicates: str = "none") -> str:

@@ -31,6 +31,7 @@ class ShardStore:
     self._folder = folder
     mark = folder / _FINGERPRINT
     if folder.exists() and not (mark.exists() and mark.read_text() == fingerprint):
+      mark.unlink(missing_ok=True)  # first: a folder that is emptied only in part is no store
       folder.rmtree()
     folder.mkdir(parents=True, exist_ok=True)
     mark.write_text(fingerprint)
