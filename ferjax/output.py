@@ -6,6 +6,7 @@ import os
 import pathlib
 import sys
 import tempfile
+import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import TextIO
 
@@ -24,6 +25,18 @@ def escape_unencodable_output() -> None:
 def escaped(text: str) -> str:
   r"""Escapes bytes of file names that are not UTF-8: `\udce9` stands for byte 0xE9."""
   return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def one_line(text: str) -> str:
+  r"""Escapes line breaks and control characters, which file names and file contents may have."""
+  if text.isprintable():
+    return text
+  return "".join(
+    x.encode("unicode_escape").decode() if unicodedata.category(x) in _CONTROLS else x for x in text
+  )
+
+
+_CONTROLS = ("Cc", "Zl", "Zp")  # Unicode's control characters, and its separators of lines
 
 
 def check_writable(folder: str | os.PathLike, files: Iterable[str] = ()) -> None:

@@ -34,7 +34,7 @@ ALLOWED = {
     "compilation_cache",
     "compiler_options",
   },
-  "interop": {"interop", "models", "checkpoint"},
+  "interop": {"interop", "models", "checkpoint", "archives"},
   "checkpoint": {"checkpoint"},
   "weights": {"weights", "checkpoint"},
   "inference": {
@@ -51,6 +51,7 @@ ALLOWED = {
   },
   "export": {
     "export",
+    "archives",
     "inference",
     "weights",
     "interop",

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from ferjax.output import atomic_writer, check_writable, escaped, results_folder
+from ferjax.output import atomic_writer, check_writable, escaped, one_line, results_folder
 
 
 def test_escaped_names_are_valid_unicode():
@@ -66,3 +66,8 @@ def test_a_file_is_replaced_only_when_complete(tmp_path):
     file.write("结果 caf\xe9 " + os.fsdecode(b"\xe9"))
   assert path.read_text(encoding="utf-8") == "结果 caf\xe9 \\udce9"
   assert list(tmp_path.iterdir()) == [pathlib.Path(path)]
+
+
+def test_names_take_one_line():
+  name = "a\nb\x1b[31m\u2028\udce9 é字\u200d"
+  assert one_line(name) == "a\\nb\\x1b[31m\\u2028\udce9 é字\u200d"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NotRequired
 
 from ferjax.config import Config
-from ferjax.trained import NetworkMeta, version_error
+from ferjax.trained import NetworkMeta, check_network_meta, version_error
 
 FORMAT = 2
 
@@ -69,6 +69,8 @@ def read_meta(saved: Mapping[str, Any], name: str) -> Meta:
       message names both versions.
   """
   number = saved.get("format", 1)
+  if not isinstance(number, int):
+    raise ValueError(f"the checkpoint {name} is damaged: its format is {number!r:.80}")
   renamed = _RENAMED.get(number, {})
   meta = _DEFAULTS | {renamed.get(field, field): value for field, value in saved.items()}
   if number > FORMAT:
@@ -78,7 +80,7 @@ def read_meta(saved: Mapping[str, Any], name: str) -> Meta:
   elif missing := Meta.__required_keys__ - meta.keys():
     problem = f"it lacks fields that this version needs: {', '.join(sorted(missing))}"
   else:
-    return typing.cast(Meta, meta)
+    return typing.cast(Meta, check_network_meta(meta, f"the checkpoint {name}"))
   raise version_error(meta, name, problem)
 
 
@@ -87,7 +89,10 @@ def _unknown(meta: Mapping[str, Any]) -> Iterator[str]:
   yield from _unknown_fields(meta.get("config", {}), Config, "config")
 
 
-def _unknown_fields(values: Mapping[str, Any], kind: type, prefix: str) -> Iterator[str]:
+def _unknown_fields(values: Any, kind: type, prefix: str) -> Iterator[str]:
+  if not isinstance(values, Mapping):
+    yield f"{prefix} that is {type(values).__name__}"
+    return
   types = typing.get_type_hints(kind)
   for field, value in values.items():
     if field not in types:

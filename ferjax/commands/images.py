@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ferjax.commands.errors import CommandError
-from ferjax.output import check_writable
+from ferjax.output import check_writable, one_line
 
 if TYPE_CHECKING:
   from ferjax.data.image import ImageError
@@ -73,6 +73,7 @@ def paused_collection() -> Iterator[None]:
 def writing(writer: Writer, total: int) -> Iterator[None]:
   """Converts errors while processing `total` images to CommandErrors."""
   from ferjax.data.image import ImageError
+  from ferjax.trained import WeightsError
 
   try:
     yield
@@ -81,6 +82,8 @@ def writing(writer: Writer, total: int) -> Iterator[None]:
       f"{error}\n  {writer.written} of {total} images are in {writer.output}; "
       "--on-bad-image skip skips unreadable files"
     ) from error
+  except WeightsError as error:
+    raise CommandError(error) from error
   except OSError as error:
     raise CommandError(f"cannot write the results: {error}") from error
 
@@ -101,7 +104,7 @@ def progress_bar(
     def skip_image(path: str, error: "ImageError") -> None:
       progress.write(f"ferjax: warning: skipped {error}", file=sys.stderr)
       progress.update()
-      writer.skip(path, str(error).removeprefix(f"{path}: "))
+      writer.skip(path, str(error).removeprefix(one_line(f"{path}: ")))
 
     yield progress.update, skip_image if skip else None
 

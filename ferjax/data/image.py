@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib
 import io
+import logging
 import os
 import struct
 import threading
@@ -13,17 +14,22 @@ from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
-import simplejpeg
 from jaxtyping import Float, UInt8
 from PIL import Image
 
 from ferjax.data.metadata import without_metadata
 from ferjax.data.pixel_modes import PixelError, to_rgb, transparent_level
+from ferjax.data.plain_jpeg import decode_plain_jpeg
+from ferjax.output import one_line
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1
 IMAGENET_STD = (0.229, 0.224, 0.225)
 GREY = 128  # fill value of letterbox and augmentation
 MAX_PIXELS = 2**27  # more than cameras produce; 400 MB decoded
+
+# Formats that Pillow identifies but does not decode: data without pixels, video, and vector
+# graphics, for which it starts another program.
+NOT_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
 
 # Exceptions that Pillow's plugins raise for damaged files.
 _DAMAGED = (
@@ -32,19 +38,19 @@ _DAMAGED = (
   SyntaxError,
   ValueError,
   TypeError,
-  IndexError,
-  KeyError,
-  OverflowError,
+  LookupError,
+  ArithmeticError,
+  AttributeError,
+  AssertionError,
+  RuntimeError,
   MemoryError,
   struct.error,
   zlib.error,
   Image.DecompressionBombError,
 )
 
-_MAX_BYTES = 2**30  # of a file that is decoded again without its metadata
-
-# Markers of JPEG segments: start of image, EXIF or XMP, start of pixels.
-_SOI, _APP1, _SOS = b"\xff\xd8", b"\xff\xe1", b"\xff\xda"
+_LARGEST_FILE = 2**31  # bytes; `MAX_PIXELS` of three floats have 1.6 GB
+_MAX_BYTES = 2**28  # of a file that is decoded again without its metadata
 
 # EXIF tag 0x0112 -> the operation that makes the image upright.
 _ORIENTATION = 0x0112
@@ -64,7 +70,10 @@ _filters_lock = threading.Lock()
 
 
 class ImageError(ValueError):
-  """An image cannot be read; the message starts with its origin."""
+  """An image cannot be read; the message starts with its origin, and has one line."""
+
+  def __init__(self, message: object):
+    super().__init__(one_line(str(message)))
 
 
 # Errors that damaged metadata cannot cause.
@@ -79,7 +88,8 @@ _PIXEL_ERRORS = (
 
 @functools.cache
 def register_plugins() -> None:
-  """Lets Pillow open HEIC and HEIF files, if pillow-heif is installed."""
+  """Lets Pillow open HEIC and HEIF files, if pillow-heif is installed; turns off its messages."""
+  logging.getLogger("PIL").addHandler(logging.NullHandler())
   with contextlib.suppress(ImportError):
     importlib.import_module("pillow_heif").register_heif_opener()
 
@@ -117,8 +127,10 @@ def decode(
 def _decoded(
   source: str | os.PathLike | bytes, max_pixels: int, formats: Sequence[str] | None
 ) -> UInt8[np.ndarray, "h w 3"]:
+  if not isinstance(source, bytes) and (size := os.path.getsize(source)) > _LARGEST_FILE:
+    raise ImageError(f"its {size} bytes are more than the limit of {_LARGEST_FILE}")
   try:
-    pixels = _decode_plain_jpeg(source, max_pixels)
+    pixels = decode_plain_jpeg(source, min(max_pixels, _pillow_limit()))
     return _decode_with_pillow(source, max_pixels, formats) if pixels is None else pixels
   except _PIXEL_ERRORS:
     raise
@@ -137,20 +149,27 @@ def _decode_with_pillow(
   source: str | os.PathLike | bytes, max_pixels: int, formats: Sequence[str] | None
 ) -> UInt8[np.ndarray, "h w 3"]:
   with _open(source, formats) as image:
-    width, height = image.size
-    if width * height > max_pixels:
-      raise ImageError(
-        f"{width}x{height} pixels are more than the limit of {max_pixels}; scale the image down"
-      )
+    if image.format in NOT_IMAGES:
+      raise ImageError(f"a {image.format} file, which is not decoded; save it as PNG or JPEG")
+    _check_size(image, max_pixels)
     transparent = transparent_level(image)
     # For TIFF files, Pillow reads further metadata with the pixels.
     with _silenced() if image.format == "TIFF" else contextlib.nullcontext():
       image.load()
+    _check_size(image, max_pixels)  # an icon has other images inside
     if transparent is not None:
       image.info["transparency"] = transparent
     operation = _UPRIGHT.get(_orientation(image))
     rgb = to_rgb(image)
     return np.array(rgb if operation is None else rgb.transpose(operation))
+
+
+def _check_size(image: Image.Image, max_pixels: int) -> None:
+  width, height = image.size
+  if width * height > max_pixels:
+    raise ImageError(
+      f"{width}x{height} pixels are more than the limit of {max_pixels}; scale the image down"
+    )
 
 
 def _content(source: str | os.PathLike | bytes) -> bytes:
@@ -176,7 +195,7 @@ def _reason(
     return f"too many pixels: {error}; scale the image down"
   if isinstance(error, Image.UnidentifiedImageError):
     return _describe_unidentified(source, formats)
-  return f"cannot be read, damaged or truncated: {error}"
+  return f"cannot be read, damaged or truncated: {str(error) or type(error).__name__}"
 
 
 def _describe_unidentified(source: str | os.PathLike | bytes, formats: Sequence[str] | None) -> str:
@@ -206,41 +225,6 @@ def _is_accepted(start: bytes, accepts: Callable[[bytes], bool | str]) -> bool:
 
 def _name(source: str | os.PathLike | bytes) -> str:
   return f"{len(source)} bytes" if isinstance(source, bytes) else os.fspath(source)
-
-
-def _decode_plain_jpeg(
-  source: str | os.PathLike | bytes, max_pixels: int
-) -> UInt8[np.ndarray, "h w 3"] | None:
-  """The pixels of an undamaged JPEG that only needs decoding; None for all other files.
-
-  simplejpeg is faster than Pillow and uses the same libjpeg-turbo, so the pixels are equal.
-  """
-  if not isinstance(source, bytes):
-    with open(source, "rb") as file:
-      start = file.read(len(_SOI))
-      source = start + file.read() if start == _SOI else start
-  if not source.startswith(_SOI) or _may_be_rotated(source):
-    return None
-  try:
-    height, width, colorspace, _ = simplejpeg.decode_jpeg_header(source)
-    is_large = int(width) * int(height) > min(max_pixels, _pillow_limit())
-    if colorspace not in ("YCbCr", "Gray") or is_large:
-      return None
-    return simplejpeg.decode_jpeg(source)
-  except ValueError:  # also raised for files that libjpeg would repair: Pillow decodes them
-    return None
-
-
-def _may_be_rotated(jpeg: bytes) -> bool:
-  """Whether a segment may contain an orientation, or segments cannot be parsed."""
-  position = len(_SOI)
-  while True:
-    marker = jpeg[position : position + 2]
-    if marker == _SOS:
-      return False
-    if marker == _APP1 or len(marker) < 2 or marker[0] != _SOI[0]:
-      return True
-    position += 2 + int.from_bytes(jpeg[position + 2 : position + 4], "big")
 
 
 def _pillow_limit() -> int:

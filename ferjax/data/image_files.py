@@ -4,16 +4,13 @@ import collections
 import functools
 import os
 import pathlib
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from PIL import Image
 
-from ferjax.data.image import register_plugins
-
-# Formats that Pillow identifies but does not decode: data without pixels, video, and vector
-# graphics that need another program.
-_NOT_IMAGES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "IPTC", "MPEG", "WMF"})
+from ferjax.data.image import NOT_IMAGES, register_plugins
 
 # Files and folders that operating systems and storage devices create, besides hidden ones.
 _SYSTEM_NAMES = frozenset(
@@ -69,7 +66,7 @@ def image_suffixes() -> frozenset[str]:
   """
   register_plugins()
   Image.init()
-  formats = (set(Image.OPEN) | {"MPO"}) - _NOT_IMAGES  # MPO is opened as JPEG
+  formats = (set(Image.OPEN) | {"MPO"}) - NOT_IMAGES  # MPO is opened as JPEG
   return frozenset(
     suffix for suffix, name in Image.registered_extensions().items() if name in formats
   )
@@ -84,8 +81,9 @@ def list_images(
   """Lists the image files of a folder by their suffix (`image_suffixes`, in any case).
 
   Hidden and system files and folders (`.x`, `._x.jpg`, `Thumbs.db`, `desktop.ini`, `__MACOSX`) are
-  skipped and not counted. Links to folders are followed; a folder that can be reached in several
-  ways is listed once, by its own path if that is below `folder`.
+  skipped and not counted, and so are pipes, sockets and devices. Links to folders are followed; a
+  folder that can be reached in several ways is listed once, by its own path if that is below
+  `folder`.
 
   Args:
     folder: the folder to search.
@@ -125,6 +123,14 @@ def _is_inside(path: str | os.PathLike, folders: Sequence[pathlib.Path]) -> bool
   return any(real.is_relative_to(folder) for folder in folders)
 
 
+def _is_special(path: pathlib.Path) -> bool:
+  """Whether a path is a pipe, a socket or a device: reading one may never end."""
+  try:
+    return not stat.S_ISREG(path.stat().st_mode)
+  except OSError:  # a link to a missing file, which reading it reports
+    return False
+
+
 def _walk(
   folder: pathlib.Path, recursive: bool, excluded: Sequence[pathlib.Path]
 ) -> Iterator[pathlib.Path]:
@@ -142,7 +148,8 @@ def _walk(
       inner = [pathlib.Path(root, name) for name in folders if not _is_hidden(name)]
       links += [path for path in inner if path.is_symlink()]
       folders[:] = [path.name for path in inner if recursive]  # os.walk does not follow links
-      yield from (pathlib.Path(root, name) for name in files if not _is_hidden(name))
+      paths = (pathlib.Path(root, name) for name in files if not _is_hidden(name))
+      yield from (path for path in paths if not _is_special(path))
     if recursive:
       starts.extend(sorted(links))
 

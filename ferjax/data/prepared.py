@@ -198,7 +198,9 @@ def read_index(folder: epath.Path) -> dict[str, Any]:
   """The content of `ferjax.json`; ValueError if another version of ferjax wrote it."""
   try:
     index = json.loads((folder / INDEX).read_text())
-  except ValueError as error:
+    if not isinstance(index, dict):
+      raise ValueError(f"expected an object, found {type(index).__name__}")
+  except (ValueError, RecursionError) as error:
     raise ValueError(f"{folder / INDEX}: malformed: {error}; prepare the set again") from error
   if index.get("format") != _FORMAT:
     raise ValueError(

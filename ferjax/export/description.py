@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from typing import Any, NotRequired
 
 from ferjax._version import __version__
-from ferjax.trained import NetworkMeta, TrainedNetwork, network_meta, version_error
+from ferjax.output import one_line
+from ferjax.trained import (
+  NetworkMeta,
+  TrainedNetwork,
+  check_network_meta,
+  network_meta,
+  version_error,
+)
 
 FORMAT = 1
 KEY = "ferjax"  # under which files with named metadata have the description
@@ -88,7 +95,7 @@ def read_description(text: str | bytes | None, name: str) -> ExportDescription:
     )
   try:
     description = json.loads(text)
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise damaged(name, f"its description is not JSON ({error})") from error
   if not isinstance(description, Mapping) or not isinstance(description.get("format"), int):
     raise damaged(name, "its description has no format")
@@ -100,9 +107,12 @@ def read_description(text: str | bytes | None, name: str) -> ExportDescription:
   missing = ExportDescription.__required_keys__ - description.keys()
   if missing:
     raise damaged(name, f"its description lacks {', '.join(sorted(missing))}")
+  description = check_network_meta(description, f"the exported file {name}")
+  if not isinstance(description["raw"], bool):
+    raise damaged(name, f"its raw is {description['raw']!r}; expected true or false")
   return description  # pyright: ignore[reportReturnType]
 
 
 def damaged(name: str, problem: str) -> ValueError:
   """The error for a file that cannot be read."""
-  return ValueError(f"the exported file {name} is damaged: {problem}. Export it again")
+  return ValueError(one_line(f"the exported file {name} is damaged: {problem}. Export it again"))

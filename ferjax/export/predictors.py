@@ -120,7 +120,15 @@ class ExportedDetector(FaceDetector):
   ):
     """Takes the thresholds of the file where they are None; errors as for `Predictor`."""
     description = exported.description
-    settings: dict[str, Any] = dict(description["settings"])
+    names = ("score_threshold", "iou_threshold", "max_detections")
+    settings: dict[str, Any] = {
+      name: x for name, x in description["settings"].items() if name in names
+    }
+    if len(settings) < len(names):
+      raise ValueError(
+        f"the exported detector has the settings {', '.join(settings) or 'none'}; expected "
+        f"{', '.join(names)}: export it again"
+      )
     given = {"score_threshold": score_threshold, "iou_threshold": iou_threshold}
     settings |= {name: x for name, x in given.items() if x is not None}
     check_detection_settings(batch_size, **settings)

@@ -9,15 +9,16 @@ import hashlib
 import json
 import pathlib
 import zipfile
-import zlib
 from typing import Any
 
 import jax
 import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
+from safetensors import SafetensorError
 
 from ferjax._version import __version__
+from ferjax.archives import DAMAGED_ARCHIVE, check_archive
 from ferjax.compiler_options import compiler_options
 from ferjax.export.description import damaged, describe, read_description
 from ferjax.export.exported_file import ExportedFile
@@ -82,23 +83,27 @@ def read(file: pathlib.Path) -> ExportedFile:
     ValueError: it is damaged, another kind of file, or a newer version wrote it.
   """
   name = str(file)
+  digest = hashlib.sha256(file.read_bytes()).hexdigest()
   try:
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    check_archive(file)
+  except ValueError as error:
+    raise damaged(name, str(error)) from error
+  try:
     with zipfile.ZipFile(file) as archive:
       members = {member: archive.read(member) for member in archive.namelist()}
-  except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+  except DAMAGED_ARCHIVE as error:
     raise damaged(name, f"it is no complete zip archive ({error})") from error
   description = read_description(members.get(_DESCRIPTION), name)
   if _PROGRAM not in members:
     raise damaged(name, f"it has no {_PROGRAM}")
   try:
     exported = export.deserialize(bytearray(members[_PROGRAM]))
-  except ValueError as error:
+    flat = safetensors.numpy.load(members[_VARIABLES]) if _VARIABLES in members else None
+  except (*DAMAGED_ARCHIVE, SafetensorError, StopIteration) as error:
     raise damaged(name, f"its program cannot be read ({error})") from error
   program = jax.jit(exported.call, compiler_options=compiler_options())
   variables = ()
-  if _VARIABLES in members:
-    flat = safetensors.numpy.load(members[_VARIABLES])
+  if flat is not None:
     variables = (jax.device_put(unflatten_dict(flat, sep=_SEPARATOR)),)
 
   def call(*inputs: Any) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from ferjax.inference.base import (
   check_count,
   stack_padded,
 )
+from ferjax.inference.forward import forward
 from ferjax.inference.results import Face
 from ferjax.models import create_model
 from ferjax.ops.normalize import normalize
@@ -68,7 +69,7 @@ def classification_program(
   def classify(variables: dict[str, Any], image: UInt8[Array, "b h w c"]) -> Classifications:
     if flip:
       image = jnp.stack([image, jnp.flip(image, axis=2)], axis=1).reshape(-1, *image.shape[1:])
-    output: Any = model.apply(variables, normalize(image, tuple(mean), tuple(std)), train=False)
+    output = forward(model, variables, image, mean, std)
     if flip:
       output = task.merge_views(output, 2, probabilities=True)
     return task.postprocess(output, logit_adjustment=logit_adjustment)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, UInt8
 from ferjax.compiler_options import compiler_options
 from ferjax.data.image import IMAGENET_MEAN, IMAGENET_STD, letterbox, luma
 from ferjax.inference.base import ImagePredictor, Prepared, check_count, stack_padded
+from ferjax.inference.forward import forward
 from ferjax.inference.results import Face
 from ferjax.models import create_model
 from ferjax.models.registry import check_image_size, spec_of
@@ -58,7 +59,7 @@ def detection_program(
     score_threshold: Float[Array, ""],
     iou_threshold: Float[Array, ""],
   ) -> Detections:
-    output: Any = model.apply(variables, normalize(image, tuple(mean), tuple(std)), train=False)
+    output = forward(model, variables, image, mean, std)
     return task.postprocess(
       output,
       image_size=image_size,

@@ -11,8 +11,7 @@ import dataclasses
 import os
 import pickle
 import re
-import struct
-import zipfile
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,10 +19,13 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from ferjax.archives import DAMAGED_ARCHIVE, check_archive
+from ferjax.output import one_line
 from ferjax.trained import NetworkMeta, version_error
 
 StateDict = Mapping[str, np.ndarray]
 
+_ZIP = b"PK\x03\x04"  # the first bytes of an archive
 DESCRIPTION = "ferjax"  # the entry that `ferjax export` adds
 FORMAT = 1  # of the description
 # Names under which programs save moving averages, and the weights themselves.
@@ -91,7 +93,7 @@ def read_state_dict(path: str | os.PathLike, *, averages: bool = True) -> StateD
     return _find(path, content, averages)
   except _UNREADABLE as error:
     reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-    raise ValueError(f"{path!r} cannot be read: {reason}") from error
+    raise ValueError(f"{path!r} cannot be read: {one_line(reason)}") from error
 
 
 def _find(path: str, content: Any, averages: bool) -> StateDictFile:
@@ -204,10 +206,17 @@ def _torch_array(tensor: Any) -> np.ndarray:
 
 
 def _load_npz(path: str) -> dict[str, np.ndarray]:
-  if not zipfile.is_zipfile(path):
-    raise ValueError("not an .npz archive")
-  with np.load(path, allow_pickle=False) as archive:
-    return dict(archive)
+  check_archive(path)
+  try:
+    with warnings.catch_warnings(), np.load(path, allow_pickle=False) as archive:
+      warnings.simplefilter("ignore")  # about damaged headers
+      arrays = dict(archive)
+  except DAMAGED_ARCHIVE as error:
+    raise ValueError(f"it is damaged ({error})") from error
+  others = [name for name, x in arrays.items() if not isinstance(x, np.ndarray)]
+  if others:
+    raise ValueError(f"{others[0]} is no array")
+  return arrays
 
 
 def _load_torch(path: str) -> Any:
@@ -215,11 +224,16 @@ def _load_torch(path: str) -> Any:
     import torch  # pyright: ignore[reportMissingImports]
   except ImportError as error:
     raise ImportError(f"reading {path!r} needs PyTorch: pip install 'ferjax[torch]'") from error
+  with open(path, "rb") as file:
+    is_archive = file.read(len(_ZIP)) == _ZIP  # old files of torch are not
   # Many programs save their options with the weights; a Namespace only has attributes.
   serialization = getattr(torch, "serialization", None)
   allowed = getattr(serialization, "safe_globals", contextlib.nullcontext)
   try:
-    with allowed([argparse.Namespace]):
+    if is_archive:
+      check_archive(path)
+    with allowed([argparse.Namespace]), warnings.catch_warnings():
+      warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
       return torch.load(path, map_location="cpu", weights_only=True)
   except _BROKEN_PICKLE as error:
     raise ValueError(_refusal(error)) from error
@@ -245,16 +259,6 @@ _READERS = {
   ".tar": _load_torch,
 }
 # Raised by unpickling a file that is damaged or has another format.
-_BROKEN_PICKLE = (
-  pickle.UnpicklingError,
-  EOFError,
-  LookupError,
-  AttributeError,
-  TypeError,
-  ValueError,
-  OverflowError,
-  RuntimeError,
-  struct.error,
-)
+_BROKEN_PICKLE = (*DAMAGED_ARCHIVE, pickle.UnpicklingError)
 # Raised by the readers for a broken file or another format.
-_UNREADABLE = (ValueError, RuntimeError, EOFError, SafetensorError, zipfile.BadZipFile)
+_UNREADABLE = (ValueError, RuntimeError, EOFError, SafetensorError, KeyError)

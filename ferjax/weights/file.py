@@ -20,7 +20,8 @@ import safetensors.numpy
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError
 
-from ferjax.trained import NetworkMeta, TrainedNetwork, version_error
+from ferjax.output import one_line
+from ferjax.trained import NetworkMeta, TrainedNetwork, check_network_meta, version_error
 
 SUFFIX = ".safetensors"
 FORMAT = 1
@@ -148,16 +149,19 @@ def read_weights(file: Bytes, name: str) -> WeightsFile:
   description = _description(data, name)
   try:
     tensors = safetensors.numpy.load(data)
-  except SafetensorError as error:
+  except (SafetensorError, KeyError, ValueError) as error:  # a type that NumPy does not have
     raise _damaged(name, f"it is truncated or has extra bytes ({error})") from error
-  if description.get("format", 0) > FORMAT:
+  if description["format"] > FORMAT:
     problem = (
       f"its format is {description['format']}, and this version reads formats up to {FORMAT}"
     )
     raise version_error(description, name, problem)
   if description.get("sha256") != _checksum(description, tensors):
     raise _damaged(name, "its checksum does not match its content")
-  return WeightsFile(name, description, tensors, len(data))
+  if missing := Description.__required_keys__ - description.keys():
+    raise _damaged(name, f"its description lacks {', '.join(sorted(missing))}")
+  checked: Any = check_network_meta(description, f"the weights file {name}")
+  return WeightsFile(name, checked, tensors, len(data))
 
 
 def has_description(path: str | os.PathLike) -> bool:
@@ -168,7 +172,7 @@ def has_description(path: str | os.PathLike) -> bool:
       return False
     try:
       return _KEY in json.loads(file.read(size)).get("__metadata__", {})
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
       return False
 
 
@@ -181,7 +185,7 @@ def _description(data: bytes, name: str) -> Description:
     metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
     text = metadata.get(_KEY)
     description = None if text is None else json.loads(text)
-  except (ValueError, AttributeError) as error:
+  except (ValueError, AttributeError, TypeError, RecursionError) as error:
     raise _damaged(name, f"its header is not valid ({error})") from error
   if description is None:
     raise ValueError(
@@ -189,11 +193,13 @@ def _description(data: bytes, name: str) -> Description:
       "save` writes files with one. Weights of the networks' authors can start a training, with "
       "config.train.pretrained"
     )
-  return description
+  if not isinstance(description, dict) or not isinstance(description.get("format"), int):
+    raise _damaged(name, "its description has no format")
+  return description  # pyright: ignore[reportReturnType]
 
 
 def _damaged(name: str, problem: str) -> ValueError:
-  return ValueError(f"the weights file {name} is damaged: {problem}. Get it again")
+  return ValueError(one_line(f"the weights file {name} is damaged: {problem}. Get it again"))
 
 
 def _stored(name: str, value: np.ndarray, dtype: str) -> np.ndarray:

@@ -92,6 +92,15 @@ def test_excluded_folders_are_not_listed_through_links(tmp_path):
   assert _names(tmp_path / "in", exclude=[own]) == ["1.jpg", "5.jpg"]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_pipes_are_not_listed(tmp_path):
+  """Reading one waits for ever."""
+  os.mkfifo(tmp_path / "pipe.jpg")
+  _make(tmp_path, "a.jpg")
+  (tmp_path / "link.jpg").symlink_to("pipe.jpg")
+  assert _names(tmp_path) == ["a.jpg"]
+
+
 @pytest.mark.parametrize("folder", ["w [1]", "a*b?", "with space", "字"])
 def test_any_folder_name(tmp_path, folder):
   _make(tmp_path / folder, "[x].jpg")

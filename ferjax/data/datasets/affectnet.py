@@ -9,6 +9,8 @@ import functools
 import io
 import os
 import pathlib
+import tokenize
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -35,7 +37,18 @@ _FOLDERS = {"train": "train_set", "val": "val_set"}
 _PATH = "subDirectory_filePath"
 _FACE = ("face_x", "face_y", "face_width", "face_height")
 # NumPy's exceptions for a damaged file: bad header, bad values, or a shape beyond the file's end.
-_DAMAGED = (ValueError, EOFError, OSError, SyntaxError, TypeError, KeyError, MemoryError)
+_DAMAGED = (
+  ValueError,
+  EOFError,
+  OSError,
+  SyntaxError,
+  TypeError,
+  LookupError,
+  ArithmeticError,
+  RecursionError,
+  MemoryError,
+  tokenize.TokenError,
+)
 _CODES = {**AFFECTNET_CODES, **AFFECTNET_WITHOUT_EXPRESSION}
 # Neutral, happiness, sadness, surprise, fear, disgust, anger, contempt.
 _TRAIN = (74874, 134415, 25459, 14090, 6378, 3803, 24882, 3750)
@@ -74,7 +87,7 @@ def _parse_row(
   if not cells[_PATH]:
     raise RecordError(f"{table}:{line}: the column {_PATH} is empty")
   path = root / _IMAGES / cells[_PATH]
-  check_image_file(path, origin)
+  check_image_file(path, origin, root=root)
   x, y, width, height = (parse_number(cells[name], name, origin) for name in _FACE)
   face = (x, y, x + width, y + height)
   check_box(face, origin)
@@ -113,7 +126,9 @@ def _parse_file(
   origin = f"{label_file} ({path.name})"
   content = read_file(root / label_file, origin)
   try:
-    value = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")  # about damaged headers
+      value = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
   except _DAMAGED as error:
     raise RecordError(f"{origin}: not a .npy file with one number: {error}") from error
   if value.size != 1:

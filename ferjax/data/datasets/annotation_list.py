@@ -77,7 +77,7 @@ def _entry(
   field = path.split()[-1]
   if "," in field and not any(map(os.path.isfile, candidates)):
     raise RecordError(f"{origin}: malformed field {field!r}; {_FORMAT}")
-  image = find_image(candidates, origin)
+  image = find_image(candidates, origin, root=None if os.path.isabs(path) else root)
   boxes, label = [], []
   for field in fields:
     *corners, class_id = field.split(",")

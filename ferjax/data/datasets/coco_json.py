@@ -153,7 +153,7 @@ def _find(root: pathlib.Path, file: str, name: str, split: str, origin: str) -> 
   of_file = json_file.stem.rpartition("_")[2]
   folders = [root / folder.format(split=split, name=of_file) for folder in _FOLDERS]
   candidates = [folder / name for folder in (*folders, json_file.parent)]
-  return find_image(candidates, origin, expected=root / "images" / name)
+  return find_image(candidates, origin, expected=root / "images" / name, root=root)
 
 
 def _box(value: Any, origin: str) -> Box:

@@ -133,9 +133,10 @@ def _origin(row: TableRow, options: Options) -> str:
 
 
 def _image(row: TableRow, root: pathlib.Path, options: Options) -> str:
-  folders = (root, os.path.dirname(root / options.table))
-  candidates = [os.path.join(folder, row[1]["image"]) for folder in folders]
-  return find_image(candidates, _origin(row, options))
+  name, folders = row[1]["image"], (root, os.path.dirname(root / options.table))
+  candidates = [os.path.join(folder, name) for folder in folders]
+  limit = None if os.path.isabs(name) else root
+  return find_image(candidates, _origin(row, options), root=limit)
 
 
 def _box(cells: dict[str, str], origin: str) -> Box:

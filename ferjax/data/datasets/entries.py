@@ -7,6 +7,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from ferjax.output import one_line
+
 _TOLERANCE = 1e-3  # for the sum of a distribution
 Box = tuple[float, float, float, float]
 
@@ -94,16 +96,19 @@ class Entry:
 
 
 class RecordError(ValueError):
-  """A bad annotation; the message starts with its origin.
+  """A bad annotation; the message starts with its origin, and has one line.
 
   `example` is what is known of the record. It is counted when a validation split is taken, so that
   fixing the record moves no other record to another split.
   """
 
   def __init__(self, message: object, *, example: Entry | None = None):
-    super().__init__(message)
+    super().__init__(one_line(str(message)))
     self.example = example
 
 
 class LayoutError(ValueError):
-  """An unexpected folder layout; the message names the file and the fix."""
+  """An unexpected folder layout; the message names the file and the fix, in one or more lines."""
+
+  def __init__(self, message: object):
+    super().__init__("\n".join(map(one_line, str(message).split("\n"))))

@@ -48,7 +48,7 @@ def _face(line: _Line, *, root: pathlib.Path, options: Options) -> Entry:
   box: Box = (left, top, right, bottom)
   check_box(box, origin)
   path = root / _IMAGES / fields[0]
-  check_image_file(path, origin)
+  check_image_file(path, origin, root=root)
   key = f"{relative_key(path, root)}#{number}"
   return Entry(origin, key, str(path), "train", label, crop=box, group=fields[0])
 

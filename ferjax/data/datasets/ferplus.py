@@ -184,7 +184,7 @@ def _parse_line(
   if isinstance(label, str):
     return label
   path = root / place / name
-  check_image_file(path, origin)
+  check_image_file(path, origin, root=root)
   key = f"{FOLDERS[split]}:{number}"
   return Entry(origin, key, str(path), split, label, crop=box, votes=votes)
 

@@ -32,7 +32,7 @@ def read_file(path: str | os.PathLike, origin: object, *, hint: str = "") -> byt
     return pathlib.Path(path).read_bytes()
   except FileNotFoundError:
     raise RecordError(f"{origin}: file not found: {os.fspath(path)}{hint}") from None
-  except OSError as error:
+  except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
     raise RecordError(f"{origin}: cannot be read: {error}") from error
 
 
@@ -189,22 +189,48 @@ def show_box(box: Sequence[float]) -> str:
 
 
 def find_image(
-  candidates: Sequence[str | os.PathLike], origin: str, *, expected: str | os.PathLike = ""
+  candidates: Sequence[str | os.PathLike],
+  origin: str,
+  *,
+  expected: str | os.PathLike = "",
+  root: str | os.PathLike | None = None,
 ) -> str:
   """The first of the paths that is a file.
 
+  Args:
+    candidates: the possible paths.
+    origin: of the record, for messages.
+    expected: the path in the message if none is a file; the first if empty.
+    root: the folder that the path must not leave, except through a link; None for any path.
+
   Raises:
-    RecordError: none is; the message names `expected` if given, else the first.
+    RecordError: none is a file, or it is outside the folder.
   """
   for path in candidates:
     if os.path.isfile(path):
+      if root is not None:
+        check_inside(path, root, origin)
       return os.fspath(path)
   raise RecordError(f"{origin}: image file not found: {os.fspath(expected or candidates[0])}")
 
 
-def check_image_file(path: str | os.PathLike, origin: str) -> None:
-  """Raises a RecordError for a path that is not a file."""
-  find_image([path], origin)
+def check_image_file(
+  path: str | os.PathLike, origin: str, *, root: str | os.PathLike | None = None
+) -> None:
+  """Raises a RecordError for a path that is not a file, or outside `root` if it is given."""
+  find_image([path], origin, root=root)
+
+
+def check_inside(path: str | os.PathLike, root: str | os.PathLike, origin: str) -> None:
+  """Raises a RecordError for a path that leaves the folder of the set, except through a link.
+
+  Otherwise, an annotation of unknown origin could name any file of the user.
+  """
+  if not pathlib.PurePath(os.path.abspath(path)).is_relative_to(os.path.abspath(root)):
+    raise RecordError(
+      f"{origin}: {os.fspath(path)} is outside the folder of the data set; move or link the file "
+      f"into {os.fspath(root)}"
+    )
 
 
 def relative_key(path: str | os.PathLike, root: pathlib.Path) -> str:

@@ -68,10 +68,10 @@ def _entry(line: _Line, *, root: pathlib.Path, options: Options) -> Entry:
     stem = pathlib.PurePath(name).stem
     if options.task == "classification":
       path = root / _ALIGNED / f"{stem}_aligned.jpg"
-      check_image_file(path, origin)
+      check_image_file(path, origin, root=root)
       return Entry(origin, name, str(path), split, label)
     path = root / _ORIGINALS / name
-    check_image_file(path, origin)
+    check_image_file(path, origin, root=root)
     box = _box(root / _BOXES / f"{stem}_boundingbox.txt", origin)
     return Entry(origin, name, str(path), split, (label,), boxes=(box,))
   except RecordError as error:

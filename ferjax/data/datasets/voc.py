@@ -15,6 +15,7 @@ from ferjax.data.datasets.base import DataSet, Options, Reading, Release
 from ferjax.data.datasets.entries import Box, Entry, RecordError
 from ferjax.data.datasets.parsing import (
   check_box,
+  check_inside,
   decode_text,
   find_image,
   parse_optional_class,
@@ -55,7 +56,9 @@ def _read(root: pathlib.Path, options: Options) -> Reading:
 
 def _entry(name: str, *, root: pathlib.Path, split: str, options: Options) -> Entry:
   origin = f"Annotations/{name}.xml"
-  tree = _tree(root / "Annotations" / f"{name}.xml", origin)
+  file = root / "Annotations" / f"{name}.xml"
+  check_inside(file, root, origin)
+  tree = _tree(file, origin)
   path = _image_path(root, name, tree.findtext("filename"), origin)
   origin = f"{origin} ({path.name})"
   boxes, label = [], []
@@ -103,7 +106,8 @@ def _image_path(root: pathlib.Path, name: str, filename: str | None, origin: str
     names.append(pathlib.PurePosixPath(filename.strip().replace("\\", "/")).name)
   names += [f"{name}{suffix}" for suffix in sorted(image_suffixes())]
   folders = (root / "JPEGImages", (root / "Annotations" / name).parent)
-  return pathlib.Path(find_image([folder / name for folder in folders for name in names], origin))
+  candidates = [folder / name for folder in folders for name in names]
+  return pathlib.Path(find_image(candidates, origin, root=root))
 
 
 def _box(element: ElementTree.Element | None, origin: str) -> Box:

@@ -49,11 +49,12 @@ def open_session(model: bytes, name: str, *, threads: int = 0):
   invalid = tuple(getattr(state, kind) for kind in _INVALID)
   options = runtime.SessionOptions()
   options.log_severity_level = 3  # errors
-  providers = runtime.get_available_providers()
+  # Azure's runs models elsewhere.
+  providers = [x for x in runtime.get_available_providers() if x != "AzureExecutionProvider"]
   if threads:
     options.intra_op_num_threads = threads
     providers = ["CPUExecutionProvider"]
   try:
     return runtime.InferenceSession(model, options, providers=providers)
-  except invalid as error:
+  except (*invalid, RuntimeError, ValueError) as error:
     raise damaged(name, f"onnxruntime cannot load it ({' '.join(str(error).split())})") from error
