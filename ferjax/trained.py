@@ -76,8 +76,9 @@ def _floats(x: Any) -> Any:
 
 
 def _is_number(x: object) -> bool:
-  is_number = isinstance(x, int | float) and not isinstance(x, bool)
-  return is_number and abs(x) <= sys.float_info.max  # NaN is not
+  if not isinstance(x, int | float) or isinstance(x, bool):
+    return False
+  return abs(x) <= sys.float_info.max  # NaN is not
 
 
 def _is_size(x: object, least: int) -> bool:

@@ -65,6 +65,7 @@ ALLOWED = {
   "commands": {
     "commands",
     "export",
+    "training",
     "allocator",
     "inference",
     "serving",

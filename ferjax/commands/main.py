@@ -15,6 +15,7 @@ from ferjax.commands.info import add_info
 from ferjax.commands.parser import CommandParser, is_debugging, messages
 from ferjax.commands.predict import add_predict
 from ferjax.commands.serve import add_serve
+from ferjax.commands.training import add_evaluate, add_train, program_of, run_program
 from ferjax.commands.weights import add_weights
 from ferjax.output import escape_unencodable_output
 
@@ -22,7 +23,10 @@ from ferjax.output import escape_unencodable_output
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one subcommand; returns the exit code: 0, or 2 after a usage or input error."""
   escape_unencodable_output()
-  arguments = create_parser().parse_args(argv)
+  words = list(sys.argv[1:] if argv is None else argv)
+  if program := program_of(words):
+    return _run_program(program, words)
+  arguments = create_parser().parse_args(words)
   try:
     with messages(arguments):
       code = arguments.run(arguments) or 0
@@ -42,18 +46,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run_program(name: str, words: Sequence[str]) -> int:
+  """`ferjax train` and `ferjax evaluate` have flags of absl."""
+  try:
+    run_program(name, words)
+  except CommandError as error:
+    print(f"ferjax: error: {error}", file=sys.stderr)
+    return 2
+  return 0
+
+
 def create_parser() -> argparse.ArgumentParser:
   """The parser of the command and of all its subcommands."""
   parser = CommandParser(
     prog="ferjax",
-    description="Facial expression recognition: inference, explanations, a web service, data sets, "
-    "cost, weights, exports.",
+    description="Facial expression recognition: inference, explanations, training, evaluation, a "
+    "web service, data sets, cost, weights, exports.",
     examples=("ferjax predict photo.jpg", "ferjax predict --help"),
   )
   parser.add_argument("--version", action="version", version=f"ferjax {__version__}")
   commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
   for add in (add_predict, add_explain, add_serve, add_data, add_info, add_weights, add_export):
     add(commands)
+  add_train(commands)
+  add_evaluate(commands)
   add_completion(commands, parser)
   return parser
 

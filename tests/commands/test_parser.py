@@ -32,7 +32,9 @@ def test_the_examples_of_every_subcommand_can_be_parsed(name):
     if line.startswith("ferjax "):
       words = shlex.split(line.partition(" | ")[0].partition(" > ")[0], comments=True)[1:]
       if "--help" not in words:
-        create_parser().parse_args(words)
+        _, unknown = create_parser().parse_known_args(words)
+        # Fields of a config are flags of absl.
+        assert all(word.startswith("--config.") for word in unknown)
 
 
 @pytest.mark.parametrize("words", [["-q", "weights", "show", "x"], ["weights", "show", "x", "-q"]])
