@@ -165,7 +165,8 @@ def _watch(
   while process.poll() is None:
     if (done := tail.read()) > before:
       with contextlib.suppress(psutil.NoSuchProcess):
-        run.samples.append((done, watched.memory_info().rss, len(run.kills)))
+        if resident := watched.memory_info().rss:  # 0 when it has just ended
+          run.samples.append((done, resident, len(run.kills)))
     if kill_after is not None and done >= kill_after:
       time.sleep(rng.random() * SAMPLE_SECONDS)
       process.send_signal(signal.SIGKILL)

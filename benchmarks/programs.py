@@ -15,8 +15,8 @@ from ferjax.models import create_model
 from ferjax.models.registry import model_spec
 from ferjax.tasks import create_task
 from ferjax.training.optimizers import make_optimizer
-from ferjax.training.sharding import make_mesh, to_global
-from ferjax.training.state import create_state, init_variables
+from ferjax.training.sharding import make_mesh, state_shardings, to_global
+from ferjax.training.state import TrainState, create_state, init_variables
 from ferjax.training.step import compile_step, make_train_step
 
 FACES = 8  # ground-truth boxes in an image of a detector
@@ -76,6 +76,42 @@ def step(
     jax.block_until_ready((holder["state"], metrics))
 
   return Program(compiled, run)
+
+
+def abstract_step(
+  network: str,
+  batch_size: int,
+  dtype: str = "float32",
+  *,
+  size: str | None = None,
+  shard_state: bool = False,
+  averages: bool = False,
+  **options: Any,
+) -> tuple[jax.stages.Traced, TrainState]:
+  """The step of `step`, traced for shapes only, on all devices; and the shapes of its state.
+
+  Nothing is allocated. `averages` adds moving averages; `options` are fields of the network.
+  """
+  config, model = _model(network, dtype, size)
+  model = model.clone(**options)
+  if averages:
+    config.train.ema_decay = 0.999
+  schedule = lambda step: jnp.float32(1e-4)  # noqa: E731
+  optimizer = make_optimizer(config.optimizer, schedule)
+
+  def create(key):
+    variables = init_variables(model, key, config.data.image_size)
+    return create_state(variables, optimizer, ema=averages)
+
+  key, mesh = jax.eval_shape(lambda: jax.random.key(0)), make_mesh()
+  state = jax.eval_shape(create, key)
+  shardings = state_shardings(state, mesh, shard=shard_state)
+  train_step = compile_step(
+    make_train_step(model, create_task(config), optimizer, schedule, config.train),
+    mesh,
+    shardings=shardings,
+  )
+  return train_step.trace(state, _batch(config, batch_size), key), state
 
 
 def _model(

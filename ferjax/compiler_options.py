@@ -16,16 +16,23 @@ X86 = {
   "xla_cpu_prefer_vector_width": "512",
 }
 
+# On CPUs, this pass removes the barriers of rematerialisation (`ferjax.models.remat`), and another
+# then merges what would be computed again with the first computation, which saves no memory.
+REMAT = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+
 
 @functools.cache
-def compiler_options() -> dict[str, str] | None:
+def compiler_options(*, remat: bool = False) -> dict[str, str] | None:
   """Options for `jax.jit` of a whole program; None for the defaults.
 
-  Only for x86 CPUs, where they are measured; options that this XLA does not have are left out.
+  Only for CPUs, most only for x86, where they are measured; options that this XLA does not have are
+  left out. `remat` is for programs with rematerialisation.
   """
-  if jax.default_backend() != "cpu" or platform.machine() not in ("x86_64", "AMD64"):
+  if jax.default_backend() != "cpu":
     return None
-  return {name: value for name, value in X86.items() if _is_known(name, value)} or None
+  options = X86 if platform.machine() in ("x86_64", "AMD64") else {}
+  options = options | REMAT if remat else options
+  return {name: value for name, value in options.items() if _is_known(name, value)} or None
 
 
 def _is_known(name: str, value: str) -> bool:

@@ -75,10 +75,9 @@ def _floats(x: Any) -> Any:
   return float(x) if isinstance(x, int) and not isinstance(x, bool) else x
 
 
-def _is_number(x: object) -> bool:
-  if not isinstance(x, int | float) or isinstance(x, bool):
-    return False
-  return abs(x) <= sys.float_info.max  # NaN is not
+def _is_number(x: Any) -> bool:
+  is_number = isinstance(x, int | float) and not isinstance(x, bool)
+  return is_number and abs(x) <= sys.float_info.max  # NaN is not
 
 
 def _is_size(x: object, least: int) -> bool:
@@ -97,8 +96,8 @@ def _is_name(x: object) -> bool:
   return isinstance(x, str) and x != "" and one_line(x) == x
 
 
-def _is_fraction(x: object) -> bool:
-  return _is_number(x) and 0 <= x <= 1  # pyright: ignore[reportOperatorIssue]
+def _is_fraction(x: Any) -> bool:
+  return _is_number(x) and 0 <= x <= 1
 
 
 def _has_settings(x: object) -> bool:

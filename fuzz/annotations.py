@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import pathlib
-import tempfile
 from collections.abc import Mapping
 
 import numpy as np
@@ -15,7 +14,7 @@ from ferjax.data.datasets.entries import RecordError
 from ferjax.data.examples import load
 from ferjax.data.image import ImageError
 from ferjax.expressions import EXPRESSIONS, FERPLUS_COLUMNS, SEVEN_EXPRESSIONS
-from fuzz.checks import user_errors
+from fuzz.checks import folder, user_errors
 
 _LISTED = 40  # lines of a message about a layout, or about the first bad records
 _SIZE = (30, 20)  # of every image, pixels
@@ -144,14 +143,9 @@ LAYOUTS = {
 
 
 @functools.cache
-def _folder() -> tempfile.TemporaryDirectory:
-  return tempfile.TemporaryDirectory(prefix="ferjax-fuzz-")
-
-
-@functools.cache
 def _root(name: str) -> pathlib.Path:
   """The folder of a layout, without the file that is replaced."""
-  root, layout = pathlib.Path(_folder().name) / name, LAYOUTS[name]
+  root, layout = folder() / name, LAYOUTS[name]
   root.mkdir()
   noise = np.random.default_rng(0).integers(0, 256, (_SIZE[1], _SIZE[0], 3), np.uint8)
   for image in layout.images:

@@ -1,7 +1,11 @@
 """What every target promises: a right answer, or an error for users; and little memory."""
 
+import atexit
 import contextlib
+import functools
 import pathlib
+import shutil
+import tempfile
 import traceback
 from collections.abc import Iterator
 
@@ -11,6 +15,14 @@ _PACKAGE = str(pathlib.Path(ferjax.__file__).parent)
 # The errors that the commands print without a traceback.
 USER_ERRORS = (ValueError, OSError, ImportError)
 _STATUS, _REFERENCES = pathlib.Path("/proc/self/status"), pathlib.Path("/proc/self/clear_refs")
+
+
+@functools.cache
+def folder() -> pathlib.Path:
+  """A folder for the files of this process, which is removed at its end."""
+  path = pathlib.Path(tempfile.mkdtemp(prefix="ferjax-fuzz-"))
+  atexit.register(shutil.rmtree, path, ignore_errors=True)
+  return path
 
 
 @contextlib.contextmanager

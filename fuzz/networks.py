@@ -3,8 +3,6 @@
 import functools
 import io
 import json
-import pathlib
-import tempfile
 import zipfile
 from typing import Any
 
@@ -24,7 +22,7 @@ from ferjax.inference.loading import load_predictor
 from ferjax.interop.state_dict_files import read_state_dict
 from ferjax.training.config_checks import from_dict, to_dict, validate
 from ferjax.weights.file import has_description, read_weights, write_weights
-from fuzz.checks import user_errors
+from fuzz.checks import folder, user_errors
 
 _LISTED = 60  # lines of a message about a config, which names every wrong field
 _VARIABLES = {"params": {"head": {"kernel": np.ones((2, 3), np.float32)}}}
@@ -85,11 +83,6 @@ class _Memory:
     return self._data
 
 
-@functools.cache
-def _folder() -> pathlib.Path:
-  return pathlib.Path(tempfile.mkdtemp(prefix="ferjax-fuzz-"))
-
-
 def _object(data: bytes) -> dict[str, Any] | None:
   """The object in JSON text; None for other text, which has its own targets."""
   try:
@@ -102,7 +95,7 @@ def _object(data: bytes) -> dict[str, Any] | None:
 
 def weights_file(data: bytes) -> None:
   """A weights file: nearly every change breaks its checksum."""
-  path = _folder() / "file.safetensors"
+  path = folder() / "file.safetensors"
   path.write_bytes(data)
   has_description(path)
   with user_errors():
@@ -113,7 +106,7 @@ def weights_description(data: bytes) -> None:
   """A weights file with a right checksum, whose description is the JSON of the input."""
   if (description := _object(data)) is None:
     return
-  path = _folder() / "described.safetensors"
+  path = folder() / "described.safetensors"
   with user_errors():
     write_weights(path, description, _VARIABLES)
     predictor = load_predictor(path)
@@ -137,7 +130,7 @@ def config(data: bytes) -> None:
 def state_dict(data: bytes) -> None:
   """A state dict; the first byte chooses the format."""
   suffix = (".npz", ".safetensors", ".pth")[data[0] % 3 if data else 0]
-  path = _folder() / f"file{suffix}"
+  path = folder() / f"file{suffix}"
   path.write_bytes(data[1:])
   with user_errors():
     read_state_dict(path)
@@ -145,7 +138,7 @@ def state_dict(data: bytes) -> None:
 
 def stablehlo(data: bytes) -> None:
   """An exported file with a program for JAX."""
-  path = _folder() / "file.stablehlo"
+  path = folder() / "file.stablehlo"
   path.write_bytes(data)
   with user_errors():
     _predictor(read(path))
@@ -153,7 +146,7 @@ def stablehlo(data: bytes) -> None:
 
 def stablehlo_description(data: bytes) -> None:
   """An exported file whose description is the JSON of the input."""
-  path = _folder() / "described.stablehlo"
+  path = folder() / "described.stablehlo"
   path.write_bytes(_stablehlo(data))
   with user_errors():
     _predictor(read(path))
@@ -161,7 +154,7 @@ def stablehlo_description(data: bytes) -> None:
 
 def stablehlo_program(data: bytes) -> None:
   """An exported file whose program is the input."""
-  path = _folder() / "program.stablehlo"
+  path = folder() / "program.stablehlo"
   path.write_bytes(_stablehlo(json.dumps(_EXPORTED).encode(), data))
   with user_errors():
     read(path)
@@ -219,7 +212,7 @@ def _torch_file() -> bytes:
 def seeds() -> dict[str, bytes]:
   """Right inputs: target -> bytes."""
   text = lambda value: json.dumps(value).encode()  # noqa: E731
-  path = _folder() / "seed.safetensors"
+  path = folder() / "seed.safetensors"
   write_weights(path, _WEIGHTS, _VARIABLES)
   weights = path.read_bytes()
   return {

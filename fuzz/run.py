@@ -65,7 +65,7 @@ def _run_atheris(name: str, runs: int, new: pathlib.Path, seed: int) -> None:
   import atheris
 
   with atheris.instrument_imports(include=["ferjax", "PIL"], enable_loader_override=False):
-    from fuzz.targets import MEMORY, TARGETS, corpus
+    from fuzz.targets import TARGETS, corpus
 
   from fuzz.checks import memory_below
   from fuzz.mutations import mutate_json
@@ -73,7 +73,7 @@ def _run_atheris(name: str, runs: int, new: pathlib.Path, seed: int) -> None:
   target = TARGETS[name]
 
   def run(data: bytes) -> None:
-    with memory_below(MEMORY):
+    with memory_below(target.memory):
       target.run(data)
 
   def change(data: bytes, largest: int, number: int) -> bytes:
@@ -100,7 +100,7 @@ def _run_atheris(name: str, runs: int, new: pathlib.Path, seed: int) -> None:
 def _run_random(arguments: argparse.Namespace, new: pathlib.Path) -> int:
   from fuzz.checks import memory_below
   from fuzz.mutations import mutate, mutate_json
-  from fuzz.targets import MEMORY, TARGETS, corpus
+  from fuzz.targets import TARGETS, corpus
 
   target = TARGETS[arguments.target]
   if arguments.input is not None:
@@ -115,7 +115,7 @@ def _run_random(arguments: argparse.Namespace, new: pathlib.Path) -> int:
     (new / "last").write_bytes(data)  # which a crash of the process leaves
     start = time.perf_counter()
     try:
-      with memory_below(MEMORY):
+      with memory_below(target.memory):
         target.run(data)
     except Exception as error:  # noqa: BLE001
       failures += 1

@@ -8,13 +8,18 @@ from fuzz import annotations, images, networks
 
 CORPUS = pathlib.Path(__file__).parent / "corpus"
 MEMORY = 2**28  # bytes that an input may need
+PROGRAM_MEMORY = 2**34  # MLIR reserves what a changed count in a program says
 
 
 class Target(NamedTuple):
-  """A function of bytes that fails if something is wrong; `is_json` if these are JSON text."""
+  """A function of bytes that fails if something is wrong.
+
+  `is_json` if these are JSON text; `memory` is what an input may need, bytes.
+  """
 
   run: Callable[[bytes], None]
   is_json: bool = False
+  memory: int = MEMORY
 
 
 TARGETS = {
@@ -27,7 +32,7 @@ TARGETS = {
   "state_dict": Target(networks.state_dict),
   "stablehlo": Target(networks.stablehlo),
   "stablehlo_description": Target(networks.stablehlo_description, True),
-  "stablehlo_program": Target(networks.stablehlo_program),
+  "stablehlo_program": Target(networks.stablehlo_program, memory=PROGRAM_MEMORY),
   "onnx_file": Target(networks.onnx_file),
 }
 

@@ -13,6 +13,9 @@ def compiler_options():
 
 
 def test_this_machine_accepts_them(compiler_options):
+  options = compiler_options(remat=True)
+  assert options.items() >= {**(compiler_options() or {}), **module.REMAT}.items()
+  assert jax.jit(lambda x: x + 1, compiler_options=options)(jnp.float32(1)) == 2
   assert jax.jit(lambda x: x + 1, compiler_options=compiler_options())(jnp.float32(1)) == 2
 
 

@@ -263,8 +263,8 @@ class Checkpoints:
     try:
       self.wait()
     finally:
-      self._manager.close()
-      self._resources.close()
+      with self._resources, self._named_errors(OSError, ValueError, RuntimeError):
+        self._manager.close()  # raises an error of the last save once more
 
 
 def _pattern_free_path(folder: epath.Path, resources: contextlib.ExitStack) -> epath.Path:

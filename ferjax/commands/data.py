@@ -17,7 +17,7 @@ from ferjax.commands.data_sets import (
   run_action,
 )
 from ferjax.commands.label import add_label
-from ferjax.commands.options import Add, add_json
+from ferjax.commands.options import Add, add_host_options, add_json, join_hosts
 from ferjax.expressions import SEVEN_EXPRESSIONS
 from ferjax.output import check_writable
 
@@ -94,6 +94,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     help="the same as --drop-duplicates leak-free: for the evaluation of models that were trained "
     "on all of train",
   )
+  add_host_options(prepare.add_argument_group("several hosts").add_argument)
   add_label(actions)
 
 
@@ -182,11 +183,36 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
+  from ferjax.data.preparation.prepare import write_share
+
+  hosts = join_hosts(arguments)
+  with hosts.together():
+    if hosts.index == 0:
+      check_writable(arguments.out)
+  with hosts.together():
+    plan = open_plan(arguments)
+    if hosts.index == 0:
+      print_counts(plan)
+    if hosts.count > 1:
+      write_share(
+        plan,
+        arguments.out,
+        index=hosts.index,
+        count=hosts.count,
+        wait=hosts.wait,
+        on_bad_record=arguments.on_bad_record,
+        drop_duplicates=arguments.drop_duplicates,
+      )
+  with hosts.together():
+    if hosts.index == 0:
+      _complete(arguments, plan)
+  return 0
+
+
+def _complete(arguments: argparse.Namespace, plan: "Plan") -> None:
+  """Writes the shards that are not finished, and the report."""
   from ferjax.data.preparation.prepare import REPORT, prepare
 
-  check_writable(arguments.out)
-  plan = open_plan(arguments)
-  print_counts(plan)
   with progress_of(plan, rounds=1 if arguments.drop_duplicates == "none" else 2) as progress:
 
     def announce(prepared: "Prepared") -> None:
@@ -204,7 +230,6 @@ def _prepare(arguments: argparse.Namespace) -> int:
     )
   print(f"Prepared in {prepared.folder}; see {REPORT}/ there")
   print(f"Train with {_train_flags(prepared.folder, plan.options.class_names)}")
-  return 0
 
 
 def _print_prepared(plan: "Plan", prepared: "Prepared") -> None:

@@ -17,6 +17,7 @@ from ferjax.commands.predict import add_predict
 from ferjax.commands.serve import add_serve
 from ferjax.commands.training import add_evaluate, add_train, program_of, run_program
 from ferjax.commands.weights import add_weights
+from ferjax.hosts import OtherHostError
 from ferjax.output import escape_unencodable_output
 
 
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       code = arguments.run(arguments) or 0
     sys.stdout.flush()
     return code
-  except CommandError as error:
+  except (CommandError, OtherHostError) as error:
     if is_debugging(arguments):
       raise
     print(f"ferjax: error: {error}", file=sys.stderr)

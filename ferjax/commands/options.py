@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from ferjax.hosts import Hosts, join
+
 Add = Callable[..., Any]  # `add_argument` of a parser or a group
 
 
@@ -37,6 +39,36 @@ def crop_margin(text: str) -> float | list[float]:
 def add_json(add: Add, text: str) -> None:
   """Adds `--json`, for programs; `text` describes what is printed."""
   add("--json", action="store_true", help=f"print {text} as JSON instead of a summary")
+
+
+def add_host_options(add: Add) -> None:
+  """Adds the options of a command that several hosts run together."""
+  add(
+    "--distributed",
+    action="store_true",
+    help="share the work with the other hosts that run the same command; --output or --out is a "
+    "folder that all can access",
+  )
+  add("--coordinator", metavar="HOST:PORT", help="address of host 0, if JAX cannot detect it")
+  add("--num-hosts", type=int, metavar="N", help="number of hosts; with --coordinator")
+  add("--host", type=int, metavar="I", help="number of this host, from 0; with --coordinator")
+
+
+def join_hosts(arguments: argparse.Namespace) -> Hosts:
+  """Connects the hosts if `--distributed` is given.
+
+  Raises:
+    ValueError: the options contradict each other, or the hosts cannot be found.
+    ConnectionError: the hosts do not find each other.
+  """
+  given = (arguments.coordinator, arguments.num_hosts, arguments.host)
+  if not arguments.distributed:
+    if given != (None, None, None):
+      raise ValueError(
+        "--coordinator, --num-hosts and --host are for several hosts; pass --distributed as well"
+      )
+    return Hosts()
+  return join(*given)
 
 
 def add_checkpoint(add: Add, *, default: str | None) -> None:

@@ -22,6 +22,7 @@ from ferjax.archives import DAMAGED_ARCHIVE, check_archive
 from ferjax.compiler_options import compiler_options
 from ferjax.export.description import damaged, describe, read_description
 from ferjax.export.exported_file import ExportedFile
+from ferjax.export.foreign_calls import check_calls
 from ferjax.export.options import ExportOptions
 from ferjax.export.programs import Program, prediction_program
 from ferjax.trained import TrainedNetwork
@@ -98,6 +99,7 @@ def read(file: pathlib.Path) -> ExportedFile:
     raise damaged(name, f"it has no {_PROGRAM}")
   try:
     exported = export.deserialize(bytearray(members[_PROGRAM]))
+    check_calls(exported)
     flat = safetensors.numpy.load(members[_VARIABLES]) if _VARIABLES in members else None
   except (*DAMAGED_ARCHIVE, SafetensorError, StopIteration) as error:
     raise damaged(name, f"its program cannot be read ({error})") from error

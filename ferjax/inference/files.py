@@ -16,7 +16,7 @@ from PIL import Image
 
 from ferjax.data.image_files import ImageListing, list_images
 from ferjax.inference.draw import draw_faces
-from ferjax.inference.journal import Journal, Record
+from ferjax.inference.journal import MARKER, Journal, Record, read_records
 from ferjax.inference.results import Face, Prediction
 from ferjax.output import atomic_writer, results_folder
 
@@ -138,6 +138,7 @@ class PredictionWriter:
     with_detections: bool = False,
     weights: str = "",
     restart: bool = False,
+    part: str = "",
   ):
     """Creates the folder `output`, or goes on with the interrupted run in it.
 
@@ -151,6 +152,8 @@ class PredictionWriter:
         classified the faces.
       weights: identifies the weights, for a run that goes on.
       restart: whether to replace the results of an interrupted run.
+      part: the name of this part of a run on several hosts, or "". The results of a part are in a
+        file of its own, which `take_parts` of the whole run's writer removes.
 
     Raises:
       NotADirectoryError: `output` is a file.
@@ -164,7 +167,8 @@ class PredictionWriter:
     self._annotated = annotated
     self._with_detections = with_detections
     run = {**header, "class_names": class_names, "annotated": annotated, "weights": weights}
-    self._journal = Journal(self.output / JOURNAL, run, images, restart=restart)
+    self._part = part
+    self._journal = Journal(self.output / _journal_name(part), run, images, restart=restart)
 
   @property
   def written(self) -> int:
@@ -198,6 +202,30 @@ class PredictionWriter:
     self._skipped[path] = reason
     self._add_skipped()
 
+  def take_parts(self, parts: Iterable[str]) -> None:
+    """Adds the results of complete parts of the run, in this order; `remove_parts` comes later.
+
+    Raises:
+      OSError: the results are not those of the images of the run.
+    """
+    for part in parts:
+      for record in read_records(self.output / _journal_name(part)):
+        if self.written == len(self._images) or record["image"] != self._images[self.written]:
+          raise OSError(
+            f"part {part} has the result of {record['image']}, which is not the next image; all "
+            "hosts must see the same images"
+          )
+        self._journal.add(record)
+    if self.written < len(self._images):
+      raise OSError(f"the parts have no result of {self._images[self.written]}")
+
+  def remove_parts(self) -> None:
+    """Removes the files of all parts, after the results of the whole run are written."""
+    for file in self.output.glob(_journal_name("*")):
+      file.unlink()
+    for file in self.output.glob(pathlib.Path(_journal_name("*")).stem + MARKER):
+      file.unlink()
+
   def _add_skipped(self) -> None:
     """Adds the skipped images that are next in the order of the run."""
     while self.written < len(self._images):
@@ -208,7 +236,7 @@ class PredictionWriter:
 
   def _save(self, image: Image.Image, path: pathlib.Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = self.output / ANNOTATED / f".partial{path.suffix}"
+    partial = self.output / ANNOTATED / f".partial{self._part}{path.suffix}"
     try:
       image.save(partial, quality=95)
       os.replace(partial, path)
@@ -229,6 +257,9 @@ class PredictionWriter:
     error: BaseException | None,
     trace: TracebackType | None,
   ) -> None:
+    if self._part:
+      self._journal.close(finished=False)
+      return
     finished = False
     try:
       with atomic_writer(self.output / PREDICTION_FILES[0]) as file:
@@ -265,6 +296,10 @@ class PredictionWriter:
         if self._with_detections:
           row += [face["detection"]["score"], face["detection"]["expression"]]
         table.writerow((*row, *face["scores"].values()))
+
+
+def _journal_name(part: str) -> str:
+  return f"predictions.part-{part}.jsonl" if part else JOURNAL
 
 
 def _csv_box(box: Sequence[float] | None) -> Sequence[float | None]:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, NoReturn
 from ferjax.output import atomic_writer
 
 Record = dict[str, Any]
+MARKER = ".unfinished.json"  # instead of the suffix of a journal
 
 
 class Journal:
@@ -47,7 +48,7 @@ class Journal:
     """
     self.path = path
     self.done = 0
-    self._marker = path.with_suffix(".unfinished.json")
+    self._marker = path.with_suffix(MARKER)
     self._run = json.loads(json.dumps(run))  # as after reading: lists instead of tuples
     self._file = path.open("a+b")
     try:
@@ -68,9 +69,7 @@ class Journal:
 
   def records(self) -> Iterator[Record]:
     """The results so far, read from the file one by one."""
-    with self.path.open("rb") as file:
-      for line in file:
-        yield json.loads(line)
+    return read_records(self.path)
 
   def close(self, *, finished: bool) -> None:
     """Closes the file. A finished run cannot be continued."""
@@ -120,6 +119,13 @@ class Journal:
       f"{self.path} has results of an interrupted run, and {difference}; repeat its command to go "
       "on, replace the results with --restart, or name another --output"
     )
+
+
+def read_records(path: pathlib.Path) -> Iterator[Record]:
+  """The results in a file, read one by one."""
+  with path.open("rb") as file:
+    for line in file:
+      yield json.loads(line)
 
 
 def _parse(line: bytes) -> Record | None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ferjax.models import remat
 from ferjax.models.layers import Conv, DropPath, Dtype, param
 from ferjax.ops.layer_norm import layer_norm
 
@@ -160,14 +161,16 @@ def _number_of_chunks(x: Float[Array, "b h w c"]) -> int:
 
 
 class Stage(nn.Module):
-  """One block per rate of stochastic depth."""
+  """One block per rate of stochastic depth; `remat` as in `ferjax.models.remat`."""
 
   drop_path_rates: tuple[float, ...]
   layer_scale: float = 1e-6
   dtype: Dtype = jnp.float32
+  remat: str = "none"
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
     for i, rate in enumerate(self.drop_path_rates):
-      x = ConvNeXtBlock(rate, self.layer_scale, self.dtype, name=f"block{i}")(x, train=train)
+      block = ConvNeXtBlock(rate, self.layer_scale, self.dtype, name=f"block{i}")
+      x = remat.call(block, x, train=train, recompute=self.remat == "block")
     return x

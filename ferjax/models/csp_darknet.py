@@ -1,10 +1,13 @@
 """CSPDarknet, the backbone of YOLOX (Ge et al. 2021; spec: fer_yolo_mamba, Network)."""
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ferjax.models import remat
 from ferjax.models.layers import ConvNormAct, Dtype, spatial_conv
 from ferjax.ops.strided import strided
 
@@ -47,13 +50,17 @@ class Bottleneck(nn.Module):
 
 
 class CSPLayer(nn.Module):
-  """Cross-stage partial layer: bottlenecks on one half of the width only."""
+  """Cross-stage partial layer: bottlenecks on one half of the width only.
+
+  With `recompute`, the gradient stores the inputs of the bottlenecks only (`ferjax.models.remat`).
+  """
 
   features: int
   num_bottlenecks: int
   shortcut: bool = True
   separable: bool = False
   dtype: Dtype = jnp.float32
+  recompute: bool = False
 
   @nn.compact
   def __call__(
@@ -63,9 +70,8 @@ class CSPLayer(nn.Module):
     a = ConvNormAct(hidden, dtype=self.dtype, name="conv1")(x, train=train)
     b = ConvNormAct(hidden, dtype=self.dtype, name="conv2")(x, train=train)
     for i in range(self.num_bottlenecks):
-      a = Bottleneck(hidden, self.shortcut, self.separable, self.dtype, name=f"bottleneck{i}")(
-        a, train=train
-      )
+      block = Bottleneck(hidden, self.shortcut, self.separable, self.dtype, name=f"bottleneck{i}")
+      a = remat.call(block, a, train=train, recompute=self.recompute)
     x = jnp.concatenate([a, b], axis=-1)
     return ConvNormAct(self.features, dtype=self.dtype, name="conv3")(x, train=train)
 
@@ -92,13 +98,15 @@ class SpatialPyramidPooling(nn.Module):
 class CSPDarknet(nn.Module):
   """Features of strides 8, 16 and 32 for images with sides divisible by 32.
 
-  `width` multiplies the channels (64 at the stem), `depth` the bottlenecks (3 per unit).
+  `width` multiplies the channels (64 at the stem), `depth` the bottlenecks (3 per unit). `remat` as
+  in `ferjax.models.remat`.
   """
 
   width: float
   depth: float
   separable: bool = False
   dtype: Dtype = jnp.float32
+  remat: str = "none"
 
   @nn.compact
   def __call__(
@@ -107,19 +115,42 @@ class CSPDarknet(nn.Module):
     Float[Array, "b h//8 w//8 _"], Float[Array, "b h//16 w//16 _"], Float[Array, "b h//32 w//32 _"]
   ]:
     base, units = int(self.width * 64), max(round(self.depth * 3), 1)
-    x = Focus(base, dtype=self.dtype, name="stem")(image, train=train)
+    stem = Focus(base, dtype=self.dtype, name="stem")
+    x = remat.call(stem, image, train=train, recompute=self.remat != "none")
     features = []
     stages = ((2, units, False), (4, 3 * units, False), (8, 3 * units, False), (16, units, True))
     for i, (multiple, num_bottlenecks, last) in enumerate(stages, start=2):
-      channels = multiple * base
-      conv = spatial_conv(
-        channels, 2, separable=self.separable, dtype=self.dtype, name=f"stage{i}_conv"
+      stage = functools.partial(
+        _stage,
+        name=f"stage{i}",
+        features=multiple * base,
+        num_bottlenecks=num_bottlenecks,
+        last=last,
+        train=train,
       )
-      x = conv(x, train=train)
-      if last:
-        x = SpatialPyramidPooling(channels, self.dtype, name=f"stage{i}_spp")(x, train=train)
-      x = CSPLayer(
-        channels, num_bottlenecks, not last, self.separable, self.dtype, name=f"stage{i}_csp"
-      )(x, train=train)
+      recompute = train and self.remat == "stage"
+      x = remat.call_function(stage, self, x, recompute=recompute)
       features.append(x)
     return tuple(features[1:])
+
+
+def _stage(
+  backbone: CSPDarknet,
+  x: Float[Array, "b h w c"],
+  *,
+  name: str,
+  features: int,
+  num_bottlenecks: int,
+  last: bool,
+  train: bool,
+) -> Float[Array, "b h//2 w//2 {features}"]:
+  """Halves the map; the last stage pools it, too."""
+  separable, dtype, recompute = backbone.separable, backbone.dtype, backbone.remat == "block"
+  conv = spatial_conv(features, 2, separable=separable, dtype=dtype, name=f"{name}_conv")
+  x = conv(x, train=train)
+  if last:
+    pooling = SpatialPyramidPooling(features, dtype, name=f"{name}_spp")
+    x = remat.call(pooling, x, train=train, recompute=recompute)
+  return CSPLayer(
+    features, num_bottlenecks, not last, separable, dtype, recompute, name=f"{name}_csp"
+  )(x, train=train)

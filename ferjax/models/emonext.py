@@ -20,6 +20,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ferjax.models import remat
 from ferjax.models.convnext import LayerNorm, Stage, Stem, conv, dense
 from ferjax.models.layers import Dtype
 from ferjax.models.registry import ModelSpec, check_choices
@@ -195,11 +196,12 @@ class EmoNeXt(nn.Module):
   variant: str = "corrected"
   frozen: str = "none"
   drop_path_rate: float = 0.1  # of the last block; increases linearly from 0
+  remat: str = "none"  # see `ferjax.models.remat`
   dtype: Dtype = jnp.float32
 
   def check(self):
     """Raises a ValueError for a field whose value is unknown or out of range."""
-    check_choices(self, "emonext", {**CHOICES, "frozen": FROZEN})
+    check_choices(self, "emonext", {**CHOICES, "frozen": FROZEN, "remat": remat.REMAT})
     if not 0 <= self.drop_path_rate < 1:
       raise ValueError(
         f"drop_path_rate is {self.drop_path_rate}; it must be at least 0 and below 1"
@@ -218,13 +220,15 @@ class EmoNeXt(nn.Module):
     # In bfloat16, the transformer's rounding moves the sampled points and causes most of the error
     # of the outputs; it is 2 % of the operations.
     precise = jnp.promote_types(self.dtype, jnp.float32).type
-    x = SpatialTransformer(precise, name="stn")(image, train=train)
+    transformer = SpatialTransformer(precise, name="stn")
+    x = remat.call(transformer, image, train=train, recompute=self.remat != "none")
     for i, (rates, features) in enumerate(zip(self._rates(depths), widths, strict=True)):
       if i == 0:
         x = Stem(features, self.dtype, name="stem")(x)
       else:
         x = Downsample(features, self.dtype, name=f"downsample{i}")(x)
-      x = Stage(rates, layer_scale, self.dtype, name=f"stage{i}")(x, train=train)
+      stage = Stage(rates, layer_scale, self.dtype, self.remat, name=f"stage{i}")
+      x = remat.call(stage, x, train=train, recompute=self.remat == "stage")
     features = LayerNorm(name="norm")(x.mean((1, 2)))
     logits = dense(self.num_classes, "head", jnp.float32)(features)
     attention = None

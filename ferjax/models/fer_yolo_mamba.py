@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ferjax.models import remat
 from ferjax.models.csp_darknet import CSPDarknet
 from ferjax.models.layers import Conv, ConvNormAct, Dtype, spatial_conv, upsample2
 from ferjax.models.registry import DecayRule, ModelSpec, ParameterPath, check_choices
@@ -41,13 +42,17 @@ COARSEST_STRIDE = 32
 
 
 class VSSNeck(nn.Module):
-  """Top-down and bottom-up path aggregation with FER-YOLO-VSS blocks."""
+  """Top-down and bottom-up path aggregation with FER-YOLO-VSS blocks.
+
+  With `recompute`, the gradient stores the inputs of the blocks only (`ferjax.models.remat`).
+  """
 
   width: float
   variant: str
   separable: bool = False
   drop_path_rate: float = 0.0
   dtype: Dtype = jnp.float32
+  recompute: bool = False
 
   @nn.compact
   def __call__(
@@ -70,7 +75,8 @@ class VSSNeck(nn.Module):
 
     def vss(name, *maps):
       x = jnp.concatenate(maps, axis=-1)
-      return VSSBlock(self.drop_path_rate, dtype=self.dtype, name=name)(x, train=train)
+      block = VSSBlock(self.drop_path_rate, dtype=self.dtype, name=name)
+      return remat.call(block, x, train=train, recompute=self.recompute)
 
     p5 = pointwise("lateral", coarse, c5)
     p4 = pointwise("reduce_p4", fine, vss("vss_p4", upsample2(p5), c4))
@@ -125,28 +131,24 @@ class HeadLevel(nn.Module):
 
 
 class DecoupledHead(nn.Module):
-  """One `HeadLevel` per map, each with its own weights."""
+  """One `HeadLevel` per map, each with its own weights; `recompute` as in `VSSNeck`."""
 
   num_classes: int
   features: int
   prior_probability: float | None
   separable: bool = False
   dtype: Dtype = jnp.float32
+  recompute: bool = False
 
   @nn.compact
   def __call__(
     self, features: tuple[Float[Array, "b _ _ _"], ...], *, train: bool
   ) -> tuple[Float[Array, "b _ _ 5+{self.num_classes}"], ...]:
+    arguments = (self.num_classes, self.features, self.prior_probability, self.separable)
+    levels = [HeadLevel(*arguments, self.dtype, name=f"level{i}") for i in range(len(features))]
     return tuple(
-      HeadLevel(
-        self.num_classes,
-        self.features,
-        self.prior_probability,
-        self.separable,
-        self.dtype,
-        name=f"level{i}",
-      )(x, train=train)
-      for i, x in enumerate(features)
+      remat.call(level, x, train=train, recompute=self.recompute)
+      for level, x in zip(levels, features, strict=True)
     )
 
 
@@ -164,20 +166,22 @@ class FerYoloMamba(nn.Module):
   frozen: str = "none"
   prior_probability: float | None = 0.01
   drop_path_rate: float = 0.0
+  remat: str = "none"  # see `ferjax.models.remat`
   dtype: Dtype = jnp.float32
 
   def check(self):
     """Raises a ValueError for a field whose value is unknown."""
-    check_choices(self, "fer_yolo_mamba", {**CHOICES, "frozen": FROZEN})
+    check_choices(self, "fer_yolo_mamba", {**CHOICES, "frozen": FROZEN, "remat": remat.REMAT})
 
   def setup(self):
     self.check()
     depth, width = SIZES[self.size]
     separable = self.size == "nano"
-    self.backbone = CSPDarknet(width, depth, separable, self.dtype)
-    self.neck = VSSNeck(width, self.variant, separable, self.drop_path_rate, self.dtype)
+    recompute = self.remat != "none"
+    self.backbone = CSPDarknet(width, depth, separable, self.dtype, self.remat)
+    self.neck = VSSNeck(width, self.variant, separable, self.drop_path_rate, self.dtype, recompute)
     self.head = DecoupledHead(
-      self.num_classes, int(256 * width), self.prior_probability, separable, self.dtype
+      self.num_classes, int(256 * width), self.prior_probability, separable, self.dtype, recompute
     )
 
   def __call__(self, image: Float[Array, "b h w 3"], *, train: bool) -> DetectorOutput:

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ferjax.models import remat
 from ferjax.models.ir50 import IR50
 from ferjax.models.layers import Dtype, TorchDense
 from ferjax.models.mobilefacenet import MobileFaceNet
@@ -81,11 +82,15 @@ def average_pool(x: Float[Array, "b h w c"], side: int) -> Float[Array, "b _ _ c
 
 
 class PyramidFusion(nn.Module):
-  """Fuses the tokens of both branches and refines them at three scales."""
+  """Fuses the tokens of both branches and refines them at three scales.
+
+  With `recompute`, the gradient stores the inputs of the refinements only (`ferjax.models.remat`).
+  """
 
   variant: str = "corrected"
   dropout_rate: float = 0.1
   dtype: Dtype = jnp.float32
+  recompute: bool = False
 
   @nn.compact
   def __call__(
@@ -109,7 +114,8 @@ class PyramidFusion(nn.Module):
     y = jnp.zeros_like(x)
     for i, side in enumerate(SCALES):
       refine = ASFR(self.variant, self.dropout_rate, self.dtype, name=f"asfr{i}")
-      refined = refine(average_pool(x, side), train=train)
+      pooled = average_pool(x, side)
+      refined = remat.call(refine, pooled, train=train, recompute=self.recompute)
       y = y + jax.image.resize(refined, x.shape, "bilinear")
     y = nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, use_fast_variance=False, name="norm")(y)
     return y.reshape(b, height * width, c)[:, :length]
@@ -141,20 +147,22 @@ class FERMam(nn.Module):
   mode: str = "both"
   frozen: str = "none"
   dropout_rate: float = 0.1
+  remat: str = "none"  # see `ferjax.models.remat`
   dtype: Dtype = jnp.float32
 
   def check(self):
     """Raises a ValueError for a field whose value is unknown."""
-    check_choices(self, "fermam", {**CHOICES, "frozen": FROZEN})
+    check_choices(self, "fermam", {**CHOICES, "frozen": FROZEN, "remat": remat.REMAT})
 
   def setup(self):
     self.check()
     width, units, blocks = SIZES[self.size]
-    self.image = IR50(width // 8, units, self.dtype)
-    self.landmark = MobileFaceNet(width // 8, blocks, dtype=self.dtype)
+    recompute = self.remat != "none"
+    self.image = IR50(width // 8, units, self.dtype, self.remat)
+    self.landmark = MobileFaceNet(width // 8, blocks, dtype=self.dtype, remat=self.remat)
     self.image_proj = TorchDense(width, self.dtype)
     self.conv_ssm = ConvSSM(self.variant, self.mode, self.dtype)
-    self.fusion = PyramidFusion(self.variant, self.dropout_rate, self.dtype)
+    self.fusion = PyramidFusion(self.variant, self.dropout_rate, self.dtype, recompute)
     self.gate = Gate(self.dtype)
     self.head = TorchDense(self.num_classes)
 
@@ -192,7 +200,8 @@ class FERMam(nn.Module):
     x = self.image(half_by_nearest(image), train=train and not frozen)
     x = jax.lax.stop_gradient(x) if frozen else x
     x = self.image_proj(image_tokens(x, variant=self.variant))
-    x = self.conv_ssm(x.reshape(-1, *grid, x.shape[-1]), train=train)
+    x = x.reshape(-1, *grid, x.shape[-1])
+    x = remat.call(self.conv_ssm, x, train=train, recompute=self.remat != "none")
     return x.reshape(-1, grid[0] * grid[1], x.shape[-1])
 
   def _landmark_tokens(self, image, *, train: bool):

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ferjax.models import remat
 from ferjax.models.layers import Conv, Dtype, PReLU, dense_init, torch_batch_norm
 from ferjax.ops.strided import strided
 
@@ -41,12 +42,14 @@ class IRUnit(nn.Module):
 class IR50(nn.Module):
   """Features of stride 8, with 4 * `width` channels, for normalised RGB images.
 
-  `units` is the number of residual units per stage; the first of each stage halves the map.
+  `units` is the number of residual units per stage; the first of each stage halves the map. `remat`
+  as in `ferjax.models.remat`.
   """
 
   width: int = 64
   units: tuple[int, int, int] = UNITS
   dtype: Dtype = jnp.float32
+  remat: str = "none"
 
   @nn.compact
   def __call__(
@@ -55,7 +58,18 @@ class IR50(nn.Module):
     x = Conv(self.width, 3, kernel_init=dense_init, dtype=self.dtype, name="stem")(image)
     x = torch_batch_norm("stem_bn", train=train, dtype=self.dtype)(x)
     x = PReLU(name="stem_prelu")(x)
-    strides = [(stage, 2 if i == 0 else 1) for stage, n in enumerate(self.units) for i in range(n)]
-    for i, (stage, stride) in enumerate(strides):
-      x = IRUnit(2**stage * self.width, stride, self.dtype, name=f"unit{i}")(x, train=train)
+    for number in range(len(self.units)):
+      stage = functools.partial(_stage, number=number, train=train)
+      x = remat.call_function(stage, self, x, recompute=train and self.remat == "stage")
     return x
+
+
+def _stage(
+  network: IR50, x: Float[Array, "b h w c"], *, number: int, train: bool
+) -> Float[Array, "b _ _ _"]:
+  first = sum(network.units[:number])
+  for i in range(network.units[number]):
+    stride = 1 if i else 2
+    unit = IRUnit(2**number * network.width, stride, network.dtype, name=f"unit{first + i}")
+    x = remat.call(unit, x, train=train, recompute=network.remat == "block")
+  return x

@@ -4,12 +4,14 @@ Chen, Liu, Gao, Han, "MobileFaceNets: Efficient CNNs for Accurate Real-Time Face
 Mobile Devices", arXiv 1804.07573 (2018).
 """
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ferjax.models import remat
 from ferjax.models.layers import Conv, Dtype, PReLU, param, torch_batch_norm
 
 BLOCKS = (4, 6, 2)  # residual blocks per stage, after the one that halves the map
@@ -113,13 +115,15 @@ class MobileFaceNetOutput(NamedTuple):
 class MobileFaceNet(nn.Module):
   """Features of stride 16, with 8 * `width` channels, for normalised RGB images.
 
-  The standalone network also has an embedding of `embedding_size` elements.
+  The standalone network also has an embedding of `embedding_size` elements. `remat` as in
+  `ferjax.models.remat`.
   """
 
   width: int = 64
   blocks: tuple[int, int, int] = BLOCKS
   embedding_size: int | None = None
   dtype: Dtype = jnp.float32
+  remat: str = "none"
 
   @nn.compact
   def __call__(self, image: Float[Array, "b h w 3"], *, train: bool) -> MobileFaceNetOutput:
@@ -132,13 +136,30 @@ class MobileFaceNet(nn.Module):
       (2 * width, 4 * width, 4 * width),
       (2 * width, 8 * width, 4 * width),
     )
-    for i, (channels, first_groups, groups) in enumerate(stages):
-      x = DepthWise(channels, first_groups, 2, self.dtype, name=f"down{i}")(x, train=train)
-      for j in range(self.blocks[i]):
-        block = DepthWise(channels, groups, dtype=self.dtype, name=f"stage{i}_block{j}")
-        x = block(x, train=train)
+    for i, sizes in enumerate(stages):
+      stage = functools.partial(_stage, number=i, sizes=sizes, train=train)
+      x = remat.call_function(stage, self, x, recompute=train and self.remat == "stage")
     features = ConvBlock(8 * width, dtype=self.dtype, name="last")(x, train=train)
     if self.embedding_size is None:
       return MobileFaceNetOutput(features)
     embedding = Embedding(self.embedding_size, self.dtype, name="embedding")(features, train=train)
     return MobileFaceNetOutput(features, embedding)
+
+
+def _stage(
+  network: MobileFaceNet,
+  x: Float[Array, "b h w c"],
+  *,
+  number: int,
+  sizes: tuple[int, int, int],
+  train: bool,
+) -> Float[Array, "b _ _ _"]:
+  """`sizes`: channels, groups of the first block, groups of the others."""
+  channels, first_groups, groups = sizes
+  blocks = [DepthWise(channels, first_groups, 2, network.dtype, name=f"down{number}")]
+  for i in range(network.blocks[number]):
+    name = f"stage{number}_block{i}"
+    blocks.append(DepthWise(channels, groups, dtype=network.dtype, name=name))
+  for block in blocks:
+    x = remat.call(block, x, train=train, recompute=network.remat == "block")
+  return x

@@ -9,11 +9,11 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 from absl import app, flags, logging
 
 from ferjax.config import Config
 from ferjax.hints import describe
+from ferjax.hosts import join
 from ferjax.output import escape_unencodable_output
 from ferjax.training.loop import Interrupted
 from ferjax.training.step_log import NonFiniteError
@@ -24,7 +24,7 @@ TRACEBACK = "FERJAX_TRACEBACK"
 
 
 _DISTRIBUTED = flags.DEFINE_bool(
-  "distributed", False, "Run on several hosts: calls jax.distributed.initialize()."
+  "distributed", False, "Run on several hosts that start the same command (docs/scaling.md)."
 )
 _COORDINATOR = flags.DEFINE_string(
   "coordinator", None, "Address host:port of host 0, if JAX cannot detect it."
@@ -37,19 +37,18 @@ def join_hosts() -> None:
   """Connects the hosts if `--distributed` is given; call this before any other use of JAX.
 
   Raises:
-    ValueError: the flags contradict each other.
+    ValueError: the flags contradict each other, or the hosts cannot be found.
+    ConnectionError: the hosts do not find each other.
   """
   address = (_COORDINATOR.value, _NUM_HOSTS.value, _HOST.value)
-  if len({value is None for value in address}) > 1:
-    raise ValueError(
-      f"--coordinator, --num_hosts and --host are {address}; give all three, or none if JAX "
-      "detects the cluster (TPU pods, Slurm, Kubernetes, Open MPI)"
-    )
   if not _DISTRIBUTED.value:
-    if _COORDINATOR.value is not None:
-      raise ValueError("--coordinator is for runs on several hosts; pass --distributed as well")
+    if address != (None, None, None):
+      raise ValueError(
+        "--coordinator, --num_hosts and --host are for runs on several hosts; pass --distributed "
+        "as well"
+      )
     return
-  jax.distributed.initialize(*address)
+  join(*address)
 
 
 def run(main: Callable[[], None], argv: list[str] | None = None) -> None:

@@ -82,12 +82,19 @@ class TrainingData:
     )
     return device_batches(dataset, self._mesh)
 
-  def compile(self, train_step: TrainStep, shardings: TrainState | None = None) -> TrainStep:
+  def compile(
+    self,
+    train_step: TrainStep,
+    shardings: TrainState | None = None,
+    *,
+    remat: bool = False,
+  ) -> TrainStep:
     """Compiles a step for these batches; see `compile_step`."""
+    options = {"shardings": shardings, "remat": remat}
     if self._source.task == "classification" and mixes(self._config.data.face_augment):
       train_step = self._with_mixing(train_step)
     if not self._config.data.on_device:
-      return compile_step(train_step, self._mesh, shardings=shardings)
+      return compile_step(train_step, self._mesh, **options)
     pixels, stored = self._stored
     augmentation = augmentation_of(self._config.data, stored)
 
@@ -98,7 +105,7 @@ class TrainingData:
       rest = {name: value for name, value in batch.items() if name != "view"}
       return train_step(state, cast(Batch, {**rest, "image": image}), key)
 
-    return compile_step(step, self._mesh, pixels, shardings=shardings)
+    return compile_step(step, self._mesh, pixels, **options)
 
   def _with_mixing(self, train_step: TrainStep) -> TrainStep:
     """The step for batches whose pairs are to be mixed."""

@@ -13,6 +13,7 @@ from ferjax.checkpoint import Checkpoint, Checkpoints
 from ferjax.config import Config
 from ferjax.data.pipeline import close
 from ferjax.data.sources import Source
+from ferjax.models.remat import rematerialises
 from ferjax.tasks.base import Task
 from ferjax.training.config_checks import from_dict
 from ferjax.training.evaluation import evaluate, log_bad_records
@@ -249,7 +250,7 @@ class Trainer:
       sam_rho=self.config.optimizer.sam_rho,
       preprocess=self.preprocess,
     )
-    return self.data.compile(train_step, shardings)
+    return self.data.compile(train_step, shardings, remat=rematerialises(self.model))
 
   def _optimizer(self, phase: Phase) -> tuple[optax.GradientTransformation, Schedule]:
     schedule = make_schedule(

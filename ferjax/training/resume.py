@@ -166,7 +166,9 @@ def check_same_run(checkpoint: Checkpoint, config: Config, num_examples: int) ->
 
 def _fixed_settings(config: Config) -> dict[str, Any]:
   """The values that must not change during a run."""
-  network = {name: x for name, x in model_arguments(config.model).items() if name != "dtype"}
+  # The others change neither the parameters nor what the network computes.
+  free = ("dtype", "remat")
+  network = {name: x for name, x in model_arguments(config.model).items() if name not in free}
   values = flatten(to_dict(config))
   values["data.sources"] = without_folders(config.data.sources)
   return flatten({"model": network}) | {name: values[name] for name in _FIXED_FIELDS}

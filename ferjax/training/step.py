@@ -192,12 +192,14 @@ def compile_step(
   mesh: jax.sharding.Mesh,
   *constants: jax.Array,
   shardings: TrainState | None = None,
+  remat: bool = False,
 ) -> TrainStep:
   """Compiles a training step for a mesh: batch sharded, old state donated.
 
   The state has the given `shardings` (`ferjax.training.sharding.state_shardings`); None: it is
   replicated. `constants` are replicated arrays that the step takes after the key. As arguments,
-  unlike values in a closure, they are not copied into the program.
+  unlike values in a closure, they are not copied into the program. `remat` is for networks with
+  rematerialisation (`ferjax.models.remat`).
   """
   everywhere = replicated(mesh)
   state = everywhere if shardings is None else shardings
@@ -206,7 +208,7 @@ def compile_step(
     in_shardings=(state, data_sharding(mesh), everywhere, *(everywhere for _ in constants)),
     out_shardings=(state, everywhere),
     donate_argnums=0,
-    compiler_options=compiler_options(),
+    compiler_options=compiler_options(remat=remat),
   )
   if not constants:
     return compiled

@@ -33,7 +33,9 @@ def test_configs_by_name():
   assert with_config_files(["--config=emonext:demo"]) == [f"--config={demo}"]
   others = ["--config=mine.py:large", "--config.data.dir=emonext", "--workdir", "emonext"]
   assert with_config_files(others) == others
-  with pytest.raises(CommandError, match=r"no config 'resnet'; .*: emonext, fer_yolo_mamba, fermam"):
+  with pytest.raises(
+    CommandError, match=r"no config 'resnet'; .*: emonext, fer_yolo_mamba, fermam"
+  ):
     with_config_files(["--config", "resnet:demo"])
 
 

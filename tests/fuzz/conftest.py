@@ -29,10 +29,11 @@ def libraries():
 
 
 @pytest.fixture(autouse=True)
-def little_memory(libraries):
+def little_memory(libraries, request):
   """No test needs much memory."""
   from fuzz.checks import memory_below
-  from fuzz.targets import MEMORY
+  from fuzz.targets import MEMORY, PROGRAM_MEMORY
 
-  with memory_below(MEMORY):
+  is_program = "stablehlo_program" in request.node.name
+  with memory_below(PROGRAM_MEMORY if is_program else MEMORY):
     yield

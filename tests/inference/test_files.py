@@ -365,3 +365,53 @@ def test_the_output_is_a_file(tmp_path):
   (tmp_path / "out").touch()
   with pytest.raises(NotADirectoryError, match="out: is a file; expected a folder"):
     _write(tmp_path / "out", [])
+
+
+def test_parts_of_several_hosts_are_one_run(tmp_path):
+  """Each host has a file of its own; merged, the files are those of a single run."""
+  predictions = [Prediction(f"{i}.png", 4, 3, (_face(i / 8),) * (i % 3)) for i in range(5)]
+  images = [*(x.image for x in predictions), "broken.png"]
+  blank = np.zeros((3, 4, 3), np.uint8)
+
+  def write(writer, some):
+    with writer:
+      for prediction in some:
+        writer.add(prediction, blank, prediction.image)
+      if "broken.png" in writer_images:
+        writer.skip("broken.png", "no image")
+
+  for name, parts in (("whole", [images]), ("parts", [images[:2], images[2:]])):
+    for number, writer_images in enumerate(parts):
+      part = f"{number + 1}-of-2" if len(parts) > 1 else ""
+      some = [x for x in predictions if x.image in writer_images]
+      write(_writer(tmp_path / name, writer_images, annotated=True, part=part), some)
+  parts = ["1-of-2", "2-of-2"]
+  assert not (tmp_path / "parts" / "predictions.json").exists()
+  with _writer(tmp_path / "parts", images, annotated=True) as writer:
+    writer.take_parts(parts)
+  writer.remove_parts()
+  for name in FILES:
+    found, expected = ((tmp_path / run / name).read_text() for run in ("parts", "whole"))
+    assert found == expected, name
+  left = sorted(path.name for path in (tmp_path / "parts").iterdir())
+  assert left == sorted(["annotated", *FILES])
+
+
+def test_parts_of_other_images_are_refused(tmp_path):
+  def take(images, message):
+    with (
+      pytest.raises(OSError, match=message),
+      _writer(tmp_path, images, restart=True) as writer,
+    ):
+      writer.take_parts(["1-of-1"])
+
+  with _writer(tmp_path, ["a.png"], part="1-of-1") as writer:
+    writer.skip("a.png", "broken")
+  take(["b.png"], "part 1-of-1 has the result of a.png, which is not the next image")
+  take(["a.png", "b.png"], "the parts have no result of b.png")
+  # An interrupted part goes on, as an interrupted run does.
+  with _writer(tmp_path, ["a.png", "b.png"], part="1-of-1") as writer:
+    assert writer.written == 1
+    writer.skip("b.png", "broken")
+  with _writer(tmp_path, ["a.png", "b.png"], restart=True) as writer:
+    writer.take_parts(["1-of-1"])

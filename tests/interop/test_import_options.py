@@ -73,6 +73,7 @@ def test_the_released_programs_are_the_default():
       "size": "tiny",
       "variant": "released",
       "drop_path_rate": 0.1,
+      "remat": "none",
     },
     "task": "classification",
     # The folders angry, disgust, fear, happy, neutral, sad, surprise.

@@ -109,6 +109,7 @@ def test_arguments_include_the_defaults():
     "dtype": "float32",
     "mode": "both",
     "dropout_rate": 0.1,
+    "remat": "none",
   }
 
 

@@ -1,6 +1,7 @@
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from ferjax.checkpoint import Checkpoints, load_meta, load_variables
@@ -105,6 +106,26 @@ def test_divergence_stops_without_saving(tiny, tmp_path):
   with pytest.raises(NonFiniteError, match=r"not finite after step \d .*of the steps \d\.\.\d"):
     tiny.train(tmp_path, config, source=source)
   assert folders(tmp_path) == []
+
+
+def test_steps_that_are_not_finite_are_skipped_within_the_budget(tiny, tmp_path):
+  """A record that makes the loss infinite is in one batch of each of the two epochs."""
+  source = tiny.Source(16, poison=5)
+
+  def train(name, budget):
+    return tiny.train(tmp_path / name, tiny.config(skip_nonfinite=budget), source=source)
+
+  train("whole", 2)
+  last = [x for x in lines(tmp_path / "whole") if "train/learning_rate" in x][-1]
+  assert last["train/skipped_steps"] == 2
+  assert load_meta(tmp_path / "whole", step=4)["skipped_steps"] == 1
+  with pytest.raises(NonFiniteError, match=r"after 1 skipped steps.*train\.py --replay"):
+    train("parts", 1)
+  assert folders(tmp_path / "parts") == [4]
+  train("parts", 2)
+  assert load_meta(tmp_path / "parts", step=8)["skipped_steps"] == 2
+  found, expected = (load_variables(tmp_path / x, step=8) for x in ("parts", "whole"))
+  jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
 def test_skipped_records_are_counted_and_named(tiny, tmp_path, caplog):

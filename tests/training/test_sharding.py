@@ -34,8 +34,14 @@ LARGE = {"tall": (6, 2**15), "wide": (2**17, 3), "odd": (1, 3**11), "small": (2,
 
 def test_large_arrays_are_split_along_their_longest_axis():
   arrays = {name: np.arange(np.prod(s), dtype=np.float32).reshape(s) for name, s in LARGE.items()}
+  zero = np.int32(0)
   state = TrainState(
-    step=np.int32(0), params=arrays, batch_stats={}, opt_state=arrays, ema={"params": arrays}
+    step=zero,
+    skipped=zero,
+    params=arrays,
+    batch_stats={},
+    opt_state=arrays,
+    ema={"params": arrays},
   )
   mesh = make_mesh()
   shardings = state_shardings(state, mesh, shard=True)

@@ -27,8 +27,12 @@ from ferjax.data.datasets.catalog import DATA_SETS
 from ferjax.data.datasets.entries import Entry, RecordError
 from ferjax.data.examples import Loaded, in_threads, load
 from ferjax.data.preparation import unreported
-from ferjax.data.preparation.deduplication import without_duplicates
-from ferjax.data.preparation.duplicates import signature
+from ferjax.data.preparation.deduplication import (
+  signature_files,
+  without_duplicates,
+  write_signatures,
+)
+from ferjax.data.preparation.duplicates import Signature, signature
 from ferjax.data.preparation.plan import Plan, Splitting, make_plan
 from ferjax.data.preparation.shards import Notes, ShardStore, fingerprint
 from ferjax.data.preparation.unreported import Written
@@ -177,17 +181,9 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   ) -> list[tfds.core.SplitInfo]:
     del download_config
     plan = self._make_plan(dl_manager)
-    final = epath.Path(self._data_dir_root) / self.info.full_name
     digest = self._fingerprint(plan)
-    store = ShardStore(final.parent / f"{final.name}.unfinished", digest)
-    plan, self.duplicates = without_duplicates(
-      plan,
-      self._config.drop_duplicates,
-      store,
-      lambda members: self._loaded(members, lambda loaded: signature(loaded.image)),
-      per_file=self._config.records_per_shard,
-      progress=self.progress,
-    )
+    store = self._store(digest)
+    plan, self.duplicates = self._without_duplicates(plan, store)
     shards = {split: self._write(split, members, store) for split, members in plan.entries.items()}
     infos = [self._finish(split, plan, notes, store) for split, notes in shards.items()]
     mode = {"drop_duplicates": self._config.drop_duplicates}
@@ -214,15 +210,40 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     everything = [entry for members in plan.entries.values() for entry in members]
     return fingerprint(everything, repr((self._config, self.VERSION)))
 
+  def _store(self, digest: str) -> ShardStore:
+    final = epath.Path(self._data_dir_root) / self.info.full_name
+    return ShardStore(final.parent / f"{final.name}.unfinished", digest)
+
+  def write_share(self, plan: Plan, *, index: int, count: int, wait: Callable[[], None]) -> None:
+    """Writes this process's share of the shards; then one process can complete the set.
+
+    Args:
+      plan: the records to write.
+      index: of this process, from 0.
+      count: number of processes, which all call this with the same plan and folder.
+      wait: waits until all processes have called it.
+    """
+    if index:
+      wait()  # until the first process has deleted the shards of other records
+    store = self._store(self._fingerprint(plan))
+    if not index:
+      wait()
+    if self._config.drop_duplicates != "none":
+      files = list(signature_files(plan, self._config.records_per_shard))
+      for name, _, members in files[index::count]:
+        if store.notes(name) is None:
+          write_signatures(store, self._signatures, name, members)
+      wait()
+      plan, _ = self._without_duplicates(plan, store)
+    shards = [x for split, members in plan.entries.items() for x in self._shards(split, members)]
+    for name, _, members in shards[index::count]:
+      if store.notes(name) is None:
+        store.write(name, lambda path, members=members: self._write_shard(path, members))
+
   def _write(self, split: str, entries: Sequence[Entry], store: ShardStore) -> dict[str, Notes]:
     """Writes the shards that are not finished yet; returns the metadata of all shards, by name."""
-    count = self._config.records_per_shard
-    starts = range(0, len(entries), count)
-    template = self._get_filename_template(split)
     all_notes = {}
-    for number, start in enumerate(starts):
-      name = template.sharded_filepath(shard_index=number, num_shards=len(starts)).name
-      members = entries[start : start + count]
+    for name, start, members in self._shards(split, entries):
       notes = store.notes(name)
       if notes is None:
         notes = store.write(name, lambda path, members=members: self._write_shard(path, members))
@@ -230,6 +251,29 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         self.progress(len(members))
       all_notes[name] = {**notes, "start": start}
     return all_notes
+
+  def _shards(
+    self, split: str, entries: Sequence[Entry]
+  ) -> Iterator[tuple[str, int, Sequence[Entry]]]:
+    """Name, first entry and entries of each shard."""
+    count = self._config.records_per_shard
+    template, starts = self._get_filename_template(split), range(0, len(entries), count)
+    for number, start in enumerate(starts):
+      name = template.sharded_filepath(shard_index=number, num_shards=len(starts)).name
+      yield name, start, entries[start : start + count]
+
+  def _without_duplicates(self, plan: Plan, store: ShardStore) -> tuple[Plan, dict[str, list[str]]]:
+    return without_duplicates(
+      plan,
+      self._config.drop_duplicates,
+      store,
+      self._signatures,
+      per_file=self._config.records_per_shard,
+      progress=self.progress,
+    )
+
+  def _signatures(self, entries: Sequence[Entry]) -> Iterator[tuple[int, Signature | str]]:
+    return self._loaded(entries, lambda loaded: signature(loaded.image))
 
   def _write_shard(self, path: str, entries: Sequence[Entry]) -> Notes:
     specs: Any = self._features.get_serialized_info()

@@ -47,18 +47,15 @@ def without_duplicates(
   if mode == "none":
     return plan, {}
   seen = []
-  for split, entries in plan.entries.items():
-    for start in range(0, len(entries), per_file):
-      members = entries[start : start + per_file]
-      name = f"signatures-{split}-{start}"
-      notes = store.notes(name)
-      if notes is None:
-        notes = store.write(name, lambda path, members=members: _note(path, read(members)))
-      else:
-        progress(len(members))
-      for place, (digest, perceptual) in notes["signatures"]:
-        signature = Signature(bytes.fromhex(digest), bytes.fromhex(perceptual))
-        seen.append(HashedEntry(split, members[place], signature))
+  for name, split, members in signature_files(plan, per_file):
+    notes = store.notes(name)
+    if notes is None:
+      notes = write_signatures(store, read, name, members)
+    else:
+      progress(len(members))
+    for place, (digest, perceptual) in notes["signatures"]:
+      signature = Signature(bytes.fromhex(digest), bytes.fromhex(perceptual))
+      seen.append(HashedEntry(split, members[place], signature))
   dropped = find_dropped(seen, mode)
   progress(len(dropped))
   gone = {(one.split, one.entry.key) for one, _ in dropped}
@@ -75,6 +72,18 @@ def without_duplicates(
         "another"
       )
   return dataclasses.replace(plan, entries=kept), why
+
+
+def signature_files(plan: Plan, per_file: int) -> Iterator[tuple[str, str, Sequence[Entry]]]:
+  """Name, split and entries of each file of signatures."""
+  for split, entries in plan.entries.items():
+    for start in range(0, len(entries), per_file):
+      yield f"signatures-{split}-{start}", split, entries[start : start + per_file]
+
+
+def write_signatures(store: ShardStore, read: Read, name: str, members: Sequence[Entry]) -> Notes:
+  """Writes one of `signature_files`."""
+  return store.write(name, lambda path: _note(path, read(members)))
 
 
 def _note(path: str, outcomes: Iterator[tuple[int, Signature | str]]) -> Notes:

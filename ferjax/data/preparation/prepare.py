@@ -66,21 +66,8 @@ def prepare(
   Raises:
     ValueError: a bad record, a remote `out`, or an existing preparation.
   """
-  if "://" in os.fspath(out):
-    raise ValueError(
-      f"--out {out}: shards are written to local files; prepare in a local folder and copy it "
-      "there: training reads local and remote folders"
-    )
-  plan.require_no_problems(on_bad_record)
-  check_mode(drop_duplicates)
-  config = Config(
-    name=variant(plan, drop_duplicates),
-    options=plan.options,
-    on_bad_record=on_bad_record,
-    drop_duplicates=drop_duplicates,
-  )
   with _quiet():
-    builder = builder_of(plan.data_set)(data_dir=out, config=config)
+    builder = _builder(plan, out, on_bad_record, drop_duplicates)
     folder = pathlib.Path(builder.data_dir)
     if not folder.exists():
       _write_shards(builder, plan, source, progress)
@@ -121,6 +108,45 @@ def _write_shards(
       download_dir=empty,
       download_config=tfds.download.DownloadConfig(manual_dir=os.fspath(source)),
     )
+
+
+def write_share(
+  plan: Plan,
+  out: str | os.PathLike,
+  *,
+  index: int,
+  count: int,
+  wait: Callable[[], None],
+  on_bad_record: str = "error",
+  drop_duplicates: str = "none",
+) -> None:
+  """Writes one of `count` shares of the shards; when all are written, one process calls `prepare`.
+
+  Arguments and errors as for `RecordsBuilder.write_share` and `prepare`.
+  """
+  with _quiet():
+    builder = _builder(plan, out, on_bad_record, drop_duplicates)
+    if not pathlib.Path(builder.data_dir).exists():
+      builder.write_share(plan, index=index, count=count, wait=wait)
+
+
+def _builder(
+  plan: Plan, out: str | os.PathLike, on_bad_record: str, drop_duplicates: str
+) -> RecordsBuilder:
+  if "://" in os.fspath(out):
+    raise ValueError(
+      f"--out {out}: shards are written to local files; prepare in a local folder and copy it "
+      "there: training reads local and remote folders"
+    )
+  plan.require_no_problems(on_bad_record)
+  check_mode(drop_duplicates)
+  config = Config(
+    name=variant(plan, drop_duplicates),
+    options=plan.options,
+    on_bad_record=on_bad_record,
+    drop_duplicates=drop_duplicates,
+  )
+  return builder_of(plan.data_set)(data_dir=out, config=config)
 
 
 def variant(plan: Plan, drop_duplicates: str = "none") -> str:

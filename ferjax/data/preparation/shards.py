@@ -30,7 +30,9 @@ class ShardStore:
   def __init__(self, folder: epath.Path, fingerprint: str):
     self._folder = folder
     mark = folder / _FINGERPRINT
-    if folder.exists() and not (mark.exists() and mark.read_text() == fingerprint):
+    if mark.exists() and mark.read_text() == fingerprint:
+      return  # without writing it again, while another process reads it
+    if folder.exists():
       mark.unlink(missing_ok=True)  # first: a folder that is emptied only in part is no store
       folder.rmtree()
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,15 @@
 """Records are written unchanged, and an interrupted run resumes where it stopped."""
 
+import collections
+import concurrent.futures
 import io
 import json
 import os
+import pathlib
 import pickle
 import shutil
 import sys
+import threading
 from typing import ClassVar
 
 import fsspec
@@ -24,7 +28,7 @@ from ferjax.data.image import decode
 from ferjax.data.loading import load_source
 from ferjax.data.pipeline import eval_dataset
 from ferjax.data.preparation import builders
-from ferjax.data.preparation.prepare import prepare
+from ferjax.data.preparation.prepare import prepare, write_share
 from ferjax.data.prepared import find_prepared, open_prepared
 from ferjax.expressions import UNLABELLED
 
@@ -324,3 +328,39 @@ def test_remote_shards_are_copied_once(make_layout, plan_of, tmp_path, monkeypat
   before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")}
   open_prepared("s3://bucket/prepared", "train")
   assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")} == before
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("mode", ["none", "all"])
+def test_shares_of_several_processes_are_one_set(make_layout, plan_of, tmp_path, monkeypatch, mode):
+  """Three threads write shares, and one completes the set: the records of a single process."""
+  root = make_layout("csv")
+  plan = plan_of("csv", root)
+  whole = prepare(plan, root, tmp_path / "whole", drop_duplicates=mode)
+  together, opened, load = threading.Barrier(3, timeout=60), collections.Counter(), builders.load
+
+  def counted(entry, **options):
+    opened[entry.origin] += 1
+    return load(entry, **options)
+
+  monkeypatch.setattr(builders, "load", counted)
+
+  def share(index):
+    options = {"index": index, "count": 3, "wait": together.wait, "drop_duplicates": mode}
+    write_share(plan, tmp_path / "out", **options)
+
+  with concurrent.futures.ThreadPoolExecutor(3) as pool:
+    list(pool.map(share, range(3)))
+  done = []
+  shared = prepare(plan, root, tmp_path / "out", drop_duplicates=mode, progress=done.append)
+  rounds = 1 if mode == "none" else 2
+  assert opened.total() == sum(done) - sum(map(len, whole.duplicates.values()))
+  assert len(opened) == sum(map(len, plan.entries.values())) == sum(done) // rounds
+  assert shared.records == whole.records
+  assert shared.duplicates == whole.duplicates
+  files = sorted(path.name for path in pathlib.Path(whole.folder).iterdir())
+  assert sorted(path.name for path in pathlib.Path(shared.folder).iterdir()) == files
+  for split in plan.entries:
+    a, b = (open_prepared(x.folder, split) for x in (shared, whole))
+    np.testing.assert_equal(*([x._record(i) for i in range(len(x))] for x in (a, b)))
+    np.testing.assert_array_equal(a.labels, b.labels)
