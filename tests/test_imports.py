@@ -62,6 +62,7 @@ ALLOWED = {
     "compiler_options",
   },
   "serving": {"serving", "inference", "data.image"},
+  "video": {"video", "inference", "tasks.plots", "fonts"},
   "commands": {
     "commands",
     "export",
@@ -69,6 +70,7 @@ ALLOWED = {
     "allocator",
     "inference",
     "serving",
+    "video",
     "models",
     "interop",
     "weights",
@@ -89,6 +91,8 @@ HOMES = {
   "fastapi": {"serving/app.py", "serving/server.py", "serving/uploads.py"},
   "uvicorn": {"serving/server.py"},
   "prometheus_client": {"serving/app.py", "serving/metrics.py"},
+  "av": {f"video/{name}.py" for name in ("analysis", "annotated", "reading", "results")},
+  "pyarrow": {"video/tables.py", "video/timelines.py"},
 }
 # The networks, and where they may be named: their modules, released names and importers.
 NETWORKS = re.compile("fer_?yolo_?mamba|emonext|fermam", re.IGNORECASE)
@@ -257,6 +261,7 @@ def test_the_architecture_page_has_these_rules_and_existing_names():
     ("import ferjax.inference.loading, ferjax.weights.saving", "orbax grain optax matplotlib"),
     # Options of `ferjax serve`; the extra is not in every installation.
     ("import ferjax.commands.serve", "jax numpy fastapi starlette uvicorn prometheus_client"),
+    ("import ferjax.commands.predict, ferjax.video.source", "jax numpy av pyarrow scipy"),
     ("from ferjax import create_model", "orbax grain tensorflow tensorflow_datasets torch"),
   ],
 )

@@ -93,15 +93,22 @@ def add_step(add: Add) -> None:
   )
 
 
-def add_image_options(add: Add, *, checkpoint: str | None, output: str | None) -> None:
+def add_image_options(
+  add: Add,
+  *,
+  checkpoint: str | None,
+  output: str | None,
+  paths: str = "image or folder of images",
+) -> None:
   """Adds the images, the checkpoint and the output folder.
 
   Args:
     add: `add_argument` of a parser or a group.
     checkpoint: describes the default checkpoint; None if there is none.
     output: the default output folder; None if there is none.
+    paths: describes the paths.
   """
-  add("paths", nargs="+", metavar="PATH", help="image or folder of images")
+  add("paths", nargs="+", metavar="PATH", help=paths)
   add_checkpoint(add, default=checkpoint)
   add(
     "--output",

@@ -31,6 +31,7 @@ from ferjax.commands.predictor import (
   header,
   load,
 )
+from ferjax.commands.video import add_video_options, predict_video, refuse_video_options
 
 OUTPUT = "predictions"
 _FEW_IMAGES = 8
@@ -54,17 +55,24 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     "classifier and --detector. A classifier alone treats each image as a cropped face. Without "
     "--checkpoint, the weights that come with ferjax are used. Writes "
     "predictions.jsonl while it runs, predictions.json, predictions.csv, and annotated copies of "
-    "the images. To go on with an interrupted run, give the same command again.",
+    "the images. To go on with an interrupted run, give the same command again. A video gives "
+    "tables of its faces over time, an annotated film, and a timeline for each person.",
     examples=(
       "ferjax predict photo.jpg",
       "ferjax predict photographs --recursive --on-bad-image skip --output results",
       "ferjax predict faces --checkpoint fermam-nano-ferplus  # images of one face each",
       "ferjax predict photo.jpg --json --quiet | jq '.images[].faces[].expression'",
+      "ferjax predict film.mp4",
     ),
   )
   command.set_defaults(run=_run)
   add = command.add_argument
-  add_image_options(add, checkpoint=DEFAULT_WEIGHTS, output=OUTPUT)
+  add_image_options(
+    add,
+    checkpoint=DEFAULT_WEIGHTS,
+    output=OUTPUT,
+    paths="image or folder of images; or one video, address such as rtsp://..., or camera:0",
+  )
   add_exported_option(add)
   add(
     "--batch-size",
@@ -82,12 +90,22 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
   add_classifier_options(add)
   add_face_detection_options(command.add_argument_group("face detection").add_argument)
   add_host_options(command.add_argument_group("several hosts").add_argument)
+  add_video_options(command.add_argument_group("video").add_argument)
 
 
 def _run(arguments: argparse.Namespace) -> None:
   # Imported here so that `ferjax --help` does not load JAX.
   from ferjax.allocator import keep_freed_memory
+  from ferjax.video.source import video_source
 
+  try:
+    video = video_source(arguments.paths)
+  except (ValueError, OSError) as error:
+    raise CommandError(error) from error
+  if video is not None:
+    predict_video(arguments, video)
+    return
+  refuse_video_options(arguments)
   try:
     hosts = join_hosts(arguments)
     found = _find(arguments, hosts)

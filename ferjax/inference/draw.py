@@ -37,7 +37,11 @@ class _Rectangle(NamedTuple):
 
 
 def draw_faces(
-  image: UInt8[np.ndarray, "h w 3"], faces: Sequence[Face], letters: Lettering | None = None
+  image: UInt8[np.ndarray, "h w 3"],
+  faces: Sequence[Face],
+  letters: Lettering | None = None,
+  *,
+  numbers: Sequence[int] | None = None,
 ) -> np.ndarray:
   """A copy of `image` (RGB) with the box and the label of each face, such as "happiness 0.87".
 
@@ -49,6 +53,7 @@ def draw_faces(
     image: RGB.
     faces: of one predictor.
     letters: of the class names; None chooses among the installed fonts.
+    numbers: of the persons, shown before the expressions: "3 happiness 0.87".
 
   Returns:
     u8[h w 3].
@@ -66,8 +71,9 @@ def draw_faces(
   for face, box in zip(faces, boxes, strict=True):
     if face.box is not None:
       _draw_box(pen, box, _colour(face), stroke)
-  for face, box in zip(faces, boxes, strict=True):
-    words = f"{letters.names.get(face.expression, face.expression)} {face.score:.2f}"
+  for index, (face, box) in enumerate(zip(faces, boxes, strict=True)):
+    number = "" if numbers is None else f"{numbers[index]} "
+    words = f"{number}{letters.names.get(face.expression, face.expression)} {face.score:.2f}"
     text, font = _fit_text(words, text_size, canvas.width, letters.font)
     size = _label_size(text, font)
     if not text or size[1] > canvas.height:
@@ -85,11 +91,17 @@ def _text_size(canvas: Image.Image) -> int:
   return min(max(wanted, _SMALLEST_TEXT + 4), _LARGEST_TEXT)
 
 
-def _colour(face: Face) -> tuple[int, int, int]:
-  if face.expression in _COLOURS:
-    return _COLOURS[face.expression]
+def class_colours(class_names: Sequence[str]) -> list[tuple[int, int, int]]:
+  """The RGB colour of each class, 0..255, the same in all pictures."""
   palette = list(_COLOURS.values())
-  return palette[list(face.scores).index(face.expression) % len(palette)]
+  return [
+    _COLOURS.get(name, palette[index % len(palette)]) for index, name in enumerate(class_names)
+  ]
+
+
+def _colour(face: Face) -> tuple[int, int, int]:
+  names = list(face.scores)
+  return class_colours(names)[names.index(face.expression)]
 
 
 def _draw_box(pen: ImageDraw.ImageDraw, box: _Rectangle, colour, stroke: int) -> None:
