@@ -102,6 +102,9 @@ OF_NETWORKS = (
   "interop/branches.py",
   "interop/convnext.py",
   "weights/defaults.py",
+  # Examples of configs.
+  "commands/training.py",
+  "commands/train_program.py",
 )
 ONLY_IN_FUNCTIONS = {"torch", "onnx", "onnxruntime", "gradio", "tensorflow"}
 

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
   from ferjax.data.preparation.plan import Plan
   from ferjax.data.preparation.prepare import Prepared
 
+_EXAMPLES = (
+  "ferjax data list",
+  "ferjax data check rafdb --source /data/rafdb",
+  "ferjax data prepare ferplus --source /data/fer2013 --out /data/prepared",
+  "ferjax data label csv --source /data/photographs --out labelled.csv",
+)
+
 
 def add_data(commands: argparse._SubParsersAction) -> None:
   """Adds `data` to the subcommands of a program.
@@ -36,12 +43,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
   data = commands.add_parser(
     "data",
     help="list, check, prepare and label data sets",
-    examples=(
-      "ferjax data list",
-      "ferjax data check rafdb --source /data/rafdb",
-      "ferjax data prepare ferplus --source /data/fer2013 --out /data/prepared",
-      "ferjax data label csv --source /data/photographs --out labelled.csv",
-    ),
+    examples=_EXAMPLES,
   )
   actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
   listing = actions.add_parser("list", help="list the data sets, their terms, and how to get them")

@@ -14,6 +14,7 @@ from ferjax.commands.images import (
   writing,
 )
 from ferjax.commands.options import add_detection_options, add_image_options, add_json
+from ferjax.weights.defaults import DEFAULT_CLASSIFIER
 
 if TYPE_CHECKING:
   from ferjax.inference.explanation.explainer import Explainer
@@ -33,7 +34,7 @@ def add_explain(commands: argparse._SubParsersAction) -> None:
     "the whole image with a classifier, for each detected face with a detector. "
     "Writes annotated images, the attribution maps as arrays, and explanations.json.",
     examples=(
-      "ferjax explain face.jpg --checkpoint fermam-nano-ferplus --output explained",
+      f"ferjax explain face.jpg --checkpoint {DEFAULT_CLASSIFIER} --output explained",
       "ferjax explain photo.jpg --checkpoint runs/detector --class happiness --output explained",
     ),
   )

@@ -32,6 +32,7 @@ from ferjax.commands.predictor import (
   load,
 )
 from ferjax.commands.video import add_video_options, predict_video, refuse_video_options
+from ferjax.weights.defaults import DEFAULT_CLASSIFIER
 
 OUTPUT = "predictions"
 _FEW_IMAGES = 8
@@ -60,7 +61,7 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     examples=(
       "ferjax predict photo.jpg",
       "ferjax predict photographs --recursive --on-bad-image skip --output results",
-      "ferjax predict faces --checkpoint fermam-nano-ferplus  # images of one face each",
+      f"ferjax predict faces --checkpoint {DEFAULT_CLASSIFIER}  # images of one face each",
       "ferjax predict photo.jpg --json --quiet | jq '.images[].faces[].expression'",
       "ferjax predict film.mp4",
     ),

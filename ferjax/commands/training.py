@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from ferjax.commands.errors import CommandError
 from ferjax.commands.options import Add
+from ferjax.weights.defaults import DEFAULT_CLASSIFIER
 
 PROGRAMS = {
   "train": "ferjax.commands.train_program",
@@ -50,7 +51,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
     "those of --config, and writes them with plots.",
     examples=(
       "ferjax evaluate --workdir runs/mine",
-      "ferjax evaluate --checkpoint fermam-nano-ferplus --output results "
+      f"ferjax evaluate --checkpoint {DEFAULT_CLASSIFIER} --output results "
       "--config fermam:folder --config.data.dir=/data/faces",
     ),
   )

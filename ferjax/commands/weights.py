@@ -10,6 +10,7 @@ from ferjax.commands.errors import CommandError
 from ferjax.commands.options import add_json, add_step, crop_margin
 from ferjax.commands.weights_import import add_import
 from ferjax.output import check_writable
+from ferjax.weights.defaults import DEFAULT_CLASSIFIER
 
 if TYPE_CHECKING:
   from ferjax.weights import WeightsFile
@@ -33,9 +34,9 @@ def add_weights(commands: argparse._SubParsersAction) -> None:
     "names and weights files, too.",
     examples=(
       "ferjax weights",
-      "ferjax weights show fermam-nano-ferplus",
+      f"ferjax weights show {DEFAULT_CLASSIFIER}",
       "ferjax weights save runs/mine --output weights/mine.safetensors",
-      "ferjax weights import emonext checkpoint.pth --out runs/imported",
+      "ferjax weights import --help",
     ),
   )
   command.set_defaults(run=_list)
