@@ -102,7 +102,8 @@ def _predict(
 
   keep_freed_memory()
   enable_compilation_cache()
-  predictor = load(arguments, batch_size=arguments.batch_size or _BATCH_SIZE)
+  batch_size = _BATCH_SIZE if arguments.batch_size is None else arguments.batch_size
+  predictor = load(arguments, batch_size=batch_size)
   smoothing = _SMOOTHING if arguments.smoothing is None else arguments.smoothing
   settings = {"video": reader.name, "frame_stride": stride, "smoothing": smoothing}
   with _interruption() as stop:

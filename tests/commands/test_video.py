@@ -118,6 +118,7 @@ def test_a_truncated_film(film, tmp_path, monkeypatch, capsys):
     (["FILM", "--seconds", "-1"], "--seconds is -1; expected a positive number of seconds"),
     (["FILM", "--frame-stride", "0"], "the frame stride is 0; expected at least 1"),
     (["FILM", "--timeout", "0"], "the time-out is 0.0 s; expected a positive"),
+    (["FILM", "--batch-size", "0"], "batch_size is 0; expected at least 1"),
     (["FILM", "--recursive"], "--recursive is for images, and FILM is a video"),
     (["FILM", "FILM"], "FILM is a video, and 2 paths were given"),
     (["FILM", "--output", "FILM"], "FILM: is a file; expected a folder"),
