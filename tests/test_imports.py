@@ -66,6 +66,7 @@ ALLOWED = {
   "commands": {
     "commands",
     "export",
+    "training",
     "allocator",
     "inference",
     "serving",
@@ -101,6 +102,9 @@ OF_NETWORKS = (
   "interop/branches.py",
   "interop/convnext.py",
   "weights/defaults.py",
+  # Examples of configs.
+  "commands/training.py",
+  "commands/train_program.py",
 )
 ONLY_IN_FUNCTIONS = {"torch", "onnx", "onnxruntime", "gradio", "tensorflow"}
 

@@ -6,7 +6,7 @@ import json
 import pathlib
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ferjax.commands.data_sets import (
   add_set_options,
@@ -17,14 +17,22 @@ from ferjax.commands.data_sets import (
   run_action,
 )
 from ferjax.commands.label import add_label
-from ferjax.commands.options import Add, add_host_options, join_hosts
+from ferjax.commands.options import Add, add_host_options, add_json, join_hosts
 from ferjax.expressions import SEVEN_EXPRESSIONS
 from ferjax.output import check_writable
 
 if TYPE_CHECKING:
+  from ferjax.data.datasets.base import DataSet
   from ferjax.data.preparation.checks import Finding
   from ferjax.data.preparation.plan import Plan
   from ferjax.data.preparation.prepare import Prepared
+
+_EXAMPLES = (
+  "ferjax data list",
+  "ferjax data check rafdb --source /data/rafdb",
+  "ferjax data prepare ferplus --source /data/fer2013 --out /data/prepared",
+  "ferjax data label csv --source /data/photographs --out labelled.csv",
+)
 
 
 def add_data(commands: argparse._SubParsersAction) -> None:
@@ -32,10 +40,15 @@ def add_data(commands: argparse._SubParsersAction) -> None:
 
   `arguments.run(arguments)` returns the exit code, or raises a CommandError.
   """
-  data = commands.add_parser("data", help="list, check, prepare and label data sets")
+  data = commands.add_parser(
+    "data",
+    help="list, check, prepare and label data sets",
+    examples=_EXAMPLES,
+  )
   actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
   listing = actions.add_parser("list", help="list the data sets, their terms, and how to get them")
   listing.set_defaults(run=functools.partial(run_action, _list))
+  add_json(listing.add_argument, "the data sets")
   check = actions.add_parser(
     "check",
     help="open every image of a data set and report errors",
@@ -122,9 +135,11 @@ def _add_preparation_options(add: Add) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-  del arguments
   from ferjax.data.datasets.catalog import COMPOSED, DATA_SETS
 
+  if arguments.json:
+    print(json.dumps([_described(data_set) for data_set in DATA_SETS.values()], indent=2))
+    return 0
   for data_set in DATA_SETS.values():
     forms = ", ".join(release.name for release in data_set.releases)
     classes = " or ".join(map(str, data_set.class_counts)) or "any (--class-names, default: 7)"
@@ -138,6 +153,18 @@ def _list(arguments: argparse.Namespace) -> int:
   print("  get it   Pass the set as data.compose.faces, its folder as data.dir, and a folder of")
   print("           photographs without faces as data.compose.backgrounds; see docs/composed.md")
   return 0
+
+
+def _described(data_set: "DataSet") -> dict[str, Any]:
+  return {
+    "name": data_set.name,
+    "title": data_set.title,
+    "tasks": list(data_set.tasks),
+    "classes": list(data_set.class_counts),
+    "releases": [release.name for release in data_set.releases],
+    "terms": data_set.terms,
+    "get": data_set.request,
+  }
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -13,7 +13,8 @@ from ferjax.commands.images import (
   warn_about_fonts,
   writing,
 )
-from ferjax.commands.options import add_detection_options, add_image_options
+from ferjax.commands.options import add_detection_options, add_image_options, add_json
+from ferjax.weights.defaults import DEFAULT_CLASSIFIER
 
 if TYPE_CHECKING:
   from ferjax.inference.explanation.explainer import Explainer
@@ -32,6 +33,10 @@ def add_explain(commands: argparse._SubParsersAction) -> None:
     description="Overlays the evidence for the predicted class, or for --class, on each image: for "
     "the whole image with a classifier, for each detected face with a detector. "
     "Writes annotated images, the attribution maps as arrays, and explanations.json.",
+    examples=(
+      f"ferjax explain face.jpg --checkpoint {DEFAULT_CLASSIFIER} --output explained",
+      "ferjax explain photo.jpg --checkpoint runs/detector --class happiness --output explained",
+    ),
   )
   command.set_defaults(run=_run)
   add = command.add_argument
@@ -39,6 +44,7 @@ def add_explain(commands: argparse._SubParsersAction) -> None:
   add(
     "--class", dest="target", metavar="NAME", help="class to explain (default: the predicted class)"
   )
+  add_json(add, "explanations.json")
   add_detection_options(command.add_argument_group("detectors only").add_argument, max_detections=6)
 
 
@@ -78,7 +84,10 @@ def _run(arguments: argparse.Namespace) -> None:
   warn_about_fonts(predictor.class_names)
   with writing(writer, len(found.files)), writer:
     _write(explainer, writer, found.files, skip=arguments.on_bad_image == "skip")
-  _print_summary(writer, found)
+  if arguments.json:
+    print((writer.output / EXPLANATIONS).read_text(encoding="utf-8"))
+  else:
+    _print_summary(writer, found)
 
 
 def _write(

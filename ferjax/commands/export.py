@@ -7,6 +7,12 @@ from ferjax.commands.errors import CommandError
 from ferjax.commands.options import add_step
 from ferjax.export.options import FORMATS, PARAMETERS, QUANTIZE, ExportOptions
 from ferjax.output import check_writable
+from ferjax.weights.defaults import DEFAULT_CLASSIFIER
+
+_EXAMPLES = (
+  f"ferjax export {DEFAULT_CLASSIFIER} --format onnx --out faces.onnx",
+  "ferjax export runs/detector --format stablehlo --out detector.stablehlo",
+)
 
 
 def add_export(commands: argparse._SubParsersAction) -> None:
@@ -20,6 +26,7 @@ def add_export(commands: argparse._SubParsersAction) -> None:
     description="Writes a trained network and its description as one file. StableHLO and ONNX "
     "contain everything from the bytes of an image of the model's size to boxes and scores, and "
     "answer like `ferjax predict`.",
+    examples=_EXAMPLES,
   )
   command.set_defaults(run=_run)
   add = command.add_argument

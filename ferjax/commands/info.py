@@ -60,6 +60,7 @@ def add_info(commands: argparse._SubParsersAction) -> None:
     description="Counts parameters, operations and activations of inference without running it. "
     "Prints a table of all sizes, with the variants and modes whose cost differs from the first "
     "row of their size; with --size, a table of the network's parts.",
+    examples=("ferjax info", "ferjax info --image-size 64 --json"),
   )
   command.set_defaults(run=_run)
   add = command.add_argument

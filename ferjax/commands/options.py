@@ -36,6 +36,11 @@ def crop_margin(text: str) -> float | list[float]:
   return margins[0] if len(margins) == 1 else margins
 
 
+def add_json(add: Add, text: str) -> None:
+  """Adds `--json`, for programs; `text` describes what is printed."""
+  add("--json", action="store_true", help=f"print {text} as JSON instead of a summary")
+
+
 def add_host_options(add: Add) -> None:
   """Adds the options of a command that several hosts run together."""
   add(

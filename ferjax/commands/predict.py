@@ -16,7 +16,12 @@ from ferjax.commands.images import (
   warn_about_fonts,
   writing,
 )
-from ferjax.commands.options import add_host_options, add_image_options, join_hosts
+from ferjax.commands.options import (
+  add_host_options,
+  add_image_options,
+  add_json,
+  join_hosts,
+)
 from ferjax.commands.predictor import (
   DEFAULT_WEIGHTS,
   add_classifier_options,
@@ -27,6 +32,7 @@ from ferjax.commands.predictor import (
   load,
 )
 from ferjax.commands.video import add_video_options, predict_video, refuse_video_options
+from ferjax.weights.defaults import DEFAULT_CLASSIFIER
 
 OUTPUT = "predictions"
 _FEW_IMAGES = 8
@@ -52,6 +58,13 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     "predictions.jsonl while it runs, predictions.json, predictions.csv, and annotated copies of "
     "the images. To go on with an interrupted run, give the same command again. A video gives "
     "tables of its faces over time, an annotated film, and a timeline for each person.",
+    examples=(
+      "ferjax predict photo.jpg",
+      "ferjax predict photographs --recursive --on-bad-image skip --output results",
+      f"ferjax predict faces --checkpoint {DEFAULT_CLASSIFIER}  # images of one face each",
+      "ferjax predict photo.jpg --json --quiet | jq '.images[].faces[].expression'",
+      "ferjax predict film.mp4",
+    ),
   )
   command.set_defaults(run=_run)
   add = command.add_argument
@@ -68,6 +81,7 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     metavar="N",
     help="images per batch (default: 1 for up to 8 images, otherwise 8)",
   )
+  add_json(add, "predictions.json")
   add("--no-annotated", action="store_true", help="do not write copies with boxes and labels")
   add(
     "--restart",
@@ -125,6 +139,8 @@ def _find(arguments: argparse.Namespace, hosts: "Hosts") -> "FoundImages":
 
 def _predict(arguments: argparse.Namespace, found: "FoundImages", hosts: "Hosts") -> None:
   """Predicts this host's part of the images; the first of several hosts merges the parts."""
+  from ferjax.inference.files import PREDICTION_FILES
+
   mine = found._replace(files=list(hosts.share(found.files)))
   start = time.perf_counter()
   with hosts.together():
@@ -142,7 +158,11 @@ def _predict(arguments: argparse.Namespace, found: "FoundImages", hosts: "Hosts"
         with writing(writer, len(found.files)), writer:
           writer.take_parts(parts)
         writer.remove_parts()
-  if hosts.index == 0:
+  if hosts.index != 0:
+    return
+  if arguments.json:
+    print((writer.output / PREDICTION_FILES[0]).read_text(encoding="utf-8"))
+  else:
     _print_summary(writer, found, done, time.perf_counter() - start)
 
 
@@ -197,7 +217,8 @@ def _predict_files(
 ) -> None:
   total, done = len(found.files), writer.written
   if done:
-    print(f"Going on after {done:,} of {total:,} images of the interrupted run")
+    message = f"Going on after {done:,} of {total:,} images of the interrupted run"
+    print(message, file=sys.stderr if arguments.json else sys.stdout)
   try:
     with writing(writer, total), writer:
       skip = arguments.on_bad_image == "skip"

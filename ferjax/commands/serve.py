@@ -37,6 +37,10 @@ def add_serve(commands: argparse._SubParsersAction) -> None:
     description="POST an image to /predict: the answer is what `ferjax predict` writes about it, "
     "as JSON. The images of concurrent requests are predicted in batches. SIGINT or SIGTERM stops "
     "the service after it has answered the requests that have arrived.",
+    examples=(
+      "ferjax serve --port 8000",
+      "curl -F image=@photo.jpg http://127.0.0.1:8000/predict",
+    ),
   )
   command.set_defaults(run=_run)
   add = command.add_argument

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ferjax.commands.errors import CommandError
-from ferjax.commands.options import add_step, crop_margin
+from ferjax.commands.options import add_json, add_step, crop_margin
 from ferjax.commands.weights_import import add_import
 from ferjax.output import check_writable
+from ferjax.weights.defaults import DEFAULT_CLASSIFIER
 
 if TYPE_CHECKING:
   from ferjax.weights import WeightsFile
@@ -31,8 +32,15 @@ def add_weights(commands: argparse._SubParsersAction) -> None:
     description="Lists the weights that are known by name: those that come with ferjax, and those "
     "in the folder FERJAX_WEIGHTS. Options and Python functions that take a checkpoint take these "
     "names and weights files, too.",
+    examples=(
+      "ferjax weights",
+      f"ferjax weights show {DEFAULT_CLASSIFIER}",
+      "ferjax weights save runs/mine --output weights/mine.safetensors",
+      "ferjax weights import --help",
+    ),
   )
   command.set_defaults(run=_list)
+  add_json(command.add_argument, "the descriptions of all known weights")
   actions = command.add_subparsers(title="actions", metavar="ACTION")
   show = actions.add_parser("show", help="print the description of weights as JSON")
   show.set_defaults(run=_show)
@@ -82,13 +90,15 @@ def _add_save(actions: argparse._SubParsersAction) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-  del arguments
   from ferjax.weights.known import known_weights, read_known
 
   try:
     weights = [read_known(name) for name in known_weights()]
   except (ValueError, OSError) as error:
     raise CommandError(error) from error
+  if arguments.json:
+    print(json.dumps([one.meta for one in weights], indent=2, ensure_ascii=False))
+    return
   if not weights:
     print("No weights are known by name; `ferjax weights save` writes weights files")
     return

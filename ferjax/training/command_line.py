@@ -51,13 +51,17 @@ def join_hosts() -> None:
   join(*address)
 
 
-def run(main: Callable[[], None]) -> None:
+def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
   """Parses the flags and calls `main`; exits with code 1 and one message after a user error.
+
+  Args:
+    main: the program.
+    argv: name and arguments of the program; None for those of the process.
 
   With FERJAX_TRACEBACK=1 in the environment, errors are raised with their traceback.
   """
   escape_unencodable_output()
-  app.run(lambda argv: _exit_on_user_error(lambda: _main(main, argv)), flags_parser=_parse)
+  app.run(lambda argv: _exit_on_user_error(lambda: _main(main, argv)), argv, flags_parser=_parse)
 
 
 def _main(main: Callable[[], None], argv: Sequence[str]) -> None:

@@ -1,6 +1,5 @@
 """`ferjax data` on the command line."""
 
-import argparse
 import json
 import re
 import shlex
@@ -14,6 +13,7 @@ from PIL import Image
 from ferjax.commands.data import add_data
 from ferjax.commands.errors import CommandError
 from ferjax.commands.main import main
+from ferjax.commands.parser import CommandParser
 from ferjax.config import Config
 from ferjax.data.datasets.catalog import DATA_SETS
 from ferjax.data.preparation import prepare as preparation
@@ -27,7 +27,7 @@ def run(capsys):
   """Arguments -> (exit code, printed text)."""
 
   def call(*arguments):
-    parser = argparse.ArgumentParser()
+    parser = CommandParser()
     add_data(parser.add_subparsers(required=True))
     parsed = parser.parse_args(["data", *map(str, arguments)])
     return parsed.run(parsed), capsys.readouterr().out

@@ -1,6 +1,5 @@
 """`ferjax data label` on the command line: what it writes, keeps and refuses."""
 
-import argparse
 import csv
 
 import numpy as np
@@ -9,6 +8,7 @@ from PIL import Image
 
 from ferjax.commands.data import add_data
 from ferjax.commands.errors import CommandError
+from ferjax.commands.parser import CommandParser
 from ferjax.data.datasets.base import Options
 from ferjax.data.datasets.catalog import find_data_set
 from ferjax.data.loading import open_released
@@ -71,7 +71,7 @@ def label(classifier_checkpoint):
   """Arguments -> the rows of the table that `ferjax data label` writes."""
 
   def call(name, source, out, *arguments, classes=NAMES, weights=classifier_checkpoint):
-    parser = argparse.ArgumentParser()
+    parser = CommandParser()
     add_data(parser.add_subparsers(required=True))
     command = ["data", "label", name, "--source", source, "--out", out, "--weights", weights]
     command += ["--class-names", ",".join(classes), "--crop-margin", 0, *arguments]
