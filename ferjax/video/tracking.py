@@ -17,8 +17,8 @@ from ferjax.inference.results import Box
 
 _MIN_IOU = 0.2
 # Similarity of appearance, -1..1, that a face needs to be the same as in the last frame, and as a
-# second ago. Of the pairs of portraits of different persons, all taken in one studio, 0.1 % are above
-# the first number and 5 % above the second (docs/video.md).
+# second ago. Of the pairs of portraits of different persons, all taken in one studio, 0.1 % are
+# above the first number and 5 % above the second (docs/video.md).
 _CONTINUES = (0.92, 0.85)
 # For a lost face to be known again. It is compared with many.
 _THE_SAME = 0.92
