@@ -159,7 +159,7 @@ def test_the_description_of_an_export_comes_before_the_released_program():
     "class_prior": [0.5, 0.25, 0.25],
   }
   found = describe("emonext", EMONEXT, emonext(classes=3), ImportOptions(grey=True), exported)
-  model = {"dtype": "float32", **exported["model"]}
+  model = {"dtype": "float32", "remat": "none", **exported["model"]}
   changed = {"model": model, "task": "classification", "grey": True}
   assert found.meta == exported | changed
   assert (found.assumed, found.problem) == (False, "")
