@@ -46,7 +46,7 @@ def uniform_bias_init(fan_in: int):
 
 def param(
   module: nn.Module, name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]
-) -> Array:
+) -> Any:
   """The float32 parameter `name` of a compact module: a new one from `init`, or the given value.
 
   As `module.param`, but the shape of a given value is compared with `shape`. Flax traces `init` to
