@@ -7,6 +7,10 @@ from etils import epath
 from ferjax.checkpoint import Checkpoints, DamagedCheckpointError, open_checkpoint
 from ferjax.checkpoint.damage import problem_of, set_damaged_aside
 
+# After an error, orbax leaves reads behind that fail in other threads.
+pytestmark = pytest.mark.filterwarnings(
+  "ignore:Exception ignored:pytest.PytestUnraisableExceptionWarning"
+)
 # These hold what is read. The others are marks of orbax, and parts that were merged into `d`.
 FILES = (
   "meta/metadata",

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from logging import ERROR, LogRecord
 
 import tensorflow_datasets as tfds
 from absl import logging
@@ -163,13 +164,16 @@ def variant(plan: Plan, drop_duplicates: str = "none") -> str:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-  """Disables tfds's own progress bars and messages."""
+  """Disables tfds's own progress bars and messages, also in threads that overlap."""
   logger = logging.get_absl_logger()
-  level = logger.level
-  logger.setLevel("ERROR")
+
+  def is_error(record: LogRecord) -> bool:
+    return record.levelno >= ERROR
+
+  logger.addFilter(is_error)
   tfds.disable_progress_bar()
   try:
     yield
   finally:
-    logger.setLevel(level)
+    logger.removeFilter(is_error)
     tfds.enable_progress_bar()
