@@ -4,8 +4,6 @@ import argparse
 import functools
 from typing import Any
 
-from ferjax.commands.errors import CommandError
-
 SHELLS = ("bash", "zsh", "tcsh")
 _PATHS = ("PATH", "FILE", "DIR", "WEIGHTS")  # metavars of files and folders
 
@@ -13,7 +11,7 @@ _PATHS = ("PATH", "FILE", "DIR", "WEIGHTS")  # metavars of files and folders
 def add_completion(commands: "argparse._SubParsersAction[Any]", main: argparse.ArgumentParser):
   """Adds `completion` to the subcommands of the program whose parser is `main`.
 
-  `arguments.run(arguments)` prints, or raises a CommandError.
+  `arguments.run(arguments)` prints.
   """
   command = commands.add_parser(
     "completion",
@@ -32,10 +30,7 @@ def _run(main: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
   import shtab
 
   _complete_paths(main, shtab.FILE)
-  try:
-    print(shtab.complete(main, arguments.shell))
-  except NotImplementedError as error:
-    raise CommandError(f"{arguments.shell} has no completion: {error}") from error
+  print(shtab.complete(main, arguments.shell))
 
 
 def _complete_paths(parser: argparse.ArgumentParser, completion: Any) -> None:

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+_NO_PROGRESS = "TQDM_DISABLE"
+
 
 class CommandParser(argparse.ArgumentParser):
   """A parser whose help ends with examples; its subcommands have the same class.
@@ -44,12 +46,25 @@ def messages(arguments: argparse.Namespace) -> Iterator[None]:
   if not getattr(arguments, "quiet", False):
     yield
     return
-  os.environ["TQDM_DISABLE"] = "1"
-  if getattr(arguments, "json", False):
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(_no_progress())
+    if not getattr(arguments, "json", False):
+      nowhere = stack.enter_context(open(os.devnull, "w"))
+      stack.enter_context(contextlib.redirect_stdout(nowhere))
     yield
-    return
-  with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+
+
+@contextlib.contextmanager
+def _no_progress() -> Iterator[None]:
+  """Without tqdm's progress bars; it reads the variable when it is imported."""
+  before = os.environ.get(_NO_PROGRESS)
+  os.environ[_NO_PROGRESS] = "1"
+  try:
     yield
+  finally:
+    del os.environ[_NO_PROGRESS]
+    if before is not None:
+      os.environ[_NO_PROGRESS] = before
 
 
 def is_debugging(arguments: argparse.Namespace) -> bool:

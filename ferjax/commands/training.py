@@ -1,6 +1,7 @@
 """The subcommands `ferjax train` and `ferjax evaluate`: the programs train.py and eval.py."""
 
 import argparse
+import importlib
 import importlib.resources
 import importlib.util
 import os
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from ferjax.commands.errors import CommandError
 from ferjax.commands.options import Add
+from ferjax.commands.parser import messages
 from ferjax.weights.defaults import DEFAULT_CLASSIFIER
 
 PROGRAMS = {
@@ -19,7 +21,8 @@ _CONFIG = (
   "name of a config of this package with its variant, such as emonext:demo, or a file, such as "
   "mine.py:large"
 )
-_COMMON = {"-q": "--quiet", "-v": "--verbose"}
+_SHORT = {"-q": "--quiet", "-v": "--verbose"}
+_COMMON = ("--quiet", "--verbose", "--debug")
 
 
 def add_train(commands: argparse._SubParsersAction) -> None:
@@ -84,19 +87,19 @@ def run_program(name: str, words: Sequence[str]) -> None:
   Raises:
     CommandError: the config is neither a file nor a known name.
   """
-  given = [_COMMON.get(word, word) for word in words]
+  given = [_SHORT.get(word, word) for word in words]
   given.remove(name)
-  if "--debug" in given:
-    os.environ["FERJAX_TRACEBACK"] = "1"
-  if "--quiet" in given:
-    os.environ["TQDM_DISABLE"] = "1"
-  flags = [word for word in given if word not in ("--debug", "--quiet", "--verbose")]
-  if "--verbose" in given:
+  flags = with_config_files(word for word in given if word not in _COMMON)
+  common = argparse.Namespace(**{option[2:]: option in given for option in _COMMON})
+  if common.verbose:
     flags.append("--verbosity=0")
-  from ferjax.training import command_line
+  if common.debug:
+    os.environ["FERJAX_TRACEBACK"] = "1"
+  with messages(common):
+    from ferjax.training import command_line
 
-  program = importlib.import_module(PROGRAMS[name])
-  command_line.run(program.main, [f"ferjax {name}", *with_config_files(flags)])
+    program = importlib.import_module(PROGRAMS[name])
+    command_line.run(program.main, [f"ferjax {name}", *flags])
 
 
 def with_config_files(flags: Iterable[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 
 import pytest
@@ -47,8 +48,10 @@ def test_common_options_stand_anywhere(words):
 def test_quiet_output(capsys):
   assert main(["weights"]) == 0
   assert "fermam" in capsys.readouterr().out
+  before = dict(os.environ)
   assert main(["weights", "--quiet"]) == 0
   assert capsys.readouterr().out == ""
+  assert dict(os.environ) == before
   assert main(["weights", "--quiet", "--json"]) == 0
   assert "fermam-nano-ferplus" in [one["name"] for one in json.loads(capsys.readouterr().out)]
 

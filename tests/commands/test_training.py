@@ -72,3 +72,5 @@ def test_a_program_runs_and_reports_errors(tmp_path):
   assert found.returncode != 0
   assert f"error: no checkpoint in {tmp_path}" in found.stderr
   assert "Traceback" not in found.stderr
+  found = subprocess.run([*command, "--debug"], capture_output=True, text=True, cwd=tmp_path)
+  assert "Traceback" in found.stderr
