@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
+
+from ferjax.hosts import any_host
 
 
 class Interruption:
@@ -30,7 +30,7 @@ class Interruption:
         host needs no exchange.
     """
     if not self._stopping and (sync_hosts or jax.process_count() == 1):
-      self._stopping = on_any_host(self._requested.is_set())
+      self._stopping = any_host(self._requested.is_set())
     return self._stopping
 
 
@@ -60,10 +60,3 @@ def catch_interruption() -> Iterator[Interruption]:
     yield interruption
   finally:
     restore()
-
-
-def on_any_host(interrupted: bool) -> bool:
-  """Whether any host was interrupted; all hosts must call this after the same step."""
-  if jax.process_count() == 1:
-    return interrupted
-  return bool(np.any(multihost_utils.process_allgather(np.asarray(interrupted))))
