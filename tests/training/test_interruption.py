@@ -5,8 +5,8 @@ import threading
 import jax
 import numpy as np
 import pytest
+from jax.experimental import multihost_utils
 
-from ferjax.training import interruption
 from ferjax.training.interruption import Interruption, catch_interruption
 
 
@@ -49,7 +49,7 @@ def test_several_hosts_stop_at_the_same_step(monkeypatch):
     return np.array([bool(mine), len(asked) == 3])
 
   monkeypatch.setattr(jax, "process_count", lambda: 2)
-  monkeypatch.setattr(interruption.multihost_utils, "process_allgather", gather)
+  monkeypatch.setattr(multihost_utils, "process_allgather", gather)
   own = Interruption()
   stops = [own.should_stop(sync_hosts=step in (0, 3, 4, 6)) for step in range(7)]
   assert stops == [False] * 4 + [True] * 3
@@ -58,9 +58,7 @@ def test_several_hosts_stop_at_the_same_step(monkeypatch):
 
 def test_a_host_waits_for_the_others(monkeypatch):
   monkeypatch.setattr(jax, "process_count", lambda: 2)
-  monkeypatch.setattr(
-    interruption.multihost_utils, "process_allgather", lambda mine: np.array([mine, False])
-  )
+  monkeypatch.setattr(multihost_utils, "process_allgather", lambda mine: np.array([mine, False]))
   own = Interruption()
   own.request()
   assert not own.should_stop(sync_hosts=False)
