@@ -16,7 +16,17 @@ FILES = sorted(ROOT.rglob("*.py"))
 NAMES = [file.relative_to(ROOT).as_posix() for file in FILES]
 
 # What each package may import of ferjax; the neutral modules are open to all.
-NEUTRAL = {"typing", "config", "expressions", "hints", "hosts", "output", "trained", "_version"}
+NEUTRAL = {
+  "typing",
+  "config",
+  "expressions",
+  "hints",
+  "hosts",
+  "output",
+  "progress",
+  "trained",
+  "_version",
+}
 ALLOWED = {
   "ops": {"ops"},
   "models": {"models", "ops"},

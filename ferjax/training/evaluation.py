@@ -21,12 +21,12 @@ from ferjax.data.sources import Source
 from ferjax.models import create_model
 from ferjax.models.options import model_config
 from ferjax.output import atomic_writer, check_writable
+from ferjax.progress import Progress
 from ferjax.tasks import create_task, task_name
 from ferjax.tasks.base import Accumulator, Loss, Task, merge_losses
 from ferjax.trained import NetworkMeta, TrainedNetwork
 from ferjax.training.config_checks import from_dict, validate
 from ferjax.training.inputs import device_batches, preprocess_of
-from ferjax.training.metric_writer import Progress
 from ferjax.training.selection import check_selection
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated
 from ferjax.training.state import Variables
@@ -71,8 +71,8 @@ def evaluate(
   )
   progress = Progress(
     -(-len(source) // config.eval.batch_size),
-    done=0,
-    unit="batch",
+    "batch",
+    task="evaluation",
     show=jax.process_index() == 0,
     keep=False,
   )
@@ -87,7 +87,7 @@ def evaluate(
       accumulator.add(predictions, truth)
       losses.append(loss)
       skipped += int(np.sum(truth["skipped"]))
-      progress.advance()
+      progress.update()
   finally:
     close(iterator, config.data)
     progress.close()

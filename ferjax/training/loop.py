@@ -29,7 +29,6 @@ from ferjax.training.run_log import (
   RunLog,
   log_skipped,
   print_once,
-  start_message,
   warnings_about_parts,
 )
 from ferjax.training.run_state import Position, RunState
@@ -37,6 +36,7 @@ from ferjax.training.sharding import check_batch_size, gathered, make_mesh, repl
 from ferjax.training.state import TrainState
 from ferjax.training.step import TrainStep, make_eval_step, make_train_step
 from ferjax.training.step_log import NonFiniteError
+from ferjax.training.summary import summarise
 from ferjax.training.timer import Timer
 
 
@@ -113,12 +113,12 @@ class Trainer:
       self.workdir,
       self.config,
       position=position,
-      total_steps=self.total_steps,
+      phases=self.phases,
       selection=self.description["selection"],
       shown_metrics=(self.metric, *self.task.shown_metrics, "loss"),
     )
     try:
-      self._log_start(position, log)
+      self._log_start(run, log)
       with catch_interruption() as interruption, self.checkpoints.written():
         interrupted = self._train(run, interruption, log)
       if interrupted:
@@ -307,14 +307,13 @@ class Trainer:
       skip_nonfinite=self.config.train.skip_nonfinite,
     )
 
-  def _log_start(self, position: Position, log: RunLog) -> None:
-    for source, split in ((self.train_source, "training"), (self.val_source, self.held_out)):
+  def _log_start(self, run: RunState, log: RunLog) -> None:
+    sources = {"training": self.train_source, self.held_out: self.val_source}
+    for split, source in sources.items():
       for line in log_skipped(source, split):
         log.line(line)
-    message = start_message(
-      self.phases, len(self.train_source), len(self.val_source), self.held_out, self.mesh
-    )
-    log.line(f"{message}; from step {position.step}")
+    summary = summarise(self.config, self.phases, run.train.params, sources, self.mesh)
+    log.write_summary(summary, first_step=run.position.step)
     for warning in warnings_about_parts(self.config, self.phases):
       log.line(warning)
 
