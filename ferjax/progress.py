@@ -15,6 +15,8 @@ _REFRESH = 1.0  # seconds; of the time next to a bar that nobody advances
 class Progress:
   """Shows how much is done, how fast, and how long the rest will take, on stderr.
 
+  The rate is the mean since the first update, before which programs are compiled.
+
   A thread prints the lines, so one appears every minute even while nothing is finished, such as
   during a compilation. Of several that are open, only the last one prints lines.
 
@@ -42,9 +44,10 @@ class Progress:
     interval: float = INTERVAL,
   ):
     self._total, self._unit, self._task = total, unit, task
-    self._first = self._done = done
+    self._done = done
     self._note, self._show, self._lines = "", show, 0
     self._start = time.monotonic()
+    self._since: tuple[float, int] | None = None  # time of the first update, and what was done
     self._bar, self._thread, self._closing = None, None, threading.Event()
     if not show or os.environ.get(DISABLED):
       return
@@ -65,6 +68,8 @@ class Progress:
   def update(self, number: int = 1) -> None:
     """Counts what has been finished."""
     self._done += number
+    if self._since is None:
+      self._since = (time.monotonic(), self._done)
     if self._bar is not None:
       self._bar.update(number)
 
@@ -90,7 +95,7 @@ class Progress:
       self._open.remove(self)
       self._thread = None
       if self._lines:
-        self.line(self._described(time.monotonic() - self._start, closed=True))
+        self.line(self._described(closed=True))
     if self._bar is not None:
       self._bar.close()
 
@@ -99,7 +104,7 @@ class Progress:
 
     return tqdm(
       total=self._total,
-      initial=self._first,
+      initial=self._done,
       desc=self._task or None,
       unit=self._unit,
       dynamic_ncols=True,
@@ -114,22 +119,24 @@ class Progress:
         self._bar.refresh()
       elif self._open[-1] is self:
         self._lines += 1
-        self.line(self._described(time.monotonic() - self._start))
+        self.line(self._described())
 
-  def _described(self, seconds: float, *, closed: bool = False) -> str:
-    """The line after `seconds` seconds."""
+  def _described(self, *, closed: bool = False) -> str:
+    """The line at this moment."""
+    now = time.monotonic()
+    start, first = self._since or (now, self._done)
     count = f"{self._done:,}" if self._total is None else f"{self._done:,}/{self._total:,}"
-    parts = [f"{count} {_plural(self._unit)}" if self._unit else ""]
-    new = self._done - self._first
-    if self._unit and new:
-      parts.append(_rate(new / seconds, self._unit))
-    if closed or not (self._unit and new) or self._total is None:
-      parts.append(f"{duration(seconds)} so far" if not closed else f"took {duration(seconds)}")
+    parts = [f"{count} {_plural(self._unit)}"] if self._unit else []
+    rate = (self._done - first) / (now - start) if now > start else 0.0
+    if rate > 0:
+      parts.append(_rate(rate, self._unit))
+    if closed:
+      parts.append(f"took {duration(now - self._start)}")
+    elif rate > 0 and self._total is not None:
+      parts.append(f"{duration(max(self._total - self._done, 0) / rate)} left")
     else:
-      left = max(self._total - self._done, 0)
-      parts.append(f"{duration(seconds / new * left)} left")
-    text = ", ".join(filter(None, parts))
-    text = f"{self._task}: {text}" if self._task else text
+      parts.append(f"{duration(now - self._start)} so far")
+    text = f"{self._task}: {', '.join(parts)}" if self._task else ", ".join(parts)
     return f"{text}: {self._note}" if self._note else text
 
 

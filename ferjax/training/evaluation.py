@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from ferjax.checkpoint import FOLDER, Checkpoint, Step
+from ferjax.checkpoint import Step
 from ferjax.config import Config, OptimizerConfig
 from ferjax.data.loading import load_source
 from ferjax.data.pipeline import close, eval_dataset
@@ -22,6 +22,7 @@ from ferjax.models import create_model
 from ferjax.models.options import model_config
 from ferjax.output import atomic_writer, check_writable
 from ferjax.progress import Progress
+from ferjax.reports.predictions import FILE as PREDICTIONS
 from ferjax.tasks import create_task, task_name
 from ferjax.tasks.base import Accumulator, Loss, Task, merge_losses
 from ferjax.trained import NetworkMeta, TrainedNetwork
@@ -31,6 +32,7 @@ from ferjax.training.selection import check_selection
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated
 from ferjax.training.state import Variables
 from ferjax.training.step import EvalStep, make_eval_step
+from ferjax.training.watched import predictions_of, workdir_of, write_evaluation_report
 from ferjax.weights.opening import open_weights
 
 
@@ -152,8 +154,9 @@ def eval_checkpoint(
   output: str | os.PathLike = "",
   step: Step = None,
   split: str = "val",
+  report: str | os.PathLike = "",
 ) -> Report:
-  """Evaluates a checkpoint and writes eval.json and the plots of its task.
+  """Evaluates a checkpoint and writes eval.json, its predictions and the plots of its task.
 
   Args:
     checkpoint: as for `ferjax.weights.open_weights`; by default the best of several steps.
@@ -163,6 +166,7 @@ def eval_checkpoint(
       known weights and weights files.
     step: as for `ferjax.weights.open_weights`.
     split: "val" or "test".
+    report: HTML file to write; empty for none.
 
   Raises:
     ValueError: the config's class names are not the model's, its data are for another task, weights
@@ -178,9 +182,11 @@ def eval_checkpoint(
       f"{path} does not contain the data of its training; name data to evaluate it on, with "
       "--config and --config.data.dir"
     )
-  folder = pathlib.Path(output or _workdir(opened) / ("eval" if split == "val" else split))
+  folder = pathlib.Path(output or workdir_of(opened) / ("eval" if split == "val" else split))
   if jax.process_index() == 0:
     check_writable(folder, ["eval.json"])
+    if report:
+      check_writable(pathlib.Path(report).absolute().parent, [pathlib.Path(report).name])
   config = _with_model_of(meta, from_dict(meta["config"]) if config is None else config)
   validate(config)
   class_names = tuple(meta["class_names"])
@@ -210,7 +216,7 @@ def eval_checkpoint(
     eval_step, variables, source, config, task, mesh, ten_crop=ten_crop
   )
 
-  report = Report(metrics, pathlib.Path(path), folder, meta["selection"])
+  done = Report(metrics, pathlib.Path(path), folder, meta["selection"])
   if jax.process_index() == 0:
     content = {"checkpoint": str(path), "step": meta["step"], "epoch": meta["epoch"], **metrics}
     content |= {"split": split, "ten_crop": ten_crop, "selection": meta["selection"]}
@@ -219,17 +225,14 @@ def eval_checkpoint(
       with atomic_writer(folder / "eval.json") as file:
         file.write(json.dumps(content, indent=2) + "\n")
       task.write_report(accumulator, source, folder)
+      predictions = predictions_of(accumulator, source, opened, split)
+      if predictions is not None:
+        predictions.write(folder / PREDICTIONS)
+      if report:
+        write_evaluation_report(report, predictions, source, opened, folder)
     except OSError as error:
-      raise ReportError(report, error) from error
-  return report
-
-
-def _workdir(opened: TrainedNetwork) -> pathlib.Path:
-  """The workdir of a checkpoint; for other weights, the current folder."""
-  if not isinstance(opened, Checkpoint):
-    return pathlib.Path()
-  parent = pathlib.Path(opened.folder).parent
-  return parent.parent if parent.name == FOLDER else parent
+      raise ReportError(done, error) from error
+  return done
 
 
 def check_source(source: Source, config: Config) -> None:

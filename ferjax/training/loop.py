@@ -38,6 +38,7 @@ from ferjax.training.step import TrainStep, make_eval_step, make_train_step
 from ferjax.training.step_log import NonFiniteError
 from ferjax.training.summary import summarise
 from ferjax.training.timer import Timer
+from ferjax.training.watched import Watched
 
 
 class Interrupted(RuntimeError):
@@ -80,6 +81,14 @@ class Trainer:
     self.data = TrainingData(train_source, config, self.mesh)
     self.incidents = IncidentLog(
       self.workdir, config, model, task, train_source, self.data, self.phases, self.mesh
+    )
+    self.watched = Watched(
+      self.workdir,
+      val_source,
+      metric=self.metric,
+      split=config.train.select_on,
+      selection=self.description["selection"],
+      curves=config.train.curves,
     )
     self.eval_step = make_eval_step(
       model, task, config.eval, config.data.image_size, self.mesh, preprocess=self.preprocess
@@ -215,7 +224,7 @@ class Trainer:
     return at_end or position.step > self.total_steps or self._patience_exhausted(position)
 
   def _evaluate(self, run: RunState, log: RunLog) -> dict[str, float]:
-    metrics, _ = evaluate(
+    metrics, accumulator = evaluate(
       self.eval_step,
       gathered(run.train.inference_variables(), self.mesh),
       self.val_source,
@@ -225,6 +234,10 @@ class Trainer:
     )
     run.position.note_evaluation(metrics, metrics[self.metric])
     log.write_evaluation(run.position)
+    # Of equal scores, the last checkpoint is the best.
+    is_best = metrics[self.metric] == run.position.best_score
+    is_best = is_best and self._is_saved(run.position, metrics)
+    self.watched.note(run.position, accumulator, is_best=is_best)
     run.timer.pause()
     return metrics
 

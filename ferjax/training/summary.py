@@ -1,5 +1,6 @@
 """What a run is about to do: devices, parameters, data, steps."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +9,6 @@ import numpy as np
 
 from ferjax.config import Config
 from ferjax.data.sources import LabelledSource, Source, class_counts
-from ferjax.models.options import model_arguments
 from ferjax.training.phases import Phase
 
 FILE = "summary.json"
@@ -32,7 +32,7 @@ def summarise(
   """
   groups = {name: sum(np.size(x) for x in jax.tree.leaves(part)) for name, part in params.items()}
   return {
-    "model": {k: v for k, v in model_arguments(config.model).items() if v not in ("", None)},
+    "model": {k: x for k, x in dataclasses.asdict(config.model).items() if x},
     "parameters": sum(groups.values()),
     "frozen_parameters": sum(groups.get(x, 0) for x in phases[0].frozen.split("+")),
     "devices": mesh.size,
