@@ -1,6 +1,7 @@
 """The part of a report about a classifier's predictions."""
 
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -13,18 +14,20 @@ _SAMPLES, _MISTAKES = 12, 24  # images
 _HEADLINE = ("accuracy", "balanced_accuracy", "macro_f1")
 
 
-def headline(metrics: ClassificationMetrics) -> list[tuple[str, float, str]]:
+def headline(values: Mapping[str, float]) -> list[tuple[str, float, str]]:
   """Name, value and interval of the metrics of all records."""
-  values = metrics.compute()
   rows = [(x, values[x], interval(values[f"{x}_low"], values[f"{x}_high"])) for x in _HEADLINE]
   return [*rows, ("ece", values["ece"], "")]
 
 
-def sections(metrics: ClassificationMetrics, source: Records) -> list[ET.Element]:
+def sections(
+  metrics: ClassificationMetrics, values: Mapping[str, float], source: Records
+) -> list[ET.Element]:
   """Metrics, classes, confusion, reliability, samples and mistakes.
 
   Args:
     metrics: with the predictions on `source`; not empty.
+    values: the metrics computed from them.
     source: the evaluated records.
   """
   # Plots need Matplotlib, and the command `compare` only sometimes plots.
@@ -41,20 +44,19 @@ def sections(metrics: ClassificationMetrics, source: Records) -> list[ET.Element
   return [
     section(
       "Metrics",
-      metric_table(headline(metrics), {"records": len(metrics)}),
+      metric_table(headline(values), {"records": len(metrics)}),
       note("Intervals: bootstrap over the records. ece: expected calibration error."),
     ),
-    section("Classes", _class_table(metrics)),
+    section("Classes", _class_table(values, names)),
     section("Confusion and reliability", plots),
     _samples(metrics, source),
     _mistakes(metrics, source),
   ]
 
 
-def _class_table(metrics: ClassificationMetrics) -> ET.Element:
-  values = metrics.compute()
+def _class_table(values: Mapping[str, float], names: Sequence[str]) -> ET.Element:
   rows = []
-  for name in metrics.class_names:
+  for name in names:
     cells = [
       f"{values[key]:.3f}" if (key := f"{column}/{name}") in values else ""
       for column in ("precision", "recall", "f1")

@@ -130,7 +130,7 @@ def _open(folder: pathlib.Path, name: str) -> Run:
   predictions = read_predictions(file)
   # The results of an evaluation are in a folder of the workdir.
   workdir = folder if (folder / CONFIG).exists() else folder.parent
-  return Run(name, read_run(workdir), predictions, _estimates(predictions.metrics))
+  return Run(name, read_run(workdir), predictions, _estimates(predictions))
 
 
 def _names(paths: Sequence[pathlib.Path]) -> list[str]:
@@ -163,10 +163,10 @@ def _check_same_records(first: Run, other: Run) -> None:
     )
 
 
-def _estimates(metrics: ClassificationMetrics | DetectionMetrics) -> dict[str, Estimate]:
-  if isinstance(metrics, DetectionMetrics):
-    return detection.intervals(metrics)
-  values = metrics.compute()
+def _estimates(predictions: Predictions) -> dict[str, Estimate]:
+  if isinstance(predictions.metrics, DetectionMetrics):
+    return detection.intervals(predictions.metrics)
+  values = predictions.values
   return {
     name: Estimate(values[name], values[f"{name}_low"], values[f"{name}_high"])
     for name in METRICS["classification"]

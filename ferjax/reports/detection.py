@@ -2,7 +2,7 @@
 
 import dataclasses
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -27,18 +27,21 @@ def headline(estimates: dict[str, Estimate]) -> list[tuple[str, float, str]]:
   return [(x, estimates[x].value, interval(*estimates[x][1:])) for x in _ORDER]
 
 
-def sections(metrics: DetectionMetrics, source: Records) -> list[ET.Element]:
+def sections(
+  metrics: DetectionMetrics, values: Mapping[str, float], source: Records
+) -> list[ET.Element]:
   """Metrics, classes, curves, confusion, samples and misses.
 
   Args:
     metrics: with the predictions on `source`, and their records; not empty.
+    values: the metrics computed from them.
     source: the evaluated records.
   """
   # Plots need Matplotlib, and the command `compare` only sometimes plots.
   from ferjax.tasks.detection.plots import plot_precision_recall
   from ferjax.tasks.plots import plot_confusion
 
-  estimates, values = intervals(metrics), metrics.compute()
+  estimates = intervals(metrics)
   counts = {name: values[f"num_{name}"] for name in ("images", "boxes", "unlabelled")}
   others = [(x, values[x], "") for x in ("map", "precision50", "recall50") if x in values]
   faces = metrics.faces()

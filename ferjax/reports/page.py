@@ -27,6 +27,7 @@ table { border-collapse: collapse; margin: .5rem 0; font-variant-numeric: tabula
 th, td { padding: .15rem .8rem .15rem 0; text-align: left; vertical-align: top; }
 th { font-weight: 600; border-bottom: 1px solid #bbb; }
 td { border-bottom: 1px solid #eee; overflow-wrap: anywhere; }
+td:first-child { white-space: nowrap; }
 .number { text-align: right; }
 img.plot { max-width: 100%; height: auto; display: block; }
 .plots { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
@@ -35,6 +36,7 @@ img.plot { max-width: 100%; height: auto; display: block; }
 .scenes { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); }
 figure { margin: 0; font-size: .82rem; line-height: 1.3; overflow-wrap: anywhere; }
 figure img { max-width: 100%; height: auto; display: block; margin-bottom: .2rem; }
+.faces img { width: 100%; max-height: 10rem; object-fit: contain; object-position: left; }
 .wrong { color: #a03000; } .origin { color: #777; }
 summary { cursor: pointer; } details { margin: .4rem 0; }
 @media print { details > * { display: block; } h2 { break-after: avoid; } }

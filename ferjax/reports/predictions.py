@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt64
 
-from ferjax.output import atomic_path
+from ferjax.output import atomic_binary_writer
 from ferjax.tasks.classification.metrics import ClassificationMetrics
 from ferjax.tasks.detection.metrics import DetectionMetrics
 
@@ -47,6 +47,7 @@ class Predictions:
 
   Attributes:
     metrics: with the predictions and the truth.
+    values: the metrics computed from them, by name.
     records: identity of each record, in the order of their indices, whatever folder they are in.
     checkpoint: name of the weights.
     step: of the checkpoint.
@@ -56,6 +57,7 @@ class Predictions:
   """
 
   metrics: ClassificationMetrics | DetectionMetrics
+  values: Mapping[str, float]
   records: UInt64[np.ndarray, "n"]
   checkpoint: str
   step: int
@@ -73,6 +75,7 @@ class Predictions:
       "format": _FORMAT,
       "task": self.task,
       "class_names": self.metrics.class_names,
+      "values": dict(self.values),
       "checkpoint": self.checkpoint,
       "step": self.step,
       "epoch": self.epoch,
@@ -83,9 +86,9 @@ class Predictions:
       name: array.astype(_TYPES.get(name, array.dtype))
       for name, array in self.metrics.arrays().items()
     }
-    with atomic_path(pathlib.Path(path)) as partial:
+    with atomic_binary_writer(pathlib.Path(path)) as file:
       np.savez_compressed(
-        partial, allow_pickle=False, meta=json.dumps(texts), records=self.records, **arrays
+        file, allow_pickle=False, meta=json.dumps(texts), records=self.records, **arrays
       )
 
 
@@ -110,10 +113,11 @@ def read_predictions(path: str | os.PathLike) -> Predictions:
       raise ValueError(f"format {texts['format']}, expected {_FORMAT}")
     return Predictions(
       _KINDS[texts["task"]].from_arrays(tuple(texts["class_names"]), arrays),
+      {name: float(x) for name, x in texts["values"].items()},
       arrays["records"],
       *(texts[name] for name in ("checkpoint", "step", "epoch", "split", "selection")),
     )
-  except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+  except (ValueError, TypeError, KeyError, AttributeError, EOFError, zipfile.BadZipFile) as error:
     raise ValueError(
       f"{os.fspath(path)} cannot be read ({error}); evaluate again to replace it: ferjax evaluate"
     ) from error

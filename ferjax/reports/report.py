@@ -1,6 +1,7 @@
 """The report of a training run or of an evaluation: one HTML file."""
 
 import datetime
+import math
 import os
 import pathlib
 import xml.etree.ElementTree as ET
@@ -9,12 +10,14 @@ from collections.abc import Mapping, Sequence
 from ferjax.reports import classification, detection
 from ferjax.reports.files import ROBUSTNESS, RunFiles, read_json, read_run
 from ferjax.reports.history import History
-from ferjax.reports.page import note, section, table, write_page
+from ferjax.reports.page import note, section, write_page
 from ferjax.reports.predictions import Predictions, Records
 from ferjax.reports.sections import (
   config_section,
   drawn,
   environment_section,
+  interval,
+  metric_table,
   robustness_section,
   summary_section,
 )
@@ -111,15 +114,22 @@ def _curves(run: RunFiles, metric: str) -> list[ET.Element]:
 def _evaluation(predictions: Predictions | None, source: Records | None) -> Sequence[ET.Element]:
   if predictions is None or source is None:
     return []
-  metrics = predictions.metrics
+  metrics, values = predictions.metrics, predictions.values
   if isinstance(metrics, ClassificationMetrics):
-    return classification.sections(metrics, source)
-  return detection.sections(metrics, source)
+    return classification.sections(metrics, values, source)
+  return detection.sections(metrics, values, source)
 
 
 def _test(metrics: Mapping[str, float]) -> list[ET.Element]:
   """The metrics of the test split, without those of classes."""
-  rows = [(x, f"{value:.4f}") for x, value in metrics.items() if "/" not in x]
-  if not rows:
+  if not metrics:
     return []
-  return [section("Test split", table(("metric", "value"), rows, numbers=1))]
+  bounds = ("_low", "_high")
+  shown = [name for name in metrics if "/" not in name and not name.endswith(bounds)]
+  counts = [name for name in shown if name.startswith("num_") or name == "skipped_records"]
+  rows = [
+    (x, metrics[x], interval(*(metrics.get(f"{x}{bound}", math.nan) for bound in bounds)))
+    for x in shown
+    if x not in counts
+  ]
+  return [section("Test split", metric_table(rows, {x: metrics[x] for x in counts}))]

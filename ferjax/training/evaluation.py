@@ -71,28 +71,27 @@ def evaluate(
     process_count=jax.process_count(),
     ten_crop=ten_crop,
   )
-  progress = Progress(
-    -(-len(source) // config.eval.batch_size),
-    "batch",
-    task="evaluation",
-    show=jax.process_index() == 0,
-    keep=False,
-  )
-  iterator = device_batches(dataset, mesh)
 
   def step(batch):
     log_bad_records(source, batch.host)
     return eval_step(variables, batch.arrays)
 
-  try:
-    for predictions, loss, truth in _fetch_behind(map(step, iterator)):
-      accumulator.add(predictions, truth)
-      losses.append(loss)
-      skipped += int(np.sum(truth["skipped"]))
-      progress.update()
-  finally:
-    close(iterator, config.data)
-    progress.close()
+  with Progress(
+    -(-len(source) // config.eval.batch_size),
+    "batch",
+    task="evaluation",
+    show=jax.process_index() == 0,
+    keep=False,
+  ) as progress:
+    iterator = device_batches(dataset, mesh)
+    try:
+      for predictions, loss, truth in _fetch_behind(map(step, iterator)):
+        accumulator.add(predictions, truth)
+        losses.append(loss)
+        skipped += int(np.sum(truth["skipped"]))
+        progress.update()
+    finally:
+      close(iterator, config.data)
   mean_loss = {name: float(x) for name, x in merge_losses(losses).scalars().items()}
   metrics = {**accumulator.compute(), **mean_loss, "skipped_records": float(skipped)}
   return metrics, accumulator
@@ -225,7 +224,7 @@ def eval_checkpoint(
       with atomic_writer(folder / "eval.json") as file:
         file.write(json.dumps(content, indent=2) + "\n")
       task.write_report(accumulator, source, folder)
-      predictions = predictions_of(accumulator, source, opened, split)
+      predictions = predictions_of(accumulator, metrics, source, opened, split)
       if predictions is not None:
         predictions.write(folder / PREDICTIONS)
       if report:

@@ -83,7 +83,8 @@ def _train_once(
     trainer.close()
   test_metrics = _test(config, workdir)
   if jax.process_index() == 0:
-    write_training_report(workdir, val_source, metric=trainer.metric, test=test_metrics)
+    test = {name.removeprefix("test/"): x for name, x in test_metrics.items()}
+    write_training_report(workdir, val_source, metric=trainer.metric, test=test)
   return metrics, test_metrics
 
 

@@ -63,20 +63,21 @@ class RunLog:
     )
     self._phases, self._estimated, self._workdir = phases, False, workdir
     is_main = jax.process_index() == 0
-    self._progress = Progress(
-      phases[-1].end_step, "step", task="training", done=position.step, show=is_main
-    )
     self._writer = None
     if is_main:
       workdir.mkdir(parents=True, exist_ok=True)
       _write_json(workdir / "config.json", to_dict(config))
       _write_json(workdir / "environment.json", versions())
       self._writer = MetricWriter(workdir, step=position.step, evaluated=position.epoch_end_done)
-      if self._writer.last_step > position.step:
-        self.line(
-          f"{FILE} has steps up to {self._writer.last_step}, and the newest checkpoint is of step "
-          f"{position.step}: the steps after it are computed again"
-        )
+    # Last, because its thread runs until `close`.
+    self._progress = Progress(
+      phases[-1].end_step, "step", task="training", done=position.step, show=is_main
+    )
+    if self._writer is not None and self._writer.last_step > position.step:
+      self.line(
+        f"{FILE} has steps up to {self._writer.last_step}, and the newest checkpoint is of step "
+        f"{position.step}: the steps after it are computed again"
+      )
 
   def line(self, text: str) -> None:
     """Prints a permanent line."""
@@ -117,9 +118,13 @@ class RunLog:
     self._progress.note(f"epoch {position.epoch:.2f}, {loss}{speed}")
     if rate is not None and not self._estimated:
       self._estimated = True
-      left = duration(examples_left(self._phases, position.step) / rate)
-      self.line(f"estimated time: {left}, excluding evaluation and saving ({rate:.1f} images/s)")
+      self._show_estimate(examples_left(self._phases, position.step), rate)
     return self._steps.take_spikes()
+
+  def _show_estimate(self, examples: int, rate: float) -> None:
+    if examples:
+      left = duration(examples / rate)
+      self.line(f"estimated time: {left}, excluding evaluation and saving ({rate:.1f} images/s)")
 
   def write_evaluation(self, position: Position) -> None:
     """Writes the metrics of the last evaluation."""

@@ -76,6 +76,7 @@ class Watched:
       self._records = record_ids(self._source, np.arange(len(self._source)))
     return Predictions(
       accumulator,
+      position.metrics,
       self._records[accumulator.arrays()["index"]],
       checkpoint=str(self._workdir / FOLDER / str(position.step)),
       step=position.step,
@@ -86,13 +87,18 @@ class Watched:
 
 
 def predictions_of(
-  accumulator: Any, source: Source, opened: TrainedNetwork, split: str
+  accumulator: Any,
+  values: Mapping[str, float],
+  source: Source,
+  opened: TrainedNetwork,
+  split: str,
 ) -> Predictions | None:
   """The predictions of weights; None for a task of another package, which cannot be written."""
   if not has_predictions(accumulator):
     return None
   return Predictions(
     accumulator,
+    values,
     record_ids(source, accumulator.arrays()["index"]),
     checkpoint=str(opened.name),
     step=opened.meta["step"],

@@ -21,7 +21,9 @@ def runs(tmp_path):
     )
     (tmp_path / name).mkdir()
     records = np.arange(30, dtype=np.uint64)
-    Predictions(metrics, records, name, 5, 1.0, "val", "").write(tmp_path / name / FILE)
+    Predictions(metrics, metrics.compute(), records, name, 5, 1.0, "val", "").write(
+      tmp_path / name / FILE
+    )
   return tmp_path
 
 

@@ -65,7 +65,7 @@ def detector(seed=0, count=12, names=NAMES):
 def evaluation(metrics, source, **values):
   ids = record_ids(source, metrics.arrays()["index"])
   about = {"checkpoint": "run/checkpoints/20", "step": 20, "epoch": 2.0, "split": "val"}
-  return Predictions(metrics, ids, **{**about, "selection": "", **values})
+  return Predictions(metrics, metrics.compute(), ids, **{**about, "selection": "", **values})
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ def test_the_file_has_everything(kind, made, tmp_path):
   read = read_predictions(tmp_path / FILE)
   assert read.metrics.compute() == metrics.compute()
   assert read.task == written.task
+  assert read.values == written.values
   assert (read.checkpoint, read.step, read.epoch) == ("run/checkpoints/20", 20, 2.0)
   assert (read.split, read.selection) == ("test", "on the test split: why not")
   assert read.records.tolist() == record_ids(source, np.arange(len(source))).tolist()

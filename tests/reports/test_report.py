@@ -113,7 +113,8 @@ def run_folder(folder):
 def test_a_run(made, read_page, tmp_path):
   """Without predictions: config, curves, environment, and what to do."""
   run_folder(tmp_path)
-  test = {"accuracy": 0.5, "recall/a": 0.1}
+  test = {"accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6, "recall/a": 0.1}
+  test |= {"loss": 1.5, "num_images": 1200.0}
   page = report(read_page, tmp_path, None, None, workdir=tmp_path, test=test)
   assert page.headings[0] == f"Report of {tmp_path.name}"
   assert "ferjax evaluate --workdir DIR --report FILE" in page.with_class("warning")[0]
@@ -125,7 +126,11 @@ def test_a_run(made, read_page, tmp_path):
   assert cells(page, "Environment") == {"ferjax": ["9.9"], "device": ["<gpu>"]}
   assert cells(page, "Training") == {"training": ["5", "2", "3"], "validation": ["4", "", ""]}
   assert any("1,234 parameters; 14 steps on 2 x cpu" in text for _, text in page.texts)
-  assert cells(page, "Test split") == {"accuracy": ["0.5000"]}
+  assert cells(page, "Test split") == {
+    "accuracy": ["0.5000", "0.400 to 0.600"],
+    "loss": ["1.5000", ""],
+    "num_images": ["1,200", ""],
+  }
   assert len(page.sources) == 1  # the curves
 
 
