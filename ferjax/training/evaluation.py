@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -22,7 +22,9 @@ from ferjax.models import create_model
 from ferjax.models.options import model_config
 from ferjax.output import atomic_writer, check_writable
 from ferjax.progress import Progress
+from ferjax.reports.files import EVALUATION
 from ferjax.reports.predictions import FILE as PREDICTIONS
+from ferjax.reports.predictions import Predictions
 from ferjax.tasks import create_task, task_name
 from ferjax.tasks.base import Accumulator, Loss, Task, merge_losses
 from ferjax.trained import NetworkMeta, TrainedNetwork
@@ -183,9 +185,7 @@ def eval_checkpoint(
     )
   folder = pathlib.Path(output or workdir_of(opened) / ("eval" if split == "val" else split))
   if jax.process_index() == 0:
-    check_writable(folder, ["eval.json"])
-    if report:
-      check_writable(pathlib.Path(report).absolute().parent, [pathlib.Path(report).name])
+    _check_output(folder, report)
   config = _with_model_of(meta, from_dict(meta["config"]) if config is None else config)
   validate(config)
   class_names = tuple(meta["class_names"])
@@ -198,13 +198,9 @@ def eval_checkpoint(
   mesh = make_mesh()
   check_batch_size(config.eval.batch_size, mesh)
   model = opened.build_model(create_model)
+  preprocess = preprocess_of(config.data)
   eval_step = make_eval_step(
-    model,
-    task,
-    config.eval,
-    config.data.image_size,
-    mesh,
-    preprocess=preprocess_of(config.data),
+    model, task, config.eval, config.data.image_size, mesh, preprocess=preprocess
   )
   # Via host memory: an array on one device cannot be moved to other hosts' devices.
   variables = jax.device_put(jax.device_get(opened.variables()), replicated(mesh))
@@ -219,19 +215,33 @@ def eval_checkpoint(
   if jax.process_index() == 0:
     content = {"checkpoint": str(path), "step": meta["step"], "epoch": meta["epoch"], **metrics}
     content |= {"split": split, "ten_crop": ten_crop, "selection": meta["selection"]}
+    predictions = predictions_of(accumulator, metrics, source, opened, split)
     try:
-      folder.mkdir(parents=True, exist_ok=True)
-      with atomic_writer(folder / "eval.json") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
+      _write_results(folder, content, predictions)
       task.write_report(accumulator, source, folder)
-      predictions = predictions_of(accumulator, metrics, source, opened, split)
-      if predictions is not None:
-        predictions.write(folder / PREDICTIONS)
       if report:
         write_evaluation_report(report, predictions, source, opened, folder)
     except OSError as error:
       raise ReportError(done, error) from error
   return done
+
+
+def _write_results(
+  folder: pathlib.Path, content: Mapping[str, Any], predictions: Predictions | None
+) -> None:
+  folder.mkdir(parents=True, exist_ok=True)
+  with atomic_writer(folder / EVALUATION) as file:
+    file.write(json.dumps(content, indent=2) + "\n")
+  if predictions is not None:
+    predictions.write(folder / PREDICTIONS)
+
+
+def _check_output(folder: pathlib.Path, report: str | os.PathLike) -> None:
+  """Checks that the results and the report, if any, can be written."""
+  check_writable(folder, [EVALUATION])
+  if report:
+    path = pathlib.Path(report).absolute()
+    check_writable(path.parent, [path.name])
 
 
 def check_source(source: Source, config: Config) -> None:
