@@ -23,7 +23,7 @@ def plot_curves(
   """Plots a PNG file.
 
   Args:
-    runs: label of a run -> its history. A single run has no label, and several scores.
+    runs: label of a run -> its history. A run with the label "" is alone, and has several scores.
     path: of the file, which is replaced when the new one is complete.
     metric: selects checkpoints, and is marked where it is highest.
   """
@@ -57,11 +57,11 @@ def plot_curves(
 
 
 def _shown_scores(runs: Mapping[str, History], metric: str) -> Sequence[str]:
-  """The metric first; of several runs, only that one."""
+  """The metric first; of runs with labels, only that one."""
   known = set().union(*(history.names() for history in runs.values()))
   ordered = dict.fromkeys((metric, *_SCORES))
   found = [name for name in ordered if f"eval/{name}" in known]
-  return found[:1] if len(runs) > 1 else found
+  return found if "" in runs else found[:1]
 
 
 def _plot(

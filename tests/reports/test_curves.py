@@ -47,6 +47,10 @@ def test_several_runs_have_one_score_and_their_names(axes):
   assert set(lines(score)) == {"a", "b"}
   assert score.get_title() == "accuracy"
   assert loss.get_yscale() == "log"  # from 2 to 100
+  both = History([*history().lines, *history(metric="macro_f1").lines])
+  curves.plot_curves({"a": both}, "unused.png", metric="macro_f1")
+  assert axes()[1].get_title() == "macro_f1"
+  assert set(lines(axes()[1])) == {"a"}
 
 
 def test_files(tmp_path):
