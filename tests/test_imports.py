@@ -63,8 +63,10 @@ ALLOWED = {
   },
   "serving": {"serving", "inference", "data.image"},
   "video": {"video", "inference", "tasks.plots", "fonts"},
+  "demo": {"demo", "inference", "video", "data.image"},
   "commands": {
     "commands",
+    "demo",
     "export",
     "training",
     "allocator",
@@ -87,8 +89,8 @@ FORBIDDEN = {
 }
 HOMES = {
   "orbax": {"checkpoint/reading.py", "checkpoint/writing.py"},
-  "starlette": {"serving/uploads.py"},
-  "fastapi": {"serving/app.py", "serving/server.py", "serving/uploads.py"},
+  "starlette": {"serving/uploads.py", "demo/app.py"},
+  "fastapi": {"serving/app.py", "serving/server.py", "serving/uploads.py", "demo/app.py"},
   "uvicorn": {"serving/server.py"},
   "prometheus_client": {"serving/app.py", "serving/metrics.py"},
   "av": {f"video/{name}.py" for name in ("analysis", "annotated", "reading", "results")},
@@ -264,6 +266,7 @@ def test_the_architecture_page_has_these_rules_and_existing_names():
     ("import ferjax.inference.loading, ferjax.weights.saving", "orbax grain optax matplotlib"),
     # Options of `ferjax serve`; the extra is not in every installation.
     ("import ferjax.commands.serve", "jax numpy fastapi starlette uvicorn prometheus_client"),
+    ("import ferjax.commands.demo", "jax numpy gradio fastapi starlette uvicorn av"),
     ("import ferjax.commands.predict, ferjax.video.source", "jax numpy av pyarrow scipy"),
     ("from ferjax import create_model", "orbax grain tensorflow tensorflow_datasets torch"),
   ],

@@ -29,24 +29,30 @@ class TwoStageExplainer(Explainer):
   predictor: DetectAndClassify
 
   def __init__(
-    self, predictor: DetectAndClassify, *, target: str | None = None, max_faces: int | None = None
+    self,
+    predictor: DetectAndClassify,
+    *,
+    target: str | None = None,
+    layer: str | None = None,
+    max_faces: int | None = None,
   ):
     """Compiles on the first image.
 
     Args:
       predictor: the predictor whose predictions are explained.
       target: the class to explain; None for the predicted one of each face.
+      layer: of the classifier, as for `ClassifierExplainer`.
       max_faces: to explain, by decreasing score of the detector; None for all.
 
     Raises:
       TypeError: the classifier is an exported program, which has no gradient.
-      ValueError: an unknown class.
+      ValueError: an unknown class, or a missing layer for a network without a default one.
     """
     super().__init__(predictor, target)
     classifier = predictor._classifier
     if not isinstance(classifier, ExpressionClassifier):
       raise _without_gradient(classifier)
-    self._explainer = ClassifierExplainer(classifier)
+    self._explainer = ClassifierExplainer(classifier, layer=layer)
     self._max_faces = max_faces
 
   def _explain(self, prepared: Prepared[Any]) -> tuple[Explanation, ...]:
