@@ -55,7 +55,7 @@ def predictor():
     Colours(),
     {},
     NAMES,
-    8,
+    16,
     batch_size=2,
     logit_adjustment=0.5,
     class_prior=(0.2, 0.3, 0.5),
