@@ -68,10 +68,17 @@ def create_parser() -> argparse.ArgumentParser:
   )
   parser.add_argument("--version", action="version", version=f"ferjax {__version__}")
   commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-  for add in (add_predict, add_explain, add_serve, add_demo, add_data, add_info):
+  for add in (
+    add_predict,
+    add_explain,
+    add_serve,
+    add_demo,
+    add_data,
+    add_info,
+    add_weights,
+    add_export,
+  ):
     add(commands)
-  add_weights(commands)
-  add_export(commands)
   add_train(commands)
   add_evaluate(commands)
   add_completion(commands, parser)

@@ -153,6 +153,10 @@ class Answers:
       seconds = self._limits.film_seconds
       analyse(reader, self._predictor, results, seconds=seconds, stopped=is_late)
     if not results.analysed:
+      if late:
+        return markup.problem(
+          f"{reader.name}: no frame was analysed within {self._limits.timeout:g} s; try again later"
+        )
       reasons = "; ".join(results.damage) or "it has no frames"
       return markup.problem(f"{reader.name}: no frame could be read ({reasons})")
     damage = list(results.damage)

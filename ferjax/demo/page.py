@@ -37,7 +37,10 @@ def make_page(answers: Answers, uploads: Uploads, limits: DemoLimits, card: str)
 
   megabytes = f"{limits.max_bytes / 2**20:g} MB"
   with gradio.Blocks(
-    title="ferjax", analytics_enabled=False, delete_cache=(_FORGOTTEN, _FORGOTTEN)
+    title="ferjax",
+    analytics_enabled=False,
+    fill_width=True,
+    delete_cache=(_FORGOTTEN, _FORGOTTEN),
   ) as page:
     gradio.Markdown(_ABOUT)
     with gradio.Tab("Image"):
@@ -89,10 +92,10 @@ async def _unchanged(path: str | None) -> str | None:
 
 def _answer_upload(
   uploads: Uploads, answer: Callable[[pathlib.Path, str], str]
-) -> Callable[[Mapping[str, Any]], tuple[None, str]]:
+) -> Callable[[Mapping[str, Any] | None], tuple[None, str]]:
   """Answers an upload, and empties its field: the file is removed."""
 
-  def run(upload: Mapping[str, Any]) -> tuple[None, str]:
+  def run(upload: Mapping[str, Any] | None) -> tuple[None, str]:
     try:
       with uploads.taken(upload) as (path, name):
         return None, answer(path, name)

@@ -26,15 +26,16 @@ class Uploads:
     return sum(len(files) for _, _, files in os.walk(self._folder))
 
   @contextlib.contextmanager
-  def taken(self, upload: Mapping[str, Any]) -> Iterator[tuple[pathlib.Path, str]]:
+  def taken(self, upload: Mapping[str, Any] | None) -> Iterator[tuple[pathlib.Path, str]]:
     """The file of an upload and its name; it is removed at the end of the context.
 
     Args:
-      upload: Gradio's description of the file, as the visitor's browser sent it.
+      upload: Gradio's description of the file, as the visitor's browser sent it; None for none.
 
     Raises:
       UploadError: it does not name a file in this folder.
     """
+    upload = upload or {}
     path = pathlib.Path(os.path.realpath(str(upload.get("path") or "")))
     if not path.is_relative_to(self._folder) or not path.is_file():
       raise UploadError("the file is no longer here; expected an upload: choose the file again")

@@ -110,7 +110,8 @@ def test_limits_of_a_film(make_answers, film):
 
 
 def test_work_on_a_film_ends(make_answers, film):
-  assert "no frame could be read" in problem(make_answers(timeout=1e-9).film(film, "a.mp4"))
+  message = problem(make_answers(timeout=1e-9).film(film, "a.mp4"))
+  assert message == "a.mp4: no frame was analysed within 1e-09 s; try again later"
 
 
 def test_a_film_without_a_face(make_answers, make_picture, tmp_path):

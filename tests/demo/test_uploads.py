@@ -55,8 +55,9 @@ def test_only_files_of_the_folder_are_taken(uploads, upload, tmp_path):
   for path in (secret, link, upload.parent / ".." / ".." / "x", upload.parent, "", None):
     with pytest.raises(UploadError, match="choose the file again"), uploads.taken({"path": path}):
       pytest.fail(f"{path} was taken")
-  with pytest.raises(UploadError), uploads.taken({"url": "http://127.0.0.1/"}):
-    pytest.fail("an address was taken")
+  for other in ({"url": "http://127.0.0.1/"}, None):
+    with pytest.raises(UploadError), uploads.taken(other):
+      pytest.fail(f"{other} was taken")
   assert secret.exists()
 
 
