@@ -85,9 +85,9 @@ def make_page(answers: Answers, uploads: Uploads, limits: DemoLimits, card: str)
   return page
 
 
-async def _unchanged(path: str | None) -> str | None:
+async def _unchanged(url_or_file_path: str | pathlib.Path | None) -> str | None:
   """Instead of Gradio's method, which would fetch a file from an address that a visitor sends."""
-  return path
+  return None if url_or_file_path is None else str(url_or_file_path)
 
 
 def _answer_upload(

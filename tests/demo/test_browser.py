@@ -32,7 +32,7 @@ FLAGS = (
   "--use-fake-device-for-media-stream",
   "--use-fake-ui-for-media-stream",
 )
-WAIT = 60_000  # milliseconds
+WAIT = 300_000  # milliseconds: much more than any step takes
 
 
 @pytest.fixture(scope="module")
