@@ -4,6 +4,8 @@ Not frozen: `--config.optimizer.momentum=0.9` assigns to them.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from ferjax.expressions import SEVEN_EXPRESSIONS
 
@@ -190,6 +192,7 @@ class TrainConfig:
   select_on_test_reason: str = ""
   checkpoint_every: int = 1  # epochs
   keep_checkpoints: int = 3  # newest checkpoints to keep, besides the best
+  curves: bool = True  # draw curves.png after every evaluation
 
 
 @dataclasses.dataclass
@@ -239,3 +242,14 @@ class Config:
   train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
   loss: LossConfig = dataclasses.field(default_factory=LossConfig)
   eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Turns {"train": {"epochs": 3}} into {"train.epochs": 3}."""
+  flat = {}
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      flat |= flatten(value, f"{prefix}{name}.")
+    else:
+      flat[prefix + name] = value
+  return flat

@@ -16,7 +16,17 @@ FILES = sorted(ROOT.rglob("*.py"))
 NAMES = [file.relative_to(ROOT).as_posix() for file in FILES]
 
 # What each package may import of ferjax; the neutral modules are open to all.
-NEUTRAL = {"typing", "config", "expressions", "hints", "hosts", "output", "trained", "_version"}
+NEUTRAL = {
+  "typing",
+  "config",
+  "expressions",
+  "hints",
+  "hosts",
+  "output",
+  "progress",
+  "trained",
+  "_version",
+}
 ALLOWED = {
   "ops": {"ops"},
   "models": {"models", "ops"},
@@ -31,9 +41,11 @@ ALLOWED = {
     "data",
     "interop",
     "weights",
+    "reports",
     "compilation_cache",
     "compiler_options",
   },
+  "reports": {"reports", "tasks"},
   "interop": {"interop", "models", "checkpoint", "archives"},
   "checkpoint": {"checkpoint"},
   "weights": {"weights", "checkpoint"},
@@ -67,6 +79,7 @@ ALLOWED = {
   "commands": {
     "commands",
     "demo",
+    "reports",
     "export",
     "training",
     "allocator",

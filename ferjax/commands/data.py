@@ -20,6 +20,7 @@ from ferjax.commands.label import add_label
 from ferjax.commands.options import Add, add_host_options, add_json, add_output, join_hosts
 from ferjax.expressions import SEVEN_EXPRESSIONS
 from ferjax.output import check_writable
+from ferjax.progress import Progress
 
 if TYPE_CHECKING:
   from ferjax.data.datasets.base import DataSet
@@ -206,15 +207,16 @@ def _prepare(arguments: argparse.Namespace) -> int:
     if hosts.index == 0 and not arguments.json:
       print_counts(plan)
     if hosts.count > 1:
-      write_share(
-        plan,
-        arguments.output,
-        index=hosts.index,
-        count=hosts.count,
-        wait=hosts.wait,
-        on_bad_record=arguments.on_bad_record,
-        drop_duplicates=arguments.drop_duplicates,
-      )
+      with Progress(None, task=f"host {hosts.index}: writing its share of the shards"):
+        write_share(
+          plan,
+          arguments.output,
+          index=hosts.index,
+          count=hosts.count,
+          wait=hosts.wait,
+          on_bad_record=arguments.on_bad_record,
+          drop_duplicates=arguments.drop_duplicates,
+        )
   with hosts.together():
     if hosts.index == 0:
       _complete(arguments, plan)

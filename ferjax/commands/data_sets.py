@@ -1,17 +1,15 @@
 """Shared by the subcommands of `ferjax data`: the options of a data set, and its plan."""
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ferjax.commands.errors import CommandError
 from ferjax.commands.options import Add
 from ferjax.expressions import EXPRESSIONS
+from ferjax.progress import Progress
 
 if TYPE_CHECKING:
-  from tqdm import tqdm
-
   from ferjax.data.preparation.plan import Plan
 
 _MAX_PRINTED = 10  # messages of a kind
@@ -75,12 +73,9 @@ def _files(values: Sequence[str]) -> dict[str, str]:
   return files
 
 
-def progress_of(plan: "Plan", rounds: int = 1) -> "tqdm":
-  """A bar on stderr for the images of a plan, opened `rounds` times each."""
-  from tqdm import tqdm
-
-  total = rounds * sum(map(len, plan.entries.values()))
-  return tqdm(total=total, unit=" images", disable=None, file=sys.stderr)
+def progress_of(plan: "Plan", rounds: int = 1) -> Progress:
+  """The progress over the images of a plan, opened `rounds` times each."""
+  return Progress(rounds * sum(map(len, plan.entries.values())), "image")
 
 
 def print_counts(plan: "Plan") -> None:

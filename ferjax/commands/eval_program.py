@@ -29,6 +29,9 @@ _SPLIT = flags.DEFINE_enum("split", "val", ["val", "test"], "Split to evaluate."
 _OUTPUT = flags.DEFINE_string(
   "output", "", "Folder for the results (default: eval/ in the workdir)."
 )
+_REPORT = flags.DEFINE_string(
+  "report", "", "HTML file to write: metrics, curves, images, in one file (default: none)."
+)
 flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
 
 
@@ -41,14 +44,19 @@ def main() -> None:
   path: Any = _WORKDIR.value if _WORKDIR.value is not None else _CHECKPOINT.value
   try:
     report = eval_checkpoint(
-      path, _CONFIG.value, output=_OUTPUT.value, step=step, split=_SPLIT.value
+      path,
+      _CONFIG.value,
+      output=_OUTPUT.value,
+      step=step,
+      split=_SPLIT.value,
+      report=_REPORT.value,
     )
   except ReportError as error:
     _print(error.report)
     raise
   _print(report)
   if jax.process_index() == 0:
-    print(f"written to {report.folder}")
+    print(f"written to {', '.join(filter(None, (str(report.folder), _REPORT.value)))}")
 
 
 def _print(report: Report) -> None:

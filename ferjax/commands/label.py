@@ -20,11 +20,10 @@ from ferjax.commands.data_sets import (
 from ferjax.commands.options import add_output, add_step, crop_margin
 from ferjax.expressions import SEVEN_EXPRESSIONS, UNKNOWN, UNLABELLED, index_of_spelling
 from ferjax.output import check_writable
+from ferjax.progress import Progress
 from ferjax.weights.defaults import DEFAULT_CLASSIFIER
 
 if TYPE_CHECKING:
-  from tqdm import tqdm
-
   from ferjax.data.datasets.entries import Entry
   from ferjax.data.examples import Loaded
   from ferjax.data.preparation.box_table import BoxTable, Row
@@ -193,7 +192,7 @@ class _Labeller:
   unsure: int = 0
   left_out: list[str] = dataclasses.field(default_factory=list)
 
-  def run(self, progress: "tqdm[Any]") -> None:
+  def run(self, progress: Progress) -> None:
     """Fills the table.
 
     Raises:
@@ -211,7 +210,7 @@ class _Labeller:
     if not self.table:
       raise RecordError(f"no valid records; the first bad one: {self.left_out[0]}")
 
-  def _crops(self, rows: "collections.deque[Row]", progress: "tqdm[Any]") -> Iterator[Any]:
+  def _crops(self, rows: "collections.deque[Row]", progress: Progress) -> Iterator[Any]:
     """Yields the crops of the unlabelled boxes, and appends the row of each to `rows`."""
     from ferjax.data.datasets.entries import RecordError
     from ferjax.data.examples import in_threads, load

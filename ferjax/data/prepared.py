@@ -105,7 +105,7 @@ class PreparedDetection(PreparedSource):
   """Photographs with boxes, clipped to the image during preparation.
 
   `max_boxes` is the maximum number of boxes per photograph, `labelled_boxes` the number of boxes
-  whose class is known.
+  whose class is known, `box_counts` that of each class, or None if the set was prepared without it.
   """
 
   task = "detection"
@@ -115,6 +115,7 @@ class PreparedDetection(PreparedSource):
     self.max_boxes: int = index["splits"][split]["max_boxes"]
     # Sets prepared before boxes of unknown class existed have no count; it matters only if it is 0.
     self.labelled_boxes: int = index["splits"][split].get("labelled_boxes", self.max_boxes)
+    self.box_counts: list[int] | None = index["splits"][split].get("boxes")
 
   def __getitem__(self, index: int) -> Example:
     record = self._record(index)

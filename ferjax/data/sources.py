@@ -4,6 +4,7 @@ Sources of data sets as released are defined here, sources of the records that `
 wrote in `prepared`. `loading.load_source` opens the source that a config names.
 """
 
+import collections
 import dataclasses
 import functools
 import pickle
@@ -20,7 +21,6 @@ from ferjax.data.datasets.entries import Entry, RecordError
 from ferjax.data.detection.augment import Example
 from ferjax.data.examples import Loaded, load
 from ferjax.data.image import ImageError
-from ferjax.expressions import UNLABELLED
 
 ON_BAD_RECORD = ("error", "skip")
 
@@ -150,7 +150,7 @@ class ReleasedFaces(EntrySource):
 class ReleasedDetection(EntrySource):
   """Photographs with boxes, clipped to the image.
 
-  `labelled_boxes` is the number of boxes whose class is known.
+  `labelled_boxes` is the number of boxes whose class is known, `box_counts` that of each class.
   """
 
   task = "detection"
@@ -163,7 +163,8 @@ class ReleasedDetection(EntrySource):
     opening: Opening = _DEFAULT_OPENING,
   ):
     super().__init__(entries, class_names, skipped, opening)
-    self.labelled_boxes = count_labelled_boxes(entries)
+    self.box_counts = count_boxes(entries, len(self.class_names))
+    self.labelled_boxes = sum(self.box_counts)
 
   def __getitem__(self, index: int) -> Example:
     entry, loaded = self._load(index)
@@ -195,10 +196,10 @@ class _PackedEntries:
     return pickle.loads(packed.tobytes())  # noqa: S301 (packed above, never from a file)
 
 
-def count_labelled_boxes(entries: Iterable[Entry]) -> int:
-  """The number of boxes whose class is known."""
-  boxed = (entry for entry in entries if entry.boxes is not None)
-  return sum(c != UNLABELLED for entry in boxed for c in entry.classes)
+def count_boxes(entries: Iterable[Entry], num_classes: int) -> list[int]:
+  """For each class, the number of its boxes."""
+  counts = collections.Counter(c for entry in entries if entry.boxes for c in entry.classes)
+  return [counts[c] for c in range(num_classes)]
 
 
 def class_counts(labels: Float[np.ndarray, "n k"]) -> list[int]:

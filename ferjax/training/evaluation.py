@@ -6,14 +6,14 @@ import json
 import os
 import pathlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
 
-from ferjax.checkpoint import FOLDER, Checkpoint, Step
+from ferjax.checkpoint import Step
 from ferjax.config import Config, OptimizerConfig
 from ferjax.data.loading import load_source
 from ferjax.data.pipeline import close, eval_dataset
@@ -21,16 +21,20 @@ from ferjax.data.sources import Source
 from ferjax.models import create_model
 from ferjax.models.options import model_config
 from ferjax.output import atomic_writer, check_writable
+from ferjax.progress import Progress
+from ferjax.reports.files import EVALUATION
+from ferjax.reports.predictions import FILE as PREDICTIONS
+from ferjax.reports.predictions import Predictions
 from ferjax.tasks import create_task, task_name
 from ferjax.tasks.base import Accumulator, Loss, Task, merge_losses
 from ferjax.trained import NetworkMeta, TrainedNetwork
 from ferjax.training.config_checks import from_dict, validate
 from ferjax.training.inputs import device_batches, preprocess_of
-from ferjax.training.metric_writer import Progress
 from ferjax.training.selection import check_selection
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated
 from ferjax.training.state import Variables
 from ferjax.training.step import EvalStep, make_eval_step
+from ferjax.training.watched import predictions_of, workdir_of, write_evaluation_report
 from ferjax.weights.opening import open_weights
 
 
@@ -69,28 +73,27 @@ def evaluate(
     process_count=jax.process_count(),
     ten_crop=ten_crop,
   )
-  progress = Progress(
-    -(-len(source) // config.eval.batch_size),
-    done=0,
-    unit="batch",
-    show=jax.process_index() == 0,
-    keep=False,
-  )
-  iterator = device_batches(dataset, mesh)
 
   def step(batch):
     log_bad_records(source, batch.host)
     return eval_step(variables, batch.arrays)
 
-  try:
-    for predictions, loss, truth in _fetch_behind(map(step, iterator)):
-      accumulator.add(predictions, truth)
-      losses.append(loss)
-      skipped += int(np.sum(truth["skipped"]))
-      progress.advance()
-  finally:
-    close(iterator, config.data)
-    progress.close()
+  with Progress(
+    -(-len(source) // config.eval.batch_size),
+    "batch",
+    task="evaluation",
+    show=jax.process_index() == 0,
+    keep=False,
+  ) as progress:
+    iterator = device_batches(dataset, mesh)
+    try:
+      for predictions, loss, truth in _fetch_behind(map(step, iterator)):
+        accumulator.add(predictions, truth)
+        losses.append(loss)
+        skipped += int(np.sum(truth["skipped"]))
+        progress.update()
+    finally:
+      close(iterator, config.data)
   mean_loss = {name: float(x) for name, x in merge_losses(losses).scalars().items()}
   metrics = {**accumulator.compute(), **mean_loss, "skipped_records": float(skipped)}
   return metrics, accumulator
@@ -152,8 +155,9 @@ def eval_checkpoint(
   output: str | os.PathLike = "",
   step: Step = None,
   split: str = "val",
+  report: str | os.PathLike = "",
 ) -> Report:
-  """Evaluates a checkpoint and writes eval.json and the plots of its task.
+  """Evaluates a checkpoint and writes eval.json, its predictions and the plots of its task.
 
   Args:
     checkpoint: as for `ferjax.weights.open_weights`; by default the best of several steps.
@@ -163,6 +167,7 @@ def eval_checkpoint(
       known weights and weights files.
     step: as for `ferjax.weights.open_weights`.
     split: "val" or "test".
+    report: HTML file to write; empty for none.
 
   Raises:
     ValueError: the config's class names are not the model's, its data are for another task, weights
@@ -178,9 +183,9 @@ def eval_checkpoint(
       f"{path} does not contain the data of its training; name data to evaluate it on, with "
       "--config and --config.data.dir"
     )
-  folder = pathlib.Path(output or _workdir(opened) / ("eval" if split == "val" else split))
+  folder = pathlib.Path(output or workdir_of(opened) / ("eval" if split == "val" else split))
   if jax.process_index() == 0:
-    check_writable(folder, ["eval.json"])
+    _check_output(folder, report)
   config = _with_model_of(meta, from_dict(meta["config"]) if config is None else config)
   validate(config)
   class_names = tuple(meta["class_names"])
@@ -193,13 +198,9 @@ def eval_checkpoint(
   mesh = make_mesh()
   check_batch_size(config.eval.batch_size, mesh)
   model = opened.build_model(create_model)
+  preprocess = preprocess_of(config.data)
   eval_step = make_eval_step(
-    model,
-    task,
-    config.eval,
-    config.data.image_size,
-    mesh,
-    preprocess=preprocess_of(config.data),
+    model, task, config.eval, config.data.image_size, mesh, preprocess=preprocess
   )
   # Via host memory: an array on one device cannot be moved to other hosts' devices.
   variables = jax.device_put(jax.device_get(opened.variables()), replicated(mesh))
@@ -210,26 +211,37 @@ def eval_checkpoint(
     eval_step, variables, source, config, task, mesh, ten_crop=ten_crop
   )
 
-  report = Report(metrics, pathlib.Path(path), folder, meta["selection"])
+  done = Report(metrics, pathlib.Path(path), folder, meta["selection"])
   if jax.process_index() == 0:
     content = {"checkpoint": str(path), "step": meta["step"], "epoch": meta["epoch"], **metrics}
     content |= {"split": split, "ten_crop": ten_crop, "selection": meta["selection"]}
+    predictions = predictions_of(accumulator, metrics, source, opened, split)
     try:
-      folder.mkdir(parents=True, exist_ok=True)
-      with atomic_writer(folder / "eval.json") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
+      _write_results(folder, content, predictions)
       task.write_report(accumulator, source, folder)
+      if report:
+        write_evaluation_report(report, predictions, source, opened, folder)
     except OSError as error:
-      raise ReportError(report, error) from error
-  return report
+      raise ReportError(done, error) from error
+  return done
 
 
-def _workdir(opened: TrainedNetwork) -> pathlib.Path:
-  """The workdir of a checkpoint; for other weights, the current folder."""
-  if not isinstance(opened, Checkpoint):
-    return pathlib.Path()
-  parent = pathlib.Path(opened.folder).parent
-  return parent.parent if parent.name == FOLDER else parent
+def _write_results(
+  folder: pathlib.Path, content: Mapping[str, Any], predictions: Predictions | None
+) -> None:
+  folder.mkdir(parents=True, exist_ok=True)
+  with atomic_writer(folder / EVALUATION) as file:
+    file.write(json.dumps(content, indent=2) + "\n")
+  if predictions is not None:
+    predictions.write(folder / PREDICTIONS)
+
+
+def _check_output(folder: pathlib.Path, report: str | os.PathLike) -> None:
+  """Checks that the results and the report, if any, can be written."""
+  check_writable(folder, [EVALUATION])
+  if report:
+    path = pathlib.Path(report).absolute()
+    check_writable(path.parent, [path.name])
 
 
 def check_source(source: Source, config: Config) -> None:

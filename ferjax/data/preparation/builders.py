@@ -37,7 +37,7 @@ from ferjax.data.preparation.plan import Plan, Splitting, make_plan
 from ferjax.data.preparation.shards import Notes, ShardStore, fingerprint
 from ferjax.data.preparation.unreported import Written
 from ferjax.data.prepared import INDEX, labels_file
-from ferjax.data.sources import count_labelled_boxes
+from ferjax.data.sources import count_boxes
 from ferjax.output import escaped
 
 RECORDS_PER_SHARD = 2048
@@ -320,7 +320,8 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       split: {
         "records": len(kept),
         "max_boxes": max(len(entry.boxes or ()) for entry in kept),
-        "labelled_boxes": count_labelled_boxes(kept),
+        "boxes": (boxes := count_boxes(kept, len(self._options.class_names))),
+        "labelled_boxes": sum(boxes),
         "left_out": self.left_out[split],
         "duplicates": len(self.duplicates.get(split, ())),
       }
@@ -340,10 +341,8 @@ def builder_of(data_set: DataSet) -> type[RecordsBuilder]:
   """
   name = "".join(part.capitalize() for part in data_set.name.split("_"))
   fields = {"DATA_SET": data_set, "name": data_set.name, "__module__": __name__}
-  is_own = not data_set.class_counts
-  return types.new_class(
-    name, (RecordsBuilder,), {"skip_registration": is_own}, lambda body: body.update(fields)
-  )
+  own = {"skip_registration": not data_set.class_counts}
+  return types.new_class(name, (RecordsBuilder,), own, lambda body: body.update(fields))
 
 
 for _data_set in DATA_SETS.values():

@@ -229,3 +229,14 @@ def test_invalid_batches():
   predictions.probabilities[0] = np.nan
   with pytest.raises(ValueError, match=r"Example 0: the probabilities \[nan.* are not finite"):
     _metrics(predictions, _truth([0, 1]))
+
+
+def test_arrays_have_everything_in_the_order_of_the_records():
+  predictions, truth = _random(3, 20)
+  order = np.random.default_rng(0).permutation(20)
+  metrics = _metrics(*_take(order, predictions, truth))
+  arrays = metrics.arrays()
+  assert arrays["index"].tolist() == list(range(20))
+  assert arrays["truth"].tolist() == truth["label"].argmax(1).tolist()
+  restored = ClassificationMetrics.from_arrays(NAMES, arrays)
+  assert restored.compute() == metrics.compute() == _metrics(predictions, truth).compute()
