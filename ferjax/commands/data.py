@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ferjax.commands.data_sets import (
+  add_columns,
   add_set_options,
   open_plan,
   print_counts,
@@ -65,6 +66,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
   )
   prepare.set_defaults(run=functools.partial(run_action, _prepare))
   add_set_options(prepare.add_argument)
+  add_columns(prepare.add_argument)
   _add_preparation_options(prepare.add_argument)
   prepare.add_argument("--out", required=True, metavar="DIR", help="folder for prepared data sets")
   prepare.add_argument(

@@ -34,6 +34,15 @@ def add_set_options(add: Add) -> None:
   add("--table", default="labels.csv", metavar="FILE", help="table of csv (default: %(default)s)")
 
 
+def add_columns(add: Add) -> None:
+  """Adds the columns of a table that are kept for metrics by group."""
+  add(
+    "--columns",
+    metavar="A,B,...",
+    help="further columns of the table of csv, kept for metrics by group, such as gender,age",
+  )
+
+
 def run_action(action: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
   """Runs an action; errors that the user can correct become CommandErrors."""
   try:
@@ -52,7 +61,7 @@ def open_plan(arguments: argparse.Namespace) -> "Plan":
   if arguments.class_names is not None:
     if arguments.classes:
       raise ValueError("--classes and --class-names are mutually exclusive")
-    names = tuple(name.strip() for name in arguments.class_names.split(","))
+    names = _names(arguments.class_names)
   options = Options(
     task=arguments.task,
     class_names=names,
@@ -60,9 +69,14 @@ def open_plan(arguments: argparse.Namespace) -> "Plan":
     files=_files(arguments.file),
     table=arguments.table,
     margin=arguments.margin,
+    columns=_names(getattr(arguments, "columns", None)),
   )
   splitting = Splitting(arguments.validation, arguments.seed, arguments.val_as_test)
   return make_plan(find_data_set(arguments.name), arguments.source, options, splitting)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+  return () if text is None else tuple(name.strip() for name in text.split(","))
 
 
 def _files(values: Sequence[str]) -> dict[str, str]:

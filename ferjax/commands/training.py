@@ -56,6 +56,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
       "ferjax evaluate --workdir runs/mine",
       f"ferjax evaluate --checkpoint {DEFAULT_CLASSIFIER} --output results "
       "--config fermam:folder --config.data.dir=/data/faces",
+      "ferjax evaluate --workdir runs/mine --robustness --robustness_images 500",
     ),
   )
   add = command.add_argument
@@ -65,6 +66,8 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
   add("--config", metavar="NAME:VARIANT", help=f"of the data: {_CONFIG}")
   add("--split", choices=("val", "test"), help="default: val")
   add("--output", metavar="DIR", help="folder for the results (default: eval/ in the workdir)")
+  add("--robustness", action="store_true", help="also evaluate distorted images: 35 or 40 passes")
+  add("--robustness_images", type=int, metavar="N", help="size of a sample for it (default: all)")
   _add_host_options(add)
 
 

@@ -17,7 +17,7 @@ from ferjax.checkpoint import FOLDER, Checkpoint, Step
 from ferjax.config import Config, OptimizerConfig
 from ferjax.data.loading import load_source
 from ferjax.data.pipeline import close, eval_dataset
-from ferjax.data.sources import Source
+from ferjax.data.sources import Source, attributes_of
 from ferjax.models import create_model
 from ferjax.models.options import model_config
 from ferjax.output import atomic_writer, check_writable
@@ -25,6 +25,7 @@ from ferjax.tasks import create_task, task_name
 from ferjax.tasks.base import Accumulator, Loss, Task, merge_losses
 from ferjax.trained import NetworkMeta, TrainedNetwork
 from ferjax.training.config_checks import from_dict, validate
+from ferjax.training.groups import GroupedMetrics, GroupReport
 from ferjax.training.inputs import device_batches, preprocess_of
 from ferjax.training.metric_writer import Progress
 from ferjax.training.selection import check_selection
@@ -43,6 +44,7 @@ def evaluate(
   mesh: jax.sharding.Mesh,
   *,
   ten_crop: bool = False,
+  groups: GroupedMetrics | None = None,
 ) -> tuple[dict[str, float], Accumulator]:
   """Evaluates all records of `source` once.
 
@@ -54,6 +56,7 @@ def evaluate(
     task: defines the metrics.
     mesh: the devices.
     ten_crop: evaluates ten views of every image; classifiers only.
+    groups: accumulates the same predictions by group.
 
   Returns:
     The metrics by name (those of `task.metrics()`, the names of `Loss.scalars`, and
@@ -85,6 +88,8 @@ def evaluate(
   try:
     for predictions, loss, truth in _fetch_behind(map(step, iterator)):
       accumulator.add(predictions, truth)
+      if groups is not None:
+        groups.add(predictions, truth)
       losses.append(loss)
       skipped += int(np.sum(truth["skipped"]))
       progress.advance()
@@ -128,13 +133,15 @@ def _log_once(origin: str) -> None:
 class Report:
   """The metrics of a checkpoint, and where they and the plots are written.
 
-  `selection` is the note for a checkpoint that was selected on test data; otherwise empty.
+  `selection` is the note for a checkpoint that was selected on test data; otherwise empty. `groups`
+  has the metrics by group, if the records have attributes.
   """
 
   metrics: dict[str, float]
   checkpoint: pathlib.Path
   folder: pathlib.Path
   selection: str
+  groups: GroupReport | None = None
 
 
 class ReportError(OSError):
@@ -143,6 +150,70 @@ class ReportError(OSError):
   def __init__(self, report: Report, error: OSError):
     super().__init__(f"the report cannot be written to {report.folder}: {error}")
     self.report = report
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """An opened network with the data to evaluate it on; `open_evaluation` makes it.
+
+  All evaluations use one compiled program.
+  """
+
+  opened: TrainedNetwork
+  config: Config
+  task: Task[Any, Any, Any, Any]
+  mesh: jax.sharding.Mesh
+  step: EvalStep
+  variables: Variables
+  source: Source
+  split: str
+  folder: pathlib.Path
+
+  @property
+  def ten_crop(self) -> bool:
+    return self.config.eval.ten_crop and self.split == "test"
+
+  def run(
+    self, source: Source, groups: GroupedMetrics | None = None
+  ) -> tuple[dict[str, float], Any]:
+    """Evaluates records as `evaluate` does."""
+    return evaluate(
+      self.step,
+      self.variables,
+      source,
+      self.config,
+      self.task,
+      self.mesh,
+      ten_crop=self.ten_crop,
+      groups=groups,
+    )
+
+  def report(self) -> Report:
+    """Evaluates the source, and writes eval.json, the plots of the task, and the groups' tables.
+
+    Raises:
+      ValueError: a column that makes no groups.
+      ReportError: writing failed after the evaluation.
+    """
+    attributes = attributes_of(self.source, self.config.data.group_columns)
+    grouped = GroupedMetrics(self.task, attributes) if attributes else None
+    metrics, accumulator = self.run(self.source, grouped)
+    groups = None if grouped is None else grouped.report()
+    path, meta = self.opened.name, self.opened.meta
+    report = Report(metrics, pathlib.Path(path), self.folder, meta["selection"], groups)
+    if jax.process_index() == 0:
+      content = {"checkpoint": str(path), "step": meta["step"], "epoch": meta["epoch"], **metrics}
+      content |= {"split": self.split, "ten_crop": self.ten_crop, "selection": meta["selection"]}
+      try:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_writer(self.folder / "eval.json") as file:
+          file.write(json.dumps(content, indent=2) + "\n")
+        self.task.write_report(accumulator, self.source, self.folder)
+        if groups is not None:
+          groups.write(self.folder)
+      except OSError as error:
+        raise ReportError(report, error) from error
+    return report
 
 
 def eval_checkpoint(
@@ -154,6 +225,21 @@ def eval_checkpoint(
   split: str = "val",
 ) -> Report:
   """Evaluates a checkpoint and writes eval.json and the plots of its task.
+
+  Arguments and errors as for `open_evaluation` and `Evaluation.report`.
+  """
+  return open_evaluation(checkpoint, config, output=output, step=step, split=split).report()
+
+
+def open_evaluation(
+  checkpoint: str | os.PathLike | TrainedNetwork,
+  config: Config | None = None,
+  *,
+  output: str | os.PathLike = "",
+  step: Step = None,
+  split: str = "val",
+) -> Evaluation:
+  """Opens a checkpoint and the data to evaluate it on.
 
   Args:
     checkpoint: as for `ferjax.weights.open_weights`; by default the best of several steps.
@@ -169,7 +255,6 @@ def eval_checkpoint(
       without a config, or this version cannot read the checkpoint.
     FileNotFoundError: the checkpoint does not exist.
     OSError: the output folder is not writable; this is checked before the evaluation.
-    ReportError: writing failed after the evaluation.
   """
   opened = open_weights(checkpoint, step=step)
   path, meta = opened.name, opened.meta
@@ -205,23 +290,8 @@ def eval_checkpoint(
   variables = jax.device_put(jax.device_get(opened.variables()), replicated(mesh))
   source = load_source(config.data, split, seed=config.train.seed, task=task_name(config))
   check_source(source, config)
-  ten_crop = config.eval.ten_crop and split == "test"
-  metrics, accumulator = evaluate(
-    eval_step, variables, source, config, task, mesh, ten_crop=ten_crop
-  )
-
-  report = Report(metrics, pathlib.Path(path), folder, meta["selection"])
-  if jax.process_index() == 0:
-    content = {"checkpoint": str(path), "step": meta["step"], "epoch": meta["epoch"], **metrics}
-    content |= {"split": split, "ten_crop": ten_crop, "selection": meta["selection"]}
-    try:
-      folder.mkdir(parents=True, exist_ok=True)
-      with atomic_writer(folder / "eval.json") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
-      task.write_report(accumulator, source, folder)
-    except OSError as error:
-      raise ReportError(report, error) from error
-  return report
+  attributes_of(source, config.data.group_columns)  # raises an error before the evaluation
+  return Evaluation(opened, config, task, mesh, eval_step, variables, source, split, folder)
 
 
 def _workdir(opened: TrainedNetwork) -> pathlib.Path:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ferjax.expressions import UNLABELLED
+from ferjax.tasks.base import Outcomes
 from ferjax.tasks.detection.coco import coco_average_precision
 from ferjax.tasks.detection.voc import ImageResult, average_precision, precision_recall, suppress
 from ferjax.typing import Detections
@@ -115,6 +116,21 @@ class DetectionMetrics:
       **self._precision_recall(num_labelled),
     }
 
+  def outcomes(self) -> dict[str, Outcomes]:
+    """Of each image: found faces of all, and found faces with the correct expression.
+
+    `face_recall` counts detections that score at least `score_threshold`, and, like `face_ap50`,
+    ignores their class. `expression_accuracy` is that of `compute`.
+    """
+    faces, recalls, expressions = self._faces(), [], []
+    for image in faces:
+      sure = image.select(image.scores >= self.score_threshold).match()
+      recalls.append((np.count_nonzero(sure >= 0), len(image.truth_labels)))
+      expressions.append(_found_expressions(image))
+    rates = {"face_recall": recalls, "expression_accuracy": expressions}
+    counts = {name: np.array(x, int).reshape(-1, 2) for name, x in rates.items()}
+    return {name: Outcomes(x[:, :1], x[:, 1:]) for name, x in counts.items()}
+
   @property
   def classes_without_boxes(self) -> tuple[str, ...]:
     """Classes without ground-truth boxes."""
@@ -176,13 +192,16 @@ class DetectionMetrics:
 
 
 def _expression_accuracy(faces: Sequence[ImageResult]) -> float:
-  num_found = num_correct = 0
-  for image in faces:
-    found = image.match()
-    truth = image.truth_labels[found[found >= 0]]
-    num_found += np.count_nonzero(truth != UNLABELLED)
-    num_correct += np.count_nonzero(truth == image.labels[found >= 0])
+  num_correct, num_found = np.sum([_found_expressions(image) for image in faces], axis=0)
   return num_correct / max(num_found, 1)
+
+
+def _found_expressions(image: ImageResult) -> tuple[int, int]:
+  """The number of detected faces with the correct expression, and of all that have a label."""
+  found = image.match()
+  truth = image.truth_labels[found[found >= 0]]
+  correct = np.sum(truth == image.labels[found >= 0])
+  return int(correct), int(np.sum(truth != UNLABELLED))
 
 
 def _curve(images: Sequence[ImageResult]) -> tuple[np.ndarray, np.ndarray]:
