@@ -62,9 +62,12 @@ ALLOWED = {
     "compiler_options",
   },
   "serving": {"serving", "inference", "data.image"},
+  "audit": {"audit", "inference", "models", "data", "compiler_options"},
   "video": {"video", "inference", "tasks.plots", "fonts"},
   "commands": {
     "commands",
+    "audit",
+    "tasks.classification.plots",
     "export",
     "training",
     "allocator",
@@ -91,6 +94,8 @@ HOMES = {
   "fastapi": {"serving/app.py", "serving/server.py", "serving/uploads.py"},
   "uvicorn": {"serving/server.py"},
   "prometheus_client": {"serving/app.py", "serving/metrics.py"},
+  "cleanlab": {"audit/issues.py"},
+  "sklearn": {"audit/out_of_fold.py"},
   "av": {f"video/{name}.py" for name in ("analysis", "annotated", "reading", "results")},
   "pyarrow": {"video/tables.py", "video/timelines.py"},
 }

@@ -1,4 +1,4 @@
-"""The subcommands of `ferjax data`: list, check, prepare; `label` has a file of its own."""
+"""The subcommands of `ferjax data`: list, check, prepare; label and audit have their own files."""
 
 import argparse
 import functools
@@ -8,8 +8,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ferjax.commands.audit import add_audit
 from ferjax.commands.data_sets import (
   add_columns,
+  add_labels,
   add_set_options,
   open_plan,
   print_counts,
@@ -33,6 +35,7 @@ _EXAMPLES = (
   "ferjax data check rafdb --source /data/rafdb",
   "ferjax data prepare ferplus --source /data/fer2013 --out /data/prepared",
   "ferjax data label csv --source /data/photographs --out labelled.csv",
+  "ferjax data audit image_folder --source /data/faces --out audit",
 )
 
 
@@ -43,7 +46,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
   """
   data = commands.add_parser(
     "data",
-    help="list, check, prepare and label data sets",
+    help="list, check, prepare, label and audit data sets",
     examples=_EXAMPLES,
   )
   actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -58,6 +61,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
   check.set_defaults(run=functools.partial(run_action, _check))
   add_set_options(check.add_argument)
   _add_preparation_options(check.add_argument)
+  add_labels(check.add_argument)
   check.add_argument("--out", metavar="FILE", help="write all findings to this JSON file")
   prepare = actions.add_parser(
     "prepare",
@@ -68,6 +72,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
   add_set_options(prepare.add_argument)
   add_columns(prepare.add_argument)
   _add_preparation_options(prepare.add_argument)
+  add_labels(prepare.add_argument)
   prepare.add_argument("--out", required=True, metavar="DIR", help="folder for prepared data sets")
   prepare.add_argument(
     "--on-bad-record",
@@ -100,6 +105,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
   )
   add_host_options(prepare.add_argument_group("several hosts").add_argument)
   add_label(actions)
+  add_audit(actions)
 
 
 def _add_preparation_options(add: Add) -> None:

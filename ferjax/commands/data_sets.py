@@ -43,6 +43,16 @@ def add_columns(add: Add) -> None:
   )
 
 
+def add_labels(add: Add) -> None:
+  """Adds the table of corrected labels."""
+  add(
+    "--labels",
+    metavar="FILE",
+    help="table of corrected labels, such as the one that `ferjax data audit` writes: the columns "
+    "record, given and label; unknown leaves a record out. No record moves to another split",
+  )
+
+
 def run_action(action: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
   """Runs an action; errors that the user can correct become CommandErrors."""
   try:
@@ -55,6 +65,7 @@ def open_plan(arguments: argparse.Namespace) -> "Plan":
   """The plan of the data set that the options name; errors as for `make_plan`."""
   from ferjax.data.datasets.base import Options
   from ferjax.data.datasets.catalog import find_data_set
+  from ferjax.data.preparation.corrections import corrected
   from ferjax.data.preparation.plan import Splitting, make_plan
 
   names = EXPRESSIONS[: arguments.classes] if arguments.classes else ()
@@ -72,7 +83,9 @@ def open_plan(arguments: argparse.Namespace) -> "Plan":
     columns=_names(getattr(arguments, "columns", None)),
   )
   splitting = Splitting(arguments.validation, arguments.seed, arguments.val_as_test)
-  return make_plan(find_data_set(arguments.name), arguments.source, options, splitting)
+  plan = make_plan(find_data_set(arguments.name), arguments.source, options, splitting)
+  labels = getattr(arguments, "labels", None)
+  return plan if labels is None else corrected(plan, labels)
 
 
 def _names(text: str | None) -> tuple[str, ...]:
@@ -113,8 +126,8 @@ def print_counts(plan: "Plan") -> None:
     print(ignored)
   if plan.problems:
     print(f"bad records: {len(plan.problems):,}, the first: {plan.problems[0]}")
-  if plan.validation:
-    print(plan.validation)
+  for note in filter(None, (plan.validation, plan.corrections)):
+    print(note)
 
 
 def print_first(messages: Sequence[str]) -> None:
