@@ -119,3 +119,23 @@ def test_drawings_are_grouped_by_their_factors(evaluation, measured):
   names = [column.name for column in report.groups.columns]
   assert {"intensity", "glasses", "rotation"} <= set(names)
   assert (evaluation.folder / "groups.md").read_text().startswith("| intensity | records |")
+
+
+def test_a_detector_has_no_crop_offset(evaluation, tiny, tmp_path):
+  config, mesh, model = tiny.config(), make_mesh(1), tiny.Model()
+  variables = init_variables(model, jax.random.key(0), 32)
+  preprocess = preprocess_of(DataConfig())
+  detector = dataclasses.replace(
+    evaluation,
+    config=config,
+    task=tiny.Task(),
+    step=make_eval_step(model, tiny.Task(), config.eval, 32, mesh, preprocess=preprocess),
+    variables=jax.device_put(variables, replicated(mesh)),
+    source=tiny.Source(4),
+  )
+  robustness = measure_robustness(detector, detector.run(detector.source)[0])
+  assert robustness.distortions == list(distortions_of("detection"))
+  assert (len(robustness.rows), robustness.shown) == (35, ("map50",))
+  assert {row["metrics"]["num_images"] for row in robustness.rows} == {4}
+  robustness.write(tmp_path)
+  assert "| rotation | degrees: 10, 20, 30, 45, 60 | " in (tmp_path / FILES[1]).read_text()

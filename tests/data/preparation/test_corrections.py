@@ -75,7 +75,5 @@ def test_a_split_must_keep_records(plan, tmp_path):
 
 def test_boxes_are_not_corrected(make_layout, plan_of, tmp_path):
   plan = plan_of("voc", make_layout("voc"))
-  with pytest.raises(
-    ValueError, match=r"corrects the labels of faces, but .* for detection;"
-  ):
+  with pytest.raises(ValueError, match=r"corrects the labels of faces, but .* for detection;"):
     corrected(plan, tmp_path / "corrections.csv")
