@@ -121,16 +121,21 @@ def _ferplus_atto() -> Config:
   config.data.class_names = EXPRESSIONS
   config.data.resize = 70
   config.data.balance = False
+  # In 0..1, the mean outweighs the contrast: after 300 steps, accuracy is 0.43 instead of 0.52.
+  config.data.mean = (0.5, 0.5, 0.5)
+  config.data.std = (0.25, 0.25, 0.25)
   config.data.face_augment = FaceAugmentConfig(
     rotation=12.0,
-    scale=(0.9, 1.15),
+    scale=(0.88, 1.15),
+    shift=0.05,
+    border="repeat",
     brightness=0.3,
     contrast=0.3,
-    erasing=0.4,
-    erasing_area=(0.02, 0.15),
   )
-  config.optimizer.warmup_steps = 400
+  config.data.on_device = True
+  config.optimizer.warmup_steps = 200
   config.loss.label_smoothing = 0.0
+  config.train.epochs = 30
   config.train.batch_size = 64
   config.train.ema_decay = 0.999
   config.train.checkpoint_every = 1

@@ -21,7 +21,7 @@ from ferjax.commands.data_sets import (
   run_action,
 )
 from ferjax.commands.errors import CommandError
-from ferjax.commands.options import add_step
+from ferjax.commands.options import add_output, add_step
 from ferjax.data.label_columns import LABEL
 from ferjax.expressions import UNKNOWN
 from ferjax.output import check_writable
@@ -54,7 +54,7 @@ def add_audit(actions: argparse._SubParsersAction) -> None:
   add = command.add_argument
   add_set_options(add)
   add_labels(add)
-  add("--out", required=True, metavar="DIR", help=f"folder for {TABLE} and {SHEET}")
+  add_output(add, "DIR", f"folder for {TABLE} and {SHEET}")
   add("--rule", default="majority", help="of FERPlus, as for `prepare` (default: %(default)s)")
   add(
     "--margin",
@@ -102,7 +102,7 @@ def _audit(arguments: argparse.Namespace) -> int:
   from ferjax.audit.issues import find_issues
   from ferjax.audit.tables import read_predictions, write_issues
 
-  out = pathlib.Path(arguments.out)
+  out = pathlib.Path(arguments.output)
   _check_out(out, arguments)
   plan = open_plan(arguments)
   print_counts(plan)
@@ -129,7 +129,7 @@ def _check_out(out: pathlib.Path, arguments: argparse.Namespace) -> None:
     raise ValueError(f"--count is {arguments.count}; expected at least 1 face")
   if (out / TABLE).exists():
     raise FileExistsError(
-      f"{out / TABLE} exists, and may have been corrected: choose another --out, or delete it"
+      f"{out / TABLE} exists, and may have been corrected: choose another --output, or delete it"
     )
   check_writable(out, [TABLE, SHEET])
 

@@ -43,7 +43,7 @@ def main() -> None:
   """Evaluates a checkpoint and prints the table."""
   if _ROBUSTNESS_IMAGES.value < 0 or (_ROBUSTNESS_IMAGES.value and not _ROBUSTNESS.value):
     raise ValueError(
-      f"--robustness_images is {_ROBUSTNESS_IMAGES.value}; expected the size of a sample, with "
+      f"--robustness-images is {_ROBUSTNESS_IMAGES.value}; expected the size of a sample, with "
       "--robustness, or 0 for all records"
     )
   keep_freed_memory()

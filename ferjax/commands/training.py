@@ -56,7 +56,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
       "ferjax evaluate --workdir runs/mine",
       f"ferjax evaluate --checkpoint {DEFAULT_CLASSIFIER} --output results "
       "--config fermam:folder --config.data.dir=/data/faces",
-      "ferjax evaluate --workdir runs/mine --robustness --robustness_images 500",
+      "ferjax evaluate --workdir runs/mine --robustness --robustness-images 500",
     ),
   )
   add = command.add_argument
@@ -67,14 +67,14 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
   add("--split", choices=("val", "test"), help="default: val")
   add("--output", metavar="DIR", help="folder for the results (default: eval/ in the workdir)")
   add("--robustness", action="store_true", help="also evaluate distorted images: 35 or 40 passes")
-  add("--robustness_images", type=int, metavar="N", help="size of a sample for it (default: all)")
+  add("--robustness-images", type=int, metavar="N", help="size of a sample for it (default: all)")
   _add_host_options(add)
 
 
 def _add_host_options(add: Add) -> None:
   add("--distributed", action="store_true", help="run on several hosts")
   add("--coordinator", metavar="HOST:PORT", help="of host 0, if JAX cannot detect it")
-  add("--num_hosts", type=int, metavar="N", help="number of hosts; with --coordinator")
+  add("--num-hosts", type=int, metavar="N", help="number of hosts; with --coordinator")
   add("--host", type=int, metavar="I", help="number of this host, from 0; with --coordinator")
 
 

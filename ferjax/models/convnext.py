@@ -12,8 +12,10 @@ from ferjax.models import remat
 from ferjax.models.layers import Conv, DropPath, Dtype, param
 from ferjax.ops.layer_norm import layer_norm
 
+Initializer = nn.initializers.Initializer
+
 # The released program truncates at 100 standard deviations.
-_kernel_init = nn.initializers.normal(0.02)
+kernel_init = nn.initializers.normal(0.02)
 _zeros = nn.initializers.zeros_init()
 
 # Elements of a map that a block computes at a time on CPUs: one of 56 x 56 x 96, or more of the
@@ -21,11 +23,15 @@ _zeros = nn.initializers.zeros_init()
 CHUNK_SIZE = 56 * 56 * 96
 
 
-def dense(features: int, name: str, dtype: Dtype, *, use_bias: bool = True) -> nn.Dense:
-  return nn.Dense(features, use_bias, dtype=dtype, kernel_init=_kernel_init, name=name)
+def dense(
+  features: int, name: str, dtype: Dtype, init: Initializer = kernel_init, *, use_bias: bool = True
+) -> nn.Dense:
+  return nn.Dense(features, use_bias, dtype=dtype, kernel_init=init, name=name)
 
 
-def conv(features: int, kernel_size: int, stride: int, dtype: Dtype) -> nn.Conv:
+def conv(
+  features: int, kernel_size: int, stride: int, dtype: Dtype, init: Initializer = kernel_init
+) -> nn.Conv:
   """Without padding."""
   return nn.Conv(
     features,
@@ -33,7 +39,7 @@ def conv(features: int, kernel_size: int, stride: int, dtype: Dtype) -> nn.Conv:
     (stride, stride),
     padding=[(0, 0), (0, 0)],
     dtype=dtype,
-    kernel_init=_kernel_init,
+    kernel_init=init,
     name="conv",
   )
 
@@ -56,10 +62,12 @@ class Stem(nn.Module):
 
   features: int
   dtype: Dtype = jnp.float32
+  kernel_init: Initializer = kernel_init
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w 3"]) -> Float[Array, "b h/4 w/4 {self.features}"]:
-    return LayerNorm(dtype=self.dtype, name="norm")(conv(self.features, 4, 4, self.dtype)(x))
+    x = conv(self.features, 4, 4, self.dtype, self.kernel_init)(x)
+    return LayerNorm(dtype=self.dtype, name="norm")(x)
 
 
 class Dense(nn.Module):
@@ -71,12 +79,13 @@ class Dense(nn.Module):
 
   features: int
   dtype: Dtype = jnp.float32
+  kernel_init: Initializer = kernel_init
 
   @nn.compact
   def __call__(
     self, x: Float[Array, "n c"], scale: Float[Array, "{self.features}"] | None = None
   ) -> Float[Array, "n {self.features}"]:
-    kernel = param(self, "kernel", _kernel_init, (x.shape[-1], self.features))
+    kernel = param(self, "kernel", self.kernel_init, (x.shape[-1], self.features))
     bias = param(self, "bias", _zeros, (self.features,))
     if scale is not None:
       kernel, bias = kernel * scale[None], bias * scale
@@ -94,6 +103,7 @@ class ConvNeXtBlock(nn.Module):
   drop_path_rate: float = 0.0
   layer_scale: float = 1e-6
   dtype: Dtype = jnp.float32
+  kernel_init: Initializer = kernel_init
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
@@ -112,9 +122,10 @@ def _perceptron(block: ConvNeXtBlock, y: Float[Array, "b h w c"]) -> Float[Array
   # On CPUs, XLA's matrix products of two axes are up to twice as fast as of four.
   y = LayerNorm(dtype=block.dtype, name="norm")(y.reshape(-1, c))
   # Rounded before the GELU, so that the gradient stores it in the compute dtype.
-  y = gelu(Dense(4 * c, block.dtype, name="dense0")(y).astype(block.dtype))
+  hidden = Dense(4 * c, block.dtype, block.kernel_init, name="dense0")(y)
+  y = gelu(hidden.astype(block.dtype))
   gamma = param(block, "gamma", nn.initializers.constant(block.layer_scale), (c,))
-  return Dense(c, block.dtype, name="dense1")(y, gamma).reshape(shape)
+  return Dense(c, block.dtype, block.kernel_init, name="dense1")(y, gamma).reshape(shape)
 
 
 def gelu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -167,10 +178,12 @@ class Stage(nn.Module):
   layer_scale: float = 1e-6
   dtype: Dtype = jnp.float32
   remat: str = "none"
+  kernel_init: Initializer = kernel_init
 
   @nn.compact
   def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]:
     for i, rate in enumerate(self.drop_path_rates):
-      block = ConvNeXtBlock(rate, self.layer_scale, self.dtype, name=f"block{i}")
+      name = f"block{i}"
+      block = ConvNeXtBlock(rate, self.layer_scale, self.dtype, self.kernel_init, name=name)
       x = remat.call(block, x, train=train, recompute=self.remat == "block")
     return x

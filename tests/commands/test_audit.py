@@ -40,7 +40,7 @@ def run(folder, capsys):
     parser = CommandParser()
     add_data(parser.add_subparsers(required=True))
     words = ["data", action, "csv", "--source", folder, "--class-names", ",".join(NAMES)]
-    parsed = parser.parse_args(list(map(str, [*words, "--out", out, *arguments])))
+    parsed = parser.parse_args(list(map(str, [*words, "--output", out, *arguments])))
     assert parsed.run(parsed) == 0
     return capsys.readouterr().out
 

@@ -106,14 +106,19 @@ def test_rates_of_stochastic_depth(emonext_golden, size):
   np.testing.assert_allclose(sum(rates, ()), record["drop_path_rates_at_0.1"], rtol=1e-5)
 
 
-@pytest.mark.parametrize(("size", "scale"), [("tiny", 1e-6), ("atto", 0.1)])
-def test_first_layer_scale(monkeypatch, jit_quickly, size, scale):
+@pytest.mark.parametrize(
+  ("size", "scale", "deviation"), [("tiny", 1e-6, 0.02), ("atto", 0.1, 32**-0.5)]
+)
+def test_first_values_of_a_block(monkeypatch, jit_quickly, size, scale, deviation):
   monkeypatch.setitem(emonext.SIZES, size, emonext.SIZES[size]._replace(depths=(2,), widths=(32,)))
   network = create(size=size)
   variables = jit_quickly(lambda x: network.init(jax.random.key(0), x, train=False))(
     jnp.zeros((1, 32, 32, 3))
   )
-  np.testing.assert_allclose(variables["params"]["stage0"]["block0"]["gamma"], scale, rtol=1e-6)
+  block = variables["params"]["stage0"]["block0"]
+  np.testing.assert_allclose(block["gamma"], scale, rtol=1e-6)
+  # 4,096 values: their deviation has a relative standard error of 1.1 %.
+  np.testing.assert_allclose(jnp.std(block["dense0"]["kernel"]), deviation, rtol=0.06)
 
 
 def test_variants_share_parameters(abstract):
