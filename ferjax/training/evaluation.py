@@ -192,11 +192,12 @@ class Evaluation:
     """Evaluates the source, and writes eval.json, the plots of the task, and the groups' tables.
 
     Raises:
-      ValueError: a column that makes no groups.
+      ValueError: a column of `data.group_columns` that makes no groups.
       ReportError: writing failed after the evaluation.
     """
-    attributes = attributes_of(self.source, self.config.data.group_columns)
-    grouped = GroupedMetrics(self.task, attributes) if attributes else None
+    columns = self.config.data.group_columns
+    attributes = attributes_of(self.source, columns)
+    grouped = GroupedMetrics(self.task, attributes, named=bool(columns)) if attributes else None
     metrics, accumulator = self.run(self.source, grouped)
     groups = None if grouped is None else grouped.report()
     path, meta = self.opened.name, self.opened.meta

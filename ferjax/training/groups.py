@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from ferjax.output import atomic_writer
 from ferjax.tasks.base import Metrics, RateMetrics, Task
@@ -93,13 +94,27 @@ class GroupedMetrics:
   Args:
     task: defines the metrics.
     attributes: column -> value of each record; see `ferjax.data.sources.AttributedSource`.
+    named: whether the user named the columns; if not, those that make no groups are left out.
 
   Raises:
-    ValueError: a column that makes no groups.
+    ValueError: a named column that makes no groups.
   """
 
-  def __init__(self, task: Task[Any, Any, Any, Any], attributes: Mapping[str, Sequence[str]]):
-    self._groupings = [group_records(*item) for item in attributes.items()]
+  def __init__(
+    self,
+    task: Task[Any, Any, Any, Any],
+    attributes: Mapping[str, Sequence[str]],
+    *,
+    named: bool = True,
+  ):
+    self._groupings: list[Grouping] = []
+    for column, values in attributes.items():
+      try:
+        self._groupings.append(group_records(column, values))
+      except ValueError as error:
+        if named:
+          raise
+        logging.info("no groups: %s", error)
     self._metrics: list[list[Metrics[Any]]] = [
       [task.metrics() for _ in grouping.names] for grouping in self._groupings
     ]
@@ -112,13 +127,13 @@ class GroupedMetrics:
       for group in np.unique(members[members >= 0]):
         metrics[group].add(predictions, {**truth, "mask": members == group})
 
-  def report(self) -> "GroupReport":
-    """The metrics of all groups. A metric that a group does not define is left out."""
+  def report(self) -> "GroupReport | None":
+    """The metrics of all groups, without those that a group does not define; None: no groups."""
     columns = [
       _column(grouping, metrics)
       for grouping, metrics in zip(self._groupings, self._metrics, strict=True)
     ]
-    return GroupReport(columns, self._shown)
+    return GroupReport(columns, self._shown) if columns else None
 
 
 @dataclasses.dataclass(frozen=True)

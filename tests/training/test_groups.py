@@ -43,6 +43,16 @@ def test_columns_that_make_no_groups_are_refused(values, message):
     group_records("person", values)
 
 
+def test_columns_that_nobody_named_may_make_no_groups():
+  attributes = {"person": [f"p{i}" for i in range(21)], "light": ["dim", "bright", "dim"] * 7}
+  task = ClassificationTask(NAMES, LossConfig())
+  with pytest.raises(ValueError, match="'person' .* has 21 different values"):
+    GroupedMetrics(task, attributes)
+  assert [x.name for x in GroupedMetrics(task, attributes, named=False).report().columns] == [
+    "light"
+  ]
+
+
 @pytest.fixture
 def report():
   """Group a has 40 of 50 right in two batches, b 20 of 40; one record is masked, two unknown."""
