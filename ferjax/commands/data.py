@@ -82,8 +82,15 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     default="error",
     help="stop at a bad record, or leave it out and list it in the report (default: %(default)s)",
   )
-  duplicates = prepare.add_mutually_exclusive_group()
-  duplicates.add_argument(
+  _add_duplicate_options(prepare.add_mutually_exclusive_group().add_argument)
+  add_host_options(prepare.add_argument_group("several hosts").add_argument)
+  add_label(actions)
+  add_audit(actions)
+
+
+def _add_duplicate_options(add: Add) -> None:
+  """Adds the options of `prepare` that leave out duplicates; they exclude each other."""
+  add(
     "--drop-duplicates",
     choices=("none", "across-splits", "conflicting", "all", "leak-free"),
     default="none",
@@ -96,7 +103,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     "val and test the images that are the same as an image of train, or look like it. The report "
     "lists the dropped images (default: %(default)s)",
   )
-  duplicates.add_argument(
+  add(
     "--leak-free",
     action="store_const",
     dest="drop_duplicates",
@@ -105,9 +112,6 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     help="the same as --drop-duplicates leak-free: for the evaluation of models that were trained "
     "on all of train",
   )
-  add_host_options(prepare.add_argument_group("several hosts").add_argument)
-  add_label(actions)
-  add_audit(actions)
 
 
 def _add_preparation_options(add: Add) -> None:
