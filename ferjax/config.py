@@ -107,6 +107,8 @@ class DataConfig:
   class_names: tuple[str, ...] = SEVEN_EXPRESSIONS
   image_size: int = 320  # pixels, divisible by the stride of the network
   max_boxes: int = 32  # boxes per training image (a mosaic contains those of four images)
+  # Columns of a table, or attributes of another set, for metrics by group. (): all of such a set.
+  group_columns: tuple[str, ...] = ()
   rule: str = "majority"  # for the labels of FERPlus; or "probability"
   margin: float = 0.0  # added around a face cropped from an image, as a fraction of its box's side
   on_bad_record: str = "error"  # or "skip": counted, logged, and left out

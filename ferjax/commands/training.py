@@ -56,6 +56,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
       "ferjax evaluate --workdir runs/mine --report mine.html",
       f"ferjax evaluate --checkpoint {DEFAULT_CLASSIFIER} --output results "
       "--config fermam:folder --config.data.dir=/data/faces",
+      "ferjax evaluate --workdir runs/mine --robustness --robustness-images 500",
     ),
   )
   add = command.add_argument
@@ -66,6 +67,8 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
   add("--split", choices=("val", "test"), help="default: val")
   add("--output", metavar="DIR", help="folder for the results (default: eval/ in the workdir)")
   add("--report", metavar="FILE", help="also write the results and images as one HTML file")
+  add("--robustness", action="store_true", help="also evaluate distorted images: 35 or 40 passes")
+  add("--robustness-images", type=int, metavar="N", help="size of a sample for it (default: all)")
   _add_host_options(add)
 
 

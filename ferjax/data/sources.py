@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import functools
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -66,6 +66,38 @@ class LabelledSource(Source, Protocol):
     ...
 
 
+@runtime_checkable
+class AttributedSource(Source, Protocol):
+  """A source whose records have attributes, such as the age of a face."""
+
+  @property
+  def attributes(self) -> Mapping[str, Sequence[str]]:
+    """Column -> the value of each record, in order; "" if unknown. Decodes nothing."""
+    ...
+
+
+def attributes_of(source: Source, columns: Sequence[str] = ()) -> dict[str, Sequence[str]]:
+  """The attributes of the records.
+
+  Args:
+    source: the records.
+    columns: the wanted ones, in this order; () for all that there are, or none.
+
+  Raises:
+    ValueError: a wanted column does not exist.
+  """
+  known = source.attributes if isinstance(source, AttributedSource) else {}
+  for name in columns:
+    if name not in known:
+      raise ValueError(
+        f"data.group_columns names {name!r}, but the records have "
+        f"{'only ' + ', '.join(known) if known else 'no attributes'}; a table (source csv) has any "
+        "column; a prepared set has those that were there when it was prepared: for a table, "
+        "prepare it again with --columns"
+      )
+  return {name: known[name] for name in columns or known}
+
+
 @dataclasses.dataclass(frozen=True)
 class Opening:
   """How the image of an entry is opened; see `ferjax.data.examples.load`."""
@@ -101,6 +133,9 @@ class EntrySource:
     self._entries = _PackedEntries(entries)
     self._most_boxes = max((len(entry.boxes or ()) for entry in entries), default=0)
     self._opening = opening
+    names = [name for name, _ in entries[0].attributes] if entries else []
+    values = [dict(entry.attributes) for entry in entries] if names else []
+    self.attributes = {name: [x[name] for x in values] for name in names}
 
   def __len__(self) -> int:
     return len(self._entries)

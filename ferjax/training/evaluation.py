@@ -2,11 +2,10 @@
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -17,19 +16,19 @@ from ferjax.checkpoint import Step
 from ferjax.config import Config, OptimizerConfig
 from ferjax.data.loading import load_source
 from ferjax.data.pipeline import close, eval_dataset
-from ferjax.data.sources import Source
+from ferjax.data.sources import Source, attributes_of
 from ferjax.models import create_model
 from ferjax.models.options import model_config
-from ferjax.output import atomic_writer, check_writable
+from ferjax.output import check_writable
 from ferjax.progress import Progress
 from ferjax.reports.files import EVALUATION
-from ferjax.reports.predictions import FILE as PREDICTIONS
-from ferjax.reports.predictions import Predictions
 from ferjax.tasks import create_task, task_name
 from ferjax.tasks.base import Accumulator, Loss, Task, merge_losses
 from ferjax.trained import NetworkMeta, TrainedNetwork
 from ferjax.training.config_checks import from_dict, validate
+from ferjax.training.groups import GroupedMetrics
 from ferjax.training.inputs import device_batches, preprocess_of
+from ferjax.training.report import Report, ReportError, check_page, write_results
 from ferjax.training.selection import check_selection
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated
 from ferjax.training.state import Variables
@@ -47,6 +46,7 @@ def evaluate(
   mesh: jax.sharding.Mesh,
   *,
   ten_crop: bool = False,
+  groups: GroupedMetrics | None = None,
 ) -> tuple[dict[str, float], Accumulator]:
   """Evaluates all records of `source` once.
 
@@ -58,6 +58,7 @@ def evaluate(
     task: defines the metrics.
     mesh: the devices.
     ten_crop: evaluates ten views of every image; classifiers only.
+    groups: accumulates the same predictions by group.
 
   Returns:
     The metrics by name (those of `task.metrics()`, the names of `Loss.scalars`, and
@@ -89,6 +90,8 @@ def evaluate(
     try:
       for predictions, loss, truth in _fetch_behind(map(step, iterator)):
         accumulator.add(predictions, truth)
+        if groups is not None:
+          groups.add(predictions, truth)
         losses.append(loss)
         skipped += int(np.sum(truth["skipped"]))
         progress.update()
@@ -128,24 +131,79 @@ def _log_once(origin: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-  """The metrics of a checkpoint, and where they and the plots are written.
+class Evaluation:
+  """An opened network with the data to evaluate it on; `open_evaluation` makes it.
 
-  `selection` is the note for a checkpoint that was selected on test data; otherwise empty.
+  All evaluations use one compiled program.
   """
 
-  metrics: dict[str, float]
-  checkpoint: pathlib.Path
+  opened: TrainedNetwork
+  config: Config
+  task: Task[Any, Any, Any, Any]
+  mesh: jax.sharding.Mesh
+  step: EvalStep
+  variables: Variables
+  source: Source
+  split: str
   folder: pathlib.Path
-  selection: str
 
+  @property
+  def ten_crop(self) -> bool:
+    return self.config.eval.ten_crop and self.split == "test"
 
-class ReportError(OSError):
-  """A report could not be written; `report` has its metrics."""
+  def run(
+    self, source: Source, groups: GroupedMetrics | None = None
+  ) -> tuple[dict[str, float], Any]:
+    """Evaluates records as `evaluate` does."""
+    return evaluate(
+      self.step,
+      self.variables,
+      source,
+      self.config,
+      self.task,
+      self.mesh,
+      ten_crop=self.ten_crop,
+      groups=groups,
+    )
 
-  def __init__(self, report: Report, error: OSError):
-    super().__init__(f"the report cannot be written to {report.folder}: {error}")
-    self.report = report
+  def report(self) -> Report:
+    """Evaluates the source; writes eval.json, predictions, the task's plots, the groups' tables.
+
+    Raises:
+      ValueError: a column of `data.group_columns` that makes no groups.
+      ReportError: writing failed after the evaluation.
+    """
+    columns = self.config.data.group_columns
+    attributes = attributes_of(self.source, columns)
+    grouped = GroupedMetrics(self.task, attributes, named=bool(columns)) if attributes else None
+    metrics, accumulator = self.run(self.source, grouped)
+    groups = None if grouped is None else grouped.report()
+    path, meta = self.opened.name, self.opened.meta
+    done = Report(metrics, pathlib.Path(path), self.folder, meta["selection"], groups)
+    if jax.process_index() != 0:
+      return done
+    content = {"checkpoint": str(path), "step": meta["step"], "epoch": meta["epoch"], **metrics}
+    content |= {"split": self.split, "ten_crop": self.ten_crop, "selection": meta["selection"]}
+    predictions = predictions_of(accumulator, metrics, self.source, self.opened, self.split)
+    try:
+      write_results(self.folder, content, predictions)
+      self.task.write_report(accumulator, self.source, self.folder)
+      if groups is not None:
+        groups.write(self.folder)
+    except OSError as error:
+      raise ReportError(done, error) from error
+    return dataclasses.replace(done, predictions=predictions)
+
+  def write_page(self, path: str | os.PathLike, report: Report) -> None:
+    """Writes a report of this evaluation as one HTML file, with what its folder contains.
+
+    Raises:
+      ReportError: it cannot be written.
+    """
+    try:
+      write_evaluation_report(path, report.predictions, self.source, self.opened, self.folder)
+    except OSError as error:
+      raise ReportError(report, error) from error
 
 
 def eval_checkpoint(
@@ -159,6 +217,28 @@ def eval_checkpoint(
 ) -> Report:
   """Evaluates a checkpoint and writes eval.json, its predictions and the plots of its task.
 
+  Arguments and errors as for `open_evaluation` and `Evaluation.report`; `report` is an HTML file to
+  write, or empty.
+  """
+  if jax.process_index() == 0:
+    check_page(report)
+  evaluation = open_evaluation(checkpoint, config, output=output, step=step, split=split)
+  done = evaluation.report()
+  if report and jax.process_index() == 0:
+    evaluation.write_page(report, done)
+  return done
+
+
+def open_evaluation(
+  checkpoint: str | os.PathLike | TrainedNetwork,
+  config: Config | None = None,
+  *,
+  output: str | os.PathLike = "",
+  step: Step = None,
+  split: str = "val",
+) -> Evaluation:
+  """Opens a checkpoint and the data to evaluate it on.
+
   Args:
     checkpoint: as for `ferjax.weights.open_weights`; by default the best of several steps.
     config: gives `data` and `eval`; None: those of the training run, which known weights and
@@ -167,14 +247,12 @@ def eval_checkpoint(
       known weights and weights files.
     step: as for `ferjax.weights.open_weights`.
     split: "val" or "test".
-    report: HTML file to write; empty for none.
 
   Raises:
     ValueError: the config's class names are not the model's, its data are for another task, weights
       without a config, or this version cannot read the checkpoint.
     FileNotFoundError: the checkpoint does not exist.
     OSError: the output folder is not writable; this is checked before the evaluation.
-    ReportError: writing failed after the evaluation.
   """
   opened = open_weights(checkpoint, step=step)
   path, meta = opened.name, opened.meta
@@ -185,7 +263,7 @@ def eval_checkpoint(
     )
   folder = pathlib.Path(output or workdir_of(opened) / ("eval" if split == "val" else split))
   if jax.process_index() == 0:
-    _check_output(folder, report)
+    check_writable(folder, [EVALUATION])
   config = _with_model_of(meta, from_dict(meta["config"]) if config is None else config)
   validate(config)
   class_names = tuple(meta["class_names"])
@@ -206,42 +284,8 @@ def eval_checkpoint(
   variables = jax.device_put(jax.device_get(opened.variables()), replicated(mesh))
   source = load_source(config.data, split, seed=config.train.seed, task=task_name(config))
   check_source(source, config)
-  ten_crop = config.eval.ten_crop and split == "test"
-  metrics, accumulator = evaluate(
-    eval_step, variables, source, config, task, mesh, ten_crop=ten_crop
-  )
-
-  done = Report(metrics, pathlib.Path(path), folder, meta["selection"])
-  if jax.process_index() == 0:
-    content = {"checkpoint": str(path), "step": meta["step"], "epoch": meta["epoch"], **metrics}
-    content |= {"split": split, "ten_crop": ten_crop, "selection": meta["selection"]}
-    predictions = predictions_of(accumulator, metrics, source, opened, split)
-    try:
-      _write_results(folder, content, predictions)
-      task.write_report(accumulator, source, folder)
-      if report:
-        write_evaluation_report(report, predictions, source, opened, folder)
-    except OSError as error:
-      raise ReportError(done, error) from error
-  return done
-
-
-def _write_results(
-  folder: pathlib.Path, content: Mapping[str, Any], predictions: Predictions | None
-) -> None:
-  folder.mkdir(parents=True, exist_ok=True)
-  with atomic_writer(folder / EVALUATION) as file:
-    file.write(json.dumps(content, indent=2) + "\n")
-  if predictions is not None:
-    predictions.write(folder / PREDICTIONS)
-
-
-def _check_output(folder: pathlib.Path, report: str | os.PathLike) -> None:
-  """Checks that the results and the report, if any, can be written."""
-  check_writable(folder, [EVALUATION])
-  if report:
-    path = pathlib.Path(report).absolute()
-    check_writable(path.parent, [path.name])
+  attributes_of(source, config.data.group_columns)  # raises an error before the evaluation
+  return Evaluation(opened, config, task, mesh, eval_step, variables, source, split, folder)
 
 
 def check_source(source: Source, config: Config) -> None:

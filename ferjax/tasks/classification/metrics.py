@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from ferjax.tasks.base import Outcomes
 from ferjax.tasks.resampling import NUM_RESAMPLES
 from ferjax.typing import Classifications
 
@@ -138,6 +139,15 @@ class ClassificationMetrics:
         f"f1/{name}": float(2 * hits[i] / (counts[i] + predicted[i])),
       }
     return {**values, "num_images": float(len(self))}
+
+  def outcomes(self) -> dict[str, Outcomes]:
+    """Of `accuracy`, and of `balanced_accuracy` with the classes as strata."""
+    truth, predicted = _join(self._truth, np.int64), _join(self._predicted, np.int64)
+    correct, of_class = (truth == predicted)[:, None], np.eye(len(self.class_names), dtype=int)
+    return {
+      "accuracy": Outcomes(correct.astype(int), np.ones_like(correct, int)),
+      "balanced_accuracy": Outcomes(correct * of_class[truth], of_class[truth]),
+    }
 
   def confusion_matrix(self) -> Int[np.ndarray, "k k"]:
     """Counts: row is the true class, column the predicted class."""

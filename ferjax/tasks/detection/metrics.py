@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ferjax.expressions import UNLABELLED
+from ferjax.tasks.base import Outcomes
 from ferjax.tasks.detection.coco import coco_average_precision
 from ferjax.tasks.detection.voc import ImageResult, average_precision, precision_recall, suppress
 from ferjax.typing import Detections
@@ -157,6 +158,21 @@ class DetectionMetrics:
       **per_class,
       **self._precision_recall(num_labelled),
     }
+
+  def outcomes(self) -> dict[str, Outcomes]:
+    """Of each image: found faces of all, and found faces with the correct expression.
+
+    `face_recall` counts detections that score at least `score_threshold`, and, like `face_ap50`,
+    ignores their class. `expression_accuracy` is that of `compute`.
+    """
+    faces, recalls, expressions = self.faces(), [], []
+    for image in faces:
+      sure = image.select(image.scores >= self.score_threshold).match()
+      recalls.append((np.count_nonzero(sure >= 0), len(image.truth_labels)))
+      expressions.append(expression_hits(image)[::-1])
+    rates = {"face_recall": recalls, "expression_accuracy": expressions}
+    counts = {name: np.array(x, int).reshape(-1, 2) for name, x in rates.items()}
+    return {name: Outcomes(x[:, :1], x[:, 1:]) for name, x in counts.items()}
 
   @property
   def classes_without_boxes(self) -> tuple[str, ...]:
