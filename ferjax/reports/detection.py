@@ -172,5 +172,8 @@ def _with_boxes(image: np.ndarray, found: ImageResult) -> "ET.Element | str":
   for place, box in enumerate(found.boxes, 1):
     corners = tuple((box * scale).tolist())
     draw.rectangle(corners, outline=_FOUND, width=2)
-    draw.text((corners[0] + 4, corners[1] + 2), str(place), fill=_FOUND, stroke_width=2)
+    place_of_text = (corners[0] + 4, corners[1] + 1)
+    draw.text(
+      place_of_text, str(place), fill=_FOUND, stroke_width=2, stroke_fill="white", font_size=15
+    )
   return thumbnail(picture, _SIDE)
