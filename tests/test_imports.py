@@ -16,7 +16,17 @@ FILES = sorted(ROOT.rglob("*.py"))
 NAMES = [file.relative_to(ROOT).as_posix() for file in FILES]
 
 # What each package may import of ferjax; the neutral modules are open to all.
-NEUTRAL = {"typing", "config", "expressions", "hints", "hosts", "output", "trained", "_version"}
+NEUTRAL = {
+  "typing",
+  "config",
+  "expressions",
+  "hints",
+  "hosts",
+  "output",
+  "progress",
+  "trained",
+  "_version",
+}
 ALLOWED = {
   "ops": {"ops"},
   "models": {"models", "ops"},
@@ -31,9 +41,11 @@ ALLOWED = {
     "data",
     "interop",
     "weights",
+    "reports",
     "compilation_cache",
     "compiler_options",
   },
+  "reports": {"reports", "tasks"},
   "interop": {"interop", "models", "checkpoint", "archives"},
   "checkpoint": {"checkpoint"},
   "weights": {"weights", "checkpoint"},
@@ -62,11 +74,15 @@ ALLOWED = {
     "compiler_options",
   },
   "serving": {"serving", "inference", "data.image"},
+  "audit": {"audit", "inference", "models", "data", "compiler_options"},
   "video": {"video", "inference", "tasks.plots", "fonts"},
   "demo": {"demo", "inference", "video", "data.image"},
   "commands": {
     "commands",
+    "audit",
     "demo",
+    "reports",
+    "tasks.classification.plots",
     "export",
     "training",
     "allocator",
@@ -93,6 +109,8 @@ HOMES = {
   "fastapi": {"serving/app.py", "serving/server.py", "serving/uploads.py", "demo/app.py"},
   "uvicorn": {"serving/server.py"},
   "prometheus_client": {"serving/app.py", "serving/metrics.py"},
+  "cleanlab": {"audit/issues.py"},
+  "sklearn": {"audit/out_of_fold.py"},
   "av": {f"video/{name}.py" for name in ("analysis", "annotated", "reading", "results")},
   "pyarrow": {"video/tables.py", "video/timelines.py"},
 }

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ferjax._version import __version__
+from ferjax.commands.compare import add_compare
 from ferjax.commands.completion import add_completion
 from ferjax.commands.data import add_data
 from ferjax.commands.demo import add_demo
@@ -81,6 +82,7 @@ def create_parser() -> argparse.ArgumentParser:
     add(commands)
   add_train(commands)
   add_evaluate(commands)
+  add_compare(commands)
   add_completion(commands, parser)
   return parser
 
