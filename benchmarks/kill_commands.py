@@ -152,7 +152,7 @@ def full_disk(folder: pathlib.Path, disk: pathlib.Path) -> list[str]:
   filler.unlink()
   finish(command(workdir))
   problems = compare(folder / "run", workdir)
-  return problems if process.returncode == 1 else [*problems, "the full disk was not noticed"]
+  return problems if process.returncode == 2 else [*problems, "the full disk was not noticed"]
 
 
 def start(command: Sequence[str]) -> subprocess.Popen:

@@ -41,8 +41,6 @@ exclude_patterns = ["docs/_build", "**/node_modules", ".*", "build", "dist", "ru
 
 myst_heading_anchors = 4
 highlight_language = "none"  # of blocks without a language: commands, tables, folders
-# Pages of later versions have their place in docs/index.md before they are written.
-suppress_warnings = ["toc.empty_glob"]
 
 html_theme = "furo"
 html_title = f"ferjax {release}"

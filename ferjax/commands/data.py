@@ -17,7 +17,7 @@ from ferjax.commands.data_sets import (
   run_action,
 )
 from ferjax.commands.label import add_label
-from ferjax.commands.options import Add, add_host_options, add_json, join_hosts
+from ferjax.commands.options import Add, add_host_options, add_json, add_output, join_hosts
 from ferjax.expressions import SEVEN_EXPRESSIONS
 from ferjax.output import check_writable
 
@@ -57,7 +57,8 @@ def add_data(commands: argparse._SubParsersAction) -> None:
   check.set_defaults(run=functools.partial(run_action, _check))
   add_set_options(check.add_argument)
   _add_preparation_options(check.add_argument)
-  check.add_argument("--out", metavar="FILE", help="write all findings to this JSON file")
+  add_output(check.add_argument, "FILE", "write all findings to this JSON file", required=False)
+  add_json(check.add_argument, "the counts and all findings")
   prepare = actions.add_parser(
     "prepare",
     help="convert a data set to ArrayRecord shards",
@@ -66,7 +67,8 @@ def add_data(commands: argparse._SubParsersAction) -> None:
   prepare.set_defaults(run=functools.partial(run_action, _prepare))
   add_set_options(prepare.add_argument)
   _add_preparation_options(prepare.add_argument)
-  prepare.add_argument("--out", required=True, metavar="DIR", help="folder for prepared data sets")
+  add_output(prepare.add_argument, "DIR", "folder for prepared data sets")
+  add_json(prepare.add_argument, "what was prepared")
   prepare.add_argument(
     "--on-bad-record",
     choices=("error", "skip"),
@@ -170,17 +172,25 @@ def _described(data_set: "DataSet") -> dict[str, Any]:
 def _check(arguments: argparse.Namespace) -> int:
   from ferjax.data.preparation.checks import check_plan, summary
 
-  if arguments.out:
-    _check_file(pathlib.Path(arguments.out))
+  if arguments.output:
+    _check_file(pathlib.Path(arguments.output))
   plan = open_plan(arguments)
-  print_counts(plan)
+  if not arguments.json:
+    print_counts(plan)
   with progress_of(plan) as progress:
     findings = check_plan(plan, progress.update)
-  for kind, count in summary(findings).items():
-    print(f"{kind:<11} {count:>7,}")
-    print_first([finding.message for finding in findings if finding.kind == kind])
-  if arguments.out:
-    _write_findings(arguments.out, findings)
+  counts = summary(findings)
+  if arguments.json:
+    found = {"summary": counts, "findings": _rows(findings)}
+    print(json.dumps(plan.describe() | found, indent=2))
+  else:
+    for kind, count in counts.items():
+      print(f"{kind:<11} {count:>7,}")
+      print_first([finding.message for finding in findings if finding.kind == kind])
+  if arguments.output:
+    _write_findings(arguments.output, findings)
+    if not arguments.json:
+      print(f"All {len(findings):,} findings in {arguments.output}")
   return 1 if any(finding.is_error for finding in findings) else 0
 
 
@@ -190,15 +200,15 @@ def _prepare(arguments: argparse.Namespace) -> int:
   hosts = join_hosts(arguments)
   with hosts.together():
     if hosts.index == 0:
-      check_writable(arguments.out)
+      check_writable(arguments.output)
   with hosts.together():
     plan = open_plan(arguments)
-    if hosts.index == 0:
+    if hosts.index == 0 and not arguments.json:
       print_counts(plan)
     if hosts.count > 1:
       write_share(
         plan,
-        arguments.out,
+        arguments.output,
         index=hosts.index,
         count=hosts.count,
         wait=hosts.wait,
@@ -219,19 +229,34 @@ def _complete(arguments: argparse.Namespace, plan: "Plan") -> None:
 
     def announce(prepared: "Prepared") -> None:
       progress.close()
-      _print_prepared(plan, prepared)
+      if not arguments.json:
+        _print_prepared(plan, prepared)
 
     prepared = prepare(
       plan,
       arguments.source,
-      arguments.out,
+      arguments.output,
       on_bad_record=arguments.on_bad_record,
       drop_duplicates=arguments.drop_duplicates,
       progress=progress.update,
       announce=announce,
     )
+  flags = _train_flags(prepared.folder, plan.options.class_names)
+  if arguments.json:
+    print(json.dumps(plan.describe() | _described_result(prepared, flags), indent=2))
+    return
   print(f"Prepared in {prepared.folder}; see {REPORT}/ there")
-  print(f"Train with {_train_flags(prepared.folder, plan.options.class_names)}")
+  print(f"Train with {flags}")
+
+
+def _described_result(prepared: "Prepared", flags: str) -> dict[str, Any]:
+  return {
+    "folder": str(prepared.folder),
+    "records": dict(prepared.records),
+    "left_out": {split: list(lines) for split, lines in prepared.left_out.items()},
+    "duplicates": {split: list(lines) for split, lines in prepared.duplicates.items()},
+    "train_with": flags,
+  }
 
 
 def _print_prepared(plan: "Plan", prepared: "Prepared") -> None:
@@ -272,8 +297,10 @@ def _check_file(path: pathlib.Path) -> None:
 
 
 def _write_findings(file: str, findings: Sequence["Finding"]) -> None:
-  rows = [{"kind": finding.kind, "message": finding.message} for finding in findings]
   path = pathlib.Path(file)
   path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(json.dumps(rows, indent=2))
-  print(f"All {len(rows):,} findings in {path}")
+  path.write_text(json.dumps(_rows(findings), indent=2))
+
+
+def _rows(findings: Sequence["Finding"]) -> list[dict[str, str]]:
+  return [{"kind": finding.kind, "message": finding.message} for finding in findings]

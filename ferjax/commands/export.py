@@ -1,10 +1,11 @@
 """The subcommand `ferjax export`: writes a trained network for another program."""
 
 import argparse
+import json
 import pathlib
 
 from ferjax.commands.errors import CommandError
-from ferjax.commands.options import add_step
+from ferjax.commands.options import add_json, add_output, add_step
 from ferjax.export.options import FORMATS, PARAMETERS, QUANTIZE, ExportOptions
 from ferjax.output import check_writable
 from ferjax.weights.defaults import DEFAULT_CLASSIFIER
@@ -33,7 +34,7 @@ def add_export(commands: argparse._SubParsersAction) -> None:
   add("checkpoint", metavar="WEIGHTS", help="training workdir, checkpoint, weights file or name")
   add("--format", required=True, choices=tuple(FORMATS), help="format of the file")
   suffixes = ", ".join(f"{chosen.suffix} for {name}" for name, chosen in FORMATS.items())
-  add("--out", required=True, metavar="FILE", help=f"the file; its suffix is {suffixes}")
+  add_output(add, "FILE", f"the file; its suffix is {suffixes}")
   add_step(add)
   add(
     "--parameters",
@@ -76,6 +77,7 @@ def add_export(commands: argparse._SubParsersAction) -> None:
     default="float32",
     help="safetensors: of the kernels in the file (default: %(default)s)",
   )
+  add_json(add, "what was written")
   _add_settings(command.add_argument_group("settings of prediction in the program").add_argument)
 
 
@@ -107,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> None:
     data_set=arguments.data_set,
     split=arguments.split,
   )
-  output = pathlib.Path(arguments.out)
+  output = pathlib.Path(arguments.output)
   try:
     check_writable(output.parent, [output.name])
     from ferjax.export.exporting import export_network
@@ -117,6 +119,11 @@ def _run(arguments: argparse.Namespace) -> None:
     )
   except (ValueError, OSError, ImportError) as error:
     raise CommandError(error) from error
-  print(f"{output}: {arguments.format}, {output.stat().st_size / 1e6:.2f} MB")
+  size = output.stat().st_size
+  if arguments.json:
+    result = {"file": str(output), "format": arguments.format, "bytes": size, "about": about}
+    print(json.dumps(result, indent=2))
+    return
+  print(f"{output}: {arguments.format}, {size / 1e6:.2f} MB")
   if about:
     print(about)

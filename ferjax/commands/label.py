@@ -17,7 +17,7 @@ from ferjax.commands.data_sets import (
   progress_of,
   run_action,
 )
-from ferjax.commands.options import add_step, crop_margin
+from ferjax.commands.options import add_output, add_step, crop_margin
 from ferjax.expressions import SEVEN_EXPRESSIONS, UNKNOWN, UNLABELLED, index_of_spelling
 from ferjax.output import check_writable
 from ferjax.weights.defaults import DEFAULT_CLASSIFIER
@@ -55,7 +55,7 @@ def add_label(actions: argparse._SubParsersAction) -> None:
   command.set_defaults(run=functools.partial(run_action, _label), **fixed, **no_new_split)
   add = command.add_argument
   add_set_options(add)
-  add("--out", required=True, metavar="FILE", help="the table, which must not exist")
+  add_output(add, "FILE", "the table, which must not exist")
   add(
     "--weights",
     default=DEFAULT_CLASSIFIER,
@@ -96,7 +96,7 @@ def _label(arguments: argparse.Namespace) -> int:
   from ferjax.weights.settings import check_fraction
 
   check_fraction("--threshold", arguments.threshold)
-  out = pathlib.Path(arguments.out)
+  out = pathlib.Path(arguments.output)
   _check_new(out)
   opened = open_weights(arguments.weights, step=arguments.step)
   opened.check_task("classification")

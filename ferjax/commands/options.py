@@ -41,13 +41,28 @@ def add_json(add: Add, text: str) -> None:
   add("--json", action="store_true", help=f"print {text} as JSON instead of a summary")
 
 
+def add_output(
+  add: Add, metavar: str, text: str, *, default: str | None = None, required: bool = True
+) -> None:
+  """Adds `--output`, also called `--out`; `text` describes it, and the help shows the default."""
+  shown = "" if default is None else " (default: %(default)s)"
+  add(
+    "--output",
+    "--out",
+    required=required,
+    default=default,
+    metavar=metavar,
+    help=f"{text}{shown}",
+  )
+
+
 def add_host_options(add: Add) -> None:
   """Adds the options of a command that several hosts run together."""
   add(
     "--distributed",
     action="store_true",
-    help="share the work with the other hosts that run the same command; --output or --out is a "
-    "folder that all can access",
+    help="share the work with the other hosts that run the same command; --output is a folder "
+    "that all can access",
   )
   add("--coordinator", metavar="HOST:PORT", help="address of host 0, if JAX cannot detect it")
   add("--num-hosts", type=int, metavar="N", help="number of hosts; with --coordinator")
@@ -110,13 +125,7 @@ def add_image_options(
   """
   add("paths", nargs="+", metavar="PATH", help=paths)
   add_checkpoint(add, default=checkpoint)
-  add(
-    "--output",
-    required=output is None,
-    default=output,
-    metavar="DIR",
-    help=f"folder for the results{'' if output is None else ' (default: %(default)s)'}",
-  )
+  add_output(add, "DIR", "folder for the results", default=output, required=output is None)
   add_step(add)
   add(
     "--on-bad-image",

@@ -71,7 +71,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
 def _add_host_options(add: Add) -> None:
   add("--distributed", action="store_true", help="run on several hosts")
   add("--coordinator", metavar="HOST:PORT", help="of host 0, if JAX cannot detect it")
-  add("--num_hosts", type=int, metavar="N", help="number of hosts; with --coordinator")
+  add("--num-hosts", type=int, metavar="N", help="number of hosts; with --coordinator")
   add("--host", type=int, metavar="I", help="number of this host, from 0; with --coordinator")
 
 

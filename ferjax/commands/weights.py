@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ferjax.commands.errors import CommandError
-from ferjax.commands.options import add_json, add_step, crop_margin
+from ferjax.commands.options import add_json, add_output, add_step, crop_margin
 from ferjax.commands.weights_import import add_import
 from ferjax.output import check_writable
 from ferjax.weights.defaults import DEFAULT_CLASSIFIER
@@ -60,7 +60,7 @@ def _add_save(actions: argparse._SubParsersAction) -> None:
   save.set_defaults(run=_save)
   add = save.add_argument
   add("checkpoint", metavar="WEIGHTS", help="training workdir, checkpoint, weights file or name")
-  add("--output", required=True, metavar="FILE", help="the weights file, NAME.safetensors")
+  add_output(add, "FILE", "the weights file, NAME.safetensors")
   add_step(add)
   add("--name", metavar="NAME", help="of the weights (default: that of the file)")
   add("--data", metavar="TEXT", help="the training data")

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ferjax.commands.errors import CommandError
+from ferjax.commands.options import add_output
 from ferjax.output import check_writable
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def add_import(actions: argparse._SubParsersAction) -> None:
     help="state dict (.safetensors, .npz, .pth, .pt, .pth.tar) of the network or a part of it, or "
     "part=FILE,part=FILE",
   )
-  add("--out", required=True, metavar="DIR", help="new folder for the checkpoint")
+  add_output(add, "DIR", "new folder for the checkpoint")
   add("--json", action="store_true", help="print the table as JSON, with all names")
   add(
     "--initialise",
@@ -127,11 +128,11 @@ _OPTIONS = (
 
 def _import(arguments: argparse.Namespace) -> None:
   try:
-    check_writable(arguments.out)
+    check_writable(arguments.output)
     from ferjax.interop.import_options import ImportOptions
     from ferjax.interop.importing import check_new, compare_files
 
-    check_new(arguments.out)
+    check_new(arguments.output)
     given = {name: getattr(arguments, name) for name in _OPTIONS}
     options = ImportOptions(class_names=arguments.classes, **given)
     imported = compare_files(arguments.model, arguments.files, options)
@@ -139,7 +140,7 @@ def _import(arguments: argparse.Namespace) -> None:
       print("\n".join(_table(imported)), flush=True)
     folder, problem = None, None
     try:
-      folder = imported.write(arguments.out).name
+      folder = imported.write(arguments.output).name
     except (ValueError, OSError) as error:
       problem = error
     if arguments.json:
@@ -153,7 +154,7 @@ def _import(arguments: argparse.Namespace) -> None:
   if modules := imported.initialised():
     print(
       f"ferjax: warning: {', '.join(modules)} have random values: train the network before you use "
-      f"it, with --config.train.pretrained={arguments.out}",
+      f"it, with --config.train.pretrained={arguments.output}",
       file=sys.stderr,
     )
 

@@ -19,7 +19,8 @@ from ferjax.training.loop import Interrupted
 from ferjax.training.step_log import NonFiniteError
 
 # Errors caused by the user; their messages give the fix.
-USER_ERRORS = (ValueError, OSError, ImportError, NonFiniteError, Interrupted)
+STOPPED = (NonFiniteError, Interrupted)
+USER_ERRORS = (ValueError, OSError, ImportError, *STOPPED)
 TRACEBACK = "FERJAX_TRACEBACK"
 
 
@@ -44,7 +45,7 @@ def join_hosts() -> None:
   if not _DISTRIBUTED.value:
     if address != (None, None, None):
       raise ValueError(
-        "--coordinator, --num_hosts and --host are for runs on several hosts; pass --distributed "
+        "--coordinator, --num-hosts and --host are for runs on several hosts; pass --distributed "
         "as well"
       )
     return
@@ -52,7 +53,10 @@ def join_hosts() -> None:
 
 
 def run(main: Callable[[], None], argv: list[str] | None = None) -> None:
-  """Parses the flags and calls `main`; exits with code 1 and one message after a user error.
+  """Parses the flags and calls `main`; prints one message after an error that a user can mend.
+
+  The exit code is then 2, or 1 if the run was stopped: interrupted, or with numbers that are not
+  finite.
 
   Args:
     main: the program.
@@ -77,12 +81,21 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _parse_checked(argv: Sequence[str]) -> list[str]:
+  argv = list(map(_with_underscores, argv))
   check_overrides(argv)
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
     raise ValueError(flag_error_message(error)) from error
   return rest
+
+
+def _with_underscores(argument: str) -> str:
+  """`--num-hosts=2` -> `--num_hosts=2`; fields of the config stay as they are."""
+  flag, equals, value = argument.partition("=")
+  if not flag.startswith("--") or flag.startswith("--config."):
+    return argument
+  return f"--{flag[2:].replace('-', '_')}{equals}{value}"
 
 
 def flag_error_message(error: flags.Error) -> str:
@@ -102,7 +115,8 @@ def _exit_on_user_error(function: Callable[[], Any]) -> Any:
   except USER_ERRORS as error:
     if os.environ.get(TRACEBACK, "") == "1":
       raise
-    sys.exit(f"error: {error}\n(set {TRACEBACK}=1 for the traceback)")
+    print(f"error: {error}\n(set {TRACEBACK}=1 for the traceback)", file=sys.stderr)
+    sys.exit(1 if isinstance(error, STOPPED) else 2)
 
 
 def check_overrides(argv: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """`ferjax data` on the command line."""
 
 import json
+import pathlib
 import re
 import shlex
 import subprocess
@@ -239,6 +240,22 @@ def test_records_are_counted_even_if_the_report_cannot_be_written(run, folder, c
   with pytest.raises(CommandError, match="no space left"):
     run("prepare", "csv", "--source", folder, "--out", folder / "out", "--validation", 0.2)
   assert "train 56, val 14 records" in capsys.readouterr().out
+
+
+def test_json_for_programs(run, folder):
+  options = ("csv", "--source", folder, "--validation", 0.2, "--json")
+  code, text = run("check", *options)
+  checked = json.loads(text)
+  assert code == 1  # equal images with two labels
+  assert (checked["data_set"], checked["task"]) == ("csv", "classification")
+  assert checked["summary"]["duplicate"] == 1
+  assert sum(checked["summary"].values()) == len(checked["findings"])
+  assert {"split": "train", "name": "neutral", "found": 10, "official": None} in checked["counts"]
+  _, text = run("prepare", *options, "--out", folder / "out")
+  prepared = json.loads(text)
+  assert prepared["records"] == {"train": 56, "val": 14}
+  assert pathlib.Path(prepared["folder"]).is_relative_to(folder / "out")
+  assert prepared["train_with"].startswith("--config.data.source=prepared --config.data.dir=")
 
 
 def test_exit_codes_of_the_program(folder, capsys):

@@ -63,7 +63,7 @@ def test_the_help_has_all_flags(name, capsys):
   names = found.stdout.split()
   assert len(names) >= 7
   for flag in names:
-    assert f"--{flag}" in text
+    assert f"--{flag.replace('_', '-')}" in text
 
 
 def test_a_program_runs_and_reports_errors(tmp_path):

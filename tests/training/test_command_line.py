@@ -100,6 +100,16 @@ def program(name, *arguments, **environment):
   )
 
 
+def test_dashes_in_names_of_flags(tmp_path):
+  """`--num-hosts` is `--num_hosts`, which is refused on a single host."""
+  for name in ("--num-hosts", "--num_hosts"):
+    done = program(
+      "train.py", f"--config={CONFIG}:tiny", f"--workdir={tmp_path / 'run'}", f"{name}=2"
+    )
+    assert done.returncode == 2
+    assert "--coordinator, --num-hosts and --host are for runs on several hosts" in done.stderr
+
+
 def test_user_errors_give_one_message(tmp_path):
   weights = tmp_path / "weights.safetensors"
   weights.write_bytes(b"error page: not found")
@@ -108,11 +118,11 @@ def test_user_errors_give_one_message(tmp_path):
     ([f"--config={CONFIG}:tiny", f"--config.train.pretrained={weights}"], "cannot be read: "),
   ):
     done = program("train.py", *arguments, "--workdir", tmp_path / "run")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
   done = program("eval.py", "--workdir", tmp_path / "run", FERJAX_TRACEBACK="1")
-  assert done.returncode == 1
+  assert done.returncode == 1  # of Python
   assert "Traceback" in done.stderr
   assert "no checkpoint in" in done.stderr
 
@@ -142,7 +152,7 @@ def test_metrics_are_printed_even_if_they_cannot_be_written(tmp_path):
     cwd=tmp_path,
     env={**os.environ, "PYTHONIOENCODING": "ascii"},
   )
-  assert done.returncode == 1
+  assert done.returncode == 2
   assert "\\u4e2d\\u6027\n  map50      0.2500\n" in done.stdout
   assert "error: the report cannot be written to out: no space left" in done.stderr
   assert "Traceback" not in done.stderr

@@ -1,0 +1,33 @@
+"""docs/interfaces.md names what exists, and all that is public."""
+
+import argparse
+import importlib
+import pathlib
+import re
+
+import pytest
+
+import ferjax
+import ferjax.export
+import ferjax.weights
+from ferjax.commands.main import create_parser
+
+PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "interfaces.md").read_text(encoding="utf-8")
+NAMES = re.findall(r"`(ferjax(?:\.\w+)+)`", PAGE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_documented_names_exist(name):
+  module, _, attribute = name.rpartition(".")
+  assert hasattr(importlib.import_module(module), attribute)
+
+
+@pytest.mark.parametrize("module", [ferjax, ferjax.export, ferjax.weights])
+def test_public_names_are_documented(module):
+  assert {f"{module.__name__}.{name}" for name in module.__all__} <= set(NAMES)
+
+
+def test_commands_are_documented():
+  actions = create_parser()._actions
+  commands = next(x for x in actions if isinstance(x, argparse._SubParsersAction)).choices
+  assert set(re.findall(r"`ferjax (\w+)`", PAGE)) == set(commands)
