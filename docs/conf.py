@@ -45,4 +45,7 @@ highlight_language = "none"  # of blocks without a language: commands, tables, f
 html_theme = "furo"
 html_title = f"ferjax {release}"
 html_extra_path = ["redirect"]
+html_static_path = ["static"]
+html_css_files = ["wide.css"]
+html_show_copyright = False
 html_copy_source = False

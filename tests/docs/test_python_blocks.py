@@ -92,7 +92,7 @@ def film(place):
 FIXTURES = {"docs/export.md": "exported", "docs/import.md": "released", "docs/video.md": "film"}
 
 
-@pytest.mark.parametrize("name", PAGES.keys() - TRACED.keys())
+@pytest.mark.parametrize("name", sorted(PAGES.keys() - TRACED.keys()))
 def test_blocks_run(name, place, request, capsys):
   if name in FIXTURES:
     request.getfixturevalue(FIXTURES[name])
