@@ -25,6 +25,8 @@ TRACED = {
   "docs/fer_yolo_mamba.md": {"images": (2, 320, 320, 3)},
   "docs/fermam.md": {"faces": (2, 224, 224, 3)},
 }
+# The others compile networks, which takes seconds to half a minute each: they are slow.
+QUICK = {"docs/serve.md", "docs/synthetic.md", "docs/weights.md"}
 PAGES = {
   name: page
   for page in doc_pages.pages()
@@ -92,7 +94,13 @@ def film(place):
 FIXTURES = {"docs/export.md": "exported", "docs/import.md": "released", "docs/video.md": "film"}
 
 
-@pytest.mark.parametrize("name", sorted(PAGES.keys() - TRACED.keys()))
+@pytest.mark.parametrize(
+  "name",
+  [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+    for name in sorted(PAGES.keys() - TRACED.keys())
+  ],
+)
 def test_blocks_run(name, place, request, capsys):
   if name in FIXTURES:
     request.getfixturevalue(FIXTURES[name])
