@@ -28,6 +28,7 @@ from ferjax.compilation_cache import enable_compilation_cache
 from ferjax.config import DataConfig
 from ferjax.data.datasets.base import Options
 from ferjax.data.datasets.catalog import DATA_SETS
+from ferjax.data.distortions import crop
 from ferjax.data.loading import load_source
 from ferjax.data.sources import LabelledSource, ReleasedFaces
 from ferjax.inference.classification import ExpressionClassifier
@@ -45,23 +46,6 @@ CROPS = {
   "10 % down": (1.0, 0.0, 0.1),
 }
 Pixels = UInt8[np.ndarray, "_ _ 3"]
-
-
-def crop(image: Pixels, scale: float, right: float, down: float) -> Pixels:
-  """The image cropped anew: `scale` times its size, shifted by fractions of its size.
-
-  Beyond the image, its border is repeated. The crop starts and ends at the nearest pixels.
-  """
-  rows, columns = (
-    _positions(side, scale, shift)
-    for side, shift in zip(image.shape[:2], (down, right), strict=True)
-  )
-  return image[rows[:, None], columns[None]]
-
-
-def _positions(side: int, scale: float, shift: float) -> np.ndarray:
-  start = round(side * (shift + (1 - scale) / 2))
-  return np.clip(np.arange(start, start + max(1, round(side * scale))), 0, side - 1)
 
 
 def classify(

@@ -4,6 +4,8 @@ Not frozen: `--config.optimizer.momentum=0.9` assigns to them.
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from ferjax.expressions import SEVEN_EXPRESSIONS
 
@@ -105,6 +107,8 @@ class DataConfig:
   class_names: tuple[str, ...] = SEVEN_EXPRESSIONS
   image_size: int = 320  # pixels, divisible by the stride of the network
   max_boxes: int = 32  # boxes per training image (a mosaic contains those of four images)
+  # Columns of a table, or attributes of another set, for metrics by group. (): all of such a set.
+  group_columns: tuple[str, ...] = ()
   rule: str = "majority"  # for the labels of FERPlus; or "probability"
   margin: float = 0.0  # added around a face cropped from an image, as a fraction of its box's side
   on_bad_record: str = "error"  # or "skip": counted, logged, and left out
@@ -190,6 +194,7 @@ class TrainConfig:
   select_on_test_reason: str = ""
   checkpoint_every: int = 1  # epochs
   keep_checkpoints: int = 3  # newest checkpoints to keep, besides the best
+  curves: bool = True  # draw curves.png after every evaluation
 
 
 @dataclasses.dataclass
@@ -239,3 +244,14 @@ class Config:
   train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
   loss: LossConfig = dataclasses.field(default_factory=LossConfig)
   eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """Turns {"train": {"epochs": 3}} into {"train.epochs": 3}."""
+  flat = {}
+  for name, value in values.items():
+    if isinstance(value, Mapping):
+      flat |= flatten(value, f"{prefix}{name}.")
+    else:
+      flat[prefix + name] = value
+  return flat

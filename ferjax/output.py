@@ -8,7 +8,7 @@ import sys
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
-from typing import TextIO
+from typing import BinaryIO, TextIO
 
 
 def escape_unencodable_output() -> None:
@@ -92,10 +92,26 @@ def atomic_writer(path: pathlib.Path) -> Iterator[TextIO]:
   Names that are not UTF-8 are `escaped`. `json` escapes them itself, and Python's `json` restores
   them when it reads the file.
   """
+  with (
+    _replacing(path) as partial,
+    partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+  ):
+    yield file
+
+
+@contextlib.contextmanager
+def atomic_binary_writer(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """Opens a file of bytes that replaces `path` only after it is written completely."""
+  with _replacing(path) as partial, partial.open("wb") as file:
+    yield file
+
+
+@contextlib.contextmanager
+def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A temporary name, always the same, so that a killed program leaves one file at most."""
   partial = path.with_name(f".{path.name}.partial")
   try:
-    with partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-      yield file
+    yield partial
     os.replace(partial, path)
   finally:
     partial.unlink(missing_ok=True)

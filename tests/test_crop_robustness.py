@@ -1,4 +1,4 @@
-"""The crops and the interval of `benchmarks/crop_robustness.py`."""
+"""The interval of `benchmarks/crop_robustness.py`."""
 
 import importlib.util
 import pathlib
@@ -14,26 +14,6 @@ def benchmark():
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
-
-
-def test_crops_by_hand(benchmark):
-  """Rows of ten pixels; beyond the image, its border is repeated."""
-  row = np.arange(10, dtype=np.uint8)
-  image = np.broadcast_to(row[None, :, None], (10, 10, 3))
-  for change, expected in (
-    ((1.0, 0.0, 0.0), row),
-    ((1.4, 0.0, 0.0), [0, 0, *row, 9, 9]),
-    ((0.6, 0.0, 0.0), row[2:8]),
-    ((1.0, -0.1, 0.0), [0, *row[:9]]),
-    ((1.0, 0.2, 0.0), [*row[2:], 9, 9]),
-    ((1.0, 0.0, 0.3), row),
-  ):
-    cropped = benchmark.crop(image, *change)
-    assert cropped.shape == (len(expected), len(expected), 3)
-    np.testing.assert_array_equal(cropped[0, :, 0], expected)
-    np.testing.assert_array_equal(cropped[-1, :, 2], expected)
-  down = benchmark.crop(np.swapaxes(image, 0, 1), 1.0, 0.0, 0.3)
-  np.testing.assert_array_equal(down[:, 0, 0], [*row[3:], 9, 9, 9])
 
 
 def test_difference_of_balanced_accuracy(benchmark):

@@ -16,7 +16,17 @@ FILES = sorted(ROOT.rglob("*.py"))
 NAMES = [file.relative_to(ROOT).as_posix() for file in FILES]
 
 # What each package may import of ferjax; the neutral modules are open to all.
-NEUTRAL = {"typing", "config", "expressions", "hints", "hosts", "output", "trained", "_version"}
+NEUTRAL = {
+  "typing",
+  "config",
+  "expressions",
+  "hints",
+  "hosts",
+  "output",
+  "progress",
+  "trained",
+  "_version",
+}
 ALLOWED = {
   "ops": {"ops"},
   "models": {"models", "ops"},
@@ -31,9 +41,11 @@ ALLOWED = {
     "data",
     "interop",
     "weights",
+    "reports",
     "compilation_cache",
     "compiler_options",
   },
+  "reports": {"reports", "tasks"},
   "interop": {"interop", "models", "checkpoint", "archives"},
   "checkpoint": {"checkpoint"},
   "weights": {"weights", "checkpoint"},
@@ -62,9 +74,15 @@ ALLOWED = {
     "compiler_options",
   },
   "serving": {"serving", "inference", "data.image"},
+  "audit": {"audit", "inference", "models", "data", "compiler_options"},
   "video": {"video", "inference", "tasks.plots", "fonts"},
+  "demo": {"demo", "inference", "video", "data.image"},
   "commands": {
     "commands",
+    "audit",
+    "demo",
+    "reports",
+    "tasks.classification.plots",
     "export",
     "training",
     "allocator",
@@ -87,10 +105,12 @@ FORBIDDEN = {
 }
 HOMES = {
   "orbax": {"checkpoint/reading.py", "checkpoint/writing.py"},
-  "starlette": {"serving/uploads.py"},
-  "fastapi": {"serving/app.py", "serving/server.py", "serving/uploads.py"},
+  "starlette": {"serving/uploads.py", "demo/app.py"},
+  "fastapi": {"serving/app.py", "serving/server.py", "serving/uploads.py", "demo/app.py"},
   "uvicorn": {"serving/server.py"},
   "prometheus_client": {"serving/app.py", "serving/metrics.py"},
+  "cleanlab": {"audit/issues.py"},
+  "sklearn": {"audit/out_of_fold.py"},
   "av": {f"video/{name}.py" for name in ("analysis", "annotated", "reading", "results")},
   "pyarrow": {"video/tables.py", "video/timelines.py"},
 }
@@ -264,6 +284,7 @@ def test_the_architecture_page_has_these_rules_and_existing_names():
     ("import ferjax.inference.loading, ferjax.weights.saving", "orbax grain optax matplotlib"),
     # Options of `ferjax serve`; the extra is not in every installation.
     ("import ferjax.commands.serve", "jax numpy fastapi starlette uvicorn prometheus_client"),
+    ("import ferjax.commands.demo", "jax numpy gradio fastapi starlette uvicorn av"),
     ("import ferjax.commands.predict, ferjax.video.source", "jax numpy av pyarrow scipy"),
     ("from ferjax import create_model", "orbax grain tensorflow tensorflow_datasets torch"),
   ],

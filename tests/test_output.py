@@ -4,7 +4,14 @@ import stat
 
 import pytest
 
-from ferjax.output import atomic_writer, check_writable, escaped, one_line, results_folder
+from ferjax.output import (
+  atomic_binary_writer,
+  atomic_writer,
+  check_writable,
+  escaped,
+  one_line,
+  results_folder,
+)
 
 
 def test_escaped_names_are_valid_unicode():
@@ -71,3 +78,21 @@ def test_a_file_is_replaced_only_when_complete(tmp_path):
 def test_names_take_one_line():
   name = "a\nb\x1b[31m\u2028\udce9 é字\u200d"
   assert one_line(name) == "a\\nb\\x1b[31m\\u2028\udce9 é字\u200d"
+
+
+def test_a_file_of_bytes_is_replaced_only_when_complete(tmp_path):
+  path = tmp_path / "a.bin"
+  path.write_bytes(b"before")
+
+  def stop_half_way():
+    with atomic_binary_writer(path) as file:
+      file.write(b"half")
+      raise RuntimeError("stop")
+
+  with pytest.raises(RuntimeError, match="stop"):
+    stop_half_way()
+  assert path.read_bytes() == b"before"
+  with atomic_binary_writer(path) as file:
+    file.write(b"\x00after")
+  assert path.read_bytes() == b"\x00after"
+  assert list(tmp_path.iterdir()) == [path]

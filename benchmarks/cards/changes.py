@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from crop_robustness import crop
 from jaxtyping import Float, UInt8
 
+from ferjax.data.distortions import blur, crop, darken, reduce_size, rotate, rotate_photograph
 from ferjax.data.image import GREY
 
 Pixels = UInt8[np.ndarray, "_ _ 3"]
@@ -35,43 +35,13 @@ class Change(NamedTuple):
   apply: Callable
 
 
-def blur(image: Pixels, sigma: float) -> Pixels:
-  """Gaussian blur; `sigma` is in pixels."""
-  return cv2.GaussianBlur(
-    np.ascontiguousarray(image), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE
-  )
-
-
-def darken(image: Pixels, factor: float) -> Pixels:
-  """Grey levels multiplied by a factor of at most 1, and rounded."""
-  return np.rint(image * np.float32(factor)).astype(np.uint8)
-
-
-def rotate(image: Pixels, degrees: float) -> Pixels:
-  """Rotated clockwise about its centre; its border is repeated beyond it."""
-  height, width = image.shape[:2]
-  matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -degrees, 1.0)
-  return cv2.warpAffine(
-    np.ascontiguousarray(image), matrix, (width, height), borderMode=cv2.BORDER_REPLICATE
-  )
-
-
-def lower_resolution(image: Pixels, side: float) -> Pixels:
-  """The image as averages over areas, `side` pixels wide; an image that is not wider as it is."""
-  height, width = image.shape[:2]
-  if side >= width:
-    return image
-  size = (round(side), max(1, round(height * side / width)))
-  return cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
-
-
 def blur_photograph(image: Pixels, boxes: Boxes, share: float) -> tuple[Pixels, Boxes]:
   """Blur with a standard deviation relative to the side of the first face."""
   return blur(image, share * side_of(boxes[0])), boxes
 
 
 def darken_photograph(image: Pixels, boxes: Boxes, factor: float) -> tuple[Pixels, Boxes]:
-  """See `darken`."""
+  """See `ferjax.data.distortions.darken`."""
   return darken(image, factor), boxes
 
 
@@ -95,30 +65,6 @@ def shrink_photograph(image: Pixels, boxes: Boxes, side: float) -> tuple[Pixels,
   )
   scales = np.tile(size / np.array([width, height]), 2)
   return framed, boxes * scales[None] + np.array([[left, top, left, top]])
-
-
-def rotate_photograph(image: Pixels, boxes: Boxes, degrees: float) -> tuple[Pixels, Boxes]:
-  """Rotated clockwise about its centre, in a grey frame around all of it.
-
-  The new box encloses the rotated ellipse in the old box: a head is rounder than its box, whose
-  rotated corners would give a box that is too large.
-  """
-  height, width = image.shape[:2]
-  angle = math.radians(degrees)
-  cos, sin = math.cos(angle), math.sin(angle)
-  new_width = round(width * abs(cos) + height * abs(sin))
-  new_height = round(width * abs(sin) + height * abs(cos))
-  # Continuous coordinates: the centre of the first pixel is at 0.5, in OpenCV at 0.
-  matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), -degrees, 1.0)
-  matrix[:, 2] += ((new_width - width) / 2, (new_height - height) / 2)
-  framed = cv2.warpAffine(
-    np.ascontiguousarray(image), matrix, (new_width, new_height), borderValue=(GREY,) * 3
-  )
-  turn = np.array([[cos, -sin], [sin, cos]])
-  centres = (boxes[:, :2] + boxes[:, 2:]) / 2 - np.array([[width, height]]) / 2
-  centres = centres @ turn.T + np.array([[new_width, new_height]]) / 2
-  halves = np.sqrt(((boxes[:, 2:] - boxes[:, :2]) / 2) ** 2 @ (turn**2).T)
-  return framed, np.concatenate([centres - halves, centres + halves], axis=1)
 
 
 def side_of(box: Float[np.ndarray, "4"]) -> float:
@@ -152,8 +98,13 @@ OF_FACES: Mapping[str, Change] = {
     lambda image, level: blur(image, level * image.shape[1]),
   ),
   "darkness": Change("grey levels multiplied by", (1.0, 0.5, 0.25, 0.12, 0.06), 1.0, darken),
-  "rotation": Change("degrees", (-30, -20, -10, 0, 10, 20, 30), 0, rotate),
-  "resolution": Change("pixels across the crop", (48, 32, 24, 16, 12), 48, lower_resolution),
+  "rotation": Change("degrees", (-30.0, -20.0, -10.0, 0.0, 10.0, 20.0, 30.0), 0.0, rotate),
+  "resolution": Change(
+    "pixels across the crop",
+    (48, 32, 24, 16, 12),
+    48,
+    lambda image, level: reduce_size(image, level / image.shape[1]),
+  ),
 }
 
 OF_PHOTOGRAPHS: Mapping[str, Change] = {
@@ -169,5 +120,7 @@ OF_PHOTOGRAPHS: Mapping[str, Change] = {
   "darkness": Change(
     "grey levels multiplied by", (1.0, 0.5, 0.25, 0.12, 0.06), 1.0, darken_photograph
   ),
-  "rotation": Change("degrees", (-45, -30, -15, 0, 15, 30, 45), 0, rotate_photograph),
+  "rotation": Change(
+    "degrees", (-45.0, -30.0, -15.0, 0.0, 15.0, 30.0, 45.0), 0.0, rotate_photograph
+  ),
 }

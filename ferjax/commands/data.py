@@ -1,4 +1,4 @@
-"""The subcommands of `ferjax data`: list, check, prepare; `label` has a file of its own."""
+"""The subcommands of `ferjax data`: list, check, prepare; label and audit have their own files."""
 
 import argparse
 import functools
@@ -8,7 +8,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ferjax.commands.audit import add_audit
 from ferjax.commands.data_sets import (
+  add_columns,
+  add_labels,
   add_set_options,
   open_plan,
   print_counts,
@@ -20,6 +23,7 @@ from ferjax.commands.label import add_label
 from ferjax.commands.options import Add, add_host_options, add_json, add_output, join_hosts
 from ferjax.expressions import SEVEN_EXPRESSIONS
 from ferjax.output import check_writable
+from ferjax.progress import Progress
 
 if TYPE_CHECKING:
   from ferjax.data.datasets.base import DataSet
@@ -32,6 +36,7 @@ _EXAMPLES = (
   "ferjax data check rafdb --source /data/rafdb",
   "ferjax data prepare ferplus --source /data/fer2013 --out /data/prepared",
   "ferjax data label csv --source /data/photographs --out labelled.csv",
+  "ferjax data audit image_folder --source /data/faces --output audit",
 )
 
 
@@ -42,7 +47,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
   """
   data = commands.add_parser(
     "data",
-    help="list, check, prepare and label data sets",
+    help="list, check, prepare, label and audit data sets",
     examples=_EXAMPLES,
   )
   actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -57,6 +62,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
   check.set_defaults(run=functools.partial(run_action, _check))
   add_set_options(check.add_argument)
   _add_preparation_options(check.add_argument)
+  add_labels(check.add_argument)
   add_output(check.add_argument, "FILE", "write all findings to this JSON file", required=False)
   add_json(check.add_argument, "the counts and all findings")
   prepare = actions.add_parser(
@@ -66,7 +72,9 @@ def add_data(commands: argparse._SubParsersAction) -> None:
   )
   prepare.set_defaults(run=functools.partial(run_action, _prepare))
   add_set_options(prepare.add_argument)
+  add_columns(prepare.add_argument)
   _add_preparation_options(prepare.add_argument)
+  add_labels(prepare.add_argument)
   add_output(prepare.add_argument, "DIR", "folder for prepared data sets")
   add_json(prepare.add_argument, "what was prepared")
   prepare.add_argument(
@@ -75,8 +83,15 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     default="error",
     help="stop at a bad record, or leave it out and list it in the report (default: %(default)s)",
   )
-  duplicates = prepare.add_mutually_exclusive_group()
-  duplicates.add_argument(
+  _add_duplicate_options(prepare.add_mutually_exclusive_group().add_argument)
+  add_host_options(prepare.add_argument_group("several hosts").add_argument)
+  add_label(actions)
+  add_audit(actions)
+
+
+def _add_duplicate_options(add: Add) -> None:
+  """Adds the options of `prepare` that leave out duplicates; they exclude each other."""
+  add(
     "--drop-duplicates",
     choices=("none", "across-splits", "conflicting", "all", "leak-free"),
     default="none",
@@ -89,7 +104,7 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     "val and test the images that are the same as an image of train, or look like it. The report "
     "lists the dropped images (default: %(default)s)",
   )
-  duplicates.add_argument(
+  add(
     "--leak-free",
     action="store_const",
     dest="drop_duplicates",
@@ -98,8 +113,6 @@ def add_data(commands: argparse._SubParsersAction) -> None:
     help="the same as --drop-duplicates leak-free: for the evaluation of models that were trained "
     "on all of train",
   )
-  add_host_options(prepare.add_argument_group("several hosts").add_argument)
-  add_label(actions)
 
 
 def _add_preparation_options(add: Add) -> None:
@@ -206,15 +219,16 @@ def _prepare(arguments: argparse.Namespace) -> int:
     if hosts.index == 0 and not arguments.json:
       print_counts(plan)
     if hosts.count > 1:
-      write_share(
-        plan,
-        arguments.output,
-        index=hosts.index,
-        count=hosts.count,
-        wait=hosts.wait,
-        on_bad_record=arguments.on_bad_record,
-        drop_duplicates=arguments.drop_duplicates,
-      )
+      with Progress(None, task=f"host {hosts.index}: writing its share of the shards"):
+        write_share(
+          plan,
+          arguments.output,
+          index=hosts.index,
+          count=hosts.count,
+          wait=hosts.wait,
+          on_bad_record=arguments.on_bad_record,
+          drop_duplicates=arguments.drop_duplicates,
+        )
   with hosts.together():
     if hosts.index == 0:
       _complete(arguments, plan)

@@ -1,17 +1,15 @@
 """Shared by the subcommands of `ferjax data`: the options of a data set, and its plan."""
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ferjax.commands.errors import CommandError
 from ferjax.commands.options import Add
 from ferjax.expressions import EXPRESSIONS
+from ferjax.progress import Progress
 
 if TYPE_CHECKING:
-  from tqdm import tqdm
-
   from ferjax.data.preparation.plan import Plan
 
 _MAX_PRINTED = 10  # messages of a kind
@@ -34,6 +32,25 @@ def add_set_options(add: Add) -> None:
   add("--table", default="labels.csv", metavar="FILE", help="table of csv (default: %(default)s)")
 
 
+def add_columns(add: Add) -> None:
+  """Adds the columns of a table that are kept for metrics by group."""
+  add(
+    "--columns",
+    metavar="A,B,...",
+    help="further columns of the table of csv, kept for metrics by group, such as gender,age",
+  )
+
+
+def add_labels(add: Add) -> None:
+  """Adds the table of corrected labels."""
+  add(
+    "--labels",
+    metavar="FILE",
+    help="table of corrected labels, such as the one that `ferjax data audit` writes: the columns "
+    "record, given and label; unknown leaves a record out. No record moves to another split",
+  )
+
+
 def run_action(action: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
   """Runs an action; errors that the user can correct become CommandErrors."""
   try:
@@ -46,13 +63,14 @@ def open_plan(arguments: argparse.Namespace) -> "Plan":
   """The plan of the data set that the options name; errors as for `make_plan`."""
   from ferjax.data.datasets.base import Options
   from ferjax.data.datasets.catalog import find_data_set
+  from ferjax.data.preparation.corrections import corrected
   from ferjax.data.preparation.plan import Splitting, make_plan
 
   names = EXPRESSIONS[: arguments.classes] if arguments.classes else ()
   if arguments.class_names is not None:
     if arguments.classes:
       raise ValueError("--classes and --class-names are mutually exclusive")
-    names = tuple(name.strip() for name in arguments.class_names.split(","))
+    names = _names(arguments.class_names)
   options = Options(
     task=arguments.task,
     class_names=names,
@@ -60,9 +78,16 @@ def open_plan(arguments: argparse.Namespace) -> "Plan":
     files=_files(arguments.file),
     table=arguments.table,
     margin=arguments.margin,
+    columns=_names(getattr(arguments, "columns", None)),
   )
   splitting = Splitting(arguments.validation, arguments.seed, arguments.val_as_test)
-  return make_plan(find_data_set(arguments.name), arguments.source, options, splitting)
+  plan = make_plan(find_data_set(arguments.name), arguments.source, options, splitting)
+  labels = getattr(arguments, "labels", None)
+  return plan if labels is None else corrected(plan, labels)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+  return () if text is None else tuple(name.strip() for name in text.split(","))
 
 
 def _files(values: Sequence[str]) -> dict[str, str]:
@@ -75,12 +100,9 @@ def _files(values: Sequence[str]) -> dict[str, str]:
   return files
 
 
-def progress_of(plan: "Plan", rounds: int = 1) -> "tqdm":
-  """A bar on stderr for the images of a plan, opened `rounds` times each."""
-  from tqdm import tqdm
-
-  total = rounds * sum(map(len, plan.entries.values()))
-  return tqdm(total=total, unit=" images", disable=None, file=sys.stderr)
+def progress_of(plan: "Plan", rounds: int = 1) -> Progress:
+  """The progress over the images of a plan, opened `rounds` times each."""
+  return Progress(rounds * sum(map(len, plan.entries.values())), "image")
 
 
 def print_counts(plan: "Plan") -> None:
@@ -99,8 +121,8 @@ def print_counts(plan: "Plan") -> None:
     print(ignored)
   if plan.problems:
     print(f"bad records: {len(plan.problems):,}, the first: {plan.problems[0]}")
-  if plan.validation:
-    print(plan.validation)
+  for note in filter(None, (plan.validation, plan.corrections)):
+    print(note)
 
 
 def print_first(messages: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from ferjax.commands.errors import CommandError
 from ferjax.commands.options import add_json, add_output, add_step
 from ferjax.export.options import FORMATS, PARAMETERS, QUANTIZE, ExportOptions
 from ferjax.output import check_writable
+from ferjax.progress import Progress
 from ferjax.weights.defaults import DEFAULT_CLASSIFIER
 
 _EXAMPLES = (
@@ -114,9 +115,10 @@ def _run(arguments: argparse.Namespace) -> None:
     check_writable(output.parent, [output.name])
     from ferjax.export.exporting import export_network
 
-    about = export_network(
-      arguments.checkpoint, arguments.format, output, step=arguments.step, options=options
-    )
+    with Progress(None, task=f"writing {output}"):
+      about = export_network(
+        arguments.checkpoint, arguments.format, output, step=arguments.step, options=options
+      )
   except (ValueError, OSError, ImportError) as error:
     raise CommandError(error) from error
   size = output.stat().st_size

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ferjax.commands.errors import CommandError
 from ferjax.output import check_writable, one_line
+from ferjax.progress import Progress
 
 if TYPE_CHECKING:
   from ferjax.data.image import ImageError
@@ -97,12 +98,10 @@ def progress_bar(
   Yields a function to call after each image, and one to call for an unreadable image, which reports
   and records it; None instead if unreadable images are errors.
   """
-  from tqdm import tqdm
-
-  with tqdm(total=total, initial=done, unit="image", disable=None) as progress:
+  with Progress(total, "image", done=done) as progress:
 
     def skip_image(path: str, error: "ImageError") -> None:
-      progress.write(f"ferjax: warning: skipped {error}", file=sys.stderr)
+      progress.line(f"ferjax: warning: skipped {error}")
       progress.update()
       writer.skip(path, str(error).removeprefix(one_line(f"{path}: ")))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ferjax._version import __version__
 from ferjax.commands.errors import CommandError
+from ferjax.progress import Progress
 
 if TYPE_CHECKING:
   from ferjax.models.cost import CompiledCost, Cost
@@ -130,8 +131,6 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _networks(name: str, arguments: argparse.Namespace) -> list[Network]:
   """By size; networks with the same cost as the first of their size are omitted."""
-  from tqdm import tqdm
-
   from ferjax.models import create_model
   from ferjax.models.cost import compiled_cost, cost_by_part
 
@@ -142,17 +141,13 @@ def _networks(name: str, arguments: argparse.Namespace) -> list[Network]:
     model = create_model(name, num_classes=arguments.num_classes, **choices)
     parts = cost_by_part(model, shape)
     found.setdefault((choices.get("size"), *parts.values()), (model, choices, parts))
-  progress = tqdm(found.values(), desc=name, disable=None if arguments.compile else True)
-  return [
-    Network(
-      name,
-      choices,
-      parts,
-      _released_only(model),
-      compiled_cost(model, shape) if arguments.compile else None,
-    )
-    for model, choices, parts in progress
-  ]
+  networks = []
+  with Progress(len(found), "network", task=name, show=arguments.compile) as progress:
+    for model, choices, parts in found.values():
+      cost = compiled_cost(model, shape) if arguments.compile else None
+      networks.append(Network(name, choices, parts, _released_only(model), cost))
+      progress.update()
+  return networks
 
 
 def _selections(name: str, arguments: argparse.Namespace) -> Iterator[dict[str, str]]:

@@ -18,13 +18,13 @@ from ferjax.commands.data_sets import (
   run_action,
 )
 from ferjax.commands.options import add_output, add_step, crop_margin
+from ferjax.data.label_columns import CONFIDENCE, PROBABILITY, WEIGHTS
 from ferjax.expressions import SEVEN_EXPRESSIONS, UNKNOWN, UNLABELLED, index_of_spelling
 from ferjax.output import check_writable
+from ferjax.progress import Progress
 from ferjax.weights.defaults import DEFAULT_CLASSIFIER
 
 if TYPE_CHECKING:
-  from tqdm import tqdm
-
   from ferjax.data.datasets.entries import Entry
   from ferjax.data.examples import Loaded
   from ferjax.data.preparation.box_table import BoxTable, Row
@@ -32,11 +32,6 @@ if TYPE_CHECKING:
   from ferjax.inference.classification import ExpressionClassifier
   from ferjax.inference.results import Face
   from ferjax.weights.settings import Margin
-
-# Columns that are added to the table, besides the probabilities: `_PROBABILITY` and the class.
-CONFIDENCE = "confidence"
-WEIGHTS = "weights"
-_PROBABILITY = "p_"
 
 
 def add_label(actions: argparse._SubParsersAction) -> None:
@@ -46,7 +41,7 @@ def add_label(actions: argparse._SubParsersAction) -> None:
     help="label boxes without an expression with a classifier",
     description="Writes a table for the source csv, with all boxes of a set for detection. Boxes "
     "whose expression nobody labelled get the classifier's, if it is sure enough. All other labels "
-    f"stay as they are. The columns {_PROBABILITY}CLASS are the probabilities, {CONFIDENCE} is the "
+    f"stay as they are. The columns {PROBABILITY}CLASS are the probabilities, {CONFIDENCE} is the "
     f"highest one, and {WEIGHTS} names the weights.",
   )
   # The options of `check` and `prepare` that do not apply.
@@ -193,7 +188,7 @@ class _Labeller:
   unsure: int = 0
   left_out: list[str] = dataclasses.field(default_factory=list)
 
-  def run(self, progress: "tqdm[Any]") -> None:
+  def run(self, progress: Progress) -> None:
     """Fills the table.
 
     Raises:
@@ -202,7 +197,7 @@ class _Labeller:
     from ferjax.data.datasets.entries import RecordError
 
     names = self.classifier.class_names
-    new = [CONFIDENCE, WEIGHTS, *(f"{_PROBABILITY}{name}" for name in names)]
+    new = [CONFIDENCE, WEIGHTS, *(f"{PROBABILITY}{name}" for name in names)]
     self.table.columns += [column for column in new if column not in self.table.columns]
     of_set = _set_names(names, self.plan.options.class_names)
     rows: collections.deque[Row] = collections.deque()  # of the crops that are not classified yet
@@ -211,7 +206,7 @@ class _Labeller:
     if not self.table:
       raise RecordError(f"no valid records; the first bad one: {self.left_out[0]}")
 
-  def _crops(self, rows: "collections.deque[Row]", progress: "tqdm[Any]") -> Iterator[Any]:
+  def _crops(self, rows: "collections.deque[Row]", progress: Progress) -> Iterator[Any]:
     """Yields the crops of the unlabelled boxes, and appends the row of each to `rows`."""
     from ferjax.data.datasets.entries import RecordError
     from ferjax.data.examples import in_threads, load
@@ -239,8 +234,8 @@ class _Labeller:
 
   def _fill(self, row: "Row", face: "Face", name: str | None) -> None:
     if row.get(WEIGHTS):  # of an earlier run, whose weights may have other classes
-      row.update({c: "" for c in self.table.columns if c.startswith(_PROBABILITY)})
-    probabilities = {f"{_PROBABILITY}{c}": f"{p:.4f}" for c, p in face.scores.items()}
+      row.update({c: "" for c in self.table.columns if c.startswith(PROBABILITY)})
+    probabilities = {f"{PROBABILITY}{c}": f"{p:.4f}" for c, p in face.scores.items()}
     row.update({CONFIDENCE: f"{face.score:.4f}", WEIGHTS: self.weights, **probabilities})
     if face.score < self.threshold:
       self.unsure += 1

@@ -6,8 +6,10 @@ import sys
 from collections.abc import Sequence
 
 from ferjax._version import __version__
+from ferjax.commands.compare import add_compare
 from ferjax.commands.completion import add_completion
 from ferjax.commands.data import add_data
+from ferjax.commands.demo import add_demo
 from ferjax.commands.errors import CommandError
 from ferjax.commands.explain import add_explain
 from ferjax.commands.export import add_export
@@ -62,15 +64,25 @@ def create_parser() -> argparse.ArgumentParser:
   parser = CommandParser(
     prog="ferjax",
     description="Facial expression recognition: inference, explanations, training, evaluation, a "
-    "web service, data sets, cost, weights, exports.",
+    "web service, a page to try it, data sets, cost, weights, exports.",
     examples=("ferjax predict photo.jpg", "ferjax predict --help"),
   )
   parser.add_argument("--version", action="version", version=f"ferjax {__version__}")
   commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-  for add in (add_predict, add_explain, add_serve, add_data, add_info, add_weights, add_export):
+  for add in (
+    add_predict,
+    add_explain,
+    add_serve,
+    add_demo,
+    add_data,
+    add_info,
+    add_weights,
+    add_export,
+  ):
     add(commands)
   add_train(commands)
   add_evaluate(commands)
+  add_compare(commands)
   add_completion(commands, parser)
   return parser
 

@@ -53,9 +53,10 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
     description="Prints the metrics of weights on the validation data of their training, or on "
     "those of --config, and writes them with plots.",
     examples=(
-      "ferjax evaluate --workdir runs/mine",
+      "ferjax evaluate --workdir runs/mine --report mine.html",
       f"ferjax evaluate --checkpoint {DEFAULT_CLASSIFIER} --output results "
       "--config fermam:folder --config.data.dir=/data/faces",
+      "ferjax evaluate --workdir runs/mine --robustness --robustness-images 500",
     ),
   )
   add = command.add_argument
@@ -65,6 +66,9 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
   add("--config", metavar="NAME:VARIANT", help=f"of the data: {_CONFIG}")
   add("--split", choices=("val", "test"), help="default: val")
   add("--output", metavar="DIR", help="folder for the results (default: eval/ in the workdir)")
+  add("--report", metavar="FILE", help="also write the results and images as one HTML file")
+  add("--robustness", action="store_true", help="also evaluate distorted images: 35 or 40 passes")
+  add("--robustness-images", type=int, metavar="N", help="size of a sample for it (default: all)")
   _add_host_options(add)
 
 

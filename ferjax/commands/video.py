@@ -16,6 +16,7 @@ from ferjax.commands.images import warn_about_fonts
 from ferjax.commands.options import Add
 from ferjax.commands.predictor import detector_name, header, load
 from ferjax.output import check_writable
+from ferjax.progress import Progress
 
 if TYPE_CHECKING:
   from ferjax.video.reading import VideoReader
@@ -93,8 +94,6 @@ def predict_video(arguments: argparse.Namespace, source: "VideoSource") -> None:
 def _predict(
   arguments: argparse.Namespace, reader: "VideoReader", seconds: float, stride: int
 ) -> None:
-  from tqdm import tqdm
-
   from ferjax.allocator import keep_freed_memory
   from ferjax.compilation_cache import enable_compilation_cache
   from ferjax.video.analysis import analyse
@@ -120,7 +119,7 @@ def _predict(
       if not arguments.no_annotated:
         warn_about_fonts(predictor.class_names)
       total = _total(reader, seconds)
-      with tqdm(total=total, unit="frame", disable=None) as progress:
+      with Progress(total, "frame") as progress:
         analyse(
           reader,
           predictor,

@@ -10,6 +10,7 @@ from ferjax.commands.errors import CommandError
 from ferjax.commands.options import add_json, add_output, add_step, crop_margin
 from ferjax.commands.weights_import import add_import
 from ferjax.output import check_writable
+from ferjax.progress import Progress
 from ferjax.weights.defaults import DEFAULT_CLASSIFIER
 
 if TYPE_CHECKING:
@@ -157,16 +158,18 @@ def _save(arguments: argparse.Namespace) -> None:
       from ferjax.models import create_model
 
       check_input_size(opened.build_model(create_model), arguments.image_size)
-    weights = save_weights(
-      opened,
-      output,
-      image_size=arguments.image_size,
-      name=arguments.name,
-      data=arguments.data,
-      licence=arguments.licence,
-      metrics=_metrics(arguments.metrics),
-      settings={name: value for name, value in given.items() if value is not None},
-    )
+    metrics = _metrics(arguments.metrics)
+    with Progress(None, task=f"writing {output}"):
+      weights = save_weights(
+        opened,
+        output,
+        image_size=arguments.image_size,
+        name=arguments.name,
+        data=arguments.data,
+        licence=arguments.licence,
+        metrics=metrics,
+        settings={name: value for name, value in given.items() if value is not None},
+      )
   except (ValueError, OSError) as error:
     raise CommandError(error) from error
   print(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ferjax.commands.errors import CommandError
 from ferjax.commands.options import add_output
 from ferjax.output import check_writable
+from ferjax.progress import Progress
 
 if TYPE_CHECKING:
   from ferjax.interop.importing import Import
@@ -135,12 +136,14 @@ def _import(arguments: argparse.Namespace) -> None:
     check_new(arguments.output)
     given = {name: getattr(arguments, name) for name in _OPTIONS}
     options = ImportOptions(class_names=arguments.classes, **given)
-    imported = compare_files(arguments.model, arguments.files, options)
+    with Progress(None, task="comparing the files with the network"):
+      imported = compare_files(arguments.model, arguments.files, options)
     if not arguments.json:
       print("\n".join(_table(imported)), flush=True)
     folder, problem = None, None
     try:
-      folder = imported.write(arguments.output).name
+      with Progress(None, task=f"writing {arguments.output}"):
+        folder = imported.write(arguments.output).name
     except (ValueError, OSError) as error:
       problem = error
     if arguments.json:

@@ -86,6 +86,8 @@ def load_source(
   options = Options(task=task, class_names=class_names, **choices)
   if "table" in data_set.takes:
     options = dataclasses.replace(options, table=config.csv)
+  if "columns" in data_set.takes:
+    options = dataclasses.replace(options, columns=tuple(config.group_columns))
   if "files" in data_set.takes:
     files = {s: getattr(config, s) for s in SPLITS if getattr(config, s)}
     options = dataclasses.replace(options, files=files)

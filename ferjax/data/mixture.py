@@ -155,6 +155,13 @@ class MixedSource:
     number, place = self._locate(index)
     return f"{self._names[number]}: {self.parts[number].origin(place)}"
 
+  @property
+  def box_counts(self) -> list[int] | None:
+    """The number of boxes of each class; None if a source does not know them."""
+    counts: list[list[int] | None] = [getattr(part, "box_counts", None) for part in self.parts]
+    known = [x for x in counts if x is not None]
+    return np.sum(known, axis=0).tolist() if len(known) == len(counts) else None
+
   def describe(self) -> str:
     """A line about the sources: "3/5 from voc in /data/a (200 records), 2/5 from ..."."""
     rows = zip(self.shares, self._names, self.parts, strict=True)

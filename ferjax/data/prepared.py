@@ -36,6 +36,14 @@ def labels_file(split: str) -> str:
   return f"{split}.labels.npy"
 
 
+def attributes_file(split: str) -> str:
+  """Name of the file of a split's attributes: column -> the value of each record.
+
+  Only sets that have attributes, and were prepared since there are any, have this file.
+  """
+  return f"{split}.attributes.json"
+
+
 def class_names_flag(class_names: tuple[str, ...]) -> str:
   """The training flag for the classes of a prepared set, quoted for a shell."""
   # A JSON list is also a Python list, and has no single quotes, which need escaping in shells.
@@ -64,6 +72,12 @@ class PreparedSource:
     """Subject or clip; "" if unknown."""
     return _text(self._record(index)["group"])
 
+  @functools.cached_property
+  def attributes(self) -> dict[str, list[str]]:
+    """See `ferjax.data.sources.AttributedSource`."""
+    file = self._folder / attributes_file(self._split)
+    return json.loads(file.read_text()) if file.exists() else {}
+
   def _record(self, index: int) -> dict[str, Any]:
     if not 0 <= index < self._length:
       raise IndexError(f"record {index} of {self._length}")
@@ -82,6 +96,7 @@ class PreparedSource:
     state = self.__dict__.copy()
     state.pop("_records", None)
     state.pop("labels", None)
+    state.pop("attributes", None)
     return state
 
 
@@ -105,7 +120,7 @@ class PreparedDetection(PreparedSource):
   """Photographs with boxes, clipped to the image during preparation.
 
   `max_boxes` is the maximum number of boxes per photograph, `labelled_boxes` the number of boxes
-  whose class is known.
+  whose class is known, `box_counts` that of each class, or None if the set was prepared without it.
   """
 
   task = "detection"
@@ -115,6 +130,7 @@ class PreparedDetection(PreparedSource):
     self.max_boxes: int = index["splits"][split]["max_boxes"]
     # Sets prepared before boxes of unknown class existed have no count; it matters only if it is 0.
     self.labelled_boxes: int = index["splits"][split].get("labelled_boxes", self.max_boxes)
+    self.box_counts: list[int] | None = index["splits"][split].get("boxes")
 
   def __getitem__(self, index: int) -> Example:
     record = self._record(index)

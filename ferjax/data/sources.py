@@ -4,10 +4,11 @@ Sources of data sets as released are defined here, sources of the records that `
 wrote in `prepared`. `loading.load_source` opens the source that a config names.
 """
 
+import collections
 import dataclasses
 import functools
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,7 +21,6 @@ from ferjax.data.datasets.entries import Entry, RecordError
 from ferjax.data.detection.augment import Example
 from ferjax.data.examples import Loaded, load
 from ferjax.data.image import ImageError
-from ferjax.expressions import UNLABELLED
 
 ON_BAD_RECORD = ("error", "skip")
 
@@ -66,6 +66,38 @@ class LabelledSource(Source, Protocol):
     ...
 
 
+@runtime_checkable
+class AttributedSource(Source, Protocol):
+  """A source whose records have attributes, such as the age of a face."""
+
+  @property
+  def attributes(self) -> Mapping[str, Sequence[str]]:
+    """Column -> the value of each record, in order; "" if unknown. Decodes nothing."""
+    ...
+
+
+def attributes_of(source: Source, columns: Sequence[str] = ()) -> dict[str, Sequence[str]]:
+  """The attributes of the records.
+
+  Args:
+    source: the records.
+    columns: the wanted ones, in this order; () for all that there are, or none.
+
+  Raises:
+    ValueError: a wanted column does not exist.
+  """
+  known = source.attributes if isinstance(source, AttributedSource) else {}
+  for name in columns:
+    if name not in known:
+      raise ValueError(
+        f"data.group_columns names {name!r}, but the records have "
+        f"{'only ' + ', '.join(known) if known else 'no attributes'}; a table (source csv) has any "
+        "column; a prepared set has those that were there when it was prepared: for a table, "
+        "prepare it again with --columns"
+      )
+  return {name: known[name] for name in columns or known}
+
+
 @dataclasses.dataclass(frozen=True)
 class Opening:
   """How the image of an entry is opened; see `ferjax.data.examples.load`."""
@@ -101,6 +133,9 @@ class EntrySource:
     self._entries = _PackedEntries(entries)
     self._most_boxes = max((len(entry.boxes or ()) for entry in entries), default=0)
     self._opening = opening
+    names = [name for name, _ in entries[0].attributes] if entries else []
+    values = [dict(entry.attributes) for entry in entries] if names else []
+    self.attributes = {name: [x[name] for x in values] for name in names}
 
   def __len__(self) -> int:
     return len(self._entries)
@@ -150,7 +185,7 @@ class ReleasedFaces(EntrySource):
 class ReleasedDetection(EntrySource):
   """Photographs with boxes, clipped to the image.
 
-  `labelled_boxes` is the number of boxes whose class is known.
+  `labelled_boxes` is the number of boxes whose class is known, `box_counts` that of each class.
   """
 
   task = "detection"
@@ -163,7 +198,8 @@ class ReleasedDetection(EntrySource):
     opening: Opening = _DEFAULT_OPENING,
   ):
     super().__init__(entries, class_names, skipped, opening)
-    self.labelled_boxes = count_labelled_boxes(entries)
+    self.box_counts = count_boxes(entries, len(self.class_names))
+    self.labelled_boxes = sum(self.box_counts)
 
   def __getitem__(self, index: int) -> Example:
     entry, loaded = self._load(index)
@@ -195,10 +231,10 @@ class _PackedEntries:
     return pickle.loads(packed.tobytes())  # noqa: S301 (packed above, never from a file)
 
 
-def count_labelled_boxes(entries: Iterable[Entry]) -> int:
-  """The number of boxes whose class is known."""
-  boxed = (entry for entry in entries if entry.boxes is not None)
-  return sum(c != UNLABELLED for entry in boxed for c in entry.classes)
+def count_boxes(entries: Iterable[Entry], num_classes: int) -> list[int]:
+  """For each class, the number of its boxes."""
+  counts = collections.Counter(c for entry in entries if entry.boxes for c in entry.classes)
+  return [counts[c] for c in range(num_classes)]
 
 
 def class_counts(labels: Float[np.ndarray, "n k"]) -> list[int]:

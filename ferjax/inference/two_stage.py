@@ -134,15 +134,26 @@ def square_crop(
     box: (x1, y1, x2, y2) in pixels.
     margin: (left, top, right, bottom), relative to the width and the height of the box.
   """
+  rows, columns = image.shape[:2]
+  first_column, first_row, side = square_around(box, margin, rows=rows, columns=columns)
+  across = np.clip(np.arange(first_column, first_column + side), 0, columns - 1)
+  down = np.clip(np.arange(first_row, first_row + side), 0, rows - 1)
+  return image[down[:, None], across[None]]
+
+
+def square_around(box: Box, margin: Margin, *, rows: int, columns: int) -> tuple[int, int, int]:
+  """The left column, the top row and the side of `square_crop`, in pixels of the image.
+
+  Args:
+    box, margin: as for `square_crop`.
+    rows, columns: of the image.
+  """
   x1, y1, x2, y2 = box
   left, top, right, bottom = margin
   width, height = x2 - x1, y2 - y1
-  rows, columns = image.shape[:2]
   largest = math.isqrt(_MAX_PIXEL_RATIO * rows * columns)
   longer = max((1 + left + right) * width, (1 + top + bottom) * height)
   side = min(max(1, math.floor(longer + 0.5)), largest)
   first_column = math.floor((x1 + x2 + (right - left) * width - side) / 2 + 0.5)
   first_row = math.floor((y1 + y2 + (bottom - top) * height - side) / 2 + 0.5)
-  across = np.clip(np.arange(first_column, first_column + side), 0, columns - 1)
-  down = np.clip(np.arange(first_row, first_row + side), 0, rows - 1)
-  return image[down[:, None], across[None]]
+  return first_column, first_row, side

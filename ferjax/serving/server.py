@@ -47,26 +47,38 @@ def bound_socket(host: str, port: int) -> socket.socket:
   return bound
 
 
-def run(app: FastAPI, bound: socket.socket, limits: Limits, *, ready: Callable[[], None]) -> None:
+def run(
+  app: FastAPI,
+  bound: socket.socket,
+  limits: Limits,
+  *,
+  ready: Callable[[], None],
+  patience: float | None = None,
+) -> None:
   """Serves until SIGINT or SIGTERM; requests that have arrived are still answered.
 
   Args:
-    app: of `ferjax.serving.app.create_app`.
+    app: of `ferjax.serving.app.create_app`, or another one.
     bound: of `bound_socket`; closed at the end.
     limits: of the application.
     ready: called when requests are answered.
+    patience: seconds that these answers may take; None for those of the limits.
   """
   # uvicorn raises the signals again that stopped it; a service that was stopped has not failed.
   previous = {number: signal.signal(number, _ignore) for number in (signal.SIGINT, signal.SIGTERM)}
   try:
-    make_server(app, limits, ready=ready).run([bound])
+    make_server(app, limits, ready=ready, patience=patience).run([bound])
   finally:
     for number, handler in previous.items():
       signal.signal(number, handler)
 
 
-def make_server(app: FastAPI, limits: Limits, *, ready: Callable[[], None]) -> uvicorn.Server:
+def make_server(
+  app: FastAPI, limits: Limits, *, ready: Callable[[], None], patience: float | None = None
+) -> uvicorn.Server:
   """The server for an application; `should_exit` stops it. Arguments as for `run`."""
+  if patience is None:
+    patience = limits.upload_timeout + limits.timeout
   protocol = functools.partial(_PunctualProtocol, seconds=limits.upload_timeout)
   config = uvicorn.Config(
     app,
@@ -78,7 +90,7 @@ def make_server(app: FastAPI, limits: Limits, *, ready: Callable[[], None]) -> u
     access_log=False,
     proxy_headers=False,
     server_header=False,
-    timeout_graceful_shutdown=math.ceil(limits.upload_timeout + limits.timeout),
+    timeout_graceful_shutdown=math.ceil(patience),
   )
   return _Server(config, ready)
 

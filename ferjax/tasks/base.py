@@ -3,13 +3,13 @@
 import dataclasses
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ferjax.config import Config, EvalConfig
 from ferjax.typing import Batch
@@ -91,6 +91,25 @@ class Metrics(Protocol[AddedPredictions]):
     Metrics of a class are named `<name>/<class>`, the bounds of an interval `<name>_low` and
     `<name>_high`. ValueError if nothing was added to compute them from.
     """
+    ...
+
+
+class Outcomes(NamedTuple):
+  """Successes and trials of n examples in s strata, such as the classes.
+
+  The rate is the mean over the strata of successes divided by trials, both summed over examples.
+  """
+
+  successes: Int[np.ndarray, "n s"]
+  trials: Int[np.ndarray, "n s"]
+
+
+@runtime_checkable
+class RateMetrics(Protocol):
+  """Metrics of which some are rates of single examples, so that groups can be compared."""
+
+  def outcomes(self) -> Mapping[str, Outcomes]:
+    """The outcomes of the added examples, by the name of the rate."""
     ...
 
 

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ferjax.config import Config
+from ferjax.config import Config, flatten
 from ferjax.data.classification import augment as classification_augment
 from ferjax.data.composed import scenes as composed_scenes
 from ferjax.data.datasets.base import RULES
@@ -270,14 +270,3 @@ def _build(values: Any, kind: type) -> Any:
       value = _build(value, types[name])
     setattr(built, name, tuple(value) if isinstance(value, list) else value)
   return built
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """Turns {"train": {"epochs": 3}} into {"train.epochs": 3}."""
-  flat = {}
-  for name, value in values.items():
-    if isinstance(value, Mapping):
-      flat |= flatten(value, f"{prefix}{name}.")
-    else:
-      flat[prefix + name] = value
-  return flat

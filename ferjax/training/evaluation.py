@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 from collections import deque
@@ -13,24 +12,28 @@ import jax
 import numpy as np
 from absl import logging
 
-from ferjax.checkpoint import FOLDER, Checkpoint, Step
+from ferjax.checkpoint import Step
 from ferjax.config import Config, OptimizerConfig
 from ferjax.data.loading import load_source
 from ferjax.data.pipeline import close, eval_dataset
-from ferjax.data.sources import Source
+from ferjax.data.sources import Source, attributes_of
 from ferjax.models import create_model
 from ferjax.models.options import model_config
-from ferjax.output import atomic_writer, check_writable
+from ferjax.output import check_writable
+from ferjax.progress import Progress
+from ferjax.reports.files import EVALUATION
 from ferjax.tasks import create_task, task_name
 from ferjax.tasks.base import Accumulator, Loss, Task, merge_losses
 from ferjax.trained import NetworkMeta, TrainedNetwork
 from ferjax.training.config_checks import from_dict, validate
+from ferjax.training.groups import GroupedMetrics
 from ferjax.training.inputs import device_batches, preprocess_of
-from ferjax.training.metric_writer import Progress
+from ferjax.training.report import Report, ReportError, check_page, write_results
 from ferjax.training.selection import check_selection
 from ferjax.training.sharding import check_batch_size, make_mesh, replicated
 from ferjax.training.state import Variables
 from ferjax.training.step import EvalStep, make_eval_step
+from ferjax.training.watched import predictions_of, workdir_of, write_evaluation_report
 from ferjax.weights.opening import open_weights
 
 
@@ -43,6 +46,7 @@ def evaluate(
   mesh: jax.sharding.Mesh,
   *,
   ten_crop: bool = False,
+  groups: GroupedMetrics | None = None,
 ) -> tuple[dict[str, float], Accumulator]:
   """Evaluates all records of `source` once.
 
@@ -54,6 +58,7 @@ def evaluate(
     task: defines the metrics.
     mesh: the devices.
     ten_crop: evaluates ten views of every image; classifiers only.
+    groups: accumulates the same predictions by group.
 
   Returns:
     The metrics by name (those of `task.metrics()`, the names of `Loss.scalars`, and
@@ -69,28 +74,29 @@ def evaluate(
     process_count=jax.process_count(),
     ten_crop=ten_crop,
   )
-  progress = Progress(
-    -(-len(source) // config.eval.batch_size),
-    done=0,
-    unit="batch",
-    show=jax.process_index() == 0,
-    keep=False,
-  )
-  iterator = device_batches(dataset, mesh)
 
   def step(batch):
     log_bad_records(source, batch.host)
     return eval_step(variables, batch.arrays)
 
-  try:
-    for predictions, loss, truth in _fetch_behind(map(step, iterator)):
-      accumulator.add(predictions, truth)
-      losses.append(loss)
-      skipped += int(np.sum(truth["skipped"]))
-      progress.advance()
-  finally:
-    close(iterator, config.data)
-    progress.close()
+  with Progress(
+    -(-len(source) // config.eval.batch_size),
+    "batch",
+    task="evaluation",
+    show=jax.process_index() == 0,
+    keep=False,
+  ) as progress:
+    iterator = device_batches(dataset, mesh)
+    try:
+      for predictions, loss, truth in _fetch_behind(map(step, iterator)):
+        accumulator.add(predictions, truth)
+        if groups is not None:
+          groups.add(predictions, truth)
+        losses.append(loss)
+        skipped += int(np.sum(truth["skipped"]))
+        progress.update()
+    finally:
+      close(iterator, config.data)
   mean_loss = {name: float(x) for name, x in merge_losses(losses).scalars().items()}
   metrics = {**accumulator.compute(), **mean_loss, "skipped_records": float(skipped)}
   return metrics, accumulator
@@ -125,24 +131,79 @@ def _log_once(origin: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
-  """The metrics of a checkpoint, and where they and the plots are written.
+class Evaluation:
+  """An opened network with the data to evaluate it on; `open_evaluation` makes it.
 
-  `selection` is the note for a checkpoint that was selected on test data; otherwise empty.
+  All evaluations use one compiled program.
   """
 
-  metrics: dict[str, float]
-  checkpoint: pathlib.Path
+  opened: TrainedNetwork
+  config: Config
+  task: Task[Any, Any, Any, Any]
+  mesh: jax.sharding.Mesh
+  step: EvalStep
+  variables: Variables
+  source: Source
+  split: str
   folder: pathlib.Path
-  selection: str
 
+  @property
+  def ten_crop(self) -> bool:
+    return self.config.eval.ten_crop and self.split == "test"
 
-class ReportError(OSError):
-  """A report could not be written; `report` has its metrics."""
+  def run(
+    self, source: Source, groups: GroupedMetrics | None = None
+  ) -> tuple[dict[str, float], Any]:
+    """Evaluates records as `evaluate` does."""
+    return evaluate(
+      self.step,
+      self.variables,
+      source,
+      self.config,
+      self.task,
+      self.mesh,
+      ten_crop=self.ten_crop,
+      groups=groups,
+    )
 
-  def __init__(self, report: Report, error: OSError):
-    super().__init__(f"the report cannot be written to {report.folder}: {error}")
-    self.report = report
+  def report(self) -> Report:
+    """Evaluates the source; writes eval.json, predictions, the task's plots, the groups' tables.
+
+    Raises:
+      ValueError: a column of `data.group_columns` that makes no groups.
+      ReportError: writing failed after the evaluation.
+    """
+    columns = self.config.data.group_columns
+    attributes = attributes_of(self.source, columns)
+    grouped = GroupedMetrics(self.task, attributes, named=bool(columns)) if attributes else None
+    metrics, accumulator = self.run(self.source, grouped)
+    groups = None if grouped is None else grouped.report()
+    path, meta = self.opened.name, self.opened.meta
+    done = Report(metrics, pathlib.Path(path), self.folder, meta["selection"], groups)
+    if jax.process_index() != 0:
+      return done
+    content = {"checkpoint": str(path), "step": meta["step"], "epoch": meta["epoch"], **metrics}
+    content |= {"split": self.split, "ten_crop": self.ten_crop, "selection": meta["selection"]}
+    predictions = predictions_of(accumulator, metrics, self.source, self.opened, self.split)
+    try:
+      write_results(self.folder, content, predictions)
+      self.task.write_report(accumulator, self.source, self.folder)
+      if groups is not None:
+        groups.write(self.folder)
+    except OSError as error:
+      raise ReportError(done, error) from error
+    return dataclasses.replace(done, predictions=predictions)
+
+  def write_page(self, path: str | os.PathLike, report: Report) -> None:
+    """Writes a report of this evaluation as one HTML file, with what its folder contains.
+
+    Raises:
+      ReportError: it cannot be written.
+    """
+    try:
+      write_evaluation_report(path, report.predictions, self.source, self.opened, self.folder)
+    except OSError as error:
+      raise ReportError(report, error) from error
 
 
 def eval_checkpoint(
@@ -152,8 +213,31 @@ def eval_checkpoint(
   output: str | os.PathLike = "",
   step: Step = None,
   split: str = "val",
+  report: str | os.PathLike = "",
 ) -> Report:
-  """Evaluates a checkpoint and writes eval.json and the plots of its task.
+  """Evaluates a checkpoint and writes eval.json, its predictions and the plots of its task.
+
+  Arguments and errors as for `open_evaluation` and `Evaluation.report`; `report` is an HTML file to
+  write, or empty.
+  """
+  if jax.process_index() == 0:
+    check_page(report)
+  evaluation = open_evaluation(checkpoint, config, output=output, step=step, split=split)
+  done = evaluation.report()
+  if report and jax.process_index() == 0:
+    evaluation.write_page(report, done)
+  return done
+
+
+def open_evaluation(
+  checkpoint: str | os.PathLike | TrainedNetwork,
+  config: Config | None = None,
+  *,
+  output: str | os.PathLike = "",
+  step: Step = None,
+  split: str = "val",
+) -> Evaluation:
+  """Opens a checkpoint and the data to evaluate it on.
 
   Args:
     checkpoint: as for `ferjax.weights.open_weights`; by default the best of several steps.
@@ -169,7 +253,6 @@ def eval_checkpoint(
       without a config, or this version cannot read the checkpoint.
     FileNotFoundError: the checkpoint does not exist.
     OSError: the output folder is not writable; this is checked before the evaluation.
-    ReportError: writing failed after the evaluation.
   """
   opened = open_weights(checkpoint, step=step)
   path, meta = opened.name, opened.meta
@@ -178,9 +261,9 @@ def eval_checkpoint(
       f"{path} does not contain the data of its training; name data to evaluate it on, with "
       "--config and --config.data.dir"
     )
-  folder = pathlib.Path(output or _workdir(opened) / ("eval" if split == "val" else split))
+  folder = pathlib.Path(output or workdir_of(opened) / ("eval" if split == "val" else split))
   if jax.process_index() == 0:
-    check_writable(folder, ["eval.json"])
+    check_writable(folder, [EVALUATION])
   config = _with_model_of(meta, from_dict(meta["config"]) if config is None else config)
   validate(config)
   class_names = tuple(meta["class_names"])
@@ -193,43 +276,16 @@ def eval_checkpoint(
   mesh = make_mesh()
   check_batch_size(config.eval.batch_size, mesh)
   model = opened.build_model(create_model)
+  preprocess = preprocess_of(config.data)
   eval_step = make_eval_step(
-    model,
-    task,
-    config.eval,
-    config.data.image_size,
-    mesh,
-    preprocess=preprocess_of(config.data),
+    model, task, config.eval, config.data.image_size, mesh, preprocess=preprocess
   )
   # Via host memory: an array on one device cannot be moved to other hosts' devices.
   variables = jax.device_put(jax.device_get(opened.variables()), replicated(mesh))
   source = load_source(config.data, split, seed=config.train.seed, task=task_name(config))
   check_source(source, config)
-  ten_crop = config.eval.ten_crop and split == "test"
-  metrics, accumulator = evaluate(
-    eval_step, variables, source, config, task, mesh, ten_crop=ten_crop
-  )
-
-  report = Report(metrics, pathlib.Path(path), folder, meta["selection"])
-  if jax.process_index() == 0:
-    content = {"checkpoint": str(path), "step": meta["step"], "epoch": meta["epoch"], **metrics}
-    content |= {"split": split, "ten_crop": ten_crop, "selection": meta["selection"]}
-    try:
-      folder.mkdir(parents=True, exist_ok=True)
-      with atomic_writer(folder / "eval.json") as file:
-        file.write(json.dumps(content, indent=2) + "\n")
-      task.write_report(accumulator, source, folder)
-    except OSError as error:
-      raise ReportError(report, error) from error
-  return report
-
-
-def _workdir(opened: TrainedNetwork) -> pathlib.Path:
-  """The workdir of a checkpoint; for other weights, the current folder."""
-  if not isinstance(opened, Checkpoint):
-    return pathlib.Path()
-  parent = pathlib.Path(opened.folder).parent
-  return parent.parent if parent.name == FOLDER else parent
+  attributes_of(source, config.data.group_columns)  # raises an error before the evaluation
+  return Evaluation(opened, config, task, mesh, eval_step, variables, source, split, folder)
 
 
 def check_source(source: Source, config: Config) -> None:

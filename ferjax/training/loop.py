@@ -29,7 +29,6 @@ from ferjax.training.run_log import (
   RunLog,
   log_skipped,
   print_once,
-  start_message,
   warnings_about_parts,
 )
 from ferjax.training.run_state import Position, RunState
@@ -37,7 +36,9 @@ from ferjax.training.sharding import check_batch_size, gathered, make_mesh, repl
 from ferjax.training.state import TrainState
 from ferjax.training.step import TrainStep, make_eval_step, make_train_step
 from ferjax.training.step_log import NonFiniteError
+from ferjax.training.summary import summarise
 from ferjax.training.timer import Timer
+from ferjax.training.watched import Watched
 
 
 class Interrupted(RuntimeError):
@@ -81,6 +82,14 @@ class Trainer:
     self.incidents = IncidentLog(
       self.workdir, config, model, task, train_source, self.data, self.phases, self.mesh
     )
+    self.watched = Watched(
+      self.workdir,
+      val_source,
+      metric=self.metric,
+      split=config.train.select_on,
+      selection=self.description["selection"],
+      curves=config.train.curves,
+    )
     self.eval_step = make_eval_step(
       model, task, config.eval, config.data.image_size, self.mesh, preprocess=self.preprocess
     )
@@ -113,12 +122,12 @@ class Trainer:
       self.workdir,
       self.config,
       position=position,
-      total_steps=self.total_steps,
+      phases=self.phases,
       selection=self.description["selection"],
       shown_metrics=(self.metric, *self.task.shown_metrics, "loss"),
     )
     try:
-      self._log_start(position, log)
+      self._log_start(run, log)
       with catch_interruption() as interruption, self.checkpoints.written():
         interrupted = self._train(run, interruption, log)
       if interrupted:
@@ -215,7 +224,7 @@ class Trainer:
     return at_end or position.step > self.total_steps or self._patience_exhausted(position)
 
   def _evaluate(self, run: RunState, log: RunLog) -> dict[str, float]:
-    metrics, _ = evaluate(
+    metrics, accumulator = evaluate(
       self.eval_step,
       gathered(run.train.inference_variables(), self.mesh),
       self.val_source,
@@ -225,6 +234,10 @@ class Trainer:
     )
     run.position.note_evaluation(metrics, metrics[self.metric])
     log.write_evaluation(run.position)
+    # Of equal scores, the last checkpoint is the best.
+    is_best = metrics[self.metric] == run.position.best_score
+    is_best = is_best and self._is_saved(run.position, metrics)
+    self.watched.note(run.position, accumulator, is_best=is_best)
     run.timer.pause()
     return metrics
 
@@ -307,14 +320,13 @@ class Trainer:
       skip_nonfinite=self.config.train.skip_nonfinite,
     )
 
-  def _log_start(self, position: Position, log: RunLog) -> None:
-    for source, split in ((self.train_source, "training"), (self.val_source, self.held_out)):
+  def _log_start(self, run: RunState, log: RunLog) -> None:
+    sources = {"training": self.train_source, self.held_out: self.val_source}
+    for split, source in sources.items():
       for line in log_skipped(source, split):
         log.line(line)
-    message = start_message(
-      self.phases, len(self.train_source), len(self.val_source), self.held_out, self.mesh
-    )
-    log.line(f"{message}; from step {position.step}")
+    summary = summarise(self.config, self.phases, run.train.params, sources, self.mesh)
+    log.write_summary(summary, first_step=run.position.step)
     for warning in warnings_about_parts(self.config, self.phases):
       log.line(warning)
 

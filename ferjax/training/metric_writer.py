@@ -1,14 +1,10 @@
-"""Output of metrics: metrics.jsonl, TensorBoard and the terminal."""
+"""Output of metrics: metrics.jsonl, TensorBoard, and tables."""
 
 import contextlib
 import json
 import pathlib
-import sys
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
-
-from tqdm import tqdm
 
 from ferjax.output import atomic_writer
 from ferjax.training.event_file import EventFile
@@ -85,45 +81,6 @@ def _lines(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
         "the file to another folder"
       ) from error
   return parsed
-
-
-class Progress:
-  """A progress bar with rate and remaining time on a terminal, plain lines elsewhere."""
-
-  def __init__(self, total: int, *, done: int, unit: str, show: bool, keep: bool = True):
-    self._interactive = sys.stderr.isatty()
-    self._show = show
-    self._total, self._first, self._done, self._unit = total, done, done, unit
-    self._start = time.monotonic()
-    self._bar = tqdm(
-      total=total,
-      initial=done,
-      unit=unit,
-      dynamic_ncols=True,
-      leave=keep,
-      disable=not (show and self._interactive),
-    )
-
-  def advance(self) -> None:
-    self._done += 1
-    self._bar.update()
-
-  def note(self, text: str) -> None:
-    """Shows the latest metrics next to the bar, or in a line with the remaining time."""
-    if self._interactive:
-      self._bar.set_postfix_str(text, refresh=False)
-      return
-    pace = (time.monotonic() - self._start) / max(self._done - self._first, 1)
-    left = tqdm.format_interval(pace * (self._total - self._done))
-    self.line(f"{self._done}/{self._total} {self._unit}s, {left} left: {text}")
-
-  def line(self, text: str) -> None:
-    """Prints a permanent line."""
-    if self._show:
-      tqdm.write(text, file=sys.stderr)
-
-  def close(self) -> None:
-    self._bar.close()
 
 
 def format_table(metrics: Mapping[str, float], *, selection: str = "") -> str:

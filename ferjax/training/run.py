@@ -19,12 +19,14 @@ from ferjax.data.sources import LabelledSource, Source
 from ferjax.models import create_model
 from ferjax.models.options import model_arguments
 from ferjax.output import atomic_writer, check_writable
+from ferjax.progress import Progress
 from ferjax.tasks import create_task, task_name
 from ferjax.tasks.detection.metrics import FACE_AP
 from ferjax.training.config_checks import validate
 from ferjax.training.evaluation import check_source, eval_checkpoint, selection_note
 from ferjax.training.loop import Trainer
 from ferjax.training.metric_writer import format_table, is_headline
+from ferjax.training.watched import write_training_report
 
 SUMMARY = "seeds.json"
 
@@ -59,11 +61,12 @@ def _train_once(
   config: Config, workdir: str | os.PathLike
 ) -> tuple[dict[str, float], dict[str, float]]:
   """The metrics of the last evaluation of one run, and those of the test split."""
-  train_source = load_split(config, "train")
+  with Progress(None, task="opening the data", show=jax.process_index() == 0, keep=False):
+    train_source = load_split(config, "train")
+    val_source = load_split(config, config.train.select_on)
   config = with_class_prior(config, train_source)
   task = create_task(config)
   model = create_model(num_classes=len(task.class_names), **model_arguments(config.model))
-  val_source = load_split(config, config.train.select_on)
   check_source(train_source, config)
   note = selection_note(config)
   if note and jax.process_index() == 0:
@@ -78,7 +81,11 @@ def _train_once(
     metrics = trainer.run()
   finally:
     trainer.close()
-  return metrics, _test(config, workdir)
+  test_metrics = _test(config, workdir)
+  if jax.process_index() == 0:
+    test = {name.removeprefix("test/"): x for name, x in test_metrics.items()}
+    write_training_report(workdir, val_source, metric=trainer.metric, test=test)
+  return metrics, test_metrics
 
 
 def load_split(config: Config, split: str) -> Source:

@@ -4,6 +4,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,14 +14,17 @@ from jaxtyping import Int
 from ferjax.config import Config
 from ferjax.data.sources import Source
 from ferjax.output import atomic_writer
+from ferjax.progress import Progress, duration
 from ferjax.training.config_checks import to_dict
-from ferjax.training.metric_writer import FILE, MetricWriter, Progress, write_errors
+from ferjax.training.metric_writer import FILE, MetricWriter, write_errors
 from ferjax.training.optimizers import parse_group_rates
 from ferjax.training.phases import Phase
 from ferjax.training.resume import versions
 from ferjax.training.run_state import Position
 from ferjax.training.step import StepMetrics
 from ferjax.training.step_log import Spike, StepLog
+from ferjax.training.summary import FILE as SUMMARY
+from ferjax.training.summary import examples_left, summary_lines
 from ferjax.training.timer import Timer
 
 
@@ -36,7 +40,7 @@ class RunLog:
     config: Config,
     *,
     position: Position,
-    total_steps: int,
+    phases: Sequence[Phase],
     selection: str,
     shown_metrics: Iterable[str],
   ):
@@ -46,7 +50,7 @@ class RunLog:
       workdir: of the run; created if missing.
       config: of the run.
       position: where it starts; lines from after it, of an earlier process, are deleted.
-      total_steps: of the whole run.
+      phases: of the whole run.
       selection: the note for checkpoints that are selected on test data, or "".
       shown_metrics: names of the metrics to show after each evaluation.
     """
@@ -57,23 +61,33 @@ class RunLog:
       skipped=position.skipped_steps,
       spike_deviations=config.train.spike_deviations,
     )
+    self._phases, self._estimated, self._workdir = phases, False, workdir
     is_main = jax.process_index() == 0
-    self._progress = Progress(total_steps, done=position.step, unit="step", show=is_main)
     self._writer = None
     if is_main:
       workdir.mkdir(parents=True, exist_ok=True)
       _write_json(workdir / "config.json", to_dict(config))
       _write_json(workdir / "environment.json", versions())
       self._writer = MetricWriter(workdir, step=position.step, evaluated=position.epoch_end_done)
-      if self._writer.last_step > position.step:
-        self.line(
-          f"{FILE} has steps up to {self._writer.last_step}, and the newest checkpoint is of step "
-          f"{position.step}: the steps after it are computed again"
-        )
+    # Last, because its thread runs until `close`.
+    self._progress = Progress(
+      phases[-1].end_step, "step", task="training", done=position.step, show=is_main
+    )
+    if self._writer is not None and self._writer.last_step > position.step:
+      self.line(
+        f"{FILE} has steps up to {self._writer.last_step}, and the newest checkpoint is of step "
+        f"{position.step}: the steps after it are computed again"
+      )
 
   def line(self, text: str) -> None:
     """Prints a permanent line."""
     self._progress.line(text)
+
+  def write_summary(self, summary: Mapping[str, Any], *, first_step: int) -> None:
+    """Shows what the run will do, and writes it to summary.json."""
+    if self._writer is not None:
+      _write_json(self._workdir / SUMMARY, summary)
+    self.line("\n".join(summary_lines(summary, first_step=first_step)))
 
   def add_step(self, step: int, metrics: StepMetrics, records: Int[np.ndarray, "b"]) -> None:
     """Adds the metrics of the step that produced the state `step`, without waiting for them.
@@ -81,7 +95,7 @@ class RunLog:
     `records` are those of the batch on this host.
     """
     self._steps.add(step, metrics, records)
-    self._progress.advance()
+    self._progress.update()
 
   def write_steps(self, position: Position, timer: Timer) -> list[Spike]:
     """Writes the means over the steps since the last call; returns the spikes among them.
@@ -102,7 +116,15 @@ class RunLog:
     loss = f"loss {means['loss']:.4f}" if "loss" in means else "every step was skipped"
     speed = f", {rate:.1f} images/s" if rate is not None else ""
     self._progress.note(f"epoch {position.epoch:.2f}, {loss}{speed}")
+    if rate is not None and not self._estimated:
+      self._estimated = True
+      self._show_estimate(examples_left(self._phases, position.step), rate)
     return self._steps.take_spikes()
+
+  def _show_estimate(self, examples: int, rate: float) -> None:
+    if examples:
+      left = duration(examples / rate)
+      self.line(f"estimated time: {left}, excluding evaluation and saving ({rate:.1f} images/s)")
 
   def write_evaluation(self, position: Position) -> None:
     """Writes the metrics of the last evaluation."""
@@ -130,20 +152,6 @@ def log_skipped(source: Source, split: str) -> list[str]:
     logging.warning("left out: %s", reason)
   count = len(source.skipped)
   return [f"{count} records left out of the {split} split (listed in the log)"] if count else []
-
-
-def start_message(
-  phases: Sequence[Phase], num_train: int, num_held_out: int, held_out: str, mesh: jax.sharding.Mesh
-) -> str:
-  """One line that describes the run: examples, phases, steps, devices."""
-  described = "; ".join(
-    f"epochs {p.first_epoch}..{p.end_epoch} in batches of {p.batch_size}, frozen: {p.frozen}"
-    for p in phases
-  )
-  return (
-    f"{num_train} examples for training, {num_held_out} for {held_out}; {described}; "
-    f"{phases[-1].end_step} steps on {mesh.size} {jax.devices()[0].device_kind} device(s)"
-  )
 
 
 def warnings_about_parts(config: Config, phases: Sequence[Phase]) -> list[str]:

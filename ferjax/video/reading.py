@@ -47,6 +47,7 @@ class VideoReader:
     rate: frames per second, on average.
     duration: seconds; None if unknown, as of a camera.
     count: the number of frames, estimated; None if unknown.
+    size: width and height of the stored frames in pixels, as the film's header says.
     sound: the stream whose packets are returned; None without one.
     start: seconds of the film's clock at time 0.
     frames: the number of frames decoded so far.
@@ -106,6 +107,7 @@ class VideoReader:
     if self._film.codec_context is None:
       raise ValueError(f"{self.name}: its video cannot be decoded by this build of PyAV")
     self._film.thread_type = "AUTO"
+    self.size = (self._film.codec_context.width, self._film.codec_context.height)
     self.sound: AudioStream | None = next(iter(streams.audio), None)
     self.rate = float(self._film.average_rate or self._film.guessed_rate or _DEFAULT_RATE)
     length, start = self._container.duration, self._container.start_time

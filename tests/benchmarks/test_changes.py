@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import scipy.ndimage
 from cards import changes
 
 RNG = np.random.default_rng(0)
@@ -24,35 +23,6 @@ def extent(picture: np.ndarray) -> list[int]:
   return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
-def test_blur_is_gaussian():
-  picture = image(20, 30)
-  expected = scipy.ndimage.gaussian_filter(
-    picture.astype(float), 1.5, mode="nearest", axes=(0, 1), truncate=4
-  )
-  np.testing.assert_allclose(changes.blur(picture, 1.5), expected, atol=1.0)
-
-
-def test_darkness_scales_and_rounds():
-  picture = np.array([[[200, 101, 3]]], np.uint8)
-  np.testing.assert_array_equal(changes.darken(picture, 0.25), [[[50, 25, 1]]])
-
-
-def test_a_quarter_turn_is_clockwise():
-  picture = image(9, 9)
-  np.testing.assert_array_equal(changes.rotate(picture, 90), np.rot90(picture, -1))
-  photograph = image(6, 10)
-  turned, boxes = changes.rotate_photograph(photograph, np.array([[1.0, 2, 4, 3]]), 90)
-  np.testing.assert_array_equal(turned, np.rot90(photograph, -1))
-  np.testing.assert_allclose(boxes, [[3, 1, 4, 4]], atol=1e-9)
-
-
-@pytest.mark.parametrize("degrees", [30, -45])
-def test_boxes_follow_a_rotation(degrees):
-  picture, boxes = disc(120, 200, (30, 20, 80, 90))
-  turned, expected = changes.rotate_photograph(picture, boxes, degrees)
-  np.testing.assert_allclose(extent(turned), expected[0], atol=1.6)
-
-
 def test_boxes_follow_a_smaller_photograph():
   picture, boxes = disc(120, 200, (30, 20, 90, 100))
   small, expected = changes.shrink_photograph(picture, boxes, 30)
@@ -63,13 +33,6 @@ def test_boxes_follow_a_smaller_photograph():
   same, same_boxes = changes.shrink_photograph(picture, boxes, 90)
   assert same is picture
   assert same_boxes is boxes
-
-
-def test_lower_resolution_averages_areas():
-  picture = image(6, 4)
-  means = picture.reshape(3, 2, 2, 2, 3).mean(axis=(1, 3))
-  np.testing.assert_allclose(changes.lower_resolution(picture, 2), means, atol=0.51)
-  assert changes.lower_resolution(picture, 4) is picture
 
 
 def test_every_change_has_its_unchanged_level():

@@ -137,7 +137,9 @@ class TinySource:
 
 def tiny_config(**train):
   """Four steps per epoch for 16 images: the batch size is 4."""
-  defaults = TrainConfig(epochs=2, batch_size=4, freeze="none", log_every=2, ema_ramp=5.0, seed=3)
+  defaults = TrainConfig(
+    epochs=2, batch_size=4, freeze="none", log_every=2, ema_ramp=5.0, seed=3, curves=False
+  )
   return Config(
     model=ModelConfig(name="fer_yolo_mamba", size="s"),
     data=DataConfig(

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from ferjax.training.metric_writer import MetricWriter, Progress, format_table
+from ferjax.training.metric_writer import MetricWriter, format_table
 
 
 def write(folder, step, entries):
@@ -71,26 +71,6 @@ def test_log_survives_a_kill_while_it_is_shortened(tmp_path, monkeypatch):
   with pytest.raises(KeyboardInterrupt):
     MetricWriter(tmp_path, step=2)
   assert (tmp_path / "metrics.jsonl").read_text() == before
-
-
-def test_progress_without_a_terminal(capsys):
-  progress = Progress(10, done=4, unit="step", show=True)
-  progress.advance()
-  progress.note("loss 1.0")
-  progress.line("done")
-  progress.close()
-  first, second = capsys.readouterr().err.splitlines()
-  assert first.startswith("5/10 steps, 00:0")
-  assert first.endswith(" left: loss 1.0")
-  assert second == "done"
-
-
-def test_hidden_progress(capsys):
-  progress = Progress(10, done=0, unit="step", show=False)
-  progress.advance()
-  progress.note("loss")
-  progress.close()
-  assert capsys.readouterr().err == ""
 
 
 def test_table():

@@ -32,7 +32,7 @@ def small(monkeypatch, classifier):
       val_examples=6,
     ),
     optimizer=OptimizerConfig(name="adamw", learning_rate=1e-2, scale_by_batch=False),
-    train=TrainConfig(epochs=2, batch_size=8, freeze="none", log_every=1),
+    train=TrainConfig(epochs=2, batch_size=8, freeze="none", log_every=1, curves=False),
     eval=EvalConfig(batch_size=4),
   )
 

@@ -11,6 +11,7 @@ from ferjax.data.classification.views import middle_part
 from ferjax.data.examples import in_threads
 from ferjax.data.image import GREY
 from ferjax.data.sources import LabelledSource, load_example
+from ferjax.progress import Progress
 
 _GIB = 2**30
 
@@ -54,17 +55,19 @@ def decode_all(
   def load(index: int) -> FaceExample | None:
     return load_example(source, index, config.on_bad_record)
 
-  for index, example in in_threads(load, range(len(source))):
-    if isinstance(example, Exception):
-      raise example
-    if example is None:
-      continue
-    image = _middle(example["image"], grey=config.grey)
-    if pixels is None:
-      pixels, first = _allocate(len(source), image.shape, config.on_device_limit), index
-    if image.shape != pixels.shape[1:]:
-      raise ValueError(_describe_sizes(source, first, pixels.shape[1:], index, image.shape))
-    pixels[index], labels[index], skipped[index] = image, example["label"], False
+  with Progress(len(source), "image", task="decoding the training set", keep=False) as progress:
+    for index, example in in_threads(load, range(len(source))):
+      progress.update()
+      if isinstance(example, Exception):
+        raise example
+      if example is None:
+        continue
+      image = _middle(example["image"], grey=config.grey)
+      if pixels is None:
+        pixels, first = _allocate(len(source), image.shape, config.on_device_limit), index
+      if image.shape != pixels.shape[1:]:
+        raise ValueError(_describe_sizes(source, first, pixels.shape[1:], index, image.shape))
+      pixels[index], labels[index], skipped[index] = image, example["label"], False
   if pixels is None:
     raise ValueError(f"none of the {len(source)} records can be read; correct their files")
   pixels[skipped] = GREY

@@ -25,6 +25,7 @@ _FLAGS = {
   "rule": ("--rule", "data.rule"),
   "files": ("--file", "data.train, data.val and data.test"),
   "table": ("--table", "data.csv"),
+  "columns": ("--columns", "data.group_columns"),
 }
 Row = TypeVar("Row")
 
@@ -42,6 +43,7 @@ class Options:
     table: csv: path of the table below the folder.
     margin: fraction of a face box's side that is added on each side before cropping.
     splits: the splits to read; () for all.
+    columns: csv: further columns, whose values become the attributes of the records.
   """
 
   task: str = ""
@@ -51,6 +53,8 @@ class Options:
   table: str = "labels.csv"
   margin: float = 0.0
   splits: tuple[str, ...] = ()
+  # Not in the text that identifies an interrupted preparation: the records have the attributes.
+  columns: tuple[str, ...] = dataclasses.field(default=(), repr=False)
 
 
 @dataclasses.dataclass
@@ -174,7 +178,7 @@ class DataSet:
     releases: known formats; the first that matches is read.
     tasks: tasks it can be used for; the first is the default.
     class_counts: possible numbers of classes; () for user-defined data with any class names.
-    takes: the fields of `Options` that apply to it, of rule, files and table.
+    takes: the fields of `Options` that apply to it, of rule, files, table and columns.
     overhang: pixels that a box may extend beyond the image.
     votes: names of the counts in `Entry.votes`; () without votes.
   """

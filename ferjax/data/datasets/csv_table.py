@@ -1,4 +1,4 @@
-"""A table of images with the columns image, label and split; other columns are ignored.
+"""A table of images with the columns image, label and split; others are ignored unless named.
 
     image,label,split
     images/a.jpg,happiness,train
@@ -41,13 +41,14 @@ COLUMNS = ("image", "label", "split")
 CORNERS = ("x1", "y1", "x2", "y2")  # further columns for a detector
 # Columns that identify the subject or clip; the first that is present and not empty is the group.
 GROUPS = ("person", "subject", "clip", "group")
+SEVERAL = "several"  # value of an attribute of a photograph whose faces have different ones
 
 
 def _read(root: pathlib.Path, options: Options) -> Reading:
   reading = Reading(wanted=options.splits)
   table = root / options.table
   rows: dict[str, list[TableRow]] = {}  # by the value of the column split
-  for row in read_rows(table, _columns(options), optional=GROUPS):
+  for row in read_rows(table, (*_columns(options), *options.columns), optional=GROUPS):
     rows.setdefault(row[1]["split"], []).append(row)
   known = ", ".join(f"{value!r} ({len(members)} rows)" for value, members in sorted(rows.items()))
   first = ", ".join(f"{value!r} from line {members[0][0]} on" for value, members in rows.items())
@@ -99,7 +100,15 @@ def _face(row: TableRow, *, root: pathlib.Path, split: str, options: Options) ->
   path = _image(row, root, options)
   if label == UNLABELLED:
     return f"the label is {UNKNOWN}"
-  return Entry(origin, relative_key(path, root), path, split, label, group=_group([row]))
+  return Entry(
+    origin,
+    relative_key(path, root),
+    path,
+    split,
+    label,
+    group=_group([row]),
+    attributes=_attributes([row], options),
+  )
 
 
 def _photograph(
@@ -122,6 +131,7 @@ def _photograph(
     boxes=tuple(boxes),
     group=_group(rows),
     lines=tuple(lines or [rows[0][0]]),
+    attributes=_attributes(rows, options),
   )
 
 
@@ -145,6 +155,12 @@ def _box(cells: dict[str, str], origin: str) -> Box:
   return x1, y1, x2, y2
 
 
+def _attributes(rows: Sequence[TableRow], options: Options) -> tuple[tuple[str, str], ...]:
+  """The values of the further columns; `SEVERAL` if the faces of a photograph differ."""
+  values = {name: {cells[name] for _, cells in rows} - {""} for name in options.columns}
+  return tuple((name, SEVERAL if len(x) > 1 else "".join(x)) for name, x in values.items())
+
+
 def _group(rows: Iterable[TableRow]) -> str:
   return next((cells[name] for _, cells in rows for name in GROUPS if cells.get(name)), "")
 
@@ -163,5 +179,5 @@ CSV = DataSet(
     ),
   ),
   tasks=("classification", "detection"),
-  takes=("table", "files"),
+  takes=("table", "files", "columns"),
 )

@@ -54,6 +54,8 @@ class Entry:
     votes: the annotators' vote counts; () if none.
     lines: line of each box in a table of boxes; the line of the record if it has none. () for other
       sets.
+    attributes: column -> value, such as the age of a face, for metrics by group; "" if unknown. ()
+      if the set has none; otherwise the same columns in all entries of a set.
   """
 
   origin: str
@@ -68,6 +70,7 @@ class Entry:
   size: tuple[int, int] | None = None
   votes: tuple[int, ...] = ()
   lines: tuple[int, ...] = ()
+  attributes: tuple[tuple[str, str], ...] = ()
 
   @property
   def classes(self) -> tuple[int, ...]:

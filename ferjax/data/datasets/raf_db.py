@@ -4,6 +4,10 @@ Li, Deng, Du, "Reliable Crowdsourcing and Deep Locality-Preserving Learning for 
 Recognition in the Wild", CVPR 2017. Layout and counts: spec: datasets. The data set has no
 validation split, and models are never selected on the test split, so validation is taken from
 train.
+
+The manual annotation names gender, race and age of each face, as the experimenters perceived them.
+They become attributes if its folder exists. A file has five lines of landmarks, then one code each
+for gender, race and age (the readme of the data set).
 """
 
 import functools
@@ -19,6 +23,7 @@ from ferjax.data.datasets.parsing import (
   decode_text,
   read_file,
   read_lines,
+  split_lines,
   whole_number,
 )
 from ferjax.expressions import RAF_DB_CODES, index_of
@@ -32,6 +37,13 @@ _LIST = "basic/EmoLabel/list_patition_label.txt"  # the misspelling is official
 _ALIGNED = "basic/Image/aligned"
 _ORIGINALS = "basic/Image/original"
 _BOXES = "basic/Annotation/boundingbox"
+_MANUAL = "basic/Annotation/manual"
+_LANDMARKS = 5  # lines before the attributes
+_ATTRIBUTES = {
+  "gender": ("male", "female", "unsure"),
+  "race": ("Caucasian", "African-American", "Asian"),
+  "age": ("0-3", "4-19", "20-39", "40-69", "70+"),
+}
 
 
 _Line = tuple[int, list[str]]  # line number, fields
@@ -40,7 +52,8 @@ _Line = tuple[int, list[str]]  # line number, fields
 def _read(root: pathlib.Path, options: Options) -> Reading:
   reading = Reading(wanted=options.splits)
   lines = [(i, line.split()) for i, line in read_lines(root / _LIST)]
-  parse = functools.partial(_entry, root=root, options=options)
+  has_attributes = (root / _MANUAL).is_dir()
+  parse = functools.partial(_entry, root=root, options=options, has_attributes=has_attributes)
   expected = "expected lines `train_00001.jpg 5`"
   reading.add_all(lines, parse, split=_split, where=root / _LIST, expected=expected)
   return reading
@@ -58,7 +71,7 @@ def _split(line: _Line) -> str:
   return split
 
 
-def _entry(line: _Line, *, root: pathlib.Path, options: Options) -> Entry:
+def _entry(line: _Line, *, root: pathlib.Path, options: Options, has_attributes: bool) -> Entry:
   name, origin, split = line[1][0], _origin(line), _split(line)
   # A bad record still counts for the validation split; an unknown code is a class of its own.
   known = Entry(origin, name, "", split, len(options.class_names))
@@ -66,14 +79,16 @@ def _entry(line: _Line, *, root: pathlib.Path, options: Options) -> Entry:
     label = _label(line, options.class_names)
     known = Entry(origin, name, "", split, label)
     stem = pathlib.PurePath(name).stem
+    attributes = _attributes(root / _MANUAL / f"{stem}_manu_attri.txt") if has_attributes else ()
     if options.task == "classification":
       path = root / _ALIGNED / f"{stem}_aligned.jpg"
       check_image_file(path, origin, root=root)
-      return Entry(origin, name, str(path), split, label)
+      return Entry(origin, name, str(path), split, label, attributes=attributes)
     path = root / _ORIGINALS / name
     check_image_file(path, origin, root=root)
     box = _box(root / _BOXES / f"{stem}_boundingbox.txt", origin)
-    return Entry(origin, name, str(path), split, (label,), boxes=(box,))
+    boxes = (box,)
+    return Entry(origin, name, str(path), split, (label,), boxes=boxes, attributes=attributes)
   except RecordError as error:
     raise RecordError(error, example=known) from error.__cause__
 
@@ -87,6 +102,24 @@ def _label(line: _Line, class_names: tuple[str, ...]) -> int:
       f"{_origin(line)}: {' '.join(fields)!r}; expected a file name and a code: {codes}"
     )
   return index_of(RAF_DB_CODES[code], class_names)
+
+
+def _attributes(path: pathlib.Path) -> tuple[tuple[str, str], ...]:
+  """Gender, race and age; unknown for a face without the file."""
+  if not path.is_file():
+    return tuple((name, "") for name in _ATTRIBUTES)
+  codes = [text for _, text in split_lines(decode_text(read_file(path, path), path))][_LANDMARKS:]
+  found = []
+  for i, (name, values) in enumerate(_ATTRIBUTES.items()):
+    code = whole_number(codes[i]) if i < len(codes) else None
+    if code is None or code >= len(values):
+      known = ", ".join(f"{number} {value}" for number, value in enumerate(values))
+      raise RecordError(
+        f"{path}: line {_LANDMARKS + i + 1} is {''.join(codes[i : i + 1])!r}; expected the code of "
+        f"{name}: {known}"
+      )
+    found.append((name, values[code]))
+  return tuple(found)
 
 
 def _box(path: pathlib.Path, origin: str) -> Box:

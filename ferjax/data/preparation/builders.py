@@ -11,7 +11,6 @@ finished shards next to the target until all are complete (`ferjax.data.preparat
 
 import dataclasses
 import functools
-import io
 import json
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -35,9 +34,10 @@ from ferjax.data.preparation.deduplication import (
 from ferjax.data.preparation.duplicates import Signature, signature
 from ferjax.data.preparation.plan import Plan, Splitting, make_plan
 from ferjax.data.preparation.shards import Notes, ShardStore, fingerprint
+from ferjax.data.preparation.split_tables import write_attributes, write_labels
 from ferjax.data.preparation.unreported import Written
-from ferjax.data.prepared import INDEX, labels_file
-from ferjax.data.sources import count_labelled_boxes
+from ferjax.data.prepared import INDEX
+from ferjax.data.sources import count_boxes
 from ferjax.output import escaped
 
 RECORDS_PER_SHARD = 2048
@@ -304,10 +304,8 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     self.sizes[split] = [size for notes in shards.values() for size in notes["sizes"]]
     self.left_out[split] = [text for notes in shards.values() for text in notes["left_out"]]
     if self._options.task == "classification":
-      labels = np.stack([entry.distribution(len(self._options.class_names)) for entry in kept])
-      file = io.BytesIO()
-      np.save(file, labels)
-      (self.data_path / labels_file(split)).write_bytes(file.getvalue())
+      write_labels(self.data_path, split, kept, len(self._options.class_names))
+    write_attributes(self.data_path, split, kept)
     return tfds.core.SplitInfo(
       name=split,
       shard_lengths=[len(notes["kept"]) for notes in shards.values()],
@@ -320,7 +318,8 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       split: {
         "records": len(kept),
         "max_boxes": max(len(entry.boxes or ()) for entry in kept),
-        "labelled_boxes": count_labelled_boxes(kept),
+        "boxes": (boxes := count_boxes(kept, len(self._options.class_names))),
+        "labelled_boxes": sum(boxes),
         "left_out": self.left_out[split],
         "duplicates": len(self.duplicates.get(split, ())),
       }
@@ -340,10 +339,8 @@ def builder_of(data_set: DataSet) -> type[RecordsBuilder]:
   """
   name = "".join(part.capitalize() for part in data_set.name.split("_"))
   fields = {"DATA_SET": data_set, "name": data_set.name, "__module__": __name__}
-  is_own = not data_set.class_counts
-  return types.new_class(
-    name, (RecordsBuilder,), {"skip_registration": is_own}, lambda body: body.update(fields)
-  )
+  own = {"skip_registration": not data_set.class_counts}
+  return types.new_class(name, (RecordsBuilder,), own, lambda body: body.update(fields))
 
 
 for _data_set in DATA_SETS.values():

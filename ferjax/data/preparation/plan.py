@@ -56,6 +56,7 @@ class Plan:
   dropped: dict[str, int]
   validation: str  # a sentence about the new validation split; "" if none was taken
   ignored: Mapping[str, int] = dataclasses.field(default_factory=dict)  # files, by suffix
+  corrections: str = ""  # a sentence about corrected labels; "" if there are none
 
   def require_no_problems(self, on_bad_record: str) -> None:
     """Raises a LayoutError that names the first problems, unless they are to be skipped."""
@@ -81,6 +82,7 @@ class Plan:
       "rule": self.options.rule,
       "margin": self.options.margin,
       "validation": self.validation,
+      **({"corrections": self.corrections} if self.corrections else {}),
       "counts": [dataclasses.asdict(count) for count in self.counts],
       "dropped": self.dropped,
       "problems": self.problems,

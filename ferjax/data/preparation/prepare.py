@@ -156,6 +156,8 @@ def variant(plan: Plan, drop_duplicates: str = "none") -> str:
   parts = [options.task, str(len(options.class_names))]
   if "rule" in plan.data_set.takes:
     parts.append(options.rule)
+  if plan.corrections:
+    parts.append("corrected")
   if drop_duplicates != "none":
     name = drop_duplicates.replace("-", "_")
     parts.append(name if drop_duplicates == LEAK_FREE else f"drop_{name}")

@@ -73,5 +73,7 @@ def fingerprint(entries: Iterable[Entry], settings: str) -> str:
       state = f"{status.st_size} {status.st_mtime_ns}"
     fields = (entry.origin, entry.key, entry.split, entry.label, entry.boxes, entry.crop)
     fields = (*fields, entry.relative, entry.group, entry.size, entry.votes, state)
+    if entry.attributes:  # so that sets without any keep their fingerprint
+      fields = (*fields, entry.attributes)
     digest.update(repr(fields).encode())
   return digest.hexdigest()

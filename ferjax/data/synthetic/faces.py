@@ -4,6 +4,7 @@ For the demo, tests and benchmarks of classifiers, without a data set. Results o
 nothing about people. docs/synthetic.md describes the drawings.
 """
 
+import functools
 import operator
 from collections.abc import Sequence
 from typing import SupportsIndex
@@ -13,7 +14,7 @@ from jaxtyping import Float
 
 from ferjax import expressions
 from ferjax.data.classification.augment import FaceExample
-from ferjax.data.synthetic.scenes import MIN_IMAGE_SIZE, render_face
+from ferjax.data.synthetic.scenes import MIN_IMAGE_SIZE, face_factors, render_face
 
 
 class SyntheticFaces:
@@ -71,11 +72,15 @@ class SyntheticFaces:
 
   def __getitem__(self, index: SupportsIndex) -> FaceExample:
     index = self._checked(index)
+    image = render_face(*self._choices(index))
+    label = index % len(self.class_names)
+    return {"image": image, "label": np.eye(len(self.class_names), dtype=np.float32)[label]}
+
+  def _choices(self, index: int) -> tuple[str, float, int, np.random.Generator]:
+    """The arguments of `render_face`."""
     rng = np.random.default_rng((self._seed, index))
     intensity = float(rng.uniform(*self._intensity))
-    label = index % len(self.class_names)
-    image = render_face(self.class_names[label], intensity, self._size, rng)
-    return {"image": image, "label": np.eye(len(self.class_names), dtype=np.float32)[label]}
+    return self.class_names[index % len(self.class_names)], intensity, self._size, rng
 
   def origin(self, index: SupportsIndex) -> str:
     """The name of a record in messages."""
@@ -86,6 +91,12 @@ class SyntheticFaces:
     """The labels of all records, in order; renders nothing."""
     num_classes = len(self.class_names)
     return np.eye(num_classes, dtype=np.float32)[np.arange(self._num_examples) % num_classes]
+
+  @functools.cached_property
+  def attributes(self) -> dict[str, list[str]]:
+    """The controlled factors of all records; see `ferjax.data.sources.AttributedSource`."""
+    factors = [face_factors(*self._choices(i)) for i in range(self._num_examples)]
+    return {name: [x[name] for x in factors] for name in (factors[0] if factors else ())}
 
   def _checked(self, index: SupportsIndex) -> int:
     index = operator.index(index)

@@ -14,16 +14,17 @@ from typing import NamedTuple, SupportsIndex
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
 from ferjax import expressions
 from ferjax.data.detection.augment import Example
 from ferjax.data.synthetic import action_units, head
-from ferjax.data.synthetic.drawing import Pose, ellipse, paint, place, spline, stroke
-from ferjax.data.synthetic.identity import SKINS, Identity, random_color, random_identity
+from ferjax.data.synthetic.background import background
+from ferjax.data.synthetic.camera import SUPERSAMPLE, photograph
+from ferjax.data.synthetic.drawing import Pose, ellipse, paint, place, stroke
+from ferjax.data.synthetic.identity import Identity, random_color, random_identity
 
 MIN_IMAGE_SIZE = 32  # pixels
-_SUPERSAMPLE = 3  # canvas pixels per pixel and axis
 _EMPTY = 0.05  # probability of a scene without faces
 _HAIR = 0.14  # margin of the hair on each side of a box, relative to the box
 _MAX_COVERED = 0.15  # fraction of a box covered by a nearer head; keeps the IoU of boxes below 0.09
@@ -120,8 +121,8 @@ def render_scene(
   _check(size, class_names, min_faces, max_faces, scale, intensity)
   rng = np.random.default_rng((seed, index))
   people = _sample_people(rng, class_names, min_faces, max_faces, scale, intensity)
-  side = size * _SUPERSAMPLE
-  canvas, draw = _background(rng, side, clutter=int(rng.integers(4, 22)))
+  side = size * SUPERSAMPLE
+  canvas, draw = background(rng, side, clutter=int(rng.integers(4, 22)))
   people.sort(key=lambda person: person.pose.unit)
   light = int(rng.choice((-1, 1)))
   for person in people:
@@ -133,7 +134,7 @@ def render_scene(
       _occlude(draw, rng, person, pose)
   boxes = np.array([person.box for person in people], np.float32).reshape(-1, 4)
   return {
-    "image": _photograph(rng, canvas, size),
+    "image": photograph(rng, canvas, size),
     "boxes": np.clip(boxes * np.float32(size), 0, size),
     "label": np.array([person.label for person in people], np.int32),
   }
@@ -153,17 +154,50 @@ def render_face(
   Raises:
     ValueError: For an unknown expression, an intensity outside 0..1, or a size below 32.
   """
+  face = _posed_face(expression, intensity, size, rng)
+  head.draw_shoulders(face.draw, face.identity, face.pose)
+  head.draw_face(face.draw, face.identity, face.move, face.pose, face.light)
+  return photograph(rng, face.canvas, size)
+
+
+def face_factors(
+  expression: str, intensity: float, size: int, rng: np.random.Generator
+) -> dict[str, str]:
+  """What `render_face` shows for these arguments, by factor; rotation and size as numbers."""
+  face = _posed_face(expression, intensity, size, rng)
+  luma = np.dot(face.identity.skin, (0.299, 0.587, 0.114))
+  return {
+    "intensity": "" if expression == "neutral" else f"{intensity:.3f}",
+    "skin brightness": f"{luma:.0f}",
+    "hair": face.identity.hair_style,
+    "glasses": face.identity.glasses,
+    "facial hair": face.identity.facial_hair,
+    "freckles": "yes" if face.identity.freckles else "no",
+    "rotation": f"{abs(math.degrees(face.pose.angle)):.2f}",
+    "face height": f"{face.pose.unit / (size * SUPERSAMPLE):.3f}",
+  }
+
+
+class _PosedFace(NamedTuple):
+  canvas: Image.Image
+  draw: ImageDraw.ImageDraw
+  identity: Identity
+  move: action_units.Movement
+  pose: Pose  # on the canvas
+  light: int
+
+
+def _posed_face(expression, intensity, size, rng) -> _PosedFace:
+  """A face that is not painted yet, on its background."""
   _check_size(size)
   identity = random_identity(rng)
   units = action_units.action_units(expression, intensity, identity.side)
-  side = size * _SUPERSAMPLE
-  canvas, draw = _background(rng, side, clutter=int(rng.integers(0, 8)))
+  side = size * SUPERSAMPLE
+  canvas, draw = background(rng, side, clutter=int(rng.integers(0, 8)))
   x, y = rng.uniform((0.46, 0.45), (0.54, 0.53))
   pose = Pose(x * side, y * side, rng.uniform(0.68, 0.82) * side, rng.uniform(-0.25, 0.25))
   light = int(rng.choice((-1, 1)))
-  head.draw_shoulders(draw, identity, pose)
-  head.draw_face(draw, identity, action_units.movement(units), pose, light)
-  return _photograph(rng, canvas, size)
+  return _PosedFace(canvas, draw, identity, action_units.movement(units), pose, light)
 
 
 class _Person(NamedTuple):
@@ -257,43 +291,6 @@ def _enlarged(pose: Pose, side: int) -> Pose:
   return Pose(pose.x * side, pose.y * side, pose.unit * side, pose.angle)
 
 
-def _background(rng, side: int, clutter: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-  """A smooth wall of few colours with shapes on it, and an ImageDraw to paint the people."""
-  cells = int(rng.integers(2, 6))
-  base = rng.uniform(50, 215) + rng.normal(0, 25, 3)
-  contrast = rng.uniform(5, 40)
-  wall = base + rng.normal(0, contrast, (cells, cells, 1)) + rng.normal(0, 8, (cells, cells, 3))
-  small = Image.fromarray(np.clip(wall, 0, 255).astype(np.uint8))
-  canvas = small.resize((side // 4, side // 4), Image.Resampling.BICUBIC)
-  canvas = canvas.resize((side, side), Image.Resampling.NEAREST)
-  draw = ImageDraw.Draw(canvas, "RGBA")
-  for _ in range(clutter):
-    _clutter(draw, rng, side)
-  return canvas, draw
-
-
-def _clutter(draw: ImageDraw.ImageDraw, rng, side: int) -> None:
-  """Paints one object that is not a face: a ball, a board, a wire, blinds; some in skin colours."""
-  kind = rng.integers(5)
-  opacity = int(rng.integers(90, 256))
-  color = (*(SKINS[rng.integers(len(SKINS))] if rng.random() < 0.2 else random_color(rng)), opacity)
-  x, y = rng.uniform(0, side, 2)
-  pose = Pose(x, y, rng.uniform(0.06, 0.4) * side, rng.uniform(0, 2 * np.pi))
-  if kind == 0:
-    shapes = [(ellipse(0.0, 0.0, 0.5, rng.uniform(0.2, 0.5)), color)]
-  elif kind == 1:
-    half = rng.uniform(0.1, 0.5)
-    shapes = [(np.array([(-0.5, -half), (0.5, -half), (0.5, half), (-0.5, half)]), color)]
-  elif kind == 2:
-    shapes = [(rng.uniform(-0.5, 0.5, (3, 2)), color)]
-  elif kind == 3:
-    shapes = [(stroke(spline(rng.uniform(-1, 1, (4, 2))), rng.uniform(0.02, 0.08)), color)]
-  else:
-    slat = np.array([(-0.5, 0), (0.5, 0), (0.5, 0.08), (-0.5, 0.08)])
-    shapes = [(slat + np.array((0, 0.16 * k - 0.4)), color) for k in range(6)]
-  paint(draw, shapes, pose)
-
-
 def _occlude(draw: ImageDraw.ImageDraw, rng, person: _Person, pose: Pose) -> None:
   """Hides a part of the face's edge with a ball, or an arm and hand."""
   contour = head.outline(person.identity, person.move)
@@ -306,22 +303,6 @@ def _occlude(draw: ImageDraw.ImageDraw, rng, person: _Person, pose: Pose) -> Non
     skin = person.identity.skin
     shapes = [(arm, random_color(rng)), (ellipse(x, y, 0.8 * radius, 0.8 * radius), skin)]
   paint(draw, shapes, pose)
-
-
-def _photograph(rng, canvas: Image.Image, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
-  """Simulates a camera: light, blur, noise."""
-  image = canvas.reduce(_SUPERSAMPLE)
-  radius = rng.uniform(0, 1.0) * size / 160 if rng.random() < 0.35 else 0.0
-  if radius > 0:
-    image = image.filter(ImageFilter.GaussianBlur(radius))
-  pixels = np.asarray(image, np.float32)
-  across, down = rng.uniform(-0.3, 0.3, 2)
-  ramp = np.linspace(-0.5, 0.5, size, dtype=np.float32)
-  light = np.float32(rng.uniform(0.65, 1.15)) + across * ramp[None, :] + down * ramp[:, None]
-  tint = rng.normal(1, 0.05, 3).astype(np.float32)
-  noise = rng.standard_normal((size, size, 1), np.float32) * np.float32(rng.uniform(0, 7))
-  pixels = pixels * (light[..., None].astype(np.float32) * tint) + noise
-  return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
 def contact_sheet(seed: int = 1, people: int = 5, size: int = 128) -> Image.Image:

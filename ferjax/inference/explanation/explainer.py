@@ -28,6 +28,7 @@ from ferjax.inference.explanation.saliency import (
   unfrozen,
 )
 from ferjax.inference.loading import load_predictor
+from ferjax.inference.two_stage import DetectAndClassify
 from ferjax.models.registry import spec_of
 from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.tasks.detection.task import DetectionTask, decode
@@ -51,14 +52,16 @@ class ExplainedImage(NamedTuple):
 
 
 class Explainer(abc.ABC):
-  """The interface of both explainers. The network's input is that of the predictor.
+  """The interface of all explainers. The network's input is that of the predictor.
 
   Attributes:
     predictor: the predictor whose predictions are explained.
     target: the class to explain; None for the predicted one.
   """
 
-  def __init__(self, predictor: Predictor | ExpressionClassifier, target: str | None):
+  def __init__(
+    self, predictor: Predictor | ExpressionClassifier | DetectAndClassify, target: str | None
+  ):
     names = predictor.class_names
     if target is not None and target not in names:
       raise ValueError(f"unknown class {target!r}; known: {', '.join(names)}")
@@ -143,9 +146,14 @@ class ClassifierExplainer(Explainer):
     self._program = explain
 
   def _explain(self, prepared: Prepared[UInt8[np.ndarray, "s s 3"]]) -> tuple[Explanation, ...]:
+    return (self._explain_class(prepared, self._class),)
+
+  def _explain_class(
+    self, prepared: Prepared[UInt8[np.ndarray, "s s 3"]], label: np.int32
+  ) -> Explanation:
     predictor = self.predictor
     predicted, cells, captured = jax.device_get(
-      self._program(predictor._variables, prepared.inputs[None], self._class)
+      self._program(predictor._variables, prepared.inputs[None], label)
     )
     face = predictor._face(predicted.probabilities[0], predicted.labels[0])
     height, width = prepared.image.shape[:2]
@@ -158,16 +166,15 @@ class ClassifierExplainer(Explainer):
       affine = compose(affine, transformer_to_input(theta, size))
       resampled = _to_pixels(resampled[0], predictor._mean, predictor._std)
       transformed = {"theta": theta, "resampled": resampled}
-    explanation = Explanation(
+    return Explanation(
       face=face,
-      target=self.target or face.expression,
+      target=face.expression if label == _PREDICTED else predictor.class_names[label],
       layer=self.layer,
       cells=cells,
       to_image=affine,
       view=visible_region(placement, size),
       **transformed,
     )
-    return (explanation,)
 
 
 class DetectorExplainer(Explainer):
@@ -181,7 +188,14 @@ class DetectorExplainer(Explainer):
 
   predictor: Predictor
 
-  def __init__(self, predictor: Predictor, *, target: str | None = None, layer: str | None = None):
+  def __init__(
+    self,
+    predictor: Predictor,
+    *,
+    target: str | None = None,
+    layer: str | None = None,
+    max_faces: int | None = None,
+  ):
     """Compiles on the first image.
 
     Args:
@@ -189,6 +203,7 @@ class DetectorExplainer(Explainer):
       target: the class to explain; None for the predicted one.
       layer: path of the submodule that returns the maps of all levels; None for that of
         `ferjax.inference.explanation.saliency.default_layer`.
+      max_faces: to explain, by decreasing score; None for all.
 
     Raises:
       ValueError: an unknown class, or a missing layer for a network without a default one.
@@ -197,7 +212,8 @@ class DetectorExplainer(Explainer):
     model = unfrozen(predictor._model)
     layer = default_layer(model, predictor.image_size) if layer is None else layer
     self.layer = layer
-    size, max_faces = predictor.image_size, predictor.settings["max_detections"]
+    size, most = predictor.image_size, predictor.settings["max_detections"]
+    most = most if max_faces is None else min(most, max_faces)
     per_class_nms = predictor.settings["per_class_nms"]
     task = DetectionTask(predictor.class_names)
 
@@ -218,7 +234,7 @@ class DetectorExplainer(Explainer):
         placement=placement,
         score_threshold=score_threshold,
         iou_threshold=iou_threshold,
-        max_detections=max_faces,
+        max_detections=most,
         per_class_nms=per_class_nms,
       )
       detections, cells = jax.tree.map(lambda rows: rows[0], (detections, cells))

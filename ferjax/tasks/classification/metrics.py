@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from ferjax.tasks.base import Outcomes
+from ferjax.tasks.resampling import NUM_RESAMPLES
 from ferjax.typing import Classifications
 
-NUM_RESAMPLES = 1000  # of the bootstrap
 NUM_BINS = 15  # of the calibration error
 _Z = 1.959963984540054  # quantile of the normal distribution for 95 %
 
@@ -72,6 +73,29 @@ class ClassificationMetrics:
     self._predicted.append(predicted[rows].astype(np.int64))
     self._probability.append(probabilities[rows, predicted[rows]].astype(np.float64))
 
+  def arrays(self) -> dict[str, np.ndarray]:
+    """Everything that was added, by record: `index`, `truth`, `predicted` and `probability`."""
+    index = _join(self._index, np.int64)
+    order = np.argsort(index, kind="stable")
+    return {
+      "index": index[order],
+      "truth": _join(self._truth, np.int64)[order],
+      "predicted": _join(self._predicted, np.int64)[order],
+      "probability": _join(self._probability, np.float64)[order],
+    }
+
+  @classmethod
+  def from_arrays(
+    cls, class_names: Sequence[str], arrays: Mapping[str, np.ndarray]
+  ) -> "ClassificationMetrics":
+    """The inverse of `arrays`; KeyError for a missing one."""
+    metrics = cls(class_names)
+    metrics._index = [arrays["index"]]
+    metrics._truth = [arrays["truth"]]
+    metrics._predicted = [arrays["predicted"]]
+    metrics._probability = [arrays["probability"]]
+    return metrics
+
   def __len__(self) -> int:
     """The number of added examples."""
     return sum(map(len, self._index))
@@ -95,7 +119,7 @@ class ClassificationMetrics:
     """
     matrix = self.confusion_matrix()
     self._check_not_empty()
-    values = {name: float(value[0]) for name, value in _headline(matrix[None]).items()}
+    values = {name: float(value[0]) for name, value in headline(matrix[None]).items()}
     for name, (low, high) in _bootstrap(matrix, self.seed).items():
       values |= {f"{name}_low": float(low), f"{name}_high": float(high)}
     values["f1_accuracy"] = 0.67 * values["macro_f1"] + 0.33 * values["accuracy"]
@@ -115,6 +139,15 @@ class ClassificationMetrics:
         f"f1/{name}": float(2 * hits[i] / (counts[i] + predicted[i])),
       }
     return {**values, "num_images": float(len(self))}
+
+  def outcomes(self) -> dict[str, Outcomes]:
+    """Of `accuracy`, and of `balanced_accuracy` with the classes as strata."""
+    truth, predicted = _join(self._truth, np.int64), _join(self._predicted, np.int64)
+    correct, of_class = (truth == predicted)[:, None], np.eye(len(self.class_names), dtype=int)
+    return {
+      "accuracy": Outcomes(correct.astype(int), np.ones_like(correct, int)),
+      "balanced_accuracy": Outcomes(correct * of_class[truth], of_class[truth]),
+    }
 
   def confusion_matrix(self) -> Int[np.ndarray, "k k"]:
     """Counts: row is the true class, column the predicted class."""
@@ -199,7 +232,7 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
   return float(max(center - half, 0.0)), float(min(center + half, 1.0))
 
 
-def _headline(matrices: Int[np.ndarray, "r k k"]) -> dict[str, Float[np.ndarray, "r"]]:
+def headline(matrices: Int[np.ndarray, "r k k"]) -> dict[str, Float[np.ndarray, "r"]]:
   """The metrics of each confusion matrix; the means exclude classes without examples."""
   hits = np.diagonal(matrices, axis1=1, axis2=2)
   counts, predicted = matrices.sum(axis=2), matrices.sum(axis=1)
@@ -221,7 +254,7 @@ def _bootstrap(matrix: Int[np.ndarray, "k k"], seed: int) -> dict[str, Float[np.
   """
   count = matrix.sum()
   draws = np.random.default_rng(seed).multinomial(count, matrix.ravel() / count, NUM_RESAMPLES)
-  resampled = _headline(draws.reshape(NUM_RESAMPLES, *matrix.shape))
+  resampled = headline(draws.reshape(NUM_RESAMPLES, *matrix.shape))
   return {name: np.percentile(values, (2.5, 97.5)) for name, values in resampled.items()}
 
 

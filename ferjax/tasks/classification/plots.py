@@ -1,8 +1,11 @@
 """Plots of a classifier's evaluation, as PNG files."""
 
 import os
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -64,25 +67,56 @@ def plot_mistakes(
     path: of the PNG file.
     count: maximum number of images on the sheet.
   """
-  letters = lettering_with_warning(metrics.class_names)
   mistakes = metrics.mistakes(count)
-  rows = max(-(-len(mistakes) // _COLUMNS), 1)
+  total = len(metrics) - int(np.trace(metrics.confusion_matrix()))
+  title = f"Errors: the {len(mistakes)} most confident of {total:,}, with their probability"
+  faces = [
+    Captioned(source[x.index]["image"], x.truth, x.predicted, f"{x.probability:.3f}")
+    for x in mistakes
+  ]
+  plot_faces(faces, metrics.class_names, title if mistakes else "No errors", path)
+
+
+class Captioned(NamedTuple):
+  """A face of a sheet: two class ids, and a text next to the name of the second."""
+
+  image: UInt8[np.ndarray, "_ _ 3"]
+  truth: int
+  predicted: int
+  text: str
+
+
+def plot_faces(
+  faces: Sequence[Captioned],
+  class_names: Sequence[str],
+  title: str,
+  path: str | os.PathLike[str],
+  *,
+  truth: str = "true",
+) -> None:
+  """Plots a sheet of faces with their two classes.
+
+  Args:
+    faces: in the order of the sheet.
+    class_names: in the order of the class ids.
+    title: of the sheet.
+    path: of the PNG file.
+    truth: the word before the first class.
+  """
+  letters = lettering_with_warning(class_names)
+  rows = max(-(-len(faces) // _COLUMNS), 1)
   figure = Figure(
     figsize=(_COLUMNS * 1.75, rows * 2.3 + 0.6), layout=ConstrainedLayoutEngine(h_pad=0.08)
   )
   cells = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
-  total = len(metrics) - int(np.trace(metrics.confusion_matrix()))
-  title = f"Errors: the {len(mistakes)} most confident of {total:,}, with their probability"
-  figure.suptitle(title if mistakes else "No errors")
+  figure.suptitle(title)
   for axes in cells:
     axes.set_axis_off()
-  for axes, mistake in zip(cells, mistakes, strict=False):
-    _show(axes, source[mistake.index]["image"])
-    truth, predicted = (
-      letters.names[metrics.class_names[i]] for i in (mistake.truth, mistake.predicted)
-    )
-    _caption(axes, f"true: {truth}", 4)
-    _caption(axes, f"{predicted}  {mistake.probability:.3f}", 17, color=_ORANGE)
+  for axes, face in zip(cells, faces, strict=False):
+    _show(axes, face.image)
+    first, second = (letters.names[class_names[i]] for i in (face.truth, face.predicted))
+    _caption(axes, f"{truth}: {first}", 4)
+    _caption(axes, f"{second}  {face.text}", 17, color=_ORANGE)
   save_figure(figure, path, letters)
 
 

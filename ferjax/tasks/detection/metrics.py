@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ferjax.expressions import UNLABELLED
+from ferjax.tasks.base import Outcomes
 from ferjax.tasks.detection.coco import coco_average_precision
 from ferjax.tasks.detection.voc import ImageResult, average_precision, precision_recall, suppress
 from ferjax.typing import Detections
@@ -23,12 +24,14 @@ class DetectionMetrics:
     score_threshold: precision, recall and the confusion matrix exclude detections below it.
       Average precision uses all detections.
     images: the images added so far.
+    index: the record of each image; -1 if its batch did not say.
   """
 
   def __init__(self, class_names: Sequence[str], *, score_threshold: float = 0.5):
     self.class_names = tuple(class_names)
     self.score_threshold = score_threshold
     self.images: list[ImageResult] = []
+    self.index: list[int] = []
 
   def add(self, detections: Detections, truth: Mapping[str, np.ndarray]) -> None:
     """Adds a batch.
@@ -58,6 +61,7 @@ class DetectionMetrics:
         scale, offset = np.asarray(truth["placement"])[i, :4].reshape(2, 2)
         truth_boxes = (truth_boxes - np.tile(offset, 2)[None]) / np.tile(scale, 2)[None]
       self._check_labels(label[i][real])
+      self.index.append(int(truth["index"][i]) if "index" in truth else -1)
       self.images.append(
         ImageResult(
           boxes=found_boxes[i][kept].astype(np.float64),
@@ -67,6 +71,46 @@ class DetectionMetrics:
           truth_labels=label[i][real],
         )
       )
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """Everything that was added, by record.
+
+    `index`, `num_found` and `num_truth` have an element for each image; `boxes`, `scores` and
+    `labels` have a row for each detection, `truth_boxes` and `truth_labels` for each true box.
+    """
+    order = np.argsort(self.index, kind="stable")
+    images = [self.images[i] for i in order]
+    found = [(x.boxes, x.scores, x.labels) for x in images]
+    truth = [(x.truth_boxes, x.truth_labels) for x in images]
+    none, no_labels = np.zeros((0, 4)), np.zeros(0, np.int64)
+    boxes, scores, labels = map(
+      np.concatenate, zip((none, none[:, 0], no_labels), *found, strict=True)
+    )
+    true_boxes, true_labels = map(np.concatenate, zip((none, no_labels), *truth, strict=True))
+    return {
+      "index": np.array(self.index, np.int64)[order],
+      "num_found": np.array([len(x.scores) for x in images], np.int64),
+      "num_truth": np.array([len(x.truth_labels) for x in images], np.int64),
+      "boxes": boxes,
+      "scores": scores,
+      "labels": labels,
+      "truth_boxes": true_boxes,
+      "truth_labels": true_labels,
+    }
+
+  @classmethod
+  def from_arrays(
+    cls, class_names: Sequence[str], arrays: Mapping[str, np.ndarray]
+  ) -> "DetectionMetrics":
+    """The inverse of `arrays`; KeyError for a missing one."""
+    metrics = cls(class_names)
+    ends = [np.cumsum(arrays[name])[:-1] for name in ("num_found", "num_truth")]
+    parts = [np.split(arrays[name], ends[0]) for name in ("boxes", "scores", "labels")]
+    parts += [np.split(arrays[name], ends[1]) for name in ("truth_boxes", "truth_labels")]
+    metrics.index = arrays["index"].tolist()
+    if metrics.index:
+      metrics.images = [ImageResult(*image) for image in zip(*parts, strict=True)]
+    return metrics
 
   def compute(self) -> dict[str, float]:
     """The metrics by name, all in 0..1 except the counts.
@@ -93,7 +137,7 @@ class DetectionMetrics:
         f"Average precision is not defined: none of the {len(self.images)} images added has a "
         "ground-truth box. Check the annotation of the evaluation split."
       )
-    num_labelled, faces = num_boxes - num_unlabelled, self._faces()
+    num_labelled, faces = num_boxes - num_unlabelled, self.faces()
     values = {
       **(self._class_metrics(num_labelled) if num_labelled else {}),
       FACE_AP: average_precision(*_curve(faces)),
@@ -114,6 +158,21 @@ class DetectionMetrics:
       **per_class,
       **self._precision_recall(num_labelled),
     }
+
+  def outcomes(self) -> dict[str, Outcomes]:
+    """Of each image: found faces of all, and found faces with the correct expression.
+
+    `face_recall` counts detections that score at least `score_threshold`, and, like `face_ap50`,
+    ignores their class. `expression_accuracy` is that of `compute`.
+    """
+    faces, recalls, expressions = self.faces(), [], []
+    for image in faces:
+      sure = image.select(image.scores >= self.score_threshold).match()
+      recalls.append((np.count_nonzero(sure >= 0), len(image.truth_labels)))
+      expressions.append(expression_hits(image)[::-1])
+    rates = {"face_recall": recalls, "expression_accuracy": expressions}
+    counts = {name: np.array(x, int).reshape(-1, 2) for name, x in rates.items()}
+    return {name: Outcomes(x[:, :1], x[:, 1:]) for name, x in counts.items()}
 
   @property
   def classes_without_boxes(self) -> tuple[str, ...]:
@@ -138,7 +197,7 @@ class DetectionMetrics:
     """
     background = len(self.class_names)
     matrix = np.zeros((background + 1, background + 1), np.int64)
-    for image in self._faces():
+    for image in self.faces():
       image = image.select(image.scores >= self.score_threshold)
       found = image.match()
       # For found = -1, the last element.
@@ -162,7 +221,7 @@ class DetectionMetrics:
       "recall50": num_correct / num_labelled,
     }
 
-  def _faces(self) -> list[ImageResult]:
+  def faces(self) -> list[ImageResult]:
     """The images with only the best of overlapping detections, over all classes."""
     return [image.select(suppress(image.boxes, image.scores)) for image in self.images]
 
@@ -176,13 +235,17 @@ class DetectionMetrics:
 
 
 def _expression_accuracy(faces: Sequence[ImageResult]) -> float:
-  num_found = num_correct = 0
-  for image in faces:
-    found = image.match()
-    truth = image.truth_labels[found[found >= 0]]
-    num_found += np.count_nonzero(truth != UNLABELLED)
-    num_correct += np.count_nonzero(truth == image.labels[found >= 0])
+  counts = [expression_hits(image) for image in faces]
+  num_found, num_correct = np.sum(counts, axis=0) if counts else (0, 0)
   return num_correct / max(num_found, 1)
+
+
+def expression_hits(image: ImageResult) -> tuple[int, int]:
+  """Of the faces with a label that were found in an image: all, and those with that label."""
+  found = image.match()
+  truth = image.truth_labels[found[found >= 0]]
+  correct = np.count_nonzero(truth == image.labels[found >= 0])
+  return int(np.count_nonzero(truth != UNLABELLED)), int(correct)
 
 
 def _curve(images: Sequence[ImageResult]) -> tuple[np.ndarray, np.ndarray]:

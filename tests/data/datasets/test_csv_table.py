@@ -8,6 +8,7 @@ from PIL import Image
 
 from ferjax.data.datasets.base import Options
 from ferjax.data.datasets.csv_table import CSV
+from ferjax.data.datasets.entries import LayoutError
 from ferjax.data.image import ImageError
 from ferjax.data.loading import open_released
 from ferjax.expressions import UNLABELLED
@@ -223,3 +224,26 @@ def test_a_table_without_corners_is_for_classifiers(folder):
   (folder / "labels.csv").write_text("image,label,split\nimages/a.png,anger,train\n")
   with pytest.raises(ValueError, match="no column 'x1', 'y1', 'x2', 'y2'; columns found: image"):
     _open(folder, "labels.csv", task="detection")
+
+
+def _with_columns(folder, text, columns, task=""):
+  (folder / "labels.csv").write_text(text)
+  options = Options(task=task, class_names=NAMES, columns=columns)
+  return open_released(CSV, folder, "train", options, validates=False)
+
+
+def test_named_columns_become_attributes(folder):
+  rows = "image,label,split,age,light\nimages/a.png,anger,train,31,dim\n"
+  rows += '"images/b, c.png",neutral,train,,bright\n'
+  source = _with_columns(folder, rows, ("light", "age"))
+  assert source.attributes == {"light": ["dim", "bright"], "age": ["31", ""]}
+  assert _with_columns(folder, rows, ()).attributes == {}
+  with pytest.raises(LayoutError, match=r"labels.csv:1: no column 'gender'; columns found: image"):
+    _with_columns(folder, rows, ("gender",))
+
+
+def test_faces_of_a_photograph_may_have_several_values(folder):
+  rows = "image,label,split,x1,y1,x2,y2,age,light\nimages/a.png,anger,train,1,2,9,9,8,dim\n"
+  rows += 'images/a.png,anger,train,11,2,19,9,70,dim\n"images/b, c.png",,train,,,,,,dim\n'
+  source = _with_columns(folder, rows, ("age", "light"), task="detection")
+  assert source.attributes == {"age": ["several", ""], "light": ["dim", "dim"]}

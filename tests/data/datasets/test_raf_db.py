@@ -8,6 +8,7 @@ from PIL import Image
 
 from ferjax.data.datasets import raf_db
 from ferjax.data.datasets.base import Options
+from ferjax.data.datasets.entries import RecordError
 from ferjax.data.datasets.raf_db import RAF_DB
 from ferjax.data.loading import open_released
 from ferjax.expressions import RAF_DB_CODES, SEVEN_EXPRESSIONS
@@ -163,3 +164,35 @@ def test_the_split_of_earlier_runs_is_kept(folder):
   """The records of earlier releases, which resumed runs depend on."""
   expected = {f"train_{i:05d}.jpg" for i in (16, 20, 27, 34, 42, 51)}
   assert _names(_open(folder, "val")) == expected
+
+
+LANDMARKS = "30.5\t40.2\n" * 5
+
+
+def _attributes(folder, codes):
+  (folder / "basic/Annotation/manual").mkdir(parents=True)
+  for name, text in codes.items():
+    (folder / f"basic/Annotation/manual/{name}_manu_attri.txt").write_text(f"{LANDMARKS}{text}")
+
+
+def test_manual_annotation_becomes_attributes(folder):
+  """The codes of the released readme; a face without the file is unknown."""
+  assert _open(folder, "test").attributes == {}
+  _attributes(folder, {"test_0001": "0\n1\n2\n", "test_0002": "2\n0\n4", "test_0004": "1\n2\n0"})
+  attributes = _open(folder, "test").attributes
+  assert attributes["gender"] == ["male", "unsure", "", "female", "", "", ""]
+  assert attributes["race"] == ["African-American", "Caucasian", "", "Asian", "", "", ""]
+  assert attributes["age"] == ["20-39", "70+", "", "0-3", "", "", ""]
+
+
+@pytest.mark.parametrize(
+  ("codes", "message"),
+  [
+    ("0\n3\n1\n", r"test_0001_manu_attri.txt: line 7 is '3'; expected the code of race: 0 Cauca"),
+    ("0\n1\n", r"test_0001_manu_attri.txt: line 8 is ''; expected the code of age: 0 0-3, 1 4-19"),
+  ],
+)
+def test_bad_attributes_are_refused(folder, codes, message):
+  _attributes(folder, {"test_0001": codes})
+  with pytest.raises(RecordError, match=message):
+    _open(folder, "test")

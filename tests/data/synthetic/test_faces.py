@@ -7,6 +7,7 @@ import pytest
 
 from ferjax.data.sources import LabelledSource
 from ferjax.data.synthetic.faces import SyntheticFaces
+from ferjax.data.synthetic.identity import HAIR_STYLES
 from ferjax.data.synthetic.scenes import render_face
 from ferjax.expressions import EXPRESSIONS, SEVEN_EXPRESSIONS
 
@@ -71,6 +72,23 @@ def test_labels_are_balanced_and_equal_those_of_the_records():
 def test_bad_arguments_are_refused(changes, message):
   with pytest.raises(ValueError, match=message):
     _source(**changes)
+
+
+def test_attributes_are_the_factors_of_the_drawings():
+  source = _source(40)
+  factors = source.attributes
+  assert all(len(values) == 40 for values in factors.values())
+  neutral = [x == "" for x in factors["intensity"]]
+  assert neutral == [i % 7 == 0 for i in range(40)]
+  assert set(factors["hair"]) <= set(HAIR_STYLES)
+  assert {"none", "round"} <= set(factors["glasses"])
+  assert all(0 <= float(x) <= np.degrees(0.25) for x in factors["rotation"])
+  assert all(0.68 <= float(x) <= 0.82 for x in factors["face height"])
+  # A record shows its factors: of two faces, the brighter skin is brighter in the middle.
+  skin = [float(x) for x in factors["skin brightness"]]
+  dark, light = np.argmin(skin), np.argmax(skin)
+  cheek = [source[int(i)]["image"][14:18, 10:22].mean() for i in (dark, light)]
+  assert cheek[0] < cheek[1]
 
 
 def test_index_out_of_range_is_refused():

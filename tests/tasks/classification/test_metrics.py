@@ -78,6 +78,17 @@ def test_by_hand():
   assert all(type(value) is float for value in result.values())
 
 
+def test_outcomes_give_the_rates():
+  metrics = _metrics(_predictions([0, 0, 1, 1, 0, 1]), _truth([0, 0, 0, 1, 1, 2]))
+  outcomes = metrics.outcomes()
+  assert outcomes["accuracy"].successes.ravel().tolist() == [1, 1, 0, 1, 0, 0]
+  assert outcomes["accuracy"].trials.ravel().tolist() == [1] * 6
+  successes, trials = outcomes["balanced_accuracy"]
+  assert successes.sum(axis=0).tolist() == [2, 1, 0]
+  assert trials.sum(axis=0).tolist() == [3, 2, 1]
+  assert np.mean(successes.sum(0) / trials.sum(0)) == metrics.compute()["balanced_accuracy"]
+
+
 def test_means_exclude_classes_without_examples():
   result = _metrics(_predictions([0, 2, 1]), _truth([0, 0, 1])).compute()
   assert result["balanced_accuracy"] == pytest.approx((1 / 2 + 1) / 2)
@@ -229,3 +240,14 @@ def test_invalid_batches():
   predictions.probabilities[0] = np.nan
   with pytest.raises(ValueError, match=r"Example 0: the probabilities \[nan.* are not finite"):
     _metrics(predictions, _truth([0, 1]))
+
+
+def test_arrays_have_everything_in_the_order_of_the_records():
+  predictions, truth = _random(3, 20)
+  order = np.random.default_rng(0).permutation(20)
+  metrics = _metrics(*_take(order, predictions, truth))
+  arrays = metrics.arrays()
+  assert arrays["index"].tolist() == list(range(20))
+  assert arrays["truth"].tolist() == truth["label"].argmax(1).tolist()
+  restored = ClassificationMetrics.from_arrays(NAMES, arrays)
+  assert restored.compute() == metrics.compute() == _metrics(predictions, truth).compute()

@@ -127,6 +127,19 @@ def test_faces_alone_have_no_metrics_of_classes():
   assert result["face_ap50"] == pytest.approx(1 / 2 * 1 + 1 / 2 * 2 / 3)
 
 
+def test_outcomes_of_images_by_hand():
+  """A found face with the wrong expression, an unsure one, a missed one, one without a label."""
+  metrics = DetectionMetrics(NAMES)
+  detections = _detections([(A, 0.9, 1), (B, 0.2, 0)], [(A, 0.8, 2)], [(C, 0.9, 0)])
+  metrics.add(detections, _truth([(A, 0), (B, 0)], [(A, 2), (C, 1)], [(C, UNLABELLED)]))
+  outcomes = metrics.outcomes()
+  assert outcomes["face_recall"].successes.ravel().tolist() == [1, 1, 1]
+  assert outcomes["face_recall"].trials.ravel().tolist() == [2, 2, 1]
+  successes, trials = outcomes["expression_accuracy"]
+  assert (successes.ravel().tolist(), trials.ravel().tolist()) == ([1, 1, 0], [2, 1, 0])
+  assert metrics.compute()["expression_accuracy"] == successes.sum() / trials.sum()
+
+
 def test_classes_without_ground_truth_are_named():
   metrics = DetectionMetrics(NAMES)
   assert metrics.classes_without_boxes == NAMES

@@ -1,0 +1,1 @@
+"""A page to try predictors out: images, a webcam and films, with explanations."""
