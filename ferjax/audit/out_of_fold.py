@@ -46,8 +46,8 @@ def out_of_fold(
     count = len(np.unique(group_ids[labels == label]))
     if count < folds:
       raise ValueError(
-        f"the class {class_names[int(label)]} has {count} different images or persons, fewer than the "
-        f"{folds} folds; pass --folds {max(count, 2)}"
+        f"the class {class_names[int(label)]} has {count} different images or persons, fewer than "
+        f"the {folds} folds; pass --folds {max(count, 2)}"
         + ("" if count > 1 else ", and leave this class out, or add records")
       )
   probabilities = np.zeros((len(labels), len(class_names)))
