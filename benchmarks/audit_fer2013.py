@@ -5,8 +5,7 @@ annotators have a majority (FER+'s rule: single votes do not count, more than ha
 another expression. The figure for records drawn at random is beside it.
 
 The faces are the PublicTest part, without those that have a twin in Training: the default
-classifier was trained on the votes of Training, and has seen none of these. `--features hog` uses
-histograms of oriented gradients instead of the features of a network (extra `bench`).
+classifier was trained on the votes of Training, and has seen none of these.
 
   python benchmarks/audit_fer2013.py --data DATA --output audit.json
 """
@@ -17,14 +16,12 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-from hog_baseline import SIZE, describe
 from tqdm import tqdm
 
 from ferjax.audit.features import network_features, view_of
 from ferjax.audit.issues import find_issues
 from ferjax.audit.out_of_fold import out_of_fold
 from ferjax.compilation_cache import enable_compilation_cache
-from ferjax.data.classification.views import center_view
 from ferjax.data.datasets.base import Options
 from ferjax.data.datasets.catalog import DATA_SETS
 from ferjax.data.datasets.entries import Entry
@@ -67,16 +64,6 @@ def rejections(folder: pathlib.Path, entries: Sequence[Entry]) -> tuple[np.ndarr
   return np.array(rejected), np.array([bool(w) for w in winners])
 
 
-def features_of(entries: Sequence[Entry], kind: str) -> np.ndarray:
-  """Features [n c] of a network, or histograms of oriented gradients."""
-  shown = tqdm(entries, disable=None)
-  if kind == "hog":
-    return np.stack([describe(center_view(pixels(x), SIZE, grey=True)[..., 0]) for x in shown])
-  weights = open_weights(kind)
-  view = view_of(weights)
-  return network_features(weights, (view(pixels(x)) for x in shown))
-
-
 def share(rejected: np.ndarray, has_majority: np.ndarray) -> dict[str, float]:
   """Confirmed labels among records, with Wilson's interval."""
   count, confirmed = len(rejected), int(rejected.sum())
@@ -95,7 +82,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
   add = parser.add_argument
   add("--data", required=True, help="folder with fer2013.csv and fer2013new.csv")
-  add("--features", default=DEFAULT_CLASSIFIER, help="weights of a classifier, or hog")
+  add("--weights", default=DEFAULT_CLASSIFIER, help="of a classifier")
   add("--count", type=int, default=500)
   add("--folds", type=int, default=5)
   add("--seed", type=int, default=0)
@@ -106,7 +93,9 @@ def main() -> None:
   entries = read_entries(folder)
   labels = np.array([x.classes[0] for x in entries])
   images = [x.image.values.hex() for x in entries]  # copies of an image are in one fold
-  features = features_of(entries, arguments.features)
+  weights = open_weights(arguments.weights)
+  view = view_of(weights)
+  features = network_features(weights, (view(pixels(x)) for x in tqdm(entries, disable=None)))
   probabilities = out_of_fold(
     features, labels, images, SEVEN_EXPRESSIONS, folds=arguments.folds, seed=arguments.seed
   )
@@ -115,7 +104,7 @@ def main() -> None:
   first = issues.suspected[: arguments.count]
   drawn = np.random.default_rng(arguments.seed).permutation(len(entries))[: arguments.count]
   content = {
-    "features": arguments.features,
+    "weights": weights.name,
     "agreement": float((probabilities.argmax(axis=1) == labels).mean()),
     "first": share(rejected[first], has_majority[first]),
     "suspected": share(rejected[issues.suspected], has_majority[issues.suspected]),

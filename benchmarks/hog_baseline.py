@@ -28,19 +28,14 @@ FOLDS = 4
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # of the inverse regularisation, chosen on the training split
 
 
-def describe(grey: np.ndarray) -> np.ndarray:
-  """HOG of a grey image [s s]."""
-  return hog(
-    grey, orientations=9, pixels_per_cell=(8, 8), cells_per_block=(2, 2), block_norm="L2-Hys"
-  )
-
-
 def features(source) -> tuple[np.ndarray, np.ndarray]:
   """HOG of every face [n, f], and the labels as distributions [n, k]."""
   rows = []
   for i in range(len(source)):
     grey = center_view(source[i]["image"], SIZE, grey=True)[..., 0]
-    rows.append(describe(grey))
+    rows.append(
+      hog(grey, orientations=9, pixels_per_cell=(8, 8), cells_per_block=(2, 2), block_norm="L2-Hys")
+    )
   return np.stack(rows), source.labels
 
 

@@ -45,7 +45,7 @@ ALLOWED = {
     "compilation_cache",
     "compiler_options",
   },
-  "reports": {"reports", "tasks"},
+  "reports": {"reports", "tasks", "fonts"},
   "interop": {"interop", "models", "checkpoint", "archives"},
   "checkpoint": {"checkpoint"},
   "weights": {"weights", "checkpoint"},

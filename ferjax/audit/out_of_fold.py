@@ -40,14 +40,14 @@ def out_of_fold(
   _, group_ids = np.unique(np.asarray(groups), return_inverse=True)
   present = np.unique(labels)
   if len(present) < 2:
-    found = ", ".join(class_names[c] for c in present) or "none"
+    found = ", ".join(class_names[int(c)] for c in present) or "none"
     raise ValueError(f"the records have labels of one class ({found}); expected at least two")
   for label in present:
     count = len(np.unique(group_ids[labels == label]))
     if count < folds:
       raise ValueError(
-        f"the class {class_names[label]} has {count} different images or persons, fewer than the "
-        f"{folds} folds; pass --folds {max(count, 2)}"
+        f"the class {class_names[int(label)]} has {count} different images or persons, fewer than "
+        f"the {folds} folds; pass --folds {max(count, 2)}"
         + ("" if count > 1 else ", and leave this class out, or add records")
       )
   probabilities = np.zeros((len(labels), len(class_names)))

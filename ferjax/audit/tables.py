@@ -53,7 +53,7 @@ def write_issues(
           "split": entry.split,
           GIVEN: given,
           LABEL: given,
-          SUGGESTED: class_names[issues.suggested[i]],
+          SUGGESTED: class_names[int(issues.suggested[i])],
           CONFIDENCE: f"{row.max():.4f}",
           QUALITY: f"{issues.quality[i]:.4f}",
           WEIGHTS: source,

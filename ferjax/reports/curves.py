@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ferjax.fonts import lettering_with_warning
 from ferjax.reports.history import History
 from ferjax.tasks.plots import save_figure
 
@@ -32,7 +33,10 @@ def plot_curves(
   figure.subplots_adjust(left=0.05, right=0.99, bottom=0.13, top=0.92, wspace=0.2)
   loss, score, rate = figure.subplots(1, 3)
   scores = _shown_scores(runs, metric)
-  for number, (label, history) in enumerate(runs.items()):
+  letters = lettering_with_warning(list(runs))
+  for number, (run, history) in enumerate(runs.items()):
+    # Matplotlib leaves labels that start with an underscore out of the legend.
+    label = f" {run}" if run.startswith("_") else letters.names[run]
     color = COLORS[number % len(COLORS)]
     _plot(loss, history, "train/loss", color, label or "training", linewidth=1, alpha=0.6)
     other = color if label else COLORS[1]
@@ -51,9 +55,10 @@ def plot_curves(
     axes.set(xlabel="step")
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[1]:
-      axes.legend(fontsize=8, framealpha=0.8)
+      for text in axes.legend(fontsize=8, framealpha=0.8).get_texts():
+        text.set_parse_math(False)
   _use_log_scale(loss)
-  save_figure(figure, path)
+  save_figure(figure, path, letters)
 
 
 def _shown_scores(runs: Mapping[str, History], metric: str) -> Sequence[str]:

@@ -23,8 +23,9 @@ _ORDER = ("map50", FACE_AP, "expression_accuracy")
 
 
 def headline(estimates: dict[str, Estimate]) -> list[tuple[str, float, str]]:
-  """Name, value and interval of the metrics over all classes."""
-  return [(x, estimates[x].value, interval(*estimates[x][1:])) for x in _ORDER]
+  """Name, value and interval of the metrics over all classes, as far as they are defined."""
+  defined = [x for x in _ORDER if not np.isnan(estimates[x].value)]
+  return [(x, estimates[x].value, interval(*estimates[x][1:])) for x in defined]
 
 
 def sections(
@@ -141,7 +142,10 @@ def _images(
   metrics: DetectionMetrics,
   source: Records,
 ) -> ET.Element:
-  legend = "Numbered boxes were found; the others are the true ones."
+  legend = (
+    f"Numbered boxes were found with a score of at least {metrics.score_threshold:g}; the others "
+    "are the true ones."
+  )
   cells = (_scene(errors, metrics.index[errors.number], source) for errors in chosen)
   return section(title, note(f"{text} {legend}"), element("div", *cells, class_="scenes"))
 
@@ -168,5 +172,8 @@ def _with_boxes(image: np.ndarray, found: ImageResult) -> "ET.Element | str":
   for place, box in enumerate(found.boxes, 1):
     corners = tuple((box * scale).tolist())
     draw.rectangle(corners, outline=_FOUND, width=2)
-    draw.text((corners[0] + 4, corners[1] + 2), str(place), fill=_FOUND, stroke_width=2)
+    place_of_text = (corners[0] + 4, corners[1] + 1)
+    draw.text(
+      place_of_text, str(place), fill=_FOUND, stroke_width=2, stroke_fill="white", font_size=15
+    )
   return thumbnail(picture, _SIDE)

@@ -75,7 +75,7 @@ def demo(tmp_path_factory):
       assert line.startswith("Ready: http://127.0.0.1:"), line
       yield line.removeprefix("Ready: ").strip(), folder
       process.send_signal(signal.SIGTERM)
-      assert process.wait(30) == 0
+      assert process.wait(WAIT / 1000) == 0
       errors.seek(0)
       assert "Traceback" not in errors.read()
       assert list(folder.glob("ferjax-*")) == []

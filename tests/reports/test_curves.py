@@ -18,7 +18,7 @@ def history(scale=1.0, metric="accuracy"):
 def axes(monkeypatch):
   """The axes of the last plot, instead of a file."""
   figures = []
-  monkeypatch.setattr(curves, "save_figure", lambda figure, path: figures.append(figure))
+  monkeypatch.setattr(curves, "save_figure", lambda figure, *_: figures.append(figure))
   return lambda: figures[-1].axes
 
 
@@ -60,4 +60,12 @@ def test_files(tmp_path):
     curves.plot_curves({"": run}, path, metric="map50")
     with Image.open(path) as image:
       assert image.size == (1300, 380)
+  named = {name: history() for name in ("$x^", "_a", "中性", "\\frac")}
+  curves.plot_curves(named, path, metric="accuracy")
   assert list(tmp_path.iterdir()) == [path]
+
+
+def test_all_names_are_in_the_legend(axes):
+  curves.plot_curves({"_a": history(), "$b$": history()}, "unused.png", metric="accuracy")
+  legend = axes()[1].get_legend()
+  assert [text.get_text().strip() for text in legend.get_texts()] == ["_a", "$b$"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ferjax.config import Config
+from ferjax.expressions import UNLABELLED
 from ferjax.reports.files import REPORT, ROBUSTNESS
 from ferjax.reports.report import write_report
 from ferjax.tasks.detection.resampling import intervals
@@ -83,6 +84,18 @@ def test_wrong_detections_are_described(made, read_page, tmp_path):
   page = report(read_page, tmp_path, made.evaluation(metrics, source), source)
   expected = f"1: {made.names[other]} 0.75, true: {made.names[truth]}"
   assert page.with_class("wrong") == [expected, expected]  # as a sample and as a miss
+
+
+def test_metrics_that_are_not_defined_are_left_out(made, read_page, tmp_path):
+  """No face has a label."""
+  metrics, source = made.detector(count=4), made.Images(4)
+  for image in metrics.images:
+    image.truth_labels[:] = UNLABELLED
+  page = report(read_page, tmp_path, made.evaluation(metrics, source), source)
+  shown = cells(page, "Metrics")
+  assert "map50" not in shown
+  assert shown["face_ap50"][0] == f"{metrics.compute()['face_ap50']:.4f}"
+  assert all(row == ["0", "", ""] for row in cells(page, "Classes").values())
 
 
 def run_folder(folder):
