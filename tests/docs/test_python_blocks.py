@@ -25,8 +25,7 @@ TRACED = {
   "docs/fer_yolo_mamba.md": {"images": (2, 320, 320, 3)},
   "docs/fermam.md": {"faces": (2, 224, 224, 3)},
 }
-# The others compile networks, which takes seconds to half a minute each: they are slow.
-QUICK = {"docs/serve.md", "docs/synthetic.md", "docs/weights.md"}
+DRAWINGS = "docs/synthetic.md"
 PAGES = {
   name: page
   for page in doc_pages.pages()
@@ -94,13 +93,8 @@ def film(place):
 FIXTURES = {"docs/export.md": "exported", "docs/import.md": "released", "docs/video.md": "film"}
 
 
-@pytest.mark.parametrize(
-  "name",
-  [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
-    for name in sorted(PAGES.keys() - TRACED.keys())
-  ],
-)
+@pytest.mark.slow  # seconds to half a minute each, most of it compiling
+@pytest.mark.parametrize("name", sorted(PAGES.keys() - TRACED.keys() - {DRAWINGS}))
 def test_blocks_run(name, place, request, capsys):
   if name in FIXTURES:
     request.getfixturevalue(FIXTURES[name])
@@ -132,3 +126,9 @@ def test_blocks_of_large_networks(name):
   else:
     features = {"docs/emonext.md": 768, "docs/fermam.md": 512}[name]
     assert (output.logits.shape, output.features.shape) == ((2, 7), (2, features))
+
+
+def test_blocks_of_drawings():
+  record = doc_pages.run(PAGES[DRAWINGS], {})["record"]
+  assert record["image"].shape == (320, 320, 3)
+  assert record["boxes"].shape == (len(record["label"]), 4)
