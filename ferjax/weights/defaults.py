@@ -1,4 +1,4 @@
 """The weights of prediction by default: the classifier gets the faces that the detector finds."""
 
 DEFAULT_DETECTOR = "fer-yolo-mamba-nano-scenes"
-DEFAULT_CLASSIFIER = "fermam-nano-ferplus"
+DEFAULT_CLASSIFIER = "emonext-atto-ferplus"
