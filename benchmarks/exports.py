@@ -48,7 +48,7 @@ from ferjax.trained import TrainedNetwork
 from ferjax.typing import Classifications
 from ferjax.weights import open_weights
 
-WEIGHTS = ("fermam-nano-ferplus", "fer-yolo-mamba-nano-scenes")
+WEIGHTS = ("emonext-atto-ferplus", "fermam-nano-ferplus", "fer-yolo-mamba-nano-scenes")
 KINDS = {
   "StableHLO": ("stablehlo", ""),
   "ONNX, float32": ("onnx", ""),
