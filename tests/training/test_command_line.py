@@ -135,7 +135,7 @@ def fail(*_, **__):
   report = evaluation.Report({"map50": 0.25}, pathlib.Path("中性"), pathlib.Path("out"), "")
   raise evaluation.ReportError(report, OSError("no space left"))
 
-evaluation.eval_checkpoint = fail
+evaluation.open_evaluation = fail
 sys.argv = ["eval.py", "--workdir", "run"]
 runpy.run_path(EVAL, run_name="__main__")
 """
