@@ -29,7 +29,20 @@ def main(argv: Sequence[str] | None = None) -> int:
   words = list(sys.argv[1:] if argv is None else argv)
   if program := program_of(words):
     return _run_program(program, words)
-  arguments = create_parser().parse_args(words)
+  try:
+    return _run_command(words)
+  except BrokenPipeError:
+    # The reader of the output, such as `head`, has all it wants; the exit flushes once more.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _run_command(words: Sequence[str]) -> int:
+  try:
+    arguments = create_parser().parse_args(words)
+  except SystemExit:
+    sys.stdout.flush()  # after a help; only some versions of argparse notice a closed pipe
+    raise
   try:
     with messages(arguments):
       code = arguments.run(arguments) or 0
@@ -43,10 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   except KeyboardInterrupt:
     print("ferjax: interrupted", file=sys.stderr)
     return 130
-  except BrokenPipeError:
-    # The reader of the output, such as `head`, has all it wants; the exit flushes once more.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
 
 
 def _run_program(name: str, words: Sequence[str]) -> int:
