@@ -138,6 +138,7 @@ def run(command: Sequence[str], folder: pathlib.Path) -> str:
   """What the command prints; a ReleaseError with its last lines if it fails."""
   # A checkout in PYTHONPATH would be imported instead of the installed package.
   environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+  environment["FERJAX_COMPILATION_CACHE"] = str(folder / "compiled")  # empty for each archive
   done = subprocess.run(
     command,
     cwd=folder,
