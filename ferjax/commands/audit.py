@@ -5,7 +5,6 @@ import collections
 import dataclasses
 import functools
 import hashlib
-import importlib.util
 import pathlib
 import shlex
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from ferjax.commands.data_sets import (
   progress_of,
   run_action,
 )
-from ferjax.commands.errors import CommandError
+from ferjax.commands.extras import require_extra
 from ferjax.commands.options import add_output, add_step
 from ferjax.data.label_columns import LABEL
 from ferjax.expressions import UNKNOWN
@@ -92,11 +91,7 @@ def add_audit(actions: argparse._SubParsersAction) -> None:
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-  if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
-    raise CommandError(
-      f"ferjax data audit needs {', '.join(missing)}, which cannot be imported; install the extra: "
-      "pip install 'ferjax[audit]'"
-    )
+  require_extra("audit", "ferjax data audit", _PACKAGES)
   import numpy as np
 
   from ferjax.audit.issues import find_issues

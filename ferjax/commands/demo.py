@@ -1,14 +1,13 @@
 """The subcommand `ferjax demo`: a page to try a predictor out."""
 
 import argparse
-import importlib.util
-import ipaddress
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 from ferjax.commands.errors import CommandError
-from ferjax.commands.options import Add, add_checkpoint, add_step
+from ferjax.commands.extras import require_extra
+from ferjax.commands.listening import LimitOption, add_address, add_limits, announce, limits_of
+from ferjax.commands.options import add_checkpoint, add_step
 from ferjax.commands.predictor import (
   DEFAULT_WEIGHTS,
   add_classifier_options,
@@ -46,51 +45,35 @@ def add_demo(commands: argparse._SubParsersAction) -> None:
   # Explanations need the gradient of a network, which exported programs do not have.
   command.set_defaults(run=_run, exported=None)
   add = command.add_argument
-  add("--host", default="127.0.0.1", help="name or address to listen on (default: %(default)s)")
-  add("--port", type=int, default=7860, help="port; 0 for any free one (default: %(default)s)")
+  add_address(add, port=7860)
   add_checkpoint(add, default=DEFAULT_WEIGHTS)
   add_step(add)
   add_classifier_options(add)
   add_face_detection_options(command.add_argument_group("face detection").add_argument)
-  _add_limits(command.add_argument_group("limits").add_argument)
+  add_limits(command.add_argument_group("limits").add_argument, DemoLimits, _LIMITS)
 
 
 _LIMITS = (
-  ("max_bytes", int, "N", "size of an uploaded file"),
-  ("max_pixels", int, "N", "size of an image, and of a frame of a film"),
-  ("film_seconds", float, "S", "a longer film is analysed up to this time"),
-  ("frame_rate", float, "N", "frames of a film per second that are analysed, at most"),
-  ("camera_seconds", float, "S", "after which a camera must be started again"),
-  ("cameras", int, "N", "cameras at the same time; further ones wait"),
-  ("timeout", float, "S", "seconds of work on a film"),
-  ("queue_size", int, "N", "images and films that may wait; further ones are refused"),
+  LimitOption("max_bytes", int, "N", "size of an uploaded file"),
+  LimitOption("max_pixels", int, "N", "size of an image, and of a frame of a film"),
+  LimitOption("film_seconds", float, "S", "a longer film is analysed up to this time"),
+  LimitOption("frame_rate", float, "N", "frames of a film per second that are analysed, at most"),
+  LimitOption("camera_seconds", float, "S", "after which a camera must be started again"),
+  LimitOption("cameras", int, "N", "cameras at the same time; further ones wait"),
+  LimitOption("timeout", float, "S", "seconds of work on a film"),
+  LimitOption("queue_size", int, "N", "images and films that may wait; further ones are refused"),
 )
 
 
-def _add_limits(add: Add) -> None:
-  for name, kind, metavar, text in _LIMITS:
-    add(
-      f"--{name.replace('_', '-')}",
-      type=kind,
-      default=getattr(DemoLimits, name),
-      metavar=metavar,
-      help=f"{text} (default: %(default)s)",
-    )
-
-
 def _run(arguments: argparse.Namespace) -> None:
-  if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
-    raise CommandError(
-      f"ferjax demo needs {', '.join(missing)}, which cannot be imported; install the extra: "
-      "pip install 'ferjax[demo]'"
-    )
+  require_extra("demo", "ferjax demo", _PACKAGES)
   from ferjax.allocator import keep_freed_memory
   from ferjax.compilation_cache import enable_compilation_cache
   from ferjax.demo.app import demo_app
   from ferjax.serving.server import bound_socket, run
 
   try:
-    limits = DemoLimits(**{name: getattr(arguments, name) for name, *_ in _LIMITS})
+    limits = limits_of(arguments, DemoLimits, _LIMITS)
     with bound_socket(arguments.host, arguments.port) as bound:
       keep_freed_memory()
       enable_compilation_cache()
@@ -115,11 +98,5 @@ def _card(arguments: argparse.Namespace, settings: "Mapping[str, Any]") -> str:
 
 
 def _announce(bound: socket.socket) -> None:
-  host, port = bound.getsockname()[:2]
-  if not ipaddress.ip_address(host).is_loopback:
-    print(
-      f"ferjax: warning: everyone who can reach {host} can use this page; it knows no users and "
-      "does not encrypt, and browsers allow their cameras only to pages that come by https",
-      file=sys.stderr,
-    )
-  print(f"Ready: http://{f'[{host}]' if ':' in host else host}:{port}/", flush=True)
+  risk = "does not encrypt, and browsers allow their cameras only to pages that come by https"
+  announce(bound, what="page", risk=risk)

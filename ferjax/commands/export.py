@@ -5,7 +5,7 @@ import json
 import pathlib
 
 from ferjax.commands.errors import CommandError
-from ferjax.commands.options import add_json, add_output, add_step
+from ferjax.commands.options import Add, add_json, add_output, add_step
 from ferjax.export.options import FORMATS, PARAMETERS, QUANTIZE, ExportOptions
 from ferjax.output import check_writable
 from ferjax.progress import Progress
@@ -49,6 +49,19 @@ def add_export(commands: argparse._SubParsersAction) -> None:
     action="store_true",
     help="onnx: the network's own outputs, without decoded boxes, suppression and softmax",
   )
+  _add_comparison(add)
+  add(
+    "--dtype",
+    choices=("float32", "float16"),
+    default="float32",
+    help="safetensors: of the kernels in the file (default: %(default)s)",
+  )
+  add_json(add, "what was written")
+  _add_settings(command.add_argument_group("settings of prediction in the program").add_argument)
+
+
+def _add_comparison(add: Add) -> None:
+  """Adds the options for the comparison of an ONNX file with JAX, and for smaller ones."""
   add(
     "--images",
     nargs="+",
@@ -72,17 +85,9 @@ def add_export(commands: argparse._SubParsersAction) -> None:
     "`ferjax data prepare`, or a .csv with the columns image, label and split",
   )
   add("--split", default="", help="of --data-set (default: val)")
-  add(
-    "--dtype",
-    choices=("float32", "float16"),
-    default="float32",
-    help="safetensors: of the kernels in the file (default: %(default)s)",
-  )
-  add_json(add, "what was written")
-  _add_settings(command.add_argument_group("settings of prediction in the program").add_argument)
 
 
-def _add_settings(add) -> None:
+def _add_settings(add: Add) -> None:
   weights = "that of the weights"
   add("--score-threshold", type=float, metavar="P", help=f"of a detector (default: {weights}, 0.3)")
   add("--iou-threshold", type=float, metavar="P", help=f"of a detector (default: {weights}, 0.3)")

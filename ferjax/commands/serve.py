@@ -1,14 +1,13 @@
 """The subcommand `ferjax serve`: predictions over HTTP."""
 
 import argparse
-import importlib.util
-import ipaddress
 import socket
-import sys
 from typing import TYPE_CHECKING
 
 from ferjax.commands.errors import CommandError
-from ferjax.commands.options import Add, add_checkpoint, add_step
+from ferjax.commands.extras import require_extra
+from ferjax.commands.listening import LimitOption, add_address, add_limits, announce, limits_of
+from ferjax.commands.options import add_checkpoint, add_step
 from ferjax.commands.predictor import (
   DEFAULT_WEIGHTS,
   add_classifier_options,
@@ -44,54 +43,35 @@ def add_serve(commands: argparse._SubParsersAction) -> None:
   )
   command.set_defaults(run=_run)
   add = command.add_argument
-  add("--host", default="127.0.0.1", help="name or address to listen on (default: %(default)s)")
-  add("--port", type=int, default=8000, help="port; 0 for any free one (default: %(default)s)")
+  add_address(add, port=8000)
   add_checkpoint(add, default=DEFAULT_WEIGHTS)
   add_step(add)
   add_exported_option(add)
   add_classifier_options(add)
   add_face_detection_options(command.add_argument_group("face detection").add_argument)
-  _add_limits(command.add_argument_group("limits").add_argument)
-
-
-def _add_limits(add: Add) -> None:
-  add(
+  add_limit = command.add_argument_group("limits").add_argument
+  add_limit(
     "--batch-size", type=int, default=8, metavar="N", help="images per batch (default: %(default)s)"
   )
-  for name, kind, metavar, text in (
-    ("batch_wait", float, "S", "seconds that a batch waits for more images"),
-    ("queue_size", int, "N", "images that may wait for an answer; further requests get 503"),
-    ("max_bytes", int, "N", "size of a request"),
-    ("max_pixels", int, "N", "size of an image"),
-    ("timeout", float, "S", "seconds from the arrival of an image to its answer"),
-    ("upload_timeout", float, "S", "seconds for the arrival of a request"),
-  ):
-    add(
-      f"--{name.replace('_', '-')}",
-      type=kind,
-      default=getattr(Limits, name),
-      metavar=metavar,
-      help=f"{text} (default: %(default)s)",
-    )
+  add_limits(add_limit, Limits, _LIMITS)
+
+
+_LIMITS = (
+  LimitOption("batch_wait", float, "S", "seconds that a batch waits for more images"),
+  LimitOption("queue_size", int, "N", "images that may wait; further requests get 503"),
+  LimitOption("max_bytes", int, "N", "size of a request"),
+  LimitOption("max_pixels", int, "N", "size of an image"),
+  LimitOption("timeout", float, "S", "seconds from the arrival of an image to its answer"),
+  LimitOption("upload_timeout", float, "S", "seconds for the arrival of a request"),
+)
 
 
 def _run(arguments: argparse.Namespace) -> None:
-  if missing := [name for name in _PACKAGES if importlib.util.find_spec(name) is None]:
-    raise CommandError(
-      f"ferjax serve needs {', '.join(missing)}, which cannot be imported; install the extra: "
-      "pip install 'ferjax[serve]'"
-    )
+  require_extra("serve", "ferjax serve", _PACKAGES)
   from ferjax.serving.server import bound_socket, run
 
   try:
-    limits = Limits(
-      max_bytes=arguments.max_bytes,
-      max_pixels=arguments.max_pixels,
-      queue_size=arguments.queue_size,
-      batch_wait=arguments.batch_wait,
-      timeout=arguments.timeout,
-      upload_timeout=arguments.upload_timeout,
-    )
+    limits = limits_of(arguments, Limits, _LIMITS)
     with bound_socket(arguments.host, arguments.port) as bound:
       app = _app(arguments, limits)
       run(app, bound, limits, ready=lambda: _announce(bound))
@@ -112,11 +92,4 @@ def _app(arguments: argparse.Namespace, limits: Limits) -> "FastAPI":
 
 
 def _announce(bound: socket.socket) -> None:
-  host, port = bound.getsockname()[:2]
-  if not ipaddress.ip_address(host).is_loopback:
-    print(
-      f"ferjax: warning: everyone who can reach {host} can use this service; it knows no users and "
-      "does not encrypt",
-      file=sys.stderr,
-    )
-  print(f"Ready: http://{f'[{host}]' if ':' in host else host}:{port}/predict", flush=True)
+  announce(bound, what="service", risk="does not encrypt", path="predict")
