@@ -200,14 +200,16 @@ class TrainedNetwork(abc.ABC):
       )
 
 
-def version_error(meta: Mapping[str, Any], name: str, problem: str) -> ValueError:
+def version_error(
+  meta: Mapping[str, Any], name: str, problem: str, kind: str = "checkpoint"
+) -> ValueError:
   """The error for a network that another version of the package wrote; it names both versions."""
   versions = meta.get("versions")
   writer = versions.get("ferjax") if isinstance(versions, Mapping) else None
   writer = "of an unknown version" if writer is None else writer
   return ValueError(
     one_line(
-      f"the checkpoint {name} was written by ferjax {writer}, and ferjax {__version__} cannot read "
+      f"the {kind} {name} was written by ferjax {writer}, and ferjax {__version__} cannot read "
       f"it: {problem}. Use the ferjax that wrote it, or a newer one"
     )
   )

@@ -13,6 +13,7 @@ from ferjax.models.emonext import SIZES
 _MAP_CHANNELS = 10  # of the localisation network's flattened map
 _DENSE = "fc_loc.0.weight"
 _STEM = "downsample_layers.0.0.weight"
+_UNIT = "channels/blocks of stage 2"
 _DEPTH = re.compile(r"stages\.2\.(\d+)\.")  # the sizes differ in the blocks of this stage
 
 
@@ -40,7 +41,7 @@ def size(state_dict: Mapping[str, np.ndarray]) -> str:
     return ""
   depth = len({match[1] for name in state_dict if (match := _DEPTH.match(name))})
   sizes = {(x.widths[0], x.depths[2]): name for name, x in SIZES.items()}
-  return size_by_shape(_STEM, (*np.shape(state_dict[_STEM])[:1], depth), sizes)
+  return size_by_shape(_STEM, (*np.shape(state_dict[_STEM])[:1], depth), sizes, _UNIT)
 
 
 NAMING = Naming(

@@ -226,7 +226,8 @@ def _unknown_network(name: str, file: StateDictFile) -> str:
     return f"{file.path} has the variables of ferjax itself, and needs no import: use it as it is"
   return (
     f"{file.path} is not a checkpoint of {name}: its {len(file.entries)} entries have other names, "
-    f"such as {_first_few(list(file.entries))}"
+    f"such as {_first_few(list(file.entries))}; expected those of its authors' "
+    "program, or of a backbone of it"
   )
 
 

@@ -80,11 +80,17 @@ class Naming:
     return any(self(path) in state_dict for path in paths)
 
 
-def size_by_shape(name: str, shape: tuple[int, ...], sizes: Mapping[tuple[int, ...], str]) -> str:
+def size_by_shape(
+  name: str,
+  shape: tuple[int, ...],
+  sizes: Mapping[tuple[int, ...], str],
+  unit: str = "channels",
+) -> str:
   """The size that `sizes` has for a shape; a ValueError names the entry, if there is none."""
   if shape not in sizes:
     known = ", ".join(f"{size} {'/'.join(map(str, key))}" for key, size in sizes.items())
     raise ValueError(
-      f"{name!r} has {'/'.join(map(str, shape))} channels, as no size of the network: {known}"
+      f"{name!r} has {'/'.join(map(str, shape))} {unit}, as no size of the network: {known}; get "
+      "the whole file of one of these"
     )
   return sizes[shape]

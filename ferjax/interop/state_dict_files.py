@@ -12,6 +12,7 @@ import os
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -205,14 +206,23 @@ def _torch_array(tensor: Any) -> np.ndarray:
     return tensor.float().numpy()
 
 
-def _load_npz(path: str) -> dict[str, np.ndarray]:
-  check_archive(path)
+def _load_safetensors(path: str) -> dict[str, np.ndarray]:
   try:
+    return load_file(path)
+  except SafetensorError as error:
+    raise ValueError(_damage(f"not a safetensors file ({error})")) from error
+
+
+def _load_npz(path: str) -> dict[str, np.ndarray]:
+  try:
+    check_archive(path)
     with warnings.catch_warnings(), np.load(path, allow_pickle=False) as archive:
       warnings.simplefilter("ignore")  # about damaged headers
       arrays = dict(archive)
   except DAMAGED_ARCHIVE as error:
-    raise ValueError(f"it is damaged ({error})") from error
+    if "Object arrays" in str(error):  # NumPy's words for a pickle
+      raise ValueError(_refusal("a Python object")) from error
+    raise ValueError(_damage(f"not a file of numpy.savez ({error})")) from error
   others = [name for name, x in arrays.items() if not isinstance(x, np.ndarray)]
   if others:
     raise ValueError(f"{others[0]} is no array")
@@ -232,27 +242,38 @@ def _load_torch(path: str) -> Any:
   try:
     if is_archive:
       check_archive(path)
+      _check_sums(path)
     with allowed([argparse.Namespace]), warnings.catch_warnings():
       warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
       return torch.load(path, map_location="cpu", weights_only=True)
   except _BROKEN_PICKLE as error:
-    raise ValueError(_refusal(error)) from error
+    # One line: torch's own advises to run the file's code.
+    (name,) = re.findall(r"GLOBAL (\S+)", str(error))[:1] or [""]
+    reason = "".join(str(error).splitlines()[:1]).split(". ")[0]
+    reason = f"not a file of torch.save ({type(error).__name__}: {reason})"
+    raise ValueError(_refusal(name) if name else _damage(reason)) from error
 
 
-def _refusal(error: Exception) -> str:
-  """One line on a torch file that was not read; torch's own advises to run the file's code."""
-  (name,) = re.findall(r"GLOBAL (\S+)", str(error))[:1] or [""]
-  if name:
-    return (
-      f"it contains {name}, which is no tensor: loading it could run code, so it is refused. Save "
-      "the network's state_dict() alone, or convert the file to .safetensors"
-    )
-  reason = "".join(str(error).splitlines()[:1]).split(". ")[0]
-  return f"it is damaged, or not a file of torch.save ({type(error).__name__}: {reason})"
+def _check_sums(path: str) -> None:
+  """Raises a ValueError for a damaged archive: torch does not compare its checksums."""
+  with zipfile.ZipFile(path) as archive:
+    if name := archive.testzip():
+      raise ValueError(f"the checksum of {name} does not match its content")
+
+
+def _refusal(name: str) -> str:
+  return (
+    f"it contains {name}, which is no tensor: loading it could run code, so it is refused. Save "
+    "the network's state_dict() alone, or convert the file to .safetensors"
+  )
+
+
+def _damage(reason: object) -> str:
+  return f"it is damaged, or {reason}; get the file again"
 
 
 _READERS = {
-  ".safetensors": load_file,
+  ".safetensors": _load_safetensors,
   ".npz": _load_npz,
   ".pth": _load_torch,
   ".pt": _load_torch,

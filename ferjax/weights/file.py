@@ -155,7 +155,7 @@ def read_weights(file: Bytes, name: str) -> WeightsFile:
     problem = (
       f"its format is {description['format']}, and this version reads formats up to {FORMAT}"
     )
-    raise version_error(description, name, problem)
+    raise version_error(description, name, problem, "weights file")
   if description.get("sha256") != _checksum(description, tensors):
     raise _damaged(name, "its checksum does not match its content")
   if missing := Description.__required_keys__ - description.keys():
@@ -190,8 +190,8 @@ def _description(data: bytes, name: str) -> Description:
   if description is None:
     raise ValueError(
       f"{name} is a safetensors file without the description of ferjax's weights; `ferjax weights "
-      "save` writes files with one. Weights of the networks' authors can start a training, with "
-      "config.train.pretrained"
+      "save` writes files with one. `ferjax weights import` makes a checkpoint of those of the "
+      "networks' authors"
     )
   if not isinstance(description, dict) or not isinstance(description.get("format"), int):
     raise _damaged(name, "its description has no format")

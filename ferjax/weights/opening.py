@@ -29,8 +29,8 @@ def open_weights(
   Raises:
     FileNotFoundError: neither a known name, nor a file or a folder; the message lists the known
       names. Or a checkpoint does not exist.
-    ValueError: a damaged weights file, a step where there is only one, or another version wrote the
-      weights and this one cannot read them.
+    ValueError: a damaged weights file, or one of another kind; a step where there is only one; or
+      another version wrote the weights, and this one cannot read them.
   """
   if isinstance(source, TrainedNetwork):
     return _only_step(source, step)
@@ -46,6 +46,7 @@ def open_weights(
     return _open_checkpoint(source, step)
   path = pathlib.Path(source).expanduser()
   if path.is_file():
+    _refuse_other_kinds(path)
     return _only_step(read_weights(path, str(path)), step)
   if not path.exists():
     names = ", ".join(known_weights()) or "none"
@@ -64,6 +65,25 @@ def load_variables(
   Arguments and errors are those of `open_weights`.
   """
   return open_weights(source, step=step).variables()
+
+
+# Files that come with trained networks, but need another way in.
+_PROGRAMS = (".stablehlo", ".onnx")
+_STATE_DICTS = (".pth", ".pt", ".tar", ".npz")
+
+
+def _refuse_other_kinds(path: pathlib.Path) -> None:
+  """Raises a ValueError for a file that has no variables of ferjax, by its suffix."""
+  if path.suffix in _PROGRAMS:
+    raise ValueError(
+      f"{path} is an exported program, not weights; run it with `ferjax predict --exported {path}` "
+      "or ferjax.export.load_exported"
+    )
+  if path.suffix in _STATE_DICTS:
+    raise ValueError(
+      f"{path} has the names of another program, and is no weights file of ferjax; make a "
+      f"checkpoint of it with `ferjax weights import MODEL {path} --out DIR`"
+    )
 
 
 def _open_checkpoint(path: Any, step: Any) -> TrainedNetwork:

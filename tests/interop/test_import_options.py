@@ -57,7 +57,8 @@ def test_the_size_follows_from_the_shapes(naming, found, size):
 
 def test_other_widths_are_named():
   message = (
-    r"'downsample_layers.0.0.weight' has 96/8 channels, as no size .* tiny 96/9, small 96/27"
+    r"'downsample_layers.0.0.weight' has 96/8 channels/blocks of stage 2, as no size .* tiny 96/9, "
+    r"small 96/27.*; get the whole file of one of these"
   )
   with pytest.raises(ValueError, match=message):
     EMONEXT.size(emonext(blocks=8))

@@ -176,6 +176,19 @@ class Malicious:
     return os.mkdir, (str(self.file),)
 
 
+def test_a_malicious_archive_of_numpy_is_refused(tmp_path):
+  trap, file = tmp_path / "trap", tmp_path / "w.npz"
+  np.savez(file, a=np.zeros(2, np.float32), b=np.array([Malicious(trap)], object))
+  with pytest.raises(
+    ValueError, match=r"w.npz' cannot be read: it contains a Python object, .* it "
+  ):
+    read_state_dict(file)
+  assert not trap.exists()
+  with np.load(file, allow_pickle=True) as archive:
+    archive["b"]
+  assert trap.exists()  # it was a trap
+
+
 @pytest.fixture
 def torch():
   return pytest.importorskip("torch")
@@ -206,6 +219,13 @@ def test_files_of_torch(torch, tmp_path):
   assert values(found.entries) == {"a": [1.5, -2], "b": [1, 1]}
   assert found.others.keys() == {"args", "epoch"}
   whole = file.read_bytes()
+  number = whole.index(np.float16([1, 1]).tobytes())
+  flipped = whole[:number] + b"\x01" + whole[number + 1 :]
+  file.write_bytes(flipped)
+  with pytest.raises(
+    ValueError, match=r"the checksum of \S+ does not match .*; get the file again"
+  ):
+    read_state_dict(file)
   for broken in (b"", b"hello", b"<html>not found</html>", whole[: len(whole) // 2]):
     file.write_bytes(broken)
     with pytest.raises(ValueError, match=r"damaged, or not a file of torch\.save") as error:

@@ -46,6 +46,22 @@ def test_an_unknown_name(own_weights, tmp_path, monkeypatch):
     open_weights("owm")
 
 
+@pytest.mark.parametrize(
+  ("name", "message"),
+  [
+    ("a.onnx", "is an exported program, not weights; run it with `ferjax predict --exported "),
+    ("a.stablehlo", "is an exported program, not weights"),
+    ("a.pth", r"a checkpoint of it with `ferjax weights import MODEL \S*a.pth --out DIR`"),
+    ("a.pth.tar", "has the names of another program"),
+    ("a.npz", "has the names of another program"),
+  ],
+)
+def test_files_of_other_kinds(tmp_path, name, message):
+  (tmp_path / name).touch()
+  with pytest.raises(ValueError, match=message):
+    open_weights(tmp_path / name)
+
+
 @pytest.mark.parametrize("source", ["own", "own.safetensors"])
 def test_weights_have_one_step(own_weights, monkeypatch, source):
   monkeypatch.chdir(own_weights)
