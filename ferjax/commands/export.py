@@ -82,7 +82,7 @@ def _add_comparison(add: Add) -> None:
     default="",
     metavar="PATH",
     help="onnx, with --quantize: labelled images to measure accuracy before and after: a folder of "
-    "`ferjax data prepare`, or a .csv with the columns image, label and split",
+    "`ferjax data prepare`, or a .csv with the columns image, label and split (default: drawings)",
   )
   add("--split", default="", help="of --data-set (default: val)")
 

@@ -28,6 +28,7 @@ class ExportDescription(NetworkMeta):
   program or its "arguments". `raw` is whether the outputs are those of the network.
   `step`, `epoch` and `selection` are of the run; `data` and `licence` of the weights.
   `quantization`, of a smaller file, has its kind and how its answers differ from those in float32.
+  `sha256` is of an ONNX file in which this field has 64 zeros; archives have their own checksums.
   """
 
   format: int
@@ -45,6 +46,7 @@ class ExportDescription(NetworkMeta):
   epoch: float
   versions: dict[str, str]
   quantization: NotRequired[dict[str, Any]]
+  sha256: NotRequired[str]
 
 
 def describe(opened: TrainedNetwork, kind: str, **fields: Any) -> ExportDescription:
@@ -103,7 +105,7 @@ def read_description(text: str | bytes | None, name: str) -> ExportDescription:
     problem = (
       f"its format is {description['format']}, and this version reads formats up to {FORMAT}"
     )
-    raise version_error(description, name, problem)
+    raise version_error(description, name, problem, "exported file")
   missing = ExportDescription.__required_keys__ - description.keys()
   if missing:
     raise damaged(name, f"its description lacks {', '.join(sorted(missing))}")

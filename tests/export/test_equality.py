@@ -8,8 +8,8 @@ import ferjax
 from ferjax.export import export_network, load_exported
 from ferjax.weights import save_weights
 
-# Six programs are compiled for each network, which takes half a minute for a detector. The parts of
-# all networks are in `onnx/test_translate.py` and `onnx/test_suppression.py`.
+# Seven programs are compiled for each network, which takes half a minute for a detector. The parts
+# of all networks are in `onnx/test_translate.py` and `onnx/test_suppression.py`.
 VARIANTS = ("corrected", "released")
 QUICK = [("emonext", variant) for variant in VARIANTS]
 SLOW = [(name, variant) for name in ("fermam", "fer_yolo_mamba") for variant in VARIANTS]
@@ -37,7 +37,8 @@ def test_all_formats_answer_like_jax(
   assert min(len(prediction.faces) for prediction in expected) > 0
 
   save_weights(trained, tmp_path / "weights.safetensors")
-  predictors = [ferjax.load_predictor(tmp_path / "weights.safetensors", batch_size=5)]
+  weights = tmp_path / "weights.safetensors"
+  predictors = [ferjax.load_predictor(weights, batch_size=size) for size in (1, 5)]
   for format in ("stablehlo", "onnx"):
     file = tmp_path / f"program.{format}"
     export_network(trained, format, file)

@@ -10,9 +10,12 @@ from ferjax.data.datasets.base import Options
 from ferjax.data.datasets.catalog import DATA_SETS
 from ferjax.data.prepared import open_prepared
 from ferjax.data.sources import ReleasedFaces, Source
+from ferjax.data.synthetic.faces import SyntheticFaces
+from ferjax.data.synthetic.scenes import MIN_IMAGE_SIZE, SyntheticScenes
 from ferjax.export.exported_file import ExportedFile
 from ferjax.export.onnx.reader import open_session
 from ferjax.export.predictors import ExportedClassifier, ExportedDetector
+from ferjax.expressions import EXPRESSIONS
 from ferjax.inference.base import ImagePredictor
 from ferjax.inference.results import Face
 from ferjax.tasks.classification.metrics import ClassificationMetrics
@@ -21,6 +24,7 @@ from ferjax.tasks.detection.voc import ImageResult, match_boxes
 from ferjax.typing import Classifications
 
 _LOWEST_SCORE = 0.01  # average precision needs the weak detections, too
+_DRAWINGS = 32
 _BATCH = 1  # the ranges of a dynamic quantisation are those of the whole batch
 _METRICS = {"classification": ("accuracy", "balanced_accuracy"), "detection": (FACE_AP, "map50")}
 
@@ -132,6 +136,15 @@ def open_labelled(path: str, split: str, task: str, class_names: Sequence[str]) 
   if reading.problems:
     raise ValueError(f"--data-set: {reading.problems[0]}")
   return ReleasedFaces(reading.entries, names)
+
+
+def labelled_drawings(task: str, class_names: Sequence[str], image_size: int) -> Source | None:
+  """Drawings of the network's classes; None if one of them is no expression that is drawn."""
+  if not set(class_names) <= set(EXPRESSIONS):
+    return None
+  kind = SyntheticScenes if task == "detection" else SyntheticFaces
+  size = max(image_size, MIN_IMAGE_SIZE)
+  return kind(_DRAWINGS, image_size=size, seed=1, class_names=tuple(class_names))
 
 
 def evaluate(file: ExportedFile, source: Source) -> dict[str, float]:

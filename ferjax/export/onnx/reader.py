@@ -8,6 +8,7 @@ import numpy as np
 
 from ferjax.export.description import KEY, damaged, read_description
 from ferjax.export.exported_file import ExportedFile
+from ferjax.export.onnx.checksum import check
 from ferjax.export.onnx.libraries import require
 
 _INVALID = ("InvalidProtobuf", "InvalidGraph", "InvalidArgument", "Fail", "NotImplemented")
@@ -29,6 +30,7 @@ def open_model(model: bytes, name: str) -> ExportedFile:
   session = open_session(model, name)
   text = session.get_modelmeta().custom_metadata_map.get(KEY)
   description = read_description(text, name)
+  check(model, description, name)
   inputs = [x.name for x in (*session.get_inputs(), *session.get_overridable_initializers())]
   outputs = [x.name for x in session.get_outputs()]
 

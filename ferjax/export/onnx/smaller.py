@@ -8,9 +8,16 @@ import numpy as np
 
 from ferjax.data.sources import Source
 from ferjax.export.description import KEY, ExportDescription
+from ferjax.export.onnx.checksum import BLANK, with_checksum
 from ferjax.export.onnx.images import example_images, kind_of_images, program_inputs
 from ferjax.export.onnx.libraries import require
-from ferjax.export.onnx.losses import agreement, evaluate, latencies, open_labelled
+from ferjax.export.onnx.losses import (
+  agreement,
+  evaluate,
+  labelled_drawings,
+  latencies,
+  open_labelled,
+)
 from ferjax.export.onnx.quantization import quantize
 from ferjax.export.onnx.reader import open_model
 from ferjax.export.options import ExportOptions
@@ -21,11 +28,17 @@ _DRAWINGS = 16
 
 
 def labelled_data(opened: TrainedNetwork, options: ExportOptions) -> Source | None:
-  """The data set of the options, or None; errors are those of `open_labelled`."""
-  if not options.data_set:
-    return None
+  """Images to measure a smaller file on: the data set of the options, or else drawings.
+
+  None for a float32 file, or if the network's classes are not drawn. Errors are those of
+  `open_labelled`.
+  """
   meta = opened.meta
-  return open_labelled(options.data_set, options.split, meta["task"], meta["class_names"])
+  if options.data_set:
+    return open_labelled(options.data_set, options.split, meta["task"], meta["class_names"])
+  if not options.quantize:
+    return None
+  return labelled_drawings(meta["task"], meta["class_names"], meta["image_size"])
 
 
 def make_smaller(
@@ -55,12 +68,17 @@ def make_smaller(
   quantized = quantize(model, options.quantize, feeds)
   on = f"{len(images)} {kind_of_images(options.images)}"
   figures: dict[str, Any] = {"kind": options.quantize, "images": on}
-  description: ExportDescription = {**full.description, "quantization": figures}
+  description: ExportDescription = {
+    **full.description,
+    "quantization": figures,
+    "sha256": BLANK,
+  }
   smaller = open_model(_with_description(quantized, description), str(file))
   figures["agreement"] = agreement(smaller, full, images)
   if source is not None:
     # Without the folder, which is nobody's business but the user's.
-    figures["data_set"] = " ".join([pathlib.Path(options.data_set).name, options.split]).strip()
+    named = " ".join([pathlib.Path(options.data_set).name, options.split]).strip()
+    figures["data_set"] = named or f"{len(source)} labelled drawings"
     figures["accuracy"] = evaluate(smaller, source)
     figures["float32_accuracy"] = evaluate(full, source)
   after = _with_description(quantized, description)
@@ -76,7 +94,7 @@ def _feed(opened: TrainedNetwork, image: np.ndarray) -> dict[str, np.ndarray]:
 def _with_description(model: Any, description: ExportDescription) -> bytes:
   text = json.dumps(description, allow_nan=False)
   require("onnx").helper.set_model_props(model, {KEY: text})
-  return model.SerializeToString()
+  return with_checksum(model.SerializeToString())
 
 
 def _lines(figures: dict[str, Any], sizes: tuple[int, int], times: list[float]) -> list[str]:

@@ -8,6 +8,7 @@ import jax
 
 from ferjax._version import __version__
 from ferjax.export.description import KEY, describe
+from ferjax.export.onnx.checksum import BLANK, with_checksum
 from ferjax.export.onnx.comparison import DTYPE, compare
 from ferjax.export.onnx.libraries import require
 from ferjax.export.onnx.simplification import simplify
@@ -52,9 +53,10 @@ def write(opened: TrainedNetwork, file: pathlib.Path, options: ExportOptions) ->
     inputs=program.inputs,
     outputs=program.outputs,
     versions={"ferjax": __version__, "jax": jax.__version__, "onnx": require("onnx").__version__},
+    sha256=BLANK,
   )
   model = builder.graph.to_model({KEY: json.dumps(description, allow_nan=False)}, __version__)
-  file.write_bytes(model.SerializeToString())
+  file.write_bytes(with_checksum(model.SerializeToString()))
   compared = compare(file, opened, program, variables, cells, options)
   if not options.quantize:
     return compared

@@ -12,7 +12,13 @@ from PIL import Image
 
 from ferjax.data.synthetic.faces import SyntheticFaces
 from ferjax.export import ExportOptions, export_network, load_exported
-from ferjax.export.onnx.losses import agreement, evaluate, latencies, open_labelled
+from ferjax.export.onnx.losses import (
+  agreement,
+  evaluate,
+  labelled_drawings,
+  latencies,
+  open_labelled,
+)
 from ferjax.export.onnx.quantization import quantize
 from ferjax.export.onnx.smaller import labelled_data, make_smaller
 from ferjax.export.options import QUANTIZE
@@ -95,6 +101,20 @@ def test_smaller_files_answer_nearly_alike(files, data, kind, share, tolerance):
     "labels.csv: ",
   ):
     assert part in text
+
+
+def test_without_a_data_set_accuracy_is_that_on_drawings(files, classifier, tmp_path):
+  file = tmp_path / "program.onnx"
+  file.write_bytes(files[""][0].read_bytes())
+  options = ExportOptions(quantize="float16")
+  text = make_smaller(file, classifier, options, labelled_data(classifier, options))
+  drawings = SyntheticFaces(32, image_size=32, seed=1, class_names=CLASSES)
+  predicted = _scores(files[""][0], [drawings[i]["image"] for i in range(32)]).argmax(axis=1)
+  hits = [drawings[i]["label"].argmax() == label for i, label in enumerate(predicted)]
+  assert "\n32 labelled drawings: accuracy 0." in text
+  assert f" instead of {np.mean(hits):.4f}, balanced_accuracy 0." in text
+  assert labelled_data(classifier, ExportOptions()) is None
+  assert labelled_drawings("classification", ["happiness", "boredom"], 32) is None
 
 
 def _model():
