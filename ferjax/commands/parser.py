@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+from ferjax.output import one_line
 
 _NO_PROGRESS = "TQDM_DISABLE"
 
@@ -30,6 +32,10 @@ class CommandParser(argparse.ArgumentParser):
     add("-q", "--quiet", action="store_true", default=missing, help="print errors only")
     add("-v", "--verbose", action="store_true", default=missing, help="print what is done")
     add("--debug", action="store_true", default=missing, help="print errors with their traceback")
+
+  def error(self, message: str) -> NoReturn:
+    """One line, like all errors: a usage has up to thirty."""
+    self.exit(2, f"{self.prog}: error: {one_line(message)}; see `{self.prog} --help`\n")
 
   def format_help(self) -> str:
     text = super().format_help()

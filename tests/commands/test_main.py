@@ -18,14 +18,22 @@ from ferjax.commands.main import main
     (["unknown"], "invalid choice: 'unknown'"),
     (["explain", "a.jpg", "--output", "o"], "--checkpoint"),
     (["predict", "a.jpg", "--crop-margin", "wide"], "the margin is 'wide'; expected one number"),
-    (["weights", "save", "c"], "--output"),
+    (
+      ["weights", "save", "c"],
+      "ferjax weights save: error: the following arguments are required: ",
+    ),
+    (["export", "c", "--format", "tflite", "--out", "a"], "'tflite' (choose from"),
     (["predict", "a.jpg", "--checkpoint", "c", "--output", "o", "--step", "x"], "--step"),
   ],
 )
 def test_wrong_usage(arguments, message, capsys):
   with pytest.raises(SystemExit, match="2"):
     main(arguments)
-  assert message in capsys.readouterr().err
+  error = capsys.readouterr().err
+  assert message in error
+  (line,) = error.splitlines()
+  assert line.startswith("ferjax")
+  assert line.endswith(" --help`")
 
 
 def test_version(capsys):
