@@ -38,6 +38,7 @@ from cards.detector import Ranges
 from report import markdown
 
 from ferjax.tasks.detection.voc import iou_matrix
+from ferjax.weights import DEFAULT_CLASSIFIER, DEFAULT_DETECTOR
 
 HERE = pathlib.Path(__file__).parent / "others"
 IOU = 0.4  # conventions of boxes differ: from the brows or from the hairline
@@ -104,8 +105,7 @@ def running(side: Side) -> Iterator[Program]:
 def find_sides(arguments: argparse.Namespace) -> dict[str, Side]:
   found: dict[str, Side] = {}
   shipped = pathlib.Path(__file__).parents[1] / "ferjax" / "weights" / "files"
-  weights = [shipped / "fer-yolo-mamba-nano-scenes.safetensors"]
-  weights.append(shipped / "fermam-nano-ferplus.safetensors")
+  weights = [shipped / f"{name}.safetensors" for name in (DEFAULT_DETECTOR, DEFAULT_CLASSIFIER)]
   ferjax = str(HERE / "ferjax_faces.py")
   if arguments.ferjax:
     command = [str(arguments.ferjax), ferjax]

@@ -1,6 +1,6 @@
 """Load test of `ferjax serve`: latency, mix-ups, memory, overload, hostile clients, stopping.
 
-  python benchmarks/serve.py --checkpoint fermam-nano-ferplus [--detector runs/detector]
+  python benchmarks/serve.py [--checkpoint fermam-nano-ferplus] [--detector runs/detector]
 
 Prints Markdown. The service is a process of its own on loopback; the clients are threads of this
 one, so both share the cores. Every client keeps one connection and sends its next image when it has
@@ -28,6 +28,7 @@ from serve_clients import SIDE, Load, same, service
 import ferjax
 from ferjax.data.synthetic.scenes import SyntheticScenes
 from ferjax.inference.files import image_fields
+from ferjax.weights import DEFAULT_CLASSIFIER
 
 IMAGES = 64
 UPLOAD_TIMEOUT = 2.0
@@ -187,7 +188,7 @@ def machine() -> str:
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--checkpoint", default="fermam-nano-ferplus")
+  parser.add_argument("--checkpoint", default=DEFAULT_CLASSIFIER)
   parser.add_argument("--detector")
   parser.add_argument("--requests", type=int, default=10_000, help="of the 64 clients")
   parser.add_argument("--only-load", action="store_true", help="only latency and memory")
