@@ -23,14 +23,16 @@ def _base_conv(name, inputs, outputs, k=1, groups=1):
   return {f"{name}.conv.weight": (outputs, inputs // groups, k, k), **_norm(f"{name}.bn", outputs)}
 
 
-def _separable(name, inputs, outputs):
+def _conv3(name, inputs, outputs, depthwise):
+  if not depthwise:
+    return _base_conv(name, inputs, outputs, 3)
   return {
     **_base_conv(f"{name}.dconv", inputs, inputs, 3, inputs),
     **_base_conv(f"{name}.pconv", inputs, outputs),
   }
 
 
-def _csp(name, inputs, outputs, depth):
+def _csp(name, inputs, outputs, depth, depthwise):
   half = outputs // 2
   shapes = {
     **_base_conv(f"{name}.conv1", inputs, half),
@@ -39,33 +41,43 @@ def _csp(name, inputs, outputs, depth):
   }
   for i in range(depth):
     shapes |= _base_conv(f"{name}.m.{i}.conv1", half, half)
-    shapes |= _separable(f"{name}.m.{i}.conv2", half, half)
+    shapes |= _conv3(f"{name}.m.{i}.conv2", half, half, depthwise)
   return shapes
 
 
-def yolox_nano_shapes(num_classes=80):
-  """YOLOX-nano, from the definition of its layers."""
-  dark = "backbone.backbone"
-  shapes = _base_conv(f"{dark}.stem.conv", 12, 16, 3)
-  for stage, inputs, depth, csp in ((2, 16, 1, 1), (3, 32, 3, 1), (4, 64, 3, 1), (5, 128, 1, 2)):
-    shapes |= _separable(f"{dark}.dark{stage}.0", inputs, 2 * inputs)
-    shapes |= _csp(f"{dark}.dark{stage}.{csp}", 2 * inputs, 2 * inputs, depth)
-  shapes |= _base_conv(f"{dark}.dark5.1.conv1", 256, 128)
-  shapes |= _base_conv(f"{dark}.dark5.1.conv2", 512, 256)
-  shapes |= _base_conv("backbone.lateral_conv0", 256, 128)
-  shapes |= _base_conv("backbone.reduce_conv1", 128, 64)
-  shapes |= _separable("backbone.bu_conv2", 64, 64)
-  shapes |= _separable("backbone.bu_conv1", 128, 128)
-  for name, inputs, outputs in (("p4", 256, 128), ("p3", 128, 64), ("n3", 128, 128)):
-    shapes |= _csp(f"backbone.C3_{name}", inputs, outputs, 1)
-  shapes |= _csp("backbone.C3_n4", 256, 256, 1)
-  for i, inputs in enumerate((64, 128, 256)):
-    shapes |= _base_conv(f"head.stems.{i}", inputs, 64)
+def yolox_shapes(depth, width, depthwise=False, num_classes=80):
+  """A YOLOX, from the definition of its layers."""
+  c, n, dark = int(64 * width), round(3 * depth), "backbone.backbone"
+  shapes = _base_conv(f"{dark}.stem.conv", 12, c, 3)
+  for stage, inputs, blocks, csp in (
+    (2, c, n, 1),
+    (3, 2 * c, 3 * n, 1),
+    (4, 4 * c, 3 * n, 1),
+    (5, 8 * c, n, 2),
+  ):
+    shapes |= _conv3(f"{dark}.dark{stage}.0", inputs, 2 * inputs, depthwise)
+    shapes |= _csp(f"{dark}.dark{stage}.{csp}", 2 * inputs, 2 * inputs, blocks, depthwise)
+  shapes |= _base_conv(f"{dark}.dark5.1.conv1", 16 * c, 8 * c)
+  shapes |= _base_conv(f"{dark}.dark5.1.conv2", 32 * c, 16 * c)
+  shapes |= _base_conv("backbone.lateral_conv0", 16 * c, 8 * c)
+  shapes |= _base_conv("backbone.reduce_conv1", 8 * c, 4 * c)
+  shapes |= _conv3("backbone.bu_conv2", 4 * c, 4 * c, depthwise)
+  shapes |= _conv3("backbone.bu_conv1", 8 * c, 8 * c, depthwise)
+  for name, inputs, outputs in (
+    ("p4", 16 * c, 8 * c),
+    ("p3", 8 * c, 4 * c),
+    ("n3", 8 * c, 8 * c),
+    ("n4", 16 * c, 16 * c),
+  ):
+    shapes |= _csp(f"backbone.C3_{name}", inputs, outputs, n, depthwise)
+  for i, inputs in enumerate((4 * c, 8 * c, 16 * c)):
+    hidden = 4 * c
+    shapes |= _base_conv(f"head.stems.{i}", inputs, hidden)
     for j in (0, 1):
-      shapes |= _separable(f"head.cls_convs.{i}.{j}", 64, 64)
-      shapes |= _separable(f"head.reg_convs.{i}.{j}", 64, 64)
+      shapes |= _conv3(f"head.cls_convs.{i}.{j}", hidden, hidden, depthwise)
+      shapes |= _conv3(f"head.reg_convs.{i}.{j}", hidden, hidden, depthwise)
     for name, channels in (("cls", num_classes), ("reg", 4), ("obj", 1)):
-      shapes |= {f"head.{name}_preds.{i}.weight": (channels, 64, 1, 1)}
+      shapes |= {f"head.{name}_preds.{i}.weight": (channels, hidden, 1, 1)}
       shapes |= {f"head.{name}_preds.{i}.bias": (channels,)}
   return shapes
 
@@ -139,8 +151,26 @@ def mobilefacenet_shapes(width=16, blocks=(1, 1, 1)):
 
 
 @pytest.fixture(scope="session")
+def published_shapes():
+  """Network and size -> the names and shapes of the published backbone."""
+  detectors = {"tiny": (1 / 3, 0.375), "s": (1 / 3, 0.5), "m": (2 / 3, 0.75), "l": (1, 1)}
+  detectors |= {"x": (4 / 3, 1.25)}
+  trunks = {"tiny": (9, 96), "small": (27, 96), "base": (27, 128), "large": (27, 192)}
+  trunks |= {"xlarge": (27, 256)}
+
+  def trunk(blocks, width):
+    widths = tuple(width * 2**i for i in range(4))
+    return convnext_shapes((3, 3, blocks, 3), widths, num_classes=21841)
+
+  return {
+    **{("fer_yolo_mamba", size): yolox_shapes(*scales) for size, scales in detectors.items()},
+    **{("emonext", size): trunk(*scales) for size, scales in trunks.items()},
+  }
+
+
+@pytest.fixture(scope="session")
 def yolox_nano():
-  return random_entries(yolox_nano_shapes())
+  return random_entries(yolox_shapes(1 / 3, 0.25, depthwise=True))
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from ferjax.interop.emonext_names import NAMING as EMONEXT
+from ferjax.interop.fer_yolo_mamba_names import NAMING as DETECTOR
 from ferjax.interop.matching import match_entries, matched_variables, reverse_channels
 from ferjax.interop.torch_weights import export_state_dict, import_state_dict
 from ferjax.models import create_model
@@ -95,6 +97,35 @@ def test_yolox(detector, yolox_nano):
     "a layer that the network does not have"
   )
   assert match.ignored["head.cls_preds.1.bias"] == "another shape"
+
+
+OWN = {
+  "fer_yolo_mamba": {"neck", "head"},
+  "emonext": {"stn", "attention", "head", *(f"downsample{i}" for i in (1, 2, 3))},
+}
+
+
+@pytest.mark.slow  # 20 s: the largest networks are traced
+@pytest.mark.parametrize(
+  ("name", "size"),
+  [
+    *(("fer_yolo_mamba", size) for size in ("tiny", "s", "m", "l", "x")),
+    *(("emonext", size) for size in ("tiny", "small", "base", "large", "xlarge")),
+  ],
+)
+def test_published_backbones_of_every_size(published_shapes, name, size):
+  """YOLOX of COCO and ConvNeXt of ImageNet-22k: all of the backbone is used."""
+  shapes = published_shapes[name, size]
+  entries = {x: np.broadcast_to(np.float32(0), shape) for x, shape in shapes.items()}
+  naming = {"fer_yolo_mamba": DETECTOR, "emonext": EMONEXT}[name]
+  assert naming.size(entries) == size
+  model = create_model(name, num_classes=7, size=size)
+  match = match_entries(model, entries, 32, initialise=tuple(OWN[name]))
+  assert (match.missing, match.unknown) == ({}, ())
+  parts = match.by_part()
+  assert parts.keys() > OWN[name]
+  assert all(parts[part]["initialised"] == 0 for part in parts.keys() - OWN[name])
+  assert sum(parts["head"].values()) > parts["head"]["initialised"] or name == "emonext"
 
 
 def test_the_layers_of_a_backbone_are_all_needed(detector, yolox_nano):
