@@ -58,6 +58,7 @@ def test_one_file_for_all_platforms_and_batches(files, classifier, parameters):
       np.testing.assert_array_equal(stored[name], value, err_msg=name)
 
 
+@pytest.mark.slow  # 2 s: compiles both programs
 def test_parameters_as_arguments_answer_alike(files, monkeypatch):
   """Also where the source of the network is missing."""
   monkeypatch.setitem(sys.modules, "ferjax.models.emonext", None)
