@@ -14,7 +14,8 @@ from ferjax.training.config_checks import validate
 CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 VARIANTS = {
   "emonext": (
-    *("", "published", "fer2013", "ferplus", "ferplus_atto", "folder", "lfw5", "demo", "tiny"),
+    *("", "published", "fer2013", "ferplus", "ferplus_atto", "ferplus_atto_wide"),
+    *("folder", "lfw5", "demo", "tiny"),
   ),
   "fermam": (
     *("", "raf_db", "affectnet7", "affectnet8", "ferplus_published", "ferplus"),
