@@ -253,15 +253,45 @@ def classifier_checkpoint(tmp_path_factory):
   )
 
 
+@pytest.fixture(scope="session")
+def simple_networks():
+  """Classes of a detector and a classifier that can be computed by hand.
+
+  For the detector, a cell of 8 pixels that is bright in a channel is a face of that class. The
+  classifier's logit of a class is the sum of squares of its channel over cells of 4 pixels.
+  """
+  import flax.linen as nn
+  import jax.numpy as jnp
+
+  from ferjax.typing import ClassifierOutput, DetectorOutput
+
+  class Cells(nn.Module):
+    side: int
+
+    def __call__(self, image):
+      return nn.avg_pool(image, (self.side, self.side), (self.side, self.side))
+
+  class Detector(nn.Module):
+    @nn.compact
+    def __call__(self, image, *, train):
+      cells = Cells(8, name="neck")(image)
+      center = jnp.full_like(cells[..., :2], 0.5)
+      objectness = 16 * (cells.max(-1, keepdims=True) - 0.7)
+      level = [center, 0 * center, objectness, 20 * (cells - 0.5)]
+      return DetectorOutput((jnp.concatenate(level, axis=-1),))
+
+  class Classifier(nn.Module):
+    @nn.compact
+    def __call__(self, image, *, train):
+      logits = (Cells(4, name="map")(image) ** 2).sum((1, 2))
+      return ClassifierOutput(logits, logits)
+
+  return Detector, Classifier
+
+
 # Fields of the run in a checkpoint's `meta`, which inference does not read.
-_RUN_META = {
-  "config": {},
-  "num_examples": 4,
-  "num_hosts": 1,
-  "versions": {"ferjax": "0.1.0"},
-  "epoch": 1.0,
-  "data_start": 0,
-}
+_RUN_META = {"config": {}, "num_examples": 4, "num_hosts": 1, "epoch": 1.0, "data_start": 0}
+_RUN_META |= {"versions": {"ferjax": "0.1.0"}}
 
 
 def _random_values(shapes):
