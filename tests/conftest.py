@@ -20,6 +20,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 if "JAX_DISABLE_MOST_OPTIMIZATIONS" not in os.environ:
   os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
   jax.config.update("jax_disable_most_optimizations", True)
+  # The older emitters compile in half the time. A version of XLA without this flag would not start.
+  if jax.__version_info__ < (0, 11):
+    os.environ["XLA_FLAGS"] = f"{os.getenv('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 _GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -102,10 +105,8 @@ def trim_memory():
 
 @pytest.fixture(scope="module", autouse=True)
 def freed_programs(trim_memory):
-  """Frees the programs of finished files if they take much memory; the cache on disk has them.
-
-  Not after each file: collecting garbage takes 0.1 s, and most files share many small programs.
-  """
+  """Frees the programs of finished files if they take much memory; the cache on disk has them."""
+  # Not after each file: collecting garbage takes 0.1 s, and most files share many small programs.
   yield
   if _resident_memory() > _MEMORY_LIMIT:
     jax.clear_caches()
@@ -128,7 +129,6 @@ def _resident_memory() -> float:
 def quick_options():
   """XLA options for networks that run once: they compile fastest, but run slowly."""
   options = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-  # The older emitters compile faster, but later versions of XLA may not have them.
   faster = options | {"xla_cpu_use_fusion_emitters": False}
   try:
     jax.jit(lambda: 0, compiler_options=faster)()
@@ -144,9 +144,11 @@ def jit_quickly(quick_options):
 
 
 @pytest.fixture(scope="session")
-def jit_fully():
+def jit_fully(quick_options):
   """`jax.jit` with all optimisations, for programs of large maps."""
   options = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+  if "xla_cpu_use_fusion_emitters" in quick_options:
+    options["xla_cpu_use_fusion_emitters"] = True
   return functools.partial(jax.jit, compiler_options=options)
 
 
@@ -253,15 +255,45 @@ def classifier_checkpoint(tmp_path_factory):
   )
 
 
+@pytest.fixture(scope="session")
+def simple_networks():
+  """Classes of a detector and a classifier that can be computed by hand.
+
+  A bright cell of 8 pixels is a face of its channel's class. The logit of a class is the sum of
+  squares of its channel over cells of 4 pixels.
+  """
+  import flax.linen as nn
+  import jax.numpy as jnp
+
+  from ferjax.typing import ClassifierOutput, DetectorOutput
+
+  class Cells(nn.Module):
+    side: int
+
+    def __call__(self, image):
+      return nn.avg_pool(image, (self.side, self.side), (self.side, self.side))
+
+  class Detector(nn.Module):
+    @nn.compact
+    def __call__(self, image, *, train):
+      cells = Cells(8, name="neck")(image)
+      objectness = 16 * (cells.max(-1, keepdims=True) - 0.7)
+      box = jnp.zeros_like(cells[..., :2])
+      level = [box + 0.5, box, objectness, 20 * (cells - 0.5)]
+      return DetectorOutput((jnp.concatenate(level, axis=-1),))
+
+  class Classifier(nn.Module):
+    @nn.compact
+    def __call__(self, image, *, train):
+      logits = (Cells(4, name="map")(image) ** 2).sum((1, 2))
+      return ClassifierOutput(logits, logits)
+
+  return Detector, Classifier
+
+
 # Fields of the run in a checkpoint's `meta`, which inference does not read.
-_RUN_META = {
-  "config": {},
-  "num_examples": 4,
-  "num_hosts": 1,
-  "versions": {"ferjax": "0.1.0"},
-  "epoch": 1.0,
-  "data_start": 0,
-}
+_RUN_META = {"config": {}, "num_examples": 4, "num_hosts": 1, "epoch": 1.0, "data_start": 0}
+_RUN_META |= {"versions": {"ferjax": "0.1.0"}}
 
 
 def _random_values(shapes):

@@ -1,5 +1,7 @@
 """The program of `eval.py` and `ferjax evaluate`: its flags, and what it does."""
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -40,11 +42,12 @@ _ROBUSTNESS = flags.DEFINE_bool(
 _ROBUSTNESS_IMAGES = flags.DEFINE_integer(
   "robustness_images", 0, "With --robustness: size of a random sample of records; 0: all."
 )
+_JSON = flags.DEFINE_bool("json", False, "Print the metrics as JSON instead of a table.")
 flags.mark_flags_as_mutual_exclusive(["workdir", "checkpoint"], required=True)
 
 
 def main() -> None:
-  """Evaluates a checkpoint and prints the table."""
+  """Evaluates a checkpoint and prints the table, or one JSON object."""
   if _ROBUSTNESS_IMAGES.value < 0 or (_ROBUSTNESS_IMAGES.value and not _ROBUSTNESS.value):
     raise ValueError(
       f"--robustness-images is {_ROBUSTNESS_IMAGES.value}; expected the size of a sample, with "
@@ -64,22 +67,37 @@ def main() -> None:
     )
     report = evaluation.report()
   except ReportError as error:
-    _print(error.report)
+    _print_text(_described(error.report))
+    _print_json(error.report.as_json())
     raise
-  _print(report)
+  _print_text(_described(report))
+  results, robustness = report.as_json(), None
   if _ROBUSTNESS.value:
     robustness = measure_robustness(evaluation, report.metrics, images=_ROBUSTNESS_IMAGES.value)
-    if jax.process_index() == 0:
-      print(f"\n{robustness.table()}\n")
-      robustness.write(report.folder)
+    _print_text(f"\n{robustness.table()}\n")
+    results["robustness"] = robustness.as_json()
+  _print_json(results)  # before the files, which may fail to be written
   if jax.process_index() == 0:
+    if robustness is not None:
+      robustness.write(report.folder)
     if page:
       evaluation.write_page(page, report)
-    print(f"written to {', '.join(filter(None, (str(report.folder), page)))}")
+  _print_text(f"written to {', '.join(filter(None, (str(report.folder), page)))}")
 
 
-def _print(report: Report) -> None:
-  if jax.process_index() == 0:
-    table = format_table(report.metrics, selection=report.selection)
-    groups = f"\n{report.groups.summary()}" if report.groups is not None else ""
-    print(f"{report.checkpoint}\n{table}{groups}", flush=True)
+def _described(report: Report) -> str:
+  table = format_table(report.metrics, selection=report.selection)
+  groups = f"\n{report.groups.summary()}" if report.groups is not None else ""
+  return f"{report.checkpoint}\n{table}{groups}"
+
+
+def _print_text(text: str) -> None:
+  """Prints for people, on the first host."""
+  if jax.process_index() == 0 and not _JSON.value:
+    print(text, flush=True)
+
+
+def _print_json(results: Mapping[str, Any]) -> None:
+  """Prints for programs, if they ask for it, on the first host."""
+  if jax.process_index() == 0 and _JSON.value:
+    print(json.dumps(results, indent=2), flush=True)

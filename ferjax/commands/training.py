@@ -9,7 +9,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 from ferjax.commands.errors import CommandError
-from ferjax.commands.options import Add
+from ferjax.commands.options import Add, add_json
 from ferjax.commands.parser import messages
 from ferjax.weights.defaults import DEFAULT_CLASSIFIER
 
@@ -57,6 +57,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
       f"ferjax evaluate --checkpoint {DEFAULT_CLASSIFIER} --output results "
       "--config fermam:folder --config.data.dir=/data/faces",
       "ferjax evaluate --workdir runs/mine --robustness --robustness-images 500",
+      "ferjax evaluate --workdir runs/mine --json --quiet | jq .accuracy",
     ),
   )
   add = command.add_argument
@@ -69,6 +70,7 @@ def add_evaluate(commands: argparse._SubParsersAction) -> None:
   add("--report", metavar="FILE", help="also write the results and images as one HTML file")
   add("--robustness", action="store_true", help="also evaluate distorted images: 35 or 40 passes")
   add("--robustness-images", type=int, metavar="N", help="size of a sample for it (default: all)")
+  add_json(add, "the metrics")
   _add_host_options(add)
 
 
@@ -94,7 +96,7 @@ def run_program(name: str, words: Sequence[str]) -> None:
   given = [_SHORT.get(word, word) for word in words]
   given.remove(name)
   flags = with_config_files(word for word in given if word not in _COMMON)
-  common = argparse.Namespace(**{option[2:]: option in given for option in _COMMON})
+  common = argparse.Namespace(**{x[2:]: x in given for x in (*_COMMON, "--json")})
   if common.verbose:
     flags.append("--verbosity=0")
   if common.debug:

@@ -259,13 +259,17 @@ class EmoNeXt(nn.Module):
 
 
 def _explain_layer(image_size: int) -> str:
-  """The last map; at 32 pixels, where it has a single cell, a map of 4 x 4 cells.
+  """The last map that has at least 7 x 7 cells, or that of 8 pixels a cell if none of these has.
 
-  That map is taken after its LayerNorm, which is invariant to the scale of a cell: before it,
-  features times gradient sum to 0 in each cell. The next map, of 2 x 2 cells, often has no positive
-  cell.
+  Coarser maps cannot tell the parts of a face apart, and agree less with what the network predicts
+  when these parts are hidden (docs/explanations.md). A map before the last is taken after its
+  LayerNorm, which is invariant to the scale of a cell: before it, features times gradient sum to 0
+  in each cell.
   """
-  return "stage3" if image_size > COARSEST_STRIDE else "downsample2/norm"
+  for layer, stride in (("stage3", 32), ("downsample3/norm", 16)):
+    if image_size >= 7 * stride:
+      return layer
+  return "downsample2/norm"
 
 
 SPEC = ModelSpec(

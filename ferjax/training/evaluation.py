@@ -185,14 +185,13 @@ class Evaluation:
     content = {"checkpoint": str(path), "step": meta["step"], "epoch": meta["epoch"], **metrics}
     content |= {"split": self.split, "ten_crop": self.ten_crop, "selection": meta["selection"]}
     predictions = predictions_of(accumulator, metrics, self.source, self.opened, self.split)
+    done = dataclasses.replace(done, predictions=predictions, content=content)
     try:
-      write_results(self.folder, content, predictions)
+      write_results(done)
       self.task.write_report(accumulator, self.source, self.folder)
-      if groups is not None:
-        groups.write(self.folder)
     except OSError as error:
       raise ReportError(done, error) from error
-    return dataclasses.replace(done, predictions=predictions)
+    return done
 
   def write_page(self, path: str | os.PathLike, report: Report) -> None:
     """Writes a report of this evaluation as one HTML file, with what its folder contains.

@@ -191,13 +191,9 @@ class GroupReport:
     """A table in Markdown for each column, with 95 % intervals if there are any."""
     return "\n\n".join(map(self._table, self.columns))
 
-  def write(self, folder: pathlib.Path) -> None:
-    """Writes `FILES`.
-
-    Raises:
-      OSError: a file cannot be written.
-    """
-    content = [
+  def as_json(self) -> list[dict[str, Any]]:
+    """The columns, as types of JSON."""
+    return [
       {
         "column": column.name,
         "unknown": column.unknown,
@@ -209,8 +205,15 @@ class GroupReport:
       }
       for column in self.columns
     ]
+
+  def write(self, folder: pathlib.Path) -> None:
+    """Writes `FILES`.
+
+    Raises:
+      OSError: a file cannot be written.
+    """
     with atomic_writer(folder / FILES[0]) as file:
-      file.write(json.dumps(content, indent=2) + "\n")
+      file.write(json.dumps(self.as_json(), indent=2) + "\n")
     with atomic_writer(folder / FILES[1]) as file:
       file.write(self.tables() + "\n")
 

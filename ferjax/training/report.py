@@ -19,8 +19,8 @@ class Report:
   """The metrics of a checkpoint, and where they and the plots are written.
 
   `selection` is the note for a checkpoint that was selected on test data; otherwise empty. `groups`
-  has the metrics by group, if the records have attributes; `predictions` those of each record, on
-  the first host.
+  has the metrics by group, if the records have attributes. On the first host, `predictions` are
+  those of each record, and `content` is what eval.json contains.
   """
 
   metrics: dict[str, float]
@@ -29,6 +29,12 @@ class Report:
   selection: str
   groups: GroupReport | None = None
   predictions: Predictions | None = None
+  content: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+  def as_json(self) -> dict[str, Any]:
+    """`content`, the folder, and the metrics by group, as types of JSON."""
+    groups = {} if self.groups is None else {"groups": self.groups.as_json()}
+    return {**self.content, "folder": str(self.folder), **groups}
 
 
 class ReportError(OSError):
@@ -39,15 +45,15 @@ class ReportError(OSError):
     self.report = report
 
 
-def write_results(
-  folder: pathlib.Path, content: Mapping[str, Any], predictions: Predictions | None
-) -> None:
-  """Writes eval.json and, if there are any, the predictions; raises an OSError."""
-  folder.mkdir(parents=True, exist_ok=True)
-  with atomic_writer(folder / EVALUATION) as file:
-    file.write(json.dumps(content, indent=2) + "\n")
-  if predictions is not None:
-    predictions.write(folder / PREDICTIONS)
+def write_results(report: Report) -> None:
+  """Writes eval.json and, if there are any, predictions and groups; raises an OSError."""
+  report.folder.mkdir(parents=True, exist_ok=True)
+  with atomic_writer(report.folder / EVALUATION) as file:
+    file.write(json.dumps(report.content, indent=2) + "\n")
+  if report.predictions is not None:
+    report.predictions.write(report.folder / PREDICTIONS)
+  if report.groups is not None:
+    report.groups.write(report.folder)
 
 
 def check_page(path: str | os.PathLike) -> None:

@@ -54,15 +54,18 @@ class Robustness:
     """A table in Markdown for each shown metric, with 95 % intervals if there are any."""
     return "\n\n".join(self._table(name) for name in self.shown)
 
+  def as_json(self) -> dict[str, Any]:
+    """The metrics, as types of JSON."""
+    return {"clean": self.clean, "rows": self.rows, "images": self.images}
+
   def write(self, folder: pathlib.Path) -> None:
     """Writes `FILES`.
 
     Raises:
       OSError: a file cannot be written.
     """
-    content = {"clean": self.clean, "rows": self.rows, "images": self.images}
     with atomic_writer(folder / FILES[0]) as file:
-      file.write(json.dumps(content, indent=2) + "\n")
+      file.write(json.dumps(self.as_json(), indent=2) + "\n")
     with atomic_writer(folder / FILES[1]) as file:
       file.write(self.table() + "\n")
     plot_robustness(self, folder / FILES[2])

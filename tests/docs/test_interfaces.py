@@ -27,7 +27,22 @@ def test_public_names_are_documented(module):
   assert {f"{module.__name__}.{name}" for name in module.__all__} <= set(NAMES)
 
 
+def subcommands(parser):
+  """Names and parsers of a parser's subcommands."""
+  groups = [x.choices for x in parser._actions if isinstance(x, argparse._SubParsersAction)]
+  return groups[0] if groups else {}
+
+
 def test_commands_are_documented():
-  actions = create_parser()._actions
-  commands = next(x for x in actions if isinstance(x, argparse._SubParsersAction)).choices
-  assert set(re.findall(r"`ferjax (\w+)`", PAGE)) == set(commands)
+  assert set(re.findall(r"`ferjax (\w+)`", PAGE)) == set(subcommands(create_parser()))
+
+
+def test_commands_with_json_are_documented():
+  def found(name, parser):
+    if "--json" in parser._option_string_actions:
+      yield f"{name} --json"
+    for word, command in subcommands(parser).items():
+      yield from found(f"{name} {word}", command)
+
+  documented = re.findall(r"^\| `(ferjax [\w ]+ --json)` \|", PAGE, re.MULTILINE)
+  assert sorted(documented) == sorted(found("ferjax", create_parser()))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def photographs():
   rng = np.random.default_rng(1)
   sizes = [(64, 64), (50, 90), (200, 41), (7, 7), (128, 96)]

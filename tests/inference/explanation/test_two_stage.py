@@ -1,7 +1,5 @@
 """With networks whose gradients can be computed by hand."""
 
-import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,48 +9,18 @@ from ferjax.inference.detection import Predictor
 from ferjax.inference.explanation.explainer import ClassifierExplainer
 from ferjax.inference.explanation.two_stage import TwoStageExplainer, explainer_of
 from ferjax.inference.two_stage import DetectAndClassify, square_crop
-from ferjax.typing import ClassifierOutput, DetectorOutput
 
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 NAMES = ("red", "green", "blue")
 MARGIN = (0.5, 0.25, 0.5, 0.25)
 
 
-class Cells(nn.Module):
-  """Means of square cells."""
-
-  side: int
-
-  def __call__(self, image):
-    return nn.avg_pool(image, (self.side, self.side), (self.side, self.side))
-
-
-class Patches(nn.Module):
-  """A cell of 8 pixels that is bright in a channel is a face."""
-
-  @nn.compact
-  def __call__(self, image, *, train):
-    cells = Cells(8, name="neck")(image)
-    center = jnp.full_like(cells[..., :2], 0.5)
-    objectness = 16 * (cells.max(-1, keepdims=True) - 0.7)
-    levels = [center, 0 * center, objectness, 20 * (cells - 0.5)]
-    return DetectorOutput((jnp.concatenate(levels, axis=-1),))
-
-
-class Colours(nn.Module):
-  """The logit of a class is the sum of squares of its channel over cells of 4 pixels."""
-
-  @nn.compact
-  def __call__(self, image, *, train):
-    logits = (Cells(4, name="map")(image) ** 2).sum((1, 2))
-    return ClassifierOutput(logits, logits)
-
-
 @pytest.fixture(scope="module")
-def predictor():
-  detector = Predictor.from_model(Patches(), {}, ("face", "b", "c"), 32, batch_size=1, **PLAIN)
+def predictor(simple_networks):
+  detector, classifier = (network() for network in simple_networks)
+  detector = Predictor.from_model(detector, {}, ("face", "b", "c"), 32, batch_size=1, **PLAIN)
   classifier = ExpressionClassifier.from_model(
-    Colours(),
+    classifier,
     {},
     NAMES,
     16,
