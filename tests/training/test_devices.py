@@ -39,7 +39,7 @@ STEPS, CHANGE, UNIT = 20, 2.0**-21, 2.0**-24
 NETWORKS = {
   # The attention of this variant couples all images of a batch.
   "emonext": ("--config.model.variant=released", "--config.optimizer.learning_rate=0.005"),
-  "fermam": ("--config.optimizer.learning_rate=0.005",),
+  "fermam": ("--config.optimizer.learning_rate=0.0005",),
   "fer_yolo_mamba": ("--config.optimizer.learning_rate=0.005",),
 }
 FLAGS = (
