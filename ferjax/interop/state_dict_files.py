@@ -214,8 +214,8 @@ def _load_safetensors(path: str) -> dict[str, np.ndarray]:
 
 
 def _load_npz(path: str) -> dict[str, np.ndarray]:
+  check_archive(path)
   try:
-    check_archive(path)
     with warnings.catch_warnings(), np.load(path, allow_pickle=False) as archive:
       warnings.simplefilter("ignore")  # about damaged headers
       arrays = dict(archive)

