@@ -20,7 +20,8 @@ Variants, selected with `--config configs/emonext.py:<variant>`:
   ferplus_atto  the same targets, small size at 64 pixels, from scratch on a CPU, all classes as
            often as they are in the set. Accuracy on validation was 0.851, with averaged flips 0.858
            (docs/emonext.md).
-  ferplus_atto_wide  goes on from it with wider crops, as after a detector; 0.853 and 0.858:
+  ferplus_atto_wide  goes on from it with wider crops, as after a detector. Accuracy on validation
+           was 0.853, with averaged flips 0.858:
              python train.py --config configs/emonext.py:ferplus_atto_wide --workdir runs/wide \\
                  --config.data.dir=/data/fer2013 --config.train.pretrained=runs/ferplus_atto
   folder   your own faces, <data.dir>/{train,val}/<class>/*.jpg; set --config.data.class_names.
