@@ -12,6 +12,7 @@ from ferjax.export import ExportOptions, export_network
 from ferjax.interop.importing import compare_files
 from ferjax.interop.torch_weights import abstract_variables
 from ferjax.models import create_model
+from ferjax.models.options import model_arguments, model_config
 from ferjax.trained import TrainedNetwork, network_meta
 
 
@@ -64,7 +65,9 @@ def make(random_values):
   @functools.cache
   def make(name):
     model, task = NETWORKS[name]
-    return Network({"name": name, **model}, task, random_values)
+    # As a checkpoint has them: all arguments, with those that are defaults.
+    arguments = model_arguments(model_config({"name": name, **model}))
+    return Network(arguments, task, random_values)
 
   return make
 
