@@ -49,14 +49,16 @@ def step(
   *,
   size: str | None = None,
   image_size: int | None = None,
+  **options: Any,
 ) -> Program:
   """One step of training all parameters: the loss, its gradient, and the update by AdamW.
 
   It is the step of `ferjax train`, with its donated state, gradient norm and check for non-finite
   values, but without moving averages of the parameters. `size` and `image_size` replace the
-  published ones.
+  published ones; `options` are fields of the network.
   """
   config, model = _model(network, dtype, size, image_size)
+  model = model.clone(**options)
   schedule = lambda step: jnp.float32(1e-4)  # noqa: E731
   optimizer = make_optimizer(config.optimizer, schedule)
   mesh = make_mesh()

@@ -1,23 +1,26 @@
-"""Memory and operations of a training step with and without rematerialisation.
+"""Memory, operations and time of a training step with and without rematerialisation.
 
   python benchmarks/remat.py emonext:xlarge fer_yolo_mamba:x [--batch 8] [--dtype float32]
+  python benchmarks/remat.py emonext:tiny fer_yolo_mamba:s --batch 4 --run 5
 
 Prints a Markdown table for `benchmarks/results/`. The step is compiled on this machine for shapes
 alone: nothing is allocated and nothing runs. Memory and FLOPs are the compiler's own analyses. By
 default, the step is the one of accelerators: `as_on_accelerators` replaces what ferjax computes
-otherwise on CPUs. `--cpu` leaves the programs of CPUs.
+otherwise on CPUs. `--cpu` leaves the programs of CPUs. With `--run`, the steps run instead, on
+this machine's device: in turn, so many times each after one that does not count.
 """
 
 import argparse
 import contextlib
 import math
+import statistics
 import time
 from collections.abc import Iterator
 from unittest import mock
 
 import jax
 from jax.extend.core import Jaxpr, jaxprs_in_params
-from programs import abstract_step
+from programs import abstract_step, step
 
 from ferjax.models.remat import REMAT
 
@@ -87,13 +90,48 @@ def measure(network: str, size: str, batch_size: int, dtype: str, remat: str, *,
   }
 
 
+def durations(network: str, size: str, batch_size: int, dtype: str, rounds: int) -> dict:
+  """Seconds of each of `rounds` steps, by the kind of rematerialisation."""
+  programs = {remat: step(network, batch_size, dtype, size=size, remat=remat) for remat in REMAT}
+  seconds: dict[str, list[float]] = {remat: [] for remat in REMAT}
+  for program in programs.values():
+    program.run()
+  for _ in range(rounds):
+    for remat, program in programs.items():
+      start = time.perf_counter()
+      program.run()
+      seconds[remat].append(time.perf_counter() - start)
+  return seconds
+
+
+def show_durations(arguments: argparse.Namespace) -> None:
+  """Prints the table of durations."""
+  print("| network | batch | remat | median of a step, s | shortest, longest | ratios to none |")
+  print("| --- | ---: | --- | ---: | ---: | ---: |", flush=True)
+  for name in arguments.networks:
+    network, _, size = name.partition(":")
+    found = durations(network, size, arguments.batch, arguments.dtype, arguments.run)
+    for remat, own in found.items():
+      ratios = [a / b for a, b in zip(own, found["none"], strict=True)]
+      print(
+        f"| {name} | {arguments.batch} | {remat} | {statistics.median(own):.2f} | "
+        f"{min(own):.2f}, {max(own):.2f} | {statistics.median(ratios):.2f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f}) |",
+        flush=True,
+      )
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("networks", nargs="+", metavar="NETWORK:SIZE")
   parser.add_argument("--batch", type=int, default=8)
   parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
   parser.add_argument("--cpu", action="store_true", help="the programs of CPUs")
+  parser.add_argument("--run", type=int, default=0, metavar="N", help="time N steps of each")
   arguments = parser.parse_args()
+  if arguments.run:
+    show_durations(arguments)
+    return
   print("| network | batch | remat | state, MB | temporary, MB | TFLOP | compiled in s |")
   print("| --- | ---: | --- | ---: | ---: | ---: | ---: |", flush=True)
   for name in arguments.networks:

@@ -1,11 +1,12 @@
 """Starts a run from trained weights: those of ferjax, or released ones of the networks' authors."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from ferjax.config import Config
@@ -60,9 +61,9 @@ def transfer(
 ) -> tuple[Variables, list[str]]:
   """`variables` with those of a trained network, as far as they fit.
 
-  Variables whose shape depends on the number of classes are taken only if the classes are the same,
-  in the same order. Variables of another shape, such as those that depend on the size of EmoNeXt's
-  images, keep their values.
+  Of variables with an axis of classes, the values of those classes are taken that both have, by
+  name; the others keep theirs. So do variables of another shape, such as those that depend on the
+  size of EmoNeXt's images.
 
   Args:
     source: the trained network.
@@ -79,24 +80,24 @@ def transfer(
   _check_same_network(source, config)
   ours, theirs = _flat(variables), _flat(source.variables())
   before, now = source.meta["class_names"], list(config.data.class_names)
-  of_classes = set() if before == now else _of_classes(model, config.data.image_size)
-  used = {
-    name
-    for name, value in ours.items()
-    if name in theirs and theirs[name].shape == value.shape and name not in of_classes
-  }
-  merged = {name: theirs[name] if name in used else value for name, value in ours.items()}
-  other = sorted(ours.keys() - used - of_classes)
+  class_axes = {} if before == now else _class_axes(model, config.data.image_size)
+  merged = dict(ours)
+  for name in ours.keys() & theirs.keys():
+    if name in class_axes:
+      merged[name] = _with_classes(ours[name], theirs[name], class_axes[name], now, before)
+    elif theirs[name].shape == ours[name].shape:
+      merged[name] = theirs[name]
+  kept = sorted(name for name, value in ours.items() if merged[name] is value)
   lines = [
-    f"pretrained weights {source.name}: {len(used)} variables used, {len(ours) - len(used)} "
+    f"pretrained weights {source.name}: {len(ours) - len(kept)} variables used, {len(kept)} "
     f"initialised anew, {len(theirs.keys() - ours.keys())} ignored"
   ]
-  if of_classes:
+  if new := [name for name in now if name not in before]:
     lines.append(
-      f"initialised anew, because the classes are {', '.join(now)} instead of {', '.join(before)}: "
-      f"{_first_few(sorted(of_classes))}"
+      f"initialised anew, because the weights do not know {', '.join(new)}: their values in "
+      f"{_first_few(sorted(class_axes))}"
     )
-  if other:
+  if other := [name for name in kept if name not in class_axes]:
     lines.append(f"initialised anew, because their shape differs: {_first_few(other)}")
   if initialised := source.meta.get("initialised"):
     lines.append(f"pretrained weights: random values in {', '.join(initialised)}, as imported")
@@ -114,8 +115,8 @@ def _check_same_network(source: TrainedNetwork, config: Config) -> None:
       )
 
 
-def _of_classes(model: nn.Module, image_size: int) -> set[str]:
-  """The variables whose shape depends on the number of classes."""
+def _class_axes(model: nn.Module, image_size: int) -> dict[str, set[int]]:
+  """The variables whose shape depends on the number of classes, and the axes that do."""
 
   def shapes(network: Any) -> dict[str, tuple[int, ...]]:
     abstract = jax.eval_shape(
@@ -124,8 +125,34 @@ def _of_classes(model: nn.Module, image_size: int) -> set[str]:
     return {name: x.shape for name, x in _flat(abstract).items()}
 
   network: Any = model
-  more = shapes(network.clone(num_classes=network.num_classes + 1))
-  return {name for name, shape in shapes(network).items() if more[name] != shape}
+  more, axes = shapes(network.clone(num_classes=network.num_classes + 1)), {}
+  for name, shape in shapes(network).items():
+    if more[name] != shape:
+      axes[name] = {i for i, size in enumerate(shape) if more[name][i] != size}
+  return axes
+
+
+def _with_classes(
+  ours: Any, theirs: Any, axes: Container[int], now: Sequence[str], before: Sequence[str]
+) -> Any:
+  """`ours` with the values of `theirs` for the classes that both have, along the axes of classes.
+
+  Just `ours` if they have no class in common, or if the shapes do not fit.
+  """
+  shared = [name for name in now if name in before]
+
+  def shape(classes: Sequence[str]) -> tuple[int, ...]:
+    return tuple(len(classes) if i in axes else size for i, size in enumerate(ours.shape))
+
+  def places(classes: Sequence[str]) -> tuple[np.ndarray, ...]:
+    ids = [classes.index(name) for name in shared]
+    return np.ix_(*(ids if i in axes else range(size) for i, size in enumerate(ours.shape)))
+
+  if not shared or ours.shape != shape(now) or theirs.shape != shape(before):
+    return ours
+  merged = np.array(ours)
+  merged[places(now)] = np.asarray(theirs)[places(before)]
+  return merged
 
 
 def _flat(variables: Any) -> dict[str, Any]:

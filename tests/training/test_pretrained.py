@@ -89,18 +89,43 @@ def test_the_same_classes(small, initial):
   assert lines == ["pretrained weights trained: 7 variables used, 0 initialised anew, 0 ignored"]
 
 
-@pytest.mark.parametrize("classes", [("anger", "happiness", "surprise"), ("happiness", "fear")])
-def test_the_head_of_other_classes_is_initialised_anew(small, initial, classes):
-  """Also if there are as many, in another order."""
-  variables, lines = _transfer(small, initial, classes, grey=True)
+def test_classes_keep_their_values_by_name(small, initial):
+  """In another order, and beside a class that the weights do not know."""
+  trained = Trained(initial[3])
+  head = trained.values["params"]["head"]
+  head["kernel"] = np.arange(head["kernel"].size, dtype=np.float32).reshape(head["kernel"].shape)
+  head["bias"] = np.float32([10, 20, 30])
+  classes = ("surprise", "happiness", "anger")
+  config = _config(classes, image_size=32, grey=True)
+  variables, lines = transfer(trained, small(num_classes=3), config, initial[3])
+  found = variables["params"]["head"]
+  np.testing.assert_array_equal(found["kernel"], head["kernel"][:, [2, 0, 1]])
+  np.testing.assert_array_equal(found["bias"], [30, 10, 20])
+  assert lines == ["pretrained weights trained: 7 variables used, 0 initialised anew, 0 ignored"]
+
+  config = _config(("fear", "anger"), image_size=32, grey=True)
+  variables, lines = transfer(trained, small(num_classes=2), config, initial[2])
+  found, new = variables["params"]["head"], initial[2]["params"]["head"]
+  expected = np.stack([new["kernel"][:, 0], head["kernel"][:, 1]], axis=1)
+  np.testing.assert_array_equal(found["kernel"], expected)
+  np.testing.assert_array_equal(found["bias"], [new["bias"][0], 20])
+  assert lines == [
+    "pretrained weights trained: 7 variables used, 0 initialised anew, 0 ignored",
+    "initialised anew, because the weights do not know fear: their values in params/head/bias, "
+    "params/head/kernel",
+  ]
+
+
+def test_the_head_of_unknown_classes_is_initialised_anew(small, initial):
+  variables, lines = _transfer(small, initial, ("fear", "disgust"), grey=True)
   assert _used(variables) == {"/".join(path) for path in flatten_dict(initial[3])} - HEAD
   for name in ("kernel", "bias"):
-    expected = initial[len(classes)]["params"]["head"][name]
+    expected = initial[2]["params"]["head"][name]
     np.testing.assert_array_equal(variables["params"]["head"][name], expected)
   assert lines == [
     "pretrained weights trained: 5 variables used, 2 initialised anew, 0 ignored",
-    f"initialised anew, because the classes are {', '.join(classes)} instead of happiness, anger, "
-    "surprise: params/head/bias, params/head/kernel",
+    "initialised anew, because the weights do not know fear, disgust: their values in "
+    "params/head/bias, params/head/kernel",
   ]
 
 
