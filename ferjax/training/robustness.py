@@ -120,7 +120,8 @@ def measure_robustness(
 
   try:
     unchanged = run(source) if is_sample else dict(clean)
-    names = tuple(name for name in evaluation.task.shown_metrics[:_SHOWN] if name in unchanged)
+    # Without labels of expressions, a detector's first ones do not exist.
+    names = tuple(name for name in evaluation.task.shown_metrics if name in unchanged)[:_SHOWN]
     rows = []
     for kind, strength in passes:
       metrics, known = run(DistortedSource(source, kind, strength)), DISTORTIONS[kind]
