@@ -1,19 +1,19 @@
 """Speed and memory of `ferjax predict` on a film that is made of stills.
 
-  python benchmarks/video.py FACES [--minutes 10] [--frame-stride 1] [--out results.md]
+  python benchmarks/video.py FACES [--minutes 10] [--frame-stride 1] [--fer PYTHON] [--out FILE]
 
 FACES is a folder of portraits that may be used, such as the Face Research Lab London Set (CC BY
 4.0). The film has 640x360 pixels, 25 frames per second and a tone; in each shot of ten seconds, two
 portraits move in front of a plain wall. Prints a Markdown table: frames per second, and the peak of
 the memory of the process, for the film and for its first tenth, which shows whether memory grows.
-Programs are compiled in a run before the measured ones.
+Programs are compiled in a run before the measured ones. `--fer` is the Python of an environment
+with `pip install fer`: it analyses the same frames, with both of its detectors, and writes nothing.
 """
 
 import argparse
 import itertools
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
@@ -28,6 +28,7 @@ from PIL import Image
 RATE, WIDTH, HEIGHT = 25, 640, 360
 SHOT, SIDE = 10, 260  # seconds, pixels
 _SAMPLES = 1024
+FER = pathlib.Path(__file__).parent / "others" / "fer_film.py"
 
 
 def shots(faces: list[pathlib.Path], frames: int) -> Iterator[np.ndarray]:
@@ -65,22 +66,25 @@ def write_film(path: pathlib.Path, faces: list[pathlib.Path], seconds: float) ->
     container.mux(tone.encode(None))
 
 
-def measure(film: pathlib.Path, output: pathlib.Path, options: list[str]) -> tuple[float, float]:
-  """Seconds and peak memory in GB of a run in a process of its own."""
+def predict(film: pathlib.Path, output: pathlib.Path, stride: int, seconds: float) -> list[str]:
+  """The command that analyses the start of the film with ferjax."""
   command = [sys.executable, "-m", "ferjax.commands.main", "predict", str(film)]
+  options = {"--output": output, "--frame-stride": stride, "--seconds": seconds}
+  return command + [str(x) for pair in options.items() for x in pair]
+
+
+def measure(command: list[str]) -> tuple[float, float, float]:
+  """Seconds, CPU seconds and peak memory in GB of a command, in a process of its own."""
   program = (
     "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True, stdout=2); "
-    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    "u = resource.getrusage(resource.RUSAGE_CHILDREN); print(u.ru_utime + u.ru_stime, u.ru_maxrss)"
   )
   start = time.perf_counter()
   done = subprocess.run(
-    [sys.executable, "-c", program, *command, "--output", str(output), *options],
-    check=True,
-    stdout=subprocess.PIPE,
-    text=True,
+    [sys.executable, "-c", program, *command], check=True, stdout=subprocess.PIPE, text=True
   )
-  unit = 1 if sys.platform == "darwin" else 1024
-  return time.perf_counter() - start, int(done.stdout) * unit / 1e9
+  took, (cpu, memory) = time.perf_counter() - start, map(float, done.stdout.split())
+  return took, cpu, memory * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def main() -> None:
@@ -88,31 +92,35 @@ def main() -> None:
   parser.add_argument("faces", type=pathlib.Path, help="folder of portraits")
   parser.add_argument("--minutes", type=float, default=10.0, help="length of the film")
   parser.add_argument("--frame-stride", type=int, default=1)
+  parser.add_argument("--fer", metavar="PYTHON", help="measure the package fer, too")
   parser.add_argument("--out", type=pathlib.Path, help="file for the table")
   arguments = parser.parse_args()
   faces = sorted(p for p in arguments.faces.iterdir() if p.suffix in (".jpg", ".jpeg", ".png"))
   if len(faces) < 2:
     parser.error(f"{arguments.faces} has {len(faces)} images; expected at least 2")
   lines = [
-    "| film | frames analysed | frames/s | CPU s | peak memory, GB |",
-    "| ---: | ---: | ---: | ---: | ---: |",
+    "| film | package | frames analysed | frames/s, with the start | CPU s | peak memory, GB |",
+    "| ---: | --- | ---: | ---: | ---: | ---: |",
   ]
-  options = ["--frame-stride", str(arguments.frame_stride)]
+  stride = arguments.frame_stride
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     film, seconds = folder / "film.mp4", 60 * arguments.minutes
     write_film(film, faces, seconds)
-    measure(film, folder / "first", [*options, "--seconds", "1"])
+    measure(predict(film, folder / "first", stride, 1))
     for part in (seconds / 10, seconds):
-      before = resource.getrusage(resource.RUSAGE_CHILDREN)
-      took, memory = measure(film, folder / "out", [*options, "--seconds", str(part)])
-      after = resource.getrusage(resource.RUSAGE_CHILDREN)
-      cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-      frames = -(-round(part * RATE) // arguments.frame_stride)
-      lines.append(
-        f"| {part:.0f} s | {frames:,} | {frames / took:.1f} | {cpu:.0f} | {memory:.2f} |"
-      )
-      print(*lines, sep="\n", flush=True)
+      sides = {"ferjax": predict(film, folder / "out", stride, part)}
+      if arguments.fer:
+        script = [arguments.fer, str(FER), str(film), str(stride), str(part)]
+        sides |= {"fer, Haar cascade": script, "fer, MTCNN": [*script, "mtcnn"]}
+      for package, command in sides.items():
+        took, cpu, memory = measure(command)
+        frames = -(-round(part * RATE) // stride)
+        lines.append(
+          f"| {part:.0f} s | {package} | {frames:,} | {frames / took:.1f} | {cpu:.0f} | "
+          f"{memory:.2f} |"
+        )
+        print(*lines, sep="\n", flush=True)
   print(f"{os.cpu_count()} CPU cores; load at the end {os.getloadavg()[0]:.1f}")
   if arguments.out is not None:
     arguments.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
