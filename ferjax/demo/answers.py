@@ -108,7 +108,9 @@ class Answers:
     return decode(encoded, origin=name, max_pixels=self._limits.max_pixels, formats=_FORMATS)
 
   def _faces(self, pixels: UInt8[np.ndarray, "h w 3"], prediction: Prediction) -> str:
-    annotated = draw_faces(pixels, prediction.faces)
+    count = len(prediction.faces)
+    numbers = range(1, count + 1) if count > 1 else None  # those of the bars and of the evidence
+    annotated = draw_faces(pixels, prediction.faces, numbers=numbers)
     return markup.picture(annotated, _sentence(prediction)) + markup.faces(prediction.faces)
 
   def _explanation(self, pixels: UInt8[np.ndarray, "h w 3"]) -> str:

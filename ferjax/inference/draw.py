@@ -53,7 +53,7 @@ def draw_faces(
     image: RGB.
     faces: of one predictor.
     letters: of the class names; None chooses among the installed fonts.
-    numbers: of the persons, shown before the expressions: "3 happiness 0.87".
+    numbers: of the faces or persons, shown before the expressions: "3 happiness 0.87".
 
   Returns:
     u8[h w 3].

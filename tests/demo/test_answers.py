@@ -1,4 +1,5 @@
 import base64
+import io
 import pathlib
 import re
 import tempfile
@@ -6,6 +7,9 @@ import tempfile
 import av
 import numpy as np
 import pytest
+from PIL import Image
+
+from ferjax.inference.draw import draw_faces
 
 
 def write_film(path, images, rate=8):
@@ -49,6 +53,15 @@ def problem(text):
   return re.search(r'role="alert">(.*?)</p>', text)[1]
 
 
+def first_picture(text):
+  encoded = re.search(r'<img src="data:image/jpeg;base64,(.*?)"', text)[1]
+  return np.asarray(Image.open(io.BytesIO(base64.b64decode(encoded))))
+
+
+def distance(image, other):
+  return np.abs(image.astype(float) - other).mean()
+
+
 def test_an_image(make_answers, make_picture, encode, predictor):
   image = make_picture((0, 1, 0), (2, 2, 2), (3, 0, 0))
   text = make_answers().image(encode(image), "a<b>.png")
@@ -59,6 +72,9 @@ def test_an_image(make_answers, make_picture, encode, predictor):
     assert shown == pytest.approx(expected, abs=1e-3)
   assert text.count("<img") == 2  # annotated, evidence
   assert [f"Face {n}: " in text for n in (1, 2, 3, 4)] == [True, True, True, False]
+  shown = first_picture(text)
+  numbered = draw_faces(image, prediction.faces, numbers=(1, 2, 3))
+  assert distance(shown, numbered) < 0.5 * distance(shown, draw_faces(image, prediction.faces))
 
 
 def test_an_image_without_a_face(make_answers, make_picture, encode):
