@@ -143,7 +143,7 @@ def predict(images: pathlib.Path, output: pathlib.Path, kills: int, seed: int, t
       code = process.wait()
       log.seek(0)
       text = log.read()
-    if run.kills:
+    if run.kills and (text or code == 0):  # a kill may come before the first line
       assert f"Going on after {run.kills[-1]:,} of {total:,} images" in text, text
     if code == 0:
       break
