@@ -12,6 +12,7 @@ from ferjax.commands.predictor import (
   DEFAULT_WEIGHTS,
   add_classifier_options,
   add_face_detection_options,
+  default_batch_size,
   detector_name,
   load,
 )
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 # What the extra installs, under the names of imports.
 _PACKAGES = ("gradio", "fastapi", "uvicorn", "av", "pyarrow", "scipy")
-_BATCH_SIZE = 8  # frames of a film
 _PATIENCE = 2.0  # seconds: an open page keeps a connection
 
 
@@ -77,7 +77,7 @@ def _run(arguments: argparse.Namespace) -> None:
     with bound_socket(arguments.host, arguments.port) as bound:
       keep_freed_memory()
       enable_compilation_cache()
-      predictor = load(arguments, batch_size=_BATCH_SIZE)
+      predictor = load(arguments, batch_size=default_batch_size(arguments))
       card = _card(arguments, predictor.settings)
       with demo_app(predictor, limits=limits, card=card) as app:
         run(app, bound, Limits(), ready=lambda: _announce(bound), patience=_PATIENCE)

@@ -27,6 +27,7 @@ from ferjax.commands.predictor import (
   add_classifier_options,
   add_exported_option,
   add_face_detection_options,
+  default_batch_size,
   detector_name,
   header,
   load,
@@ -79,7 +80,8 @@ def add_predict(commands: argparse._SubParsersAction) -> None:
     "--batch-size",
     type=int,
     metavar="N",
-    help="images per batch (default: 1 for up to 8 images, otherwise 8)",
+    help="images per batch (default: 1 for up to 8 images; otherwise 8, or 2 with a detector on a "
+    "CPU)",
   )
   add_json(add, "predictions.json")
   add("--no-annotated", action="store_true", help="do not write copies with boxes and labels")
@@ -236,7 +238,7 @@ def _batch_size(arguments: argparse.Namespace, images: int) -> int:
   """As given; a few images are not padded to a batch, but do not get a program each either."""
   if arguments.batch_size is not None:
     return arguments.batch_size
-  return 1 if images <= _FEW_IMAGES else _FEW_IMAGES
+  return 1 if images <= _FEW_IMAGES else default_batch_size(arguments)
 
 
 def _write_predictions(

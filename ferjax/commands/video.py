@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ferjax.commands.errors import CommandError
 from ferjax.commands.images import warn_about_fonts
 from ferjax.commands.options import Add
-from ferjax.commands.predictor import detector_name, header, load
+from ferjax.commands.predictor import default_batch_size, detector_name, header, load
 from ferjax.output import check_writable
 from ferjax.progress import Progress
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
   from ferjax.video.source import VideoSource
 
 _PACKAGES = ("av", "pyarrow", "scipy")  # of the extra, as they are imported
-_BATCH_SIZE = 8
 _SMOOTHING = 0.5
 _SHOWN = 20  # persons in the printed table
 _OPTIONS = ("frame_stride", "smoothing", "seconds", "timeout")
@@ -101,7 +100,9 @@ def _predict(
 
   keep_freed_memory()
   enable_compilation_cache()
-  batch_size = _BATCH_SIZE if arguments.batch_size is None else arguments.batch_size
+  batch_size = arguments.batch_size
+  if batch_size is None:
+    batch_size = default_batch_size(arguments)
   predictor = load(arguments, batch_size=batch_size)
   smoothing = _SMOOTHING if arguments.smoothing is None else arguments.smoothing
   settings = {"video": reader.name, "frame_stride": stride, "smoothing": smoothing}
