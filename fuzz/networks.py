@@ -50,7 +50,7 @@ _WEIGHTS = {
   "licence": "CC0",
   "metrics": {"validation": {"accuracy": 0.5}},
 }
-_CHECKPOINT = {
+CHECKPOINT = {
   **_META,
   "format": 2,
   "config": {"model": {"name": "fermam"}, "train": {"epochs": 3}},
@@ -218,7 +218,7 @@ def seeds() -> dict[str, bytes]:
   return {
     "weights_file": weights,
     "weights_description": text(_WEIGHTS),
-    "checkpoint_description": text(_CHECKPOINT),
+    "checkpoint_description": text(CHECKPOINT),
     "config": text(to_dict(Config())),
     "state_dict": b"\0" + _archive(),
     "state_dict-safetensors": b"\1" + weights,

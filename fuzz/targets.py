@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from fuzz import annotations, images, networks
+from fuzz import annotations, checkpoints, images, networks
 
 CORPUS = pathlib.Path(__file__).parent / "corpus"
 MEMORY = 2**28  # bytes that an input may need
@@ -27,6 +27,7 @@ TARGETS = {
   "annotations": Target(annotations.read_annotations),
   "config": Target(networks.config, True),
   "checkpoint_description": Target(networks.checkpoint_description, True),
+  "checkpoint_files": Target(checkpoints.checkpoint_files),
   "weights_file": Target(networks.weights_file),
   "weights_description": Target(networks.weights_description, True),
   "state_dict": Target(networks.state_dict),
@@ -48,7 +49,7 @@ def write_corpus() -> None:
     "image": images.seeds(),
     "annotations": annotations.seeds(),
   }
-  for name, data in networks.seeds().items():
+  for name, data in (networks.seeds() | checkpoints.seeds()).items():
     seeds.setdefault(name.partition("-")[0], {})[name] = data
   for target, files in seeds.items():
     folder = CORPUS / target

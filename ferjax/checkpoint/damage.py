@@ -1,14 +1,17 @@
 """Checkpoints that a failing disk or a program has truncated or deleted in part."""
 
-from typing import Any
-
 import jax
-import tensorstore as ts
 from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 
-from ferjax.checkpoint.reading import DamagedCheckpointError, read_json, saved_tree, steps_of
+from ferjax.checkpoint.reading import (
+  DamagedCheckpointError,
+  problem_of_arrays,
+  read_json,
+  read_score,
+  steps_of,
+)
 
 DAMAGED = "damaged"
 _NONE, _ALL = -1, -2  # what the first host tells the others instead of a step
@@ -67,47 +70,29 @@ def problem_of(folder: epath.Path, *, whole: bool) -> str:
     whole: whether to read everything, or only the score.
   """
   try:
-    if (folder / "metrics" / "metrics").exists():
-      read_json(folder / "metrics" / "metrics")["score"]
-    if whole:
-      _read(folder)
+    read_score(folder)
+    return _problem_of_content(folder) if whole else ""
   except KeyError as error:
     return f"it lacks {error}"
   except (ValueError, OSError) as error:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]
-  return ""
 
 
-def _read(folder: epath.Path) -> None:
+def _problem_of_content(folder: epath.Path) -> str:
   meta = read_json(folder / "meta" / "metadata")
-  _read_arrays(folder / "variables")
+  if problem := problem_of_arrays(folder / "variables"):
+    return problem
   if not meta["config"]:  # an imported network
-    return
-  _read_arrays(folder / "train")
+    return ""
+  if problem := problem_of_arrays(folder / "train"):
+    return problem
   positions = [file for file in (folder / "data").iterdir() if file.suffix == ".json"]
   if not positions:
     raise FileNotFoundError(f"{folder / 'data'} has no position of the data")
   for file in positions:
     read_json(file)
-
-
-def _read_arrays(item: epath.Path) -> None:
-  """Reads every stored byte of an item, one array after the other, to need little memory.
-
-  With tensorstore, because orbax, after an error, leaves reads behind that fail in other threads.
-  """
-  if (item / "_sharding").exists():
-    read_json(item / "_sharding")
-  base = {"driver": "file", "path": f"{item}/"}  # a URL would have to be quoted
-  store: Any = ts.KvStore.open({"driver": "ocdbt", "base": base}).result()
-  keys = store.list().result()
-  for key in keys:
-    store.read(key).result()
-  found = sum(key.endswith(b"/.zarray") for key in keys)
-  arrays = len(jax.tree.leaves(saved_tree(item)))
-  if found != arrays:
-    raise FileNotFoundError(f"{item} has {found} of {arrays} arrays")
+  return ""
 
 
 def _free_name(path: epath.Path) -> epath.Path:

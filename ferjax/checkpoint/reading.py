@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore as ts
 from etils import epath
 
 from ferjax.checkpoint.meta import Meta, read_meta
@@ -59,10 +60,15 @@ class Checkpoint(TrainedNetwork):
 
     Raises:
       CheckpointRemovedError: the checkpoint no longer exists.
+      DamagedCheckpointError: a file cannot be read.
     """
     item = self.folder / "variables"
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     try:
+      if problem := problem_of_arrays(item):
+        raise DamagedCheckpointError(
+          f"the checkpoint {self.folder} is damaged: {problem}. Restore it, or choose another step"
+        )
       like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device), saved_tree(item)
       )
@@ -173,11 +179,21 @@ def _choose(root: epath.Path, steps: list[int], step: Step) -> int:
 
 
 def read_score(folder: epath.Path) -> float | None:
-  """The score of a checkpoint; None if it was not evaluated, or has just been removed."""
+  """The score of a checkpoint; None if it was not evaluated, or has just been removed.
+
+  Raises:
+    DamagedCheckpointError: the file of the score has none.
+  """
+  file = folder / "metrics" / "metrics"
   try:
-    return finite_score(read_json(folder / "metrics" / "metrics"))
+    score = read_json(file).get("score")
   except FileNotFoundError:
     return None
+  if not isinstance(score, int | float):
+    raise DamagedCheckpointError(
+      f"{file} is damaged: its score is {score!r}. Restore it, or delete the checkpoint {folder}"
+    )
+  return finite_score({"score": score})
 
 
 def is_evaluated(folder: epath.Path) -> bool:
@@ -203,6 +219,39 @@ def read_json(file: epath.Path) -> dict[str, Any]:
       f"{file} is damaged: {error}. Restore it, or delete the checkpoint {file.parent.parent}"
     ) from error
   return content
+
+
+def problem_of_arrays(item: epath.Path) -> str:
+  """Why an item cannot be read, in one line; "" if it can be.
+
+  All arrays are read, one after the other, to need little memory: with tensorstore, because orbax,
+  after an error, leaves reads behind that fail in other threads.
+  """
+  try:
+    _read_all(item)
+  except KeyError as error:
+    return f"its description lacks {error}"
+  except (OSError, ValueError, TypeError, AttributeError) as error:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+  return ""
+
+
+def _read_all(item: epath.Path) -> None:
+  for name in ("_METADATA", "_sharding"):
+    if (item / name).exists():
+      read_json(item / name)
+  base = {"driver": "file", "path": f"{item}/"}  # a URL would have to be quoted
+  kvstore = {"driver": "ocdbt", "base": base}
+  store: Any = ts.KvStore.open(kvstore).result()
+  suffix = b"/.zarray"
+  names = [key.removesuffix(suffix) for key in store.list().result() if key.endswith(suffix)]
+  arrays = len(jax.tree.leaves(saved_tree(item)))
+  if len(names) != arrays:
+    raise FileNotFoundError(f"{item} has {len(names)} of {arrays} arrays")
+  for name in names:
+    place = {**kvstore, "path": f"{name.decode()}/"}
+    ts.open({"driver": "zarr", "kvstore": place}).result().read().result()
 
 
 def saved_tree(item: epath.Path) -> Any:

@@ -13,6 +13,7 @@ from ferjax.checkpoint import (
   load_variables,
   open_checkpoint,
 )
+from ferjax.checkpoint.reading import DamagedCheckpointError
 
 
 def test_choosing_a_step(saved, tmp_path):
@@ -125,6 +126,33 @@ def test_a_damaged_description_is_named(saved, file, content):
   (saved.folder / "1" / file).write_bytes(content)
   with pytest.raises(ValueError, match=rf"1/{file} is damaged: .* delete the checkpoint .*/1$"):
     open_checkpoint(saved.folder)
+
+
+@pytest.mark.parametrize("content", [b"{}", b'{"score": "high"}'])
+def test_a_score_that_is_no_number_is_named(saved, content):
+  saved.save(2, 0.5)
+  (saved.folder / "2" / "metrics" / "metrics").write_bytes(content)
+  with pytest.raises(ValueError, match=r"metrics/metrics is damaged: its score is .*Restore it"):
+    open_checkpoint(saved.folder)
+
+
+@pytest.mark.parametrize("name", ["manifest.ocdbt", "_METADATA", "d"])
+@pytest.mark.parametrize("change", ["truncated", "overwritten", "missing"])
+def test_damaged_arrays_are_named(saved, name, change):
+  saved.save(2, 0.5)
+  path = saved.folder / "2" / "variables" / name
+  files = [path] if path.is_file() else list(path.iterdir())
+  for file in files:
+    content = file.read_bytes()
+    if change == "missing":
+      file.unlink()
+    else:
+      file.write_bytes(content[: len(content) // 2] if change == "truncated" else b"\xff" * 100)
+  with pytest.raises(DamagedCheckpointError) as caught:
+    load_variables(saved.folder)
+  assert str(caught.value).startswith(f"the checkpoint {saved.folder / '2'} is damaged: ")
+  assert str(caught.value).endswith(". Restore it, or choose another step")
+  assert len(str(caught.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("opener", [open_checkpoint, load_meta, load_variables])
