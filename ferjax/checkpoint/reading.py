@@ -186,14 +186,14 @@ def read_score(folder: epath.Path) -> float | None:
   """
   file = folder / "metrics" / "metrics"
   try:
-    score = read_json(file).get("score")
+    metrics = read_json(file)
   except FileNotFoundError:
     return None
-  if not isinstance(score, int | float):
+  if not isinstance(score := metrics.get("score"), int | float):
     raise DamagedCheckpointError(
       f"{file} is damaged: its score is {score!r}. Restore it, or delete the checkpoint {folder}"
     )
-  return finite_score({"score": score})
+  return finite_score(metrics)
 
 
 def is_evaluated(folder: epath.Path) -> bool:
@@ -241,7 +241,9 @@ def _read_all(item: epath.Path) -> None:
   for name in ("_METADATA", "_sharding"):
     if (item / name).exists():
       read_json(item / name)
-  base = {"driver": "file", "path": f"{item}/"}  # a URL would have to be quoted
+  # A remote folder is a URL; as one, a local path would have to be quoted.
+  is_url = "://" in str(item)
+  base = f"{item}/" if is_url else {"driver": "file", "path": f"{item}/"}
   kvstore = {"driver": "ocdbt", "base": base}
   store: Any = ts.KvStore.open(kvstore).result()
   suffix = b"/.zarray"

@@ -102,7 +102,7 @@ def detector_name(arguments: argparse.Namespace) -> str | None:
 
 
 def default_batch_size(arguments: argparse.Namespace) -> int:
-  """Images, or frames, per batch: 8, but 2 for a detector and a classifier on a CPU.
+  """The number of images, or frames, in a batch: 8, but 2 with a detector on a CPU.
 
   Two are as fast there as eight, and need a third of the memory.
   """
