@@ -105,8 +105,7 @@ def config_of(network):
   return config
 
 
-def changed(params, change):
-  signs = np.random.default_rng(0)
+def changed(params, change, signs):
   factors = lambda x: np.float32(1 + change * signs.choice([-1, 1], x.shape))  # noqa: E731
   return jax.tree.map(lambda x: x * factors(x), params)
 
@@ -128,12 +127,13 @@ def save_start(network, folder):
   model = ferjax.create_model(num_classes=classes, **model_arguments(config.model))
   init = jax.jit(lambda key: init_variables(model, key, config.data.image_size))
   variables = jax.device_get(init(jax.random.key(0)))
-  variables["params"] = changed(variables["params"], 0.01)
+  signs = np.random.default_rng(0)
+  variables["params"] = changed(variables["params"], 0.01, signs)
   if network == "fer_yolo_mamba":
     save(folder / "new", config, variables)
     trained = restore(train(network, folder / "trained", folder / "new", *WARM_UP))
     variables = {name: trained[name] for name in variables}
-  other = {**variables, "params": changed(variables["params"], CHANGE)}
+  other = {**variables, "params": changed(variables["params"], CHANGE, signs)}
   save(folder / "start", config, variables)
   save(folder / "changed", config, other)
   return vectors(variables), vectors(other)
