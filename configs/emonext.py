@@ -165,6 +165,14 @@ def _ferplus_atto_wide() -> Config:
   return config
 
 
+def _ferplus_atto_taught() -> Config:
+  config = _ferplus_atto_wide()
+  config.train.teachers = ("fermam-nano-ferplus",)
+  config.train.epochs = 12
+  config.eval.flip = True
+  return config
+
+
 def _folder() -> Config:
   config = _published()
   config.data.test = ""
@@ -275,6 +283,7 @@ _VARIANTS = {
   "ferplus": _ferplus,
   "ferplus_atto": _ferplus_atto,
   "ferplus_atto_wide": _ferplus_atto_wide,
+  "ferplus_atto_taught": _ferplus_atto_taught,
   "folder": _folder,
   "lfw5": _lfw5,
   "demo": _demo,

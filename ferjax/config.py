@@ -187,6 +187,10 @@ class TrainConfig:
   # .pth), or one for each part: "image=FILE,landmark=FILE".
   pretrained: str = ""
   pretrained_parts: tuple[str, ...] = ("backbone",)  # parts to load from released weights
+  # Classifiers only: known weights, weights files or checkpoints, whose mean prediction for an
+  # augmented image is a part of its target; see `ferjax.training.distillation`.
+  teachers: tuple[str, ...] = ()
+  teacher_weight: float = 0.5  # of the prediction in the target; the label has the rest
   log_every: int = 50  # steps
   eval_every: int = 1  # epochs
   select_by: str = ""  # validation metric that selects the best checkpoint; "": the task's default

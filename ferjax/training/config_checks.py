@@ -77,6 +77,7 @@ _POSITIVE = (
 _BELOW_ONE = ("optimizer.momentum", "train.ema_decay", "loss.label_smoothing")
 _FRACTIONS = (
   "data.balance_power",
+  "train.teacher_weight",
   "eval.score_threshold",
   "eval.iou_threshold",
   "optimizer.final_fraction",
@@ -85,6 +86,7 @@ _FRACTIONS = (
 _OF_CLASSIFIERS = (
   "data.face_augment.mixup",
   "data.face_augment.cutmix",
+  "train.teachers",
   "loss.logit_adjustment",
   "eval.flip",
   "eval.logit_adjustment",

@@ -1,7 +1,8 @@
 """The batches of a run on the devices: the next ones are copied there during the current step."""
 
 import functools
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import grain
 import jax
@@ -16,6 +17,7 @@ from ferjax.data.sources import LabelledSource, Source
 from ferjax.ops.mixing import mixed_pairs
 from ferjax.ops.normalize import normalize
 from ferjax.ops.stored_views import Augmentation, stored_views
+from ferjax.training.distillation import open_teachers
 from ferjax.training.sharding import data_sharding, replicated, to_global
 from ferjax.training.state import TrainState
 from ferjax.training.step import Preprocess, TrainStep, compile_step
@@ -56,16 +58,20 @@ class TrainingData:
 
   With `data.on_device`, the first use decodes the whole set and copies its bytes to every device.
   Batches are then indices and parameters of views, and the compiled step makes the images. It also
-  mixes pairs of a classifier's images (mixup, CutMix).
+  mixes pairs of a classifier's images (mixup, CutMix), and asks its teachers about them.
 
   Args:
     source: the records.
     config: of the run.
     mesh: the devices.
+
+  Raises:
+    FileNotFoundError, ValueError: as `ferjax.training.distillation.open_teachers`.
   """
 
   def __init__(self, source: Source, config: Config, mesh: jax.sharding.Mesh):
     self._source, self._config, self._mesh = source, config, mesh
+    self._teachers = open_teachers(config.train, config.data.class_names)
 
   def batches(self, batch_size: int, start: int) -> grain.DatasetIterator:
     """Iterates over `DeviceBatch`es from example number `start`; errors as for `decode_all`."""
@@ -91,30 +97,35 @@ class TrainingData:
   ) -> TrainStep:
     """Compiles a step for these batches; see `compile_step`."""
     options = {"shardings": shardings, "remat": remat}
+    constants: tuple[Any, ...] = ()
+    if self._teachers is not None:
+      train_step = self._teachers.teaching(train_step)
+      constants = (jax.device_put(self._teachers.variables, replicated(self._mesh)),)
     if self._source.task == "classification" and mixes(self._config.data.face_augment):
       train_step = self._with_mixing(train_step)
     if not self._config.data.on_device:
-      return compile_step(train_step, self._mesh, **options)
+      return compile_step(train_step, self._mesh, *constants, **options)
     pixels, stored = self._stored
     augmentation = augmentation_of(self._config.data, stored)
 
-    def step(state, batch, key, pixels):
+    def step(state, batch, key, pixels, *constants):
       image = stored_views(pixels, batch["index"], batch["view"], key, augmentation)
       # Each device makes the images of its own part of the batch.
       image = jax.lax.with_sharding_constraint(image, data_sharding(self._mesh))
       rest = {name: value for name, value in batch.items() if name != "view"}
-      return train_step(state, cast(Batch, {**rest, "image": image}), key)
+      return train_step(state, cast(Batch, {**rest, "image": image}), key, *constants)
 
-    return compile_step(step, self._mesh, pixels, **options)
+    return compile_step(step, self._mesh, pixels, *constants, **options)
 
-  def _with_mixing(self, train_step: TrainStep) -> TrainStep:
+  def _with_mixing(self, train_step: Callable[..., Any]) -> Callable[..., Any]:
     """The step for batches whose pairs are to be mixed."""
 
-    def step(state, batch, key):
+    def step(state, batch, key, *constants):
       rest = dict(batch)
       mixed = mixed_pairs(batch["image"], batch["label"], batch["mask"], rest.pop("mixing"))
       image, label = jax.lax.with_sharding_constraint(mixed, data_sharding(self._mesh))
-      return train_step(state, cast(Batch, {**rest, "image": image, "label": label}), key)
+      mixed_batch = cast(Batch, {**rest, "image": image, "label": label})
+      return train_step(state, mixed_batch, key, *constants)
 
     return step
 

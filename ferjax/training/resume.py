@@ -38,6 +38,8 @@ _FIXED_FIELDS = (
   "data.balance",
   "data.balance_power",
   "train.select_on",
+  "train.teachers",
+  "train.teacher_weight",
   "optimizer.name",
   "train.seed",
   "train.batch_size",

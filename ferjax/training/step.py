@@ -190,16 +190,16 @@ def _ascend(params: Params, grads: Params, rho: float) -> Params:
 def compile_step(
   train_step: Callable[..., tuple[TrainState, StepMetrics]],
   mesh: jax.sharding.Mesh,
-  *constants: jax.Array,
+  *constants: Any,
   shardings: TrainState | None = None,
   remat: bool = False,
 ) -> TrainStep:
   """Compiles a training step for a mesh: batch sharded, old state donated.
 
   The state has the given `shardings` (`ferjax.training.sharding.state_shardings`); None: it is
-  replicated. `constants` are replicated arrays that the step takes after the key. As arguments,
-  unlike values in a closure, they are not copied into the program. `remat` is for networks with
-  rematerialisation (`ferjax.models.remat`).
+  replicated. `constants` are replicated arrays or trees of them, which the step takes after the
+  key. As arguments, unlike values in a closure, they are not copied into the program. `remat` is
+  for networks with rematerialisation (`ferjax.models.remat`).
   """
   everywhere = replicated(mesh)
   state = everywhere if shardings is None else shardings

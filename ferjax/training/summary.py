@@ -39,6 +39,8 @@ def summarise(
     "device_kind": mesh.devices.flat[0].device_kind,
     "hosts": jax.process_count(),
     "data": {name: _counts(source) for name, source in sources.items()},
+    "teachers": list(config.train.teachers),
+    "teacher_weight": config.train.teacher_weight if config.train.teachers else 0.0,
     "steps": phases[-1].end_step,
     "phases": [
       {
@@ -54,7 +56,7 @@ def summarise(
 
 def summary_lines(summary: Mapping[str, Any], *, first_step: int) -> list[str]:
   """The summary for people; `first_step` is the number of steps already done."""
-  frozen = summary["frozen_parameters"]
+  frozen, teachers = summary["frozen_parameters"], ", ".join(summary["teachers"])
   rows = [
     ("network", " ".join(map(str, summary["model"].values()))),
     (
@@ -63,6 +65,7 @@ def summary_lines(summary: Mapping[str, Any], *, first_step: int) -> list[str]:
     ),
     ("devices", f"{summary['devices']} x {summary['device_kind']}, hosts: {summary['hosts']}"),
     *((name, _described(counts)) for name, counts in summary["data"].items()),
+    *([("teachers", f"{teachers}; {summary['teacher_weight']:g} of the targets")] * bool(teachers)),
     ("steps", f"{summary['steps']:,}" + (f", from step {first_step:,}" * bool(first_step))),
     *(
       (

@@ -59,6 +59,8 @@ def test_model_name_is_required():
     ("data.class_names", (), "at least one name"),
     ("data.balance_power", 2.0, r"data.balance_power is 2.0; it must be in 0\.\.1"),
     ("data.face_augment", FaceAugmentConfig(mixup=0.2), "mixup is 0.2, which is for classifiers"),
+    ("train.teachers", ("fermam-nano-ferplus",), "train.teachers is .* which is for classifiers"),
+    ("train.teacher_weight", 1.1, r"teacher_weight is 1.1; it must be in 0\.\.1"),
     ("eval.flip", True, "eval.flip is True, which is for classifiers, but the model fer_yolo_ma"),
   ],
 )

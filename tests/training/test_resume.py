@@ -33,6 +33,7 @@ def workdir(tiny, tmp_path_factory):
     ("data", "image_size", 64, "data.image_size is 64, the checkpoint has 32"),
     ("data", "sources", ("voc=1",), r"data.sources is \('voc=1',\), the checkpoint has \(\)"),
     ("train", "seed", 4, "train.seed is 4, the checkpoint has 3"),
+    ("train", "teacher_weight", 0.25, "train.teacher_weight is 0.25, the checkpoint has 0.5"),
     ("train", "batch_size", 2, "train.batch_size is 2, the checkpoint has 4"),
     ("optimizer", "name", "adamw", "optimizer.name is 'adamw', the checkpoint has 'sgd'"),
   ],
@@ -92,7 +93,8 @@ def test_run_of_the_first_format_resumes(tiny, tmp_path):
   file.write_text(json.dumps(meta))
   tiny.train(tmp_path / "run", tiny.config(epochs=2))
   found, expected = (load_variables(tmp_path / run, step="latest") for run in ("run", "whole"))
-  chex.assert_trees_all_equal(found, expected)
+  # Not bit by bit: the rates of a run of one epoch are constants of another program.
+  chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_newer_version_is_named(tiny, tmp_path):

@@ -49,6 +49,15 @@ def test_summary_by_hand():
   assert "  epochs      2..5: batches of 4, 250 an epoch, frozen: none" in lines
 
 
+def test_teachers_are_named():
+  train = TrainConfig(epochs=1, teachers=("emonext-atto-ferplus", "runs/b"), teacher_weight=0.25)
+  config = Config(model=ModelConfig(name="fermam"), train=train)
+  found = summarise(config, make_phases(train, 16), PARAMS, {}, make_mesh(1))
+  assert found["teachers"] == ["emonext-atto-ferplus", "runs/b"]
+  line = "  teachers    emonext-atto-ferplus, runs/b; 0.25 of the targets"
+  assert line in summary_lines(found, first_step=0)
+
+
 def test_boxes_are_counted_by_class():
   some = entries([0, 1, 1], [UNLABELLED], [])
   assert count_boxes(some, 3) == [1, 2, 0]
