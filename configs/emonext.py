@@ -24,6 +24,8 @@ Variants, selected with `--config configs/emonext.py:<variant>`:
            was 0.853, with averaged flips 0.858:
              python train.py --config configs/emonext.py:ferplus_atto_wide --workdir runs/wide \\
                  --config.data.dir=/data/fer2013 --config.train.pretrained=runs/ferplus_atto
+  ferplus_atto_taught  goes on from that with fermam-nano-ferplus as a teacher. Accuracy on
+           validation was 0.858 with averaged flips.
   folder   your own faces, <data.dir>/{train,val}/<class>/*.jpg; set --config.data.class_names.
   lfw5     112-pixel grey faces and a table of labels, from scratch on a CPU:
              python train.py --config configs/emonext.py:lfw5 --workdir runs/lfw5 \\
@@ -168,7 +170,7 @@ def _ferplus_atto_wide() -> Config:
 def _ferplus_atto_taught() -> Config:
   config = _ferplus_atto_wide()
   config.train.teachers = ("fermam-nano-ferplus",)
-  config.train.epochs = 12
+  config.train.epochs = 9
   config.eval.flip = True
   return config
 

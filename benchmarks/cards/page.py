@@ -105,7 +105,8 @@ def overview(cards: Sequence[Mapping[str, Any]]) -> str:
   ]
   return (
     "# Named weights\n\nEach name links a card: data and terms, recipe, figures with intervals, "
-    "limits. `benchmarks/model_card.py` measures them and writes the cards and this table.\n\n"
+    "limits. `benchmarks/model_card.py` measures them and writes the cards and this table. Figures "
+    "here are of prediction with the weights' own settings.\n\n"
     f"{tables.table(header, rows, text_columns=3)}\n"
   )
 
@@ -114,9 +115,10 @@ def _headline(card: Mapping[str, Any]) -> str:
   if card["task"] == "detection":
     faces = tables.metric(card["faces"], "ap50")
     return f"AP@0.5 of faces in photographs {faces}"
-  plain = card["validation"][0]
-  news = [row for row in card["news"] if not row["flip"]][:1]
-  parts = [f"validation accuracy {tables.metric(plain, 'accuracy')}"]
+  flip = card["settings"].get("flip", False)
+  whole = next(row for row in card["validation"] if row["twins"] and row["flip"] == flip)
+  news = [row for row in card["news"] if row["flip"] == flip][:1]
+  parts = [f"validation accuracy {tables.metric(whole, 'accuracy')}"]
   parts += [f"news faces, balanced accuracy {tables.metric(x, 'balanced_accuracy')}" for x in news]
   return "; ".join(parts)
 

@@ -70,6 +70,17 @@ def test_the_overview_links_the_cards():
   assert text.endswith("| 64 | 1,234,567 | 2 |\n")
 
 
+def test_the_overview_has_the_figures_with_the_settings_of_the_weights():
+  card = classifier_card()
+  for rows in (card["validation"], card["news"]):
+    rows.append({**rows[0], "flip": True, "accuracy": 0.125, "balanced_accuracy": 0.375})
+  assert "accuracy 0.750 (" in page.overview([card])
+  card["settings"]["flip"] = True
+  text = page.overview([card])
+  assert "validation accuracy 0.125 (" in text
+  assert "news faces, balanced accuracy 0.375 (" in text
+
+
 def test_every_card_has_all_texts():
   for path in page.TEXTS.glob("*.toml"):
     if path.stem != page.SHARED:
