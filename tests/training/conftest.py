@@ -18,6 +18,7 @@ from ferjax.config import (
   OptimizerConfig,
   TrainConfig,
 )
+from ferjax.models.registry import MODELS, ModelSpec, register_model
 from ferjax.tasks.base import Loss
 from ferjax.training.loop import Trainer
 from ferjax.typing import ClassifierOutput
@@ -158,6 +159,20 @@ def tiny_config(**train):
 def classifier():
   """A classifier of a few parameters."""
   return TinyClassifier
+
+
+@pytest.fixture(scope="module")
+def small(classifier):
+  """The classifier, registered as "small"."""
+
+  @dataclasses.dataclass
+  class Small(classifier):
+    dtype: type = np.float32
+
+  spec = ModelSpec(module=Small, task="classification", image_size=32, parts=("backbone", "head"))
+  register_model("small", spec)
+  yield Small
+  del MODELS["small"]
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,5 @@
 """With classifiers of a few parameters; predictions of `ferjax.inference` are the oracle."""
 
-import dataclasses
-
 import chex
 import jax
 import numpy as np
@@ -19,7 +17,6 @@ from ferjax.config import (
 )
 from ferjax.data.synthetic.faces import SyntheticFaces
 from ferjax.inference.classification import ExpressionClassifier
-from ferjax.models.registry import MODELS, ModelSpec, register_model
 from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.trained import TrainedNetwork
 from ferjax.training.distillation import open_teachers
@@ -30,6 +27,7 @@ from ferjax.training.state import init_variables
 from ferjax.weights import save_weights
 
 CLASSES = ("happiness", "anger", "surprise")
+pytestmark = pytest.mark.usefixtures("small")
 
 
 class Trained(TrainedNetwork):
@@ -39,7 +37,7 @@ class Trained(TrainedNetwork):
 
   def __init__(self, network, seed, classes=CLASSES, *, grey=True, size=32):
     self.meta = {
-      "model": {"name": "pupil"},
+      "model": {"name": "small"},
       "task": "classification",
       "class_names": list(classes),
       "image_size": size,
@@ -62,27 +60,13 @@ class Trained(TrainedNetwork):
     return self.values
 
 
-@pytest.fixture(scope="module", autouse=True)
-def pupil(classifier):
-  """The network of the config, registered as "pupil"."""
-
-  @dataclasses.dataclass
-  class Pupil(classifier):
-    dtype: type = np.float32
-
-  spec = ModelSpec(module=Pupil, task="classification", image_size=32, parts=("backbone", "head"))
-  register_model("pupil", spec)
-  yield Pupil
-  del MODELS["pupil"]
-
-
 @pytest.fixture
-def teacher(pupil, tmp_path):
+def teacher(small, tmp_path):
   """A function that writes weights and returns their path."""
 
   def write(seed, classes=CLASSES, **meta):
     file = tmp_path / f"teacher{seed}.safetensors"
-    save_weights(Trained(pupil, seed, classes, **meta), file, dtype="float32")
+    save_weights(Trained(small, seed, classes, **meta), file, dtype="float32")
     return str(file)
 
   return write
@@ -157,7 +141,7 @@ def test_errors_say_what_is_expected(teacher, tmp_path):
 
 def _config(*, on_device=False, **train):
   return Config(
-    model=ModelConfig(name="pupil"),
+    model=ModelConfig(name="small"),
     data=DataConfig(
       source="synthetic_faces",
       class_names=CLASSES,
@@ -193,14 +177,14 @@ def _train(workdir, config, network, *, faces=SyntheticFaces, devices=1):
   return load_variables(workdir, step="latest")
 
 
-def test_with_all_weight_labels_do_not_matter(teacher, pupil, tmp_path):
+def test_with_all_weight_labels_do_not_matter(teacher, small, tmp_path):
   config = _config(teachers=(teacher(1),), teacher_weight=1.0)
-  expected = _train(tmp_path / "a", config, pupil)
+  expected = _train(tmp_path / "a", config, small)
   chex.assert_trees_all_close(
-    _train(tmp_path / "b", config, pupil, faces=Relabelled), expected, atol=1e-6
+    _train(tmp_path / "b", config, small, faces=Relabelled), expected, atol=1e-6
   )
   plain = _config()
-  labelled = _train(tmp_path / "c", plain, pupil)
+  labelled = _train(tmp_path / "c", plain, small)
   bias, other = (tree["params"]["head"]["bias"] for tree in (expected, labelled))
   assert np.abs(bias - other).max() > 1e-3
 
@@ -228,8 +212,8 @@ def test_the_teacher_sees_the_mixed_images_of_the_step(teacher, on_device):
   np.testing.assert_allclose(batch["label"], expected, atol=1e-5)
 
 
-def test_two_devices_give_the_same(teacher, pupil, tmp_path):
+def test_two_devices_give_the_same(teacher, small, tmp_path):
   config = _config(teachers=(teacher(1), teacher(2)))
-  expected = _train(tmp_path / "one", config, pupil)
-  two = _train(tmp_path / "two", config, pupil, devices=2)
+  expected = _train(tmp_path / "one", config, small)
+  two = _train(tmp_path / "two", config, small, devices=2)
   chex.assert_trees_all_close(two, expected, atol=1e-5)

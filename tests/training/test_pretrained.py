@@ -1,6 +1,5 @@
 """With a classifier of a few parameters, registered for these tests."""
 
-import dataclasses
 import pathlib
 
 import jax
@@ -9,13 +8,13 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from ferjax.config import Config, DataConfig, ModelConfig
-from ferjax.models.registry import MODELS, ModelSpec, register_model
 from ferjax.trained import TrainedNetwork
 from ferjax.training.pretrained import check_pretrained, read_pretrained, transfer
 from ferjax.training.state import init_variables
 from ferjax.weights import WeightsFile, save_weights
 
 CLASSES = ("happiness", "anger", "surprise")
+pytestmark = pytest.mark.usefixtures("small")
 
 
 class Trained(TrainedNetwork):
@@ -43,20 +42,6 @@ class Trained(TrainedNetwork):
 
   def variables(self):
     return self.values
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small(classifier):
-  """The network of the config, registered as "small"."""
-
-  @dataclasses.dataclass
-  class Small(classifier):
-    dtype: type = np.float32
-
-  spec = ModelSpec(module=Small, task="classification", image_size=32, parts=("backbone", "head"))
-  register_model("small", spec)
-  yield Small
-  del MODELS["small"]
 
 
 @pytest.fixture(scope="module")
