@@ -16,8 +16,9 @@ the set's own crop are resampled in pairs.
 
 import argparse
 import json
+import os
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -33,6 +34,7 @@ from ferjax.data.loading import load_source
 from ferjax.data.sources import LabelledSource, ReleasedFaces
 from ferjax.inference.classification import ExpressionClassifier
 from ferjax.tasks.classification.metrics import NUM_RESAMPLES, ClassificationMetrics
+from ferjax.trained import TrainedNetwork
 from ferjax.typing import Classifications
 
 # Name -> (side relative to the set's crop, shift to the right, shift downwards).
@@ -46,6 +48,7 @@ CROPS = {
   "10 % down": (1.0, 0.0, 0.1),
 }
 Pixels = UInt8[np.ndarray, "_ _ 3"]
+Classifiers = Mapping[bool, ExpressionClassifier]  # by whether they average flips
 
 
 def classify(
@@ -113,11 +116,21 @@ def open_table(table: pathlib.Path, split: str, class_names: tuple[str, ...]) ->
   return ReleasedFaces(reading.entries, class_names)
 
 
+def with_and_without_flips(
+  checkpoint: str | os.PathLike[str] | TrainedNetwork, batch_size: int
+) -> Classifiers:
+  """Classifiers of one network by whether they average flips, whatever the weights' default."""
+  return {
+    flip: ExpressionClassifier(checkpoint, batch_size=batch_size, flip=flip)
+    for flip in (False, True)
+  }
+
+
 def evaluate(
-  classifier: ExpressionClassifier, source: LabelledSource, names: Sequence[str], *, step: int = 1
+  classifiers: Classifiers, source: LabelledSource, names: Sequence[str], *, step: int = 1
 ) -> Iterator[tuple[str, bool, dict[str, float]]]:
   """Yields (crop, whether flips are averaged, metrics) of every `step`-th face of the classes."""
-  subset = [classifier.class_names.index(name) for name in names]
+  subset = [classifiers[False].class_names.index(name) for name in names]
   labels = np.asarray(source.labels).argmax(axis=1)
   rows = np.flatnonzero(np.isin(labels, subset))[::step]
   truth = np.array([subset.index(label) for label in labels[rows]])
@@ -125,9 +138,8 @@ def evaluate(
   plain: dict[bool, np.ndarray] = {}  # hits with the set's own crop
   for name, change in CROPS.items():
     views = [crop(image, *change) for image in images]
-    single = classify(classifier, views, subset)
-    mirrored = classify(classifier, (view[:, ::-1] for view in views), subset)
-    for flip, probabilities in ((False, single), (True, (single + mirrored) / 2)):
+    for flip, classifier in classifiers.items():
+      probabilities = classify(classifier, views, subset)
       hits = probabilities.argmax(axis=1) == truth
       paired = difference(hits, plain.setdefault(flip, hits), truth)
       yield name, flip, {**collect(probabilities, truth, names).compute(), **paired}
@@ -167,10 +179,8 @@ def main() -> None:
     arguments.split = arguments.split or "val"
   keep_freed_memory()
   enable_compilation_cache()
-  # Flips are averaged here, whatever the default of the weights.
-  classifier = ExpressionClassifier(
-    arguments.checkpoint, batch_size=arguments.batch_size, flip=False
-  )
+  classifiers = with_and_without_flips(arguments.checkpoint, arguments.batch_size)
+  classifier = classifiers[False]
   names = tuple(filter(None, arguments.classes.split(","))) or classifier.class_names
   if unknown := [name for name in names if name not in classifier.class_names]:
     raise SystemExit(
@@ -184,7 +194,7 @@ def main() -> None:
     f"recall of {', '.join(names)}"
   )
   results = []
-  for name, flip, metrics in evaluate(classifier, source, names):
+  for name, flip, metrics in evaluate(classifiers, source, names):
     print(show(name, flip, metrics, names), flush=True)
     results.append({"crop": name, "flip": flip, **metrics})
   if arguments.output:

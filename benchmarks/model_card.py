@@ -22,11 +22,11 @@ import jax
 import real_photographs
 from cards import changes, classifier, detector, failures, page, plots
 from cards.faces import validation_faces
+from crop_robustness import with_and_without_flips
 
 from ferjax._version import __version__
 from ferjax.allocator import keep_freed_memory
 from ferjax.compilation_cache import enable_compilation_cache
-from ferjax.inference.classification import ExpressionClassifier
 from ferjax.output import check_writable
 from ferjax.tasks.classification.plots import plot_reliability
 from ferjax.tasks.plots import plot_confusion
@@ -118,19 +118,19 @@ def _command(name: str, arguments: argparse.Namespace) -> str:
 def _measure_classifier(
   opened: TrainedNetwork, arguments: argparse.Namespace, place: Place
 ) -> Figures:
-  # The card has figures with and without flips, whatever the default of the weights.
-  predictor = ExpressionClassifier(opened, batch_size=64, flip=False)
+  classifiers, flip = with_and_without_flips(opened, 64), opened.settings.get("flip", False)
+  predictor = classifiers[flip]
   data, limit = arguments.data, arguments.limit
   faces = validation_faces(arguments.ferplus or data / "fer2013", predictor.class_names)
   _say(f"{len(faces.truth)} validation faces, {int(faces.twins.sum())} with a twin in training")
-  validation = classifier.measure_validation(predictor, faces.some(limit))
-  plain = validation.metrics(flip=False)
-  plot_confusion(plain.confusion_matrix(), predictor.class_names, place("-confusion.png"))
-  plot_reliability(plain, place("-reliability.png"))
+  validation = classifier.measure_validation(classifiers, faces.some(limit))
+  own = validation.metrics(flip=flip)
+  plot_confusion(own.confusion_matrix(), predictor.class_names, place("-confusion.png"))
+  plot_reliability(own, place("-reliability.png"))
   _say("news photographs")
-  news = classifier.measure_news(predictor, data / "lfw5" / "labels.csv", limit)
+  news = classifier.measure_news(classifiers, data / "lfw5" / "labels.csv", limit)
   _say("changed faces")
-  changed = classifier.measure_changes(predictor, validation)
+  changed = classifier.measure_changes(classifiers, validation)
   plots.plot_changes(changed, changes.OF_FACES, page.CLASSIFIER_CHANGES, place("-robustness.png"))
   portraits = detector.london_of(data, limit)
   predictions = classifier.predict_portraits(predictor, portraits)

@@ -215,6 +215,7 @@ class EvalConfig:
   flip: bool = False
   # Classifiers only: subtract this times the logarithm of `loss.class_prior` from the logits.
   logit_adjustment: float = 0.0
+  temperature: float = 1.0  # classifiers only: divides the adjusted logits
 
 
 @dataclasses.dataclass

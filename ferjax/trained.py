@@ -118,6 +118,7 @@ _SETTINGS: dict[str, Callable[[Any], bool]] = {
   "crop_margin": lambda x: _is_number(x) or (_is_list(x, _is_number) and len(x) == 4),
   "flip": lambda x: isinstance(x, bool),
   "logit_adjustment": _is_number,
+  "temperature": lambda x: _is_number(x) and x > 0,
 }
 _LARGEST_SIDE = 2**13  # pixels of a network's input
 # Field of a description -> whether a value is right, and what is.

@@ -47,6 +47,7 @@ def test_numbers_become_floats():
     ("settings", {"score_threshold": 2}, "expected settings of prediction in their ranges"),
     ("settings", {"crop_margin": "wide"}, "expected settings of prediction"),
     ("settings", {"max_detections": 0}, "expected settings of prediction"),
+    ("settings", {"temperature": 0}, "expected settings of prediction"),
   ],
 )
 def test_wrong_values(field, value, message):

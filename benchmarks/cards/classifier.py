@@ -2,11 +2,11 @@
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from crop_robustness import classify, collect, evaluate, open_table
+from crop_robustness import Classifiers, classify, collect, evaluate, open_table
 from jaxtyping import Float
 
 from cards import changes, counting
@@ -28,14 +28,12 @@ class Validation:
   """Predictions on the validation faces, with and without averaging those of the mirror image."""
 
   faces: Faces
-  single: Probabilities
-  flipped: Probabilities
+  probabilities: Mapping[bool, Probabilities]  # by whether flips are averaged
 
   def metrics(self, *, flip: bool, without_twins: bool = False) -> ClassificationMetrics:
     """The package's metrics of the faces, or of those without a twin in training."""
     kept = ~self.faces.twins if without_twins else np.ones(len(self.faces.truth), bool)
-    probabilities = self.flipped if flip else self.single
-    return collect(probabilities[kept], self.faces.truth[kept], self.faces.class_names)
+    return collect(self.probabilities[flip][kept], self.faces.truth[kept], self.faces.class_names)
 
   def rows(self) -> list[dict[str, Any]]:
     """Metrics with and without twins and flips."""
@@ -46,47 +44,43 @@ class Validation:
     ]
 
 
-def measure_validation(classifier: ExpressionClassifier, faces: Faces) -> Validation:
-  """Classifies the faces and their mirror images."""
+def measure_validation(classifiers: Classifiers, faces: Faces) -> Validation:
+  """Classifies the faces."""
   subset = range(len(faces.class_names))
-  single = classify(classifier, faces.images, subset)
-  mirrored = classify(classifier, (image[:, ::-1] for image in faces.images), subset)
-  return Validation(faces, single, (single + mirrored) / 2)
+  found = {flip: classify(each, faces.images, subset) for flip, each in classifiers.items()}
+  return Validation(faces, found)
 
 
-def measure_changes(
-  classifier: ExpressionClassifier, validation: Validation
-) -> list[dict[str, Any]]:
+def measure_changes(classifiers: Classifiers, validation: Validation) -> list[dict[str, Any]]:
   """Metrics on changed validation faces, without flips, for each change and level."""
   faces, rows = validation.faces, []
   subset = range(len(faces.class_names))
   for kind, change in changes.OF_FACES.items():
     for level in change.levels:
-      probabilities = validation.single
+      probabilities = validation.probabilities[False]
       if level != change.unchanged:
         views = (change.apply(image, level) for image in faces.images)
-        probabilities = classify(classifier, views, subset)
+        probabilities = classify(classifiers[False], views, subset)
       measured = collect(probabilities, faces.truth, faces.class_names).compute()
       headline = {name: value for name, value in measured.items() if "/" not in name}
       rows.append({"change": kind, "level": level, **headline})
   return rows
 
 
-def measure_news(
-  classifier: ExpressionClassifier, table: pathlib.Path, limit: int
-) -> list[dict[str, Any]]:
+def measure_news(classifiers: Classifiers, table: pathlib.Path, limit: int) -> list[dict[str, Any]]:
   """Metrics on all faces of the news photographs, by crop and flip.
 
   The prediction is the most probable of the five classes of the set.
 
   Args:
-    classifier: knows the five classes.
+    classifiers: know the five classes.
     table: with image and label.
     limit: at most so many faces, evenly spaced; 0 for all.
   """
-  source = open_table(table, "", classifier.class_names)
-  names = tuple(name for name in NEWS_CLASSES if name in classifier.class_names)
-  rows = evaluate(classifier, source, names, step=step_of(len(source), limit))
+  known = classifiers[False].class_names
+  source = open_table(table, "", known)
+  names = tuple(name for name in NEWS_CLASSES if name in known)
+  rows = evaluate(classifiers, source, names, step=step_of(len(source), limit))
   return [{"crop": crop, "flip": flip, **metrics} for crop, flip, metrics in rows]
 
 

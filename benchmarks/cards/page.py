@@ -115,12 +115,16 @@ def _headline(card: Mapping[str, Any]) -> str:
   if card["task"] == "detection":
     faces = tables.metric(card["faces"], "ap50")
     return f"AP@0.5 of faces in photographs {faces}"
-  flip = card["settings"].get("flip", False)
-  whole = next(row for row in card["validation"] if row["twins"] and row["flip"] == flip)
-  news = [row for row in card["news"] if row["flip"] == flip][:1]
-  parts = [f"validation accuracy {tables.metric(whole, 'accuracy')}"]
+  whole, news = _own(card, "validation"), _own(card, "news")[:1]
+  parts = [f"validation accuracy {tables.metric(whole[0], 'accuracy')}"]
   parts += [f"news faces, balanced accuracy {tables.metric(x, 'balanced_accuracy')}" for x in news]
   return "; ".join(parts)
+
+
+def _own(card: Mapping[str, Any], measured: str) -> list[Mapping[str, Any]]:
+  """The rows with the flips of the weights' own settings; those of all faces come first."""
+  flip = card["settings"].get("flip", False)
+  return [row for row in card[measured] if row["flip"] == flip]
 
 
 def _page(head: Sequence[str], sections: Mapping[str, Sequence[str]]) -> str:
@@ -173,15 +177,15 @@ def _validation(card: Mapping[str, Any], texts: Texts) -> list[str]:
     )
     for row in card["validation"]
   ]
-  plain = card["validation"][0]
+  own = _own(card, "validation")[0]
   labels = "FER+'s majority labels" if len(card["classes"]) > 7 else "its own labels"
   return [
     texts.figures("validation", {"labels": labels}),
     tables.table(header, rows, text_columns=2),
     texts.figures("by_class", {}),
-    _by_class(plain, card["classes"]),
+    _by_class(own, card["classes"]),
     _image(card, "Confusion matrix", "-confusion.png"),
-    texts.figures("calibration", plain),
+    texts.figures("calibration", own),
     _image(card, "Reliability", "-reliability.png"),
   ]
 
@@ -215,13 +219,13 @@ def _news(card: Mapping[str, Any], texts: Texts) -> list[str]:
     )
     for row in card["news"]
   ]
-  plain = card["news"][0]
+  own = _own(card, "news")[0]
   recalls = ", ".join(
     f"{key.removeprefix('recall/')} {value:.2f}"
-    for key, value in plain.items()
+    for key, value in own.items()
     if key.startswith("recall/")
   )
-  explained = texts.figures("news", {"number": plain["num_images"], "recalls": recalls})
+  explained = texts.figures("news", {"number": own["num_images"], "recalls": recalls})
   return [explained, tables.table(header, rows, text_columns=2)]
 
 

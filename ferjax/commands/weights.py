@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 # The first metric of these that a set has is listed.
 _LISTED = ("accuracy", "face_ap50", "map50")
 _NOT_METRICS = ("step", "epoch")  # numbers of an eval.json
-_SETTINGS = ("score_threshold", "iou_threshold", "crop_margin", "flip", "logit_adjustment")
+_SETTINGS = (
+  "score_threshold",
+  "iou_threshold",
+  "crop_margin",
+  "flip",
+  "logit_adjustment",
+  "temperature",
+)
 
 
 def add_weights(commands: argparse._SubParsersAction) -> None:
@@ -87,6 +94,7 @@ def _add_save(actions: argparse._SubParsersAction) -> None:
     help="of a classifier: whether prediction averages a face and its mirror image",
   )
   add("--logit-adjustment", type=float, metavar="T", help="of a classifier: default of prediction")
+  add("--temperature", type=float, metavar="T", help="of a classifier: divides its logits")
   add("--image-size", type=int, metavar="N", help="of a detector: side of its input, pixels")
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from ferjax.export.exported_file import ExportedFile
 from ferjax.export.options import FORMATS
 from ferjax.inference.base import ImagePredictor, check_count
-from ferjax.inference.classification import FaceClassifier
+from ferjax.inference.classification import DEFAULTS, FaceClassifier
 from ferjax.inference.detection import FaceDetector, Predictor, check_detection_settings
 from ferjax.inference.two_stage import DetectAndClassify
 from ferjax.trained import TrainedNetwork
@@ -163,7 +163,7 @@ class ExportedClassifier(FaceClassifier):
     self.resize, self.grey = description["resize"], description["grey"]
     self.step, self.digest = description["step"], exported.digest
     self.batch_size = batch_size
-    self.settings = {name: value for name, value in settings.items() if value}
+    self.settings = {name: x for name, x in settings.items() if x != DEFAULTS.get(name)}
     self._call = exported.call
 
   def _classifications(self, views: UInt8[np.ndarray, "b s s c"]) -> Classifications:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ferjax.export.options import PREDICTION, ExportOptions
-from ferjax.inference.classification import classification_program
+from ferjax.inference.classification import DEFAULTS, classification_program
 from ferjax.inference.detection import (
   IOU_THRESHOLD,
   MAX_DETECTIONS,
@@ -182,7 +182,7 @@ def _classifier(opened: TrainedNetwork, options: ExportOptions, dtype: str | Non
   detection = ("score_threshold", "iou_threshold", "max_detections")
   _refuse(opened, "classification", **{name: getattr(options, name) for name in detection})
   meta = opened.meta
-  settings = {"flip": False, "logit_adjustment": 0.0, **opened.settings}
+  settings = {**DEFAULTS, **opened.settings}
   for name in ("flip", "logit_adjustment"):
     if getattr(options, name) is not None:
       settings[name] = getattr(options, name)
@@ -193,6 +193,7 @@ def _classifier(opened: TrainedNetwork, options: ExportOptions, dtype: str | Non
     std=meta["std"],
     flip=settings["flip"],
     logit_adjustment=settings["logit_adjustment"],
+    temperature=settings["temperature"],
     class_prior=meta.get("class_prior", ()),
   )
   inputs = {"image": f"{_image_text(meta)}: a face, resized and cropped to its middle"}

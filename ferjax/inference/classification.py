@@ -37,7 +37,10 @@ from ferjax.tasks.classification.task import ClassificationTask, log_prior
 from ferjax.trained import TrainedNetwork
 from ferjax.typing import Classifications
 from ferjax.weights.opening import Step, open_weights
-from ferjax.weights.settings import Margin, check_margin
+from ferjax.weights.settings import Margin, check_margin, check_temperature
+
+# Settings of prediction, and what they are unless weights or callers say otherwise.
+DEFAULTS: dict[str, Any] = {"flip": False, "logit_adjustment": 0.0, "temperature": 1.0}
 
 
 def classification_program(
@@ -48,6 +51,7 @@ def classification_program(
   std: Sequence[float],
   flip: bool,
   logit_adjustment: float,
+  temperature: float,
   class_prior: Sequence[float],
 ) -> Callable[..., Classifications]:
   """The program of prediction, from bytes to probabilities.
@@ -58,11 +62,13 @@ def classification_program(
     A function (variables, image u8[b h w c]) -> `Classifications`.
 
   Raises:
-    ValueError: the adjustment is not finite, or needs frequencies that are not known.
+    ValueError: the adjustment is not finite, or needs frequencies that are not known; the
+      temperature is not above 0 and finite.
   """
   task = ClassificationTask(tuple(class_names), LossConfig(class_prior=tuple(class_prior)))
   if not math.isfinite(logit_adjustment):
     raise ValueError(f"logit_adjustment is {logit_adjustment}; expected a finite number")
+  check_temperature(temperature)
   if logit_adjustment:
     log_prior(task.loss_config)  # raises an error if it is not known
 
@@ -72,7 +78,7 @@ def classification_program(
     output = forward(model, variables, image, mean, std)
     if flip:
       output = task.merge_views(output, 2, probabilities=True)
-    return task.postprocess(output, logit_adjustment=logit_adjustment)
+    return task.postprocess(output, logit_adjustment=logit_adjustment, temperature=temperature)
 
   return classify
 
@@ -138,6 +144,7 @@ class ExpressionClassifier(FaceClassifier):
     batch_size: int = 8,
     flip: bool | None = None,
     logit_adjustment: float | None = None,
+    temperature: float | None = None,
   ):
     """Loads the model, class names, preprocessing and weights.
 
@@ -149,8 +156,9 @@ class ExpressionClassifier(FaceClassifier):
       batch_size: images per batch.
       flip: averages the probabilities of an image and its mirror image; takes twice as long.
       logit_adjustment: times the logarithm of the classes' frequencies in training, which is
-        subtracted from the logits: makes rare classes more probable. None for the weights' own
-        settings of both, or neither.
+        subtracted from the logits: makes rare classes more probable.
+      temperature: divides the logits after that: below 1, scores become more certain; labels stay.
+        For these three, None is the weights' own setting, or False, 0 and 1.
 
     Raises:
       FileNotFoundError: the checkpoint does not exist, and is not the name of known weights.
@@ -164,6 +172,9 @@ class ExpressionClassifier(FaceClassifier):
     self.step, self.digest = opened.step, opened.digest
     if (margin := opened.settings.get("crop_margin")) is not None:
       self.crop_margin = check_margin(margin)
+    given = {"flip": flip, "logit_adjustment": logit_adjustment, "temperature": temperature}
+    own = {name: opened.settings.get(name, default) for name, default in DEFAULTS.items()}
+    settings = own | {name: value for name, value in given.items() if value is not None}
     self._build(
       opened.build_model(create_model),
       opened.variables(),
@@ -174,11 +185,8 @@ class ExpressionClassifier(FaceClassifier):
       std=meta["std"],
       grey=meta["grey"],
       resize=meta["resize"],
-      flip=opened.settings.get("flip", False) if flip is None else flip,
-      logit_adjustment=opened.settings.get("logit_adjustment", 0.0)
-      if logit_adjustment is None
-      else logit_adjustment,
       class_prior=meta.get("class_prior", ()),
+      **settings,
     )
 
   @classmethod
@@ -196,6 +204,7 @@ class ExpressionClassifier(FaceClassifier):
     batch_size: int = 8,
     flip: bool = False,
     logit_adjustment: float = 0.0,
+    temperature: float = 1.0,
     class_prior: Sequence[float] = (),
   ) -> "ExpressionClassifier":
     """Like the constructor, with a model and its variables instead of a checkpoint.
@@ -220,6 +229,7 @@ class ExpressionClassifier(FaceClassifier):
       batch_size=batch_size,
       flip=flip,
       logit_adjustment=logit_adjustment,
+      temperature=temperature,
       class_prior=class_prior,
     )
     return classifier
@@ -238,13 +248,14 @@ class ExpressionClassifier(FaceClassifier):
     batch_size: int,
     flip: bool,
     logit_adjustment: float,
+    temperature: float,
     class_prior: Sequence[float],
   ) -> None:
     self.class_names = tuple(class_names)
     self.image_size = image_size
     self.batch_size = batch_size
-    settings = {"flip": flip, "logit_adjustment": logit_adjustment}
-    self.settings = {name: value for name, value in settings.items() if value}
+    settings = {"flip": flip, "logit_adjustment": logit_adjustment, "temperature": temperature}
+    self.settings = {name: x for name, x in settings.items() if x != DEFAULTS[name]}
     self.grey, self.resize = grey, resize
     self._mean, self._std = mean, std
     self._normalize = functools.partial(normalize, mean=tuple(mean), std=tuple(std))
@@ -255,6 +266,7 @@ class ExpressionClassifier(FaceClassifier):
       std=std,
       flip=flip,
       logit_adjustment=logit_adjustment,
+      temperature=temperature,
       class_prior=class_prior,
     )
     self._classify = jax.jit(classify, compiler_options=compiler_options())

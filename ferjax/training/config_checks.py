@@ -73,6 +73,7 @@ _POSITIVE = (
   "optimizer.max_learning_rate",
   "optimizer.epoch_decay",
   "train.ema_ramp",
+  "eval.temperature",
 )
 _BELOW_ONE = ("optimizer.momentum", "train.ema_decay", "loss.label_smoothing")
 _FRACTIONS = (
@@ -90,6 +91,7 @@ _OF_CLASSIFIERS = (
   "loss.logit_adjustment",
   "eval.flip",
   "eval.logit_adjustment",
+  "eval.temperature",
 )
 
 
@@ -211,9 +213,9 @@ def _task_problems(config: Config) -> Iterator[str]:
       )
   yield from _on_device_problems(config, task.name)
   if task.name != "classification":
-    values = flatten(to_dict(config))
+    values, defaults = (flatten(to_dict(x)) for x in (config, Config()))
     for field in _OF_CLASSIFIERS:
-      if values[field]:
+      if values[field] != defaults[field]:
         yield (
           f"{field} is {values[field]}, which is for classifiers, but the model "
           f"{config.model.name} is for {task.name}; leave it out"

@@ -36,10 +36,10 @@ class Description(NetworkMeta):
   """The description in a weights file.
 
   `settings` replace defaults of prediction: `score_threshold` and `iou_threshold` of a detector;
-  `crop_margin`, `flip` and `logit_adjustment` of a classifier. `data` names the training data.
-  `metrics` has those of each evaluated set. `selection` is the note if the step was selected on
-  test data, or "". `step` and `epoch` are the position in the training run. `sha256` is of the
-  tensors and the other fields.
+  `crop_margin`, `flip`, `logit_adjustment` and `temperature` of a classifier. `data` names the
+  training data. `metrics` has those of each evaluated set. `selection` is the note if the step was
+  selected on test data, or "". `step` and `epoch` are the position in the training run. `sha256` is
+  of the tensors and the other fields.
   """
 
   format: int

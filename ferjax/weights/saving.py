@@ -45,7 +45,7 @@ def save_weights(
       finite are left out.
     settings: of prediction, which replace its defaults: `score_threshold` and `iou_threshold`
       (0..1) of a detector; of a classifier `crop_margin`, as for
-      `ferjax.weights.settings.check_margin`, `flip` and `logit_adjustment`, as for
+      `ferjax.weights.settings.check_margin`, `flip`, `logit_adjustment` and `temperature`, as for
       `ferjax.inference.classification.ExpressionClassifier`.
     image_size: side of a detector's input, pixels; the caller knows what the network takes.
     dtype: of the kernels in the file: "float16", or "float32" for twice the size and every bit.

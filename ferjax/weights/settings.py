@@ -7,7 +7,7 @@ from typing import Any
 # Task -> settings that its weights may have.
 SETTINGS = {
   "detection": ("score_threshold", "iou_threshold"),
-  "classification": ("crop_margin", "flip", "logit_adjustment"),
+  "classification": ("crop_margin", "flip", "logit_adjustment", "temperature"),
 }
 _MARGINS = (
   -0.5,
@@ -34,8 +34,16 @@ def check_settings(task: str, settings: Mapping[str, Any]) -> None:
     elif name == "logit_adjustment":
       if not math.isfinite(value):
         raise ValueError(f"logit_adjustment is {value}; expected a finite number")
+    elif name == "temperature":
+      check_temperature(value)
     else:
       check_fraction(name, value)
+
+
+def check_temperature(value: float) -> None:
+  """Raises a ValueError for a temperature that is not above 0 and finite."""
+  if not (math.isfinite(value) and value > 0):
+    raise ValueError(f"temperature is {value}; expected a finite number above 0")
 
 
 def check_fraction(name: str, value: float) -> None:

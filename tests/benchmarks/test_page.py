@@ -81,6 +81,21 @@ def test_the_overview_has_the_figures_with_the_settings_of_the_weights():
   assert "news faces, balanced accuracy 0.375 (" in text
 
 
+def test_the_classes_and_the_calibration_have_the_settings_of_the_weights():
+  card = classifier_card()
+  other = collect(np.array([[0.2, 0.8], [0.1, 0.9]]), np.array([0, 1]), NAMES).compute()
+  card["validation"].append({"twins": True, "flip": True, **other})
+  ece = card["validation"][0]["ece"]
+  texts = page.read_texts(card["name"])
+  assert f"own settings it is {ece:.3f}" in page.classifier_page(card, texts)
+  card["news"].append({**card["news"][0], "flip": True})
+  card["settings"]["flip"] = True
+  text = page.classifier_page(card, texts)
+  # One prediction is right with 0.9, one wrong with 0.8: (0.1 + 0.8) / 2.
+  assert "own settings it is 0.450" in text
+  assert "| happiness | 1 | 0.500 | 1.000 (" in text
+
+
 def test_every_card_has_all_texts():
   for path in page.TEXTS.glob("*.toml"):
     if path.stem != page.SHARED:

@@ -76,6 +76,18 @@ def test_another_size_of_the_input(known, tmp_path):
   chex.assert_trees_all_equal(saved.variables(), open_weights(DEFAULT_DETECTOR).variables())
 
 
+def test_settings_of_a_classifier(known, tmp_path):
+  output = tmp_path / "set.safetensors"
+  settings = ["--flip", "--logit-adjustment", "0.5", "--temperature", "0.7"]
+  assert main(["weights", "save", DEFAULT_CLASSIFIER, *settings, "--output", str(output)]) == 0
+  assert open_weights(output).settings == {
+    "crop_margin": [0.1, 0.3, 0.1, 0.0],
+    "flip": True,
+    "logit_adjustment": 0.5,
+    "temperature": 0.7,
+  }
+
+
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
@@ -89,6 +101,7 @@ def test_another_size_of_the_input(known, tmp_path):
     (["weights", "save", "{checkpoint}", "--metrics", "x={image}"], "is not JSON"),
     (["weights", "save", "{checkpoint}", "--crop-margin", "9"], "crop_margin is 9.0; expected"),
     (["weights", "save", "{checkpoint}", "--iou-threshold", "1"], "does not apply to a model for"),
+    (["weights", "save", "{checkpoint}", "--temperature", "0"], "temperature is 0.0; expected"),
     (["weights", "save", "{checkpoint}", "--image-size", "64"], "image_size is 64, but"),
     (["weights", "save", DEFAULT_DETECTOR, "--image-size", "65"], "must be divisible by 32"),
   ],

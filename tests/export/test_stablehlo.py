@@ -43,7 +43,11 @@ def test_one_file_for_all_platforms_and_batches(files, classifier, parameters):
   for field in ("class_names", "image_size", "mean", "std", "grey", "resize", "step"):
     assert description[field] == classifier.meta[field], field
   assert (description["kind"], description["parameters"]) == ("stablehlo", parameters)
-  assert description["settings"] == {"flip": True, "logit_adjustment": 0.0}
+  assert description["settings"] == {
+    "flip": True,
+    "logit_adjustment": 0.0,
+    "temperature": 1.0,
+  }
   assert description["versions"] == {"ferjax": ferjax.__version__, "jax": jax.__version__}
   program = export.deserialize(bytearray(members["program.jax"]))
   assert program.platforms == ("cpu", "cuda", "tpu")

@@ -100,6 +100,17 @@ def test_scores_are_shifted_by_the_frequencies():
     _colours(logit_adjustment=float("nan"))
 
 
+def test_temperature_divides_the_adjusted_logits():
+  prior = np.array([0.7, 0.2, 0.1])
+  colder = _colours(**PLAIN, class_prior=tuple(prior), logit_adjustment=0.5, temperature=0.5)
+  expected = _softmax(([0.2, 1.0, 0.4] - 0.5 * np.log(prior)) / 0.5)
+  scores = _classified(colder, _plain(8, 8, (51, 255, 102))).scores
+  assert list(scores.values()) == pytest.approx(expected, abs=1e-6)
+  assert colder.settings == {"logit_adjustment": 0.5, "temperature": 0.5}
+  with pytest.raises(ValueError, match=r"temperature is -1\.0; expected a finite number above 0"):
+    _colours(temperature=-1.0)
+
+
 @pytest.mark.parametrize(
   ("settings", "mean", "std"),
   [

@@ -119,7 +119,7 @@ def test_the_default_weights(tiny_checkpoint, classifier_checkpoint, tmp_path, m
   )
   settings = {"score_threshold": 0.6, "iou_threshold": 0.4}
   save_weights(tiny_checkpoint, detector, settings=settings)
-  settings = {"crop_margin": (0.1, 0.3, 0.1, 0.0), "flip": True}
+  settings = {"crop_margin": (0.1, 0.3, 0.1, 0.0), "flip": True, "temperature": 0.5}
   save_weights(classifier_checkpoint, classifier, settings=settings)
   default = load_predictor()
   assert isinstance(default, DetectAndClassify)
@@ -131,6 +131,7 @@ def test_the_default_weights(tiny_checkpoint, classifier_checkpoint, tmp_path, m
     "max_detections": 100,
     "per_class_nms": False,
     "flip": True,
+    "temperature": 0.5,
     "crop_margin": [0.1, 0.3, 0.1, 0.0],
   }
   assert load_predictor(score_threshold=0.2, crop_scale=1.5, flip=False).settings == {
@@ -139,6 +140,7 @@ def test_the_default_weights(tiny_checkpoint, classifier_checkpoint, tmp_path, m
     "iou_threshold": 0.4,
     "max_detections": 100,
     "per_class_nms": False,
+    "temperature": 0.5,
     "crop_scale": 1.5,
   }
   # Another detector, with the default classifier.
@@ -146,6 +148,8 @@ def test_the_default_weights(tiny_checkpoint, classifier_checkpoint, tmp_path, m
   alone = load_predictor(DEFAULT_CLASSIFIER)
   assert isinstance(alone, ExpressionClassifier)
   assert alone.crop_margin == (0.1, 0.3, 0.1, 0.0)
+  plain = ExpressionClassifier(DEFAULT_CLASSIFIER, flip=False, temperature=1.0)
+  assert plain.settings == {}
 
 
 def test_another_task(tiny_checkpoint):

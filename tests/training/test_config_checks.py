@@ -61,6 +61,8 @@ def test_model_name_is_required():
     ("data.face_augment", FaceAugmentConfig(mixup=0.2), "mixup is 0.2, which is for classifiers"),
     ("train.teachers", ("fermam-nano-ferplus",), "train.teachers is .* which is for classifiers"),
     ("train.teacher_weight", 1.1, r"teacher_weight is 1.1; it must be in 0\.\.1"),
+    ("eval.temperature", 0.5, "eval.temperature is 0.5, which is for classifiers, but the model"),
+    ("eval.temperature", 0.0, "eval.temperature is 0.0; it must be above 0"),
     ("eval.flip", True, "eval.flip is True, which is for classifiers, but the model fer_yolo_ma"),
   ],
 )

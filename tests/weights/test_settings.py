@@ -21,10 +21,13 @@ def test_a_task_without_settings():
   [
     ("flip", 1, "flip is 1; expected True or False"),
     ("logit_adjustment", float("nan"), "logit_adjustment is nan; expected a finite number"),
+    ("temperature", 0.0, "temperature is 0.0; expected a finite number above 0"),
+    ("temperature", float("inf"), "temperature is inf; expected a finite number above 0"),
     ("score_threshold", 0.5, "score_threshold is 0.5, but does not apply"),
   ],
 )
 def test_settings_of_a_classifier(name, value, problem):
-  check_settings("classification", {"flip": True, "logit_adjustment": 0.5, "crop_margin": 0.1})
+  right = {"flip": True, "logit_adjustment": 0.5, "temperature": 0.7, "crop_margin": 0.1}
+  check_settings("classification", right)
   with pytest.raises(ValueError, match=problem):
     check_settings("classification", {name: value})

@@ -79,7 +79,7 @@ class ClassificationTask:
     )
 
   def postprocess(
-    self, output: ClassifierOutput, *, logit_adjustment: float = 0.0
+    self, output: ClassifierOutput, *, logit_adjustment: float = 0.0, temperature: float = 1.0
   ) -> Classifications:
     """Logits to probabilities and the most probable class. Runs under `jit`.
 
@@ -87,6 +87,8 @@ class ClassificationTask:
       output: of the model.
       logit_adjustment: times the logarithm of the classes' frequencies in training, which is
         subtracted from the logits.
+      temperature: divides the logits after that; below 1, predictions become more certain. It
+        changes no label. See `ferjax.tasks.classification.calibration`.
 
     Raises:
       ValueError: the logits do not match the classes of the task, or an adjustment without these
@@ -96,7 +98,7 @@ class ClassificationTask:
     logits = output.logits.astype(jnp.float32)
     if logit_adjustment:
       logits = logits - logit_adjustment * log_prior(self.loss_config)
-    probabilities = jax.nn.softmax(logits, axis=-1)
+    probabilities = jax.nn.softmax(logits / temperature, axis=-1)
     return Classifications(probabilities, jnp.argmax(probabilities, axis=-1).astype(jnp.int32))
 
   def predict(
@@ -109,7 +111,9 @@ class ClassificationTask:
   ) -> Classifications:
     """`postprocess`, in the interface that evaluation uses for every task."""
     del batch, image_size
-    return self.postprocess(output, logit_adjustment=config.logit_adjustment)
+    return self.postprocess(
+      output, logit_adjustment=config.logit_adjustment, temperature=config.temperature
+    )
 
   def merge_views(
     self, output: ClassifierOutput, num_views: int, *, probabilities: bool = False

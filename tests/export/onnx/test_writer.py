@@ -37,7 +37,8 @@ def test_the_description_is_inside(written, classifier):
   for field in fields:
     assert description[field] == classifier.meta[field], field
   assert (description["kind"], description["raw"]) == ("onnx", False)
-  assert description["settings"] == {"flip": True, "logit_adjustment": 0.0}
+  settings = {"flip": True, "logit_adjustment": 0.0, "temperature": 1.0}
+  assert description["settings"] == settings
   assert description["inputs"].keys() == {x.name for x in model.graph.input} == {"image"}
   assert description["outputs"].keys() == {x.name for x in model.graph.output}
   assert description["versions"].keys() == {"ferjax", "jax", "onnx"}

@@ -297,6 +297,20 @@ def test_scores_shifted_afterwards_by_hand():
   np.testing.assert_allclose(found.probabilities[0], 1 / 3, rtol=1e-6)
 
 
+def test_temperature_by_hand():
+  """Half of it squares the ratios of probabilities, after the adjustment."""
+  task = ClassificationTask(("a", "b", "c"), LossConfig(class_prior=PRIOR))
+  output = _output([np.log((0.2, 0.3, 0.5))])
+  for factor in (0.0, 1.0):
+    ratios = np.square(np.array((0.2, 0.3, 0.5)) / np.power(PRIOR, factor))
+    found = task.postprocess(output, logit_adjustment=factor, temperature=0.5)
+    np.testing.assert_allclose(found.probabilities[0], ratios / ratios.sum(), rtol=1e-6)
+  batch = {"label": jnp.eye(3)[:1], "mask": jnp.ones(1, bool)}
+  config = EvalConfig(logit_adjustment=1.0, temperature=0.5)
+  found = task.predict(output, batch, image_size=8, config=config)
+  np.testing.assert_allclose(found.probabilities[0], ratios / ratios.sum(), rtol=1e-6)
+
+
 def test_adjustment_without_the_frequencies():
   for prior in ((), (0.0, 0.5, 0.5)):
     task = ClassificationTask(("a", "b", "c"), LossConfig(class_prior=prior))
