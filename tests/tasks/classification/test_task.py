@@ -282,33 +282,25 @@ def test_logit_adjusted_loss_by_hand():
 
 
 def test_scores_shifted_afterwards_by_hand():
-  """Logits of the prior become equal; shifted by half, p is that of the square root."""
+  """Logits of the prior become equal; shifted by half, p is that of the square root.
+
+  A temperature of 0.5 squares the ratios after that.
+  """
   task = ClassificationTask(("a", "b", "c"), LossConfig(logit_adjustment=1.0, class_prior=PRIOR))
-  output = _output([np.log(PRIOR)])
-  for factor, expected in (
-    (0.0, PRIOR),
-    (1.0, (1 / 3, 1 / 3, 1 / 3)),
-    (0.5, np.sqrt(PRIOR) / np.sum(np.sqrt(PRIOR))),
+  batch = {"label": jnp.eye(3)[:1], "mask": jnp.ones(1, bool)}
+  for p, factor, temperature, ratios in (
+    (PRIOR, 0.0, 1.0, PRIOR),
+    (PRIOR, 1.0, 1.0, (1, 1, 1)),
+    (PRIOR, 0.5, 1.0, np.sqrt(PRIOR)),
+    (PRIOR, 0.5, 0.5, PRIOR),
+    ((0.2, 0.3, 0.5), 0.0, 0.5, (4, 9, 25)),
   ):
-    found = task.postprocess(output, logit_adjustment=factor).probabilities[0]
+    settings = {"logit_adjustment": factor, "temperature": temperature}
+    output, expected = _output([np.log(p)]), np.array(ratios) / np.sum(ratios)
+    found = task.postprocess(output, **settings).probabilities[0]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-  batch = {"label": jnp.eye(3)[:1], "mask": jnp.ones(1, bool)}
-  found = task.predict(output, batch, image_size=8, config=EvalConfig(logit_adjustment=1.0))
-  np.testing.assert_allclose(found.probabilities[0], 1 / 3, rtol=1e-6)
-
-
-def test_temperature_by_hand():
-  """Half of it squares the ratios of probabilities, after the adjustment."""
-  task = ClassificationTask(("a", "b", "c"), LossConfig(class_prior=PRIOR))
-  output = _output([np.log((0.2, 0.3, 0.5))])
-  for factor in (0.0, 1.0):
-    ratios = np.square(np.array((0.2, 0.3, 0.5)) / np.power(PRIOR, factor))
-    found = task.postprocess(output, logit_adjustment=factor, temperature=0.5)
-    np.testing.assert_allclose(found.probabilities[0], ratios / ratios.sum(), rtol=1e-6)
-  batch = {"label": jnp.eye(3)[:1], "mask": jnp.ones(1, bool)}
-  config = EvalConfig(logit_adjustment=1.0, temperature=0.5)
-  found = task.predict(output, batch, image_size=8, config=config)
-  np.testing.assert_allclose(found.probabilities[0], ratios / ratios.sum(), rtol=1e-6)
+    found = task.predict(output, batch, image_size=8, config=EvalConfig(**settings))
+    np.testing.assert_allclose(found.probabilities[0], expected, rtol=1e-6)
 
 
 def test_adjustment_without_the_frequencies():
