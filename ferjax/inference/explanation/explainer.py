@@ -28,9 +28,9 @@ from ferjax.inference.explanation.saliency import (
   unfrozen,
 )
 from ferjax.inference.loading import load_predictor
+from ferjax.inference.results import Face
 from ferjax.inference.two_stage import DetectAndClassify
 from ferjax.models.registry import spec_of
-from ferjax.tasks.classification.task import ClassificationTask
 from ferjax.tasks.detection.task import DetectionTask, decode
 from ferjax.trained import TrainedNetwork
 from ferjax.weights.opening import Step, open_weights
@@ -67,7 +67,6 @@ class Explainer(abc.ABC):
       raise ValueError(f"unknown class {target!r}; known: {', '.join(names)}")
     self.predictor = predictor
     self.target = target
-    self._class = np.int32(_PREDICTED if target is None else names.index(target))
 
   def explain(
     self, images: Iterable[Image], *, on_bad_image: OnBadImage = None
@@ -99,6 +98,9 @@ class Explainer(abc.ABC):
 class ClassifierExplainer(Explainer):
   """Explains the logit of a class, and records where a spatial transformer sampled.
 
+  The face is the predictor's, so its scores have the predictor's flips, logit adjustment and
+  temperature. The map is of the logit for the image alone.
+
   Attributes (besides those of `Explainer`):
     layer: path of the submodule that returns the feature map [b h w c].
   """
@@ -127,35 +129,34 @@ class ClassifierExplainer(Explainer):
       () if spec is None or spec.spatial_transformer is None else spec.spatial_transformer
     )
     self.layer, self._transformer = layer, transformer
-    task = ClassificationTask(predictor.class_names)
 
     @jax.jit
-    def explain(variables: dict[str, Any], image: UInt8[Array, "1 s s 3"], target: Int[Array, ""]):
+    def explain(variables: dict[str, Any], image: UInt8[Array, "1 s s 3"], label: Int[Array, ""]):
       image = predictor._normalize(image)
-      output, captured = apply_capturing(model, variables, image, (layer, *transformer))
-      predicted = task.postprocess(output)
-      label = jnp.where(target == _PREDICTED, predicted.labels[0], target)
+      _, captured = apply_capturing(model, variables, image, (layer, *transformer))
 
       def logit(features):
         output, _ = apply_capturing(model, variables, image, [layer], replaced={layer: features})
         return output.logits[0, label]
 
       cells = hirescam(captured[layer], jax.grad(logit)(captured[layer]))[0]
-      return predicted, cells, {path: captured[path] for path in transformer}
+      return cells, {path: captured[path] for path in transformer}
 
     self._program = explain
 
   def _explain(self, prepared: Prepared[UInt8[np.ndarray, "s s 3"]]) -> tuple[Explanation, ...]:
-    return (self._explain_class(prepared, self._class),)
+    (face,) = self.predictor._classify_views([prepared.inputs])
+    return (self._explain_face(prepared, face),)
 
-  def _explain_class(
-    self, prepared: Prepared[UInt8[np.ndarray, "s s 3"]], label: np.int32
+  def _explain_face(
+    self, prepared: Prepared[UInt8[np.ndarray, "s s 3"]], face: Face
   ) -> Explanation:
-    predictor = self.predictor
-    predicted, cells, captured = jax.device_get(
+    """Explains `face`, which is the prediction for the image."""
+    predictor, target = self.predictor, self.target or face.expression
+    label = np.int32(predictor.class_names.index(target))
+    cells, captured = jax.device_get(
       self._program(predictor._variables, prepared.inputs[None], label)
     )
-    face = predictor._face(predicted.probabilities[0], predicted.labels[0])
     height, width = prepared.image.shape[:2]
     size = predictor.image_size
     placement = center_placement(width, height, size, resize=predictor.resize)
@@ -168,7 +169,7 @@ class ClassifierExplainer(Explainer):
       transformed = {"theta": theta, "resampled": resampled}
     return Explanation(
       face=face,
-      target=face.expression if label == _PREDICTED else predictor.class_names[label],
+      target=target,
       layer=self.layer,
       cells=cells,
       to_image=affine,
@@ -212,6 +213,7 @@ class DetectorExplainer(Explainer):
     model = unfrozen(predictor._model)
     layer = default_layer(model, predictor.image_size) if layer is None else layer
     self.layer = layer
+    self._class = np.int32(_PREDICTED if target is None else predictor.class_names.index(target))
     size, most = predictor.image_size, predictor.settings["max_detections"]
     most = most if max_faces is None else min(most, max_faces)
     per_class_nms = predictor.settings["per_class_nms"]

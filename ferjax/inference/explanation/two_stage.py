@@ -52,7 +52,7 @@ class TwoStageExplainer(Explainer):
     classifier = predictor._classifier
     if not isinstance(classifier, ExpressionClassifier):
       raise _without_gradient(classifier)
-    self._explainer = ClassifierExplainer(classifier, layer=layer)
+    self._explainer = ClassifierExplainer(classifier, target=target, layer=layer)
     self._max_faces = max_faces
 
   def _explain(self, prepared: Prepared[Any]) -> tuple[Explanation, ...]:
@@ -68,12 +68,10 @@ class TwoStageExplainer(Explainer):
     rows, columns = image.shape[:2]
     left, top, _ = square_around(box, margin, rows=rows, columns=columns)
     crop = self._explainer.predictor.prepare(square_crop(image, box, margin))
-    label = self.predictor.class_names.index(self.target or face.expression)
-    explanation = self._explainer._explain_class(crop, np.int32(label))
+    explanation = self._explainer._explain_face(crop, face)
     x1, y1, x2, y2 = explanation.view
     return dataclasses.replace(
       explanation,
-      face=face,
       to_image=explanation.to_image + np.array([[0, 0, left], [0, 0, top]]),
       view=(x1 + left, y1 + top, x2 + left, y2 + top),
     )

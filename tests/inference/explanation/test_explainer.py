@@ -109,6 +109,30 @@ def test_the_face_is_the_prediction(colour, wide):
   assert explanation.score == explanation.face.scores["green"]
 
 
+def test_the_face_has_the_settings_of_the_predictor(colour, wide):
+  """Which predict another class here than the image alone: that one is explained."""
+  predictor = ExpressionClassifier.from_model(
+    Colour(),
+    {},
+    NAMES,
+    8,
+    batch_size=2,
+    flip=True,
+    logit_adjustment=2.0,
+    temperature=0.5,
+    class_prior=(0.98, 0.01, 0.01),
+    **PLAIN,
+  )
+  explanation, alone = (
+    _only(ClassifierExplainer(x, layer="map"), wide).explanations[0] for x in (predictor, colour)
+  )
+  ((face,),) = (found.faces for found in predictor.predict([wide]))
+  assert explanation.face == face
+  assert explanation.target == face.expression == "green" != alone.target
+  green = _only(ClassifierExplainer(colour, target="green", layer="map"), wide).explanations[0]
+  np.testing.assert_array_equal(explanation.cells, green.cells)
+
+
 def test_another_class_has_another_map(colour, wide):
   (explanation,) = _only(
     ClassifierExplainer(colour, target="green", layer="map"), wide
