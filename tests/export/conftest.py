@@ -58,7 +58,9 @@ def network(random_values):
       "grey": False,
       "resize": 0 if task == "detection" else side + 8,
       "class_prior": [0.5, 0.3, 0.2],
-      "settings": {"score_threshold": 0.4} if task == "detection" else {"flip": True},
+      "settings": (
+        {"score_threshold": 0.4} if task == "detection" else {"flip": True, "temperature": 0.5}
+      ),
       "metrics": {},
       "selection": "",
       "step": 3,

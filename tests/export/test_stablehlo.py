@@ -46,7 +46,7 @@ def test_one_file_for_all_platforms_and_batches(files, classifier, parameters):
   assert description["settings"] == {
     "flip": True,
     "logit_adjustment": 0.0,
-    "temperature": 1.0,
+    "temperature": 0.5,
   }
   assert description["versions"] == {"ferjax": ferjax.__version__, "jax": jax.__version__}
   program = export.deserialize(bytearray(members["program.jax"]))

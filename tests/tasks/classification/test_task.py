@@ -282,10 +282,7 @@ def test_logit_adjusted_loss_by_hand():
 
 
 def test_scores_shifted_afterwards_by_hand():
-  """Logits of the prior become equal; shifted by half, p is that of the square root.
-
-  A temperature of 0.5 squares the ratios after that.
-  """
+  """Logits of the prior become equal, or a square root; a temperature of 0.5 squares after that."""
   task = ClassificationTask(("a", "b", "c"), LossConfig(logit_adjustment=1.0, class_prior=PRIOR))
   batch = {"label": jnp.eye(3)[:1], "mask": jnp.ones(1, bool)}
   for p, factor, temperature, ratios in (
@@ -295,11 +292,9 @@ def test_scores_shifted_afterwards_by_hand():
     (PRIOR, 0.5, 0.5, PRIOR),
     ((0.2, 0.3, 0.5), 0.0, 0.5, (4, 9, 25)),
   ):
-    settings = {"logit_adjustment": factor, "temperature": temperature}
-    output, expected = _output([np.log(p)]), np.array(ratios) / np.sum(ratios)
-    found = task.postprocess(output, **settings).probabilities[0]
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    found = task.predict(output, batch, image_size=8, config=EvalConfig(**settings))
+    config = EvalConfig(logit_adjustment=factor, temperature=temperature)
+    found = task.predict(_output([np.log(p)]), batch, image_size=8, config=config)
+    expected = np.array(ratios) / np.sum(ratios)
     np.testing.assert_allclose(found.probabilities[0], expected, rtol=1e-6)
 
 
